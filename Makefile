@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Each target first sets up what it needs, in .venv.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check format bench test-gpu clean
+
+help:
+	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
+	@echo "make test       set up, then run all tests"
+	@echo "make check      formatting, lint, types, import contracts, wheel contents"
+	@echo "make bench      set up, then measure; the last line is one JSON object"
+	@echo "make test-gpu   the tests that need an NVIDIA GPU"
+	@echo "make clean      remove what the other targets made"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "depin-node needs Python 3.11, 3.12 or 3.13 on PATH (for example: apt install python3 python3-venv)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/depin-node demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python tests/check_types.py
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_packaging.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/bench.py
+
+test-gpu: $(STAMP)
+	@echo "no GPU tests exist yet: the CuPy device is not in this release (see CHANGELOG.md)"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

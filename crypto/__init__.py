@@ -1,0 +1,1 @@
+"""Who signed what: identities, signed envelopes, replay, commitments, the ids of blobs."""
