@@ -1,0 +1,192 @@
+"""The network as the rest of the node sees it: peers by key, streams by protocol, gossip by topic.
+
+The flow: a ``Network`` is opened with an identity and a network id, listens, and dials or is
+dialled. Between connected peers either side opens streams of a protocol that the other serves. A topic
+reaches every node that subscribes to it and is connected through nodes that do: each first judges a message
+(its handler returns True), then it is handed on. ``connection_events`` tells who came and went.
+
+Two implementations stand behind this interface and pass one suite of tests: ``libp2p_host.open_libp2p`` (TCP,
+Noise, yamux, gossipsub) and ``memory.MemoryFabric`` (for simulation, no sockets). Nothing of either shows
+through here.
+
+Protocols and topics are short names with a version, ``"peers/1"``. On the wire they become
+``/depin/<network id>/peers/1``: nodes of two networks do not understand each other, and ``dial`` says so.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import trio
+
+from depin_node.core.errors import TransportError
+
+PeerKey: TypeAlias = bytes
+"""A node's 32-byte Ed25519 public key. ``addresses.peer_id`` has its text form."""
+
+
+@dataclass(frozen=True)
+class NetworkLimits:
+    """What a network may use and how long it waits. Every wait on a peer ends by one of these."""
+
+    dial_timeout_s: float = 10.0
+    """TCP, Noise, yamux and the check of the network id together."""
+    open_timeout_s: float = 10.0
+    """Opening one stream: three round trips on a new protocol."""
+    stall_timeout_s: float = 10.0
+    """A peer that takes no byte from us for so long loses the stream (no credit) or the connection (TCP is
+    full)."""
+    connections_max: int = 128
+    """All peers together; inbound ones above it are refused."""
+    inbound_streams_per_peer_max: int = 64
+    """Streams of one peer being handled at once; one above it is reset."""
+    gossip_size_bytes_max: int = 16 * 1024
+    """Largest gossiped message; larger ones are refused by ``publish`` and dropped on receipt."""
+    gossip_queue_max: int = 256
+    """Messages per topic that wait for its handler. When full, the newest is dropped: gossip repairs
+    itself."""
+    events_queue_max: int = 1024
+    """Connection events that wait for one reader. See ``EventsLost``."""
+    dead_after_s: float = 6.0
+    """A peer whose connection stays open but that answers no ping is given up after about so long (and at
+    most half as long again)."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The first connection to ``peer`` stands. ``address`` is where it was dialled, or where it called
+    from."""
+
+    peer: PeerKey
+    address: str
+    outbound: bool
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The last connection to ``peer`` is gone."""
+
+    peer: PeerKey
+
+
+@dataclass(frozen=True)
+class EventsLost:
+    """This reader fell ``events_queue_max`` behind and events after this point were dropped: read ``peers()``
+    again."""
+
+
+ConnectionEvent: TypeAlias = Connected | Disconnected | EventsLost
+
+
+class UnknownProtocolError(TransportError):
+    """The peer is there, but does not speak this protocol on this network. Asking it again will not help."""
+
+    code = "unknown_protocol"
+
+
+class Stream(Protocol):
+    """A two-way byte stream to one peer. One task may send while another receives; not two of the same.
+
+    All methods raise ``TransportError`` when the stream was reset, the connection died or the peer stalled.
+    Receiving may be cancelled at any time without loss. Sending should not be: a cancelled ``send_all``
+    resets the stream, since the peer may have got half a message (other streams of the connection live on).
+    """
+
+    @property
+    def peer(self) -> PeerKey:
+        """Who is at the other end: proven by the handshake."""
+
+    @property
+    def protocol(self) -> str:
+        """The short name it was opened for."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand all of ``data`` to the peer's receive window or wait for room, at most ``stall_timeout_s`` at
+        a time.
+
+        Raises:
+            TransportError: the peer read nothing for ``stall_timeout_s``, or the stream or connection ended.
+        """
+
+    async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
+        """Return 1 to ``size_bytes_max`` bytes, or ``b""`` when the peer has ended its side in order.
+
+        Waits without a deadline: the caller sets its own with ``trio.fail_after``.
+        """
+
+    async def receive_exactly(self, size_bytes: int) -> bytes:
+        """Return exactly ``size_bytes``. Raises ``TransportError`` if the stream ends before."""
+
+    async def send_eof(self) -> None:
+        """End our side: the peer reads ``b""`` after what was sent. Receiving goes on."""
+
+    async def aclose(self) -> None:
+        """End both sides in order: what was sent arrives. Never raises; closing twice is fine."""
+
+    async def reset(self) -> None:
+        """Drop the stream at once: the peer's next operation raises ``TransportError``. Never raises."""
+
+
+StreamHandler: TypeAlias = Callable[[Stream], Awaitable[None]]
+"""Serves one inbound stream. Afterwards the stream is closed; if it raised, it is reset, logged and
+counted."""
+
+GossipHandler: TypeAlias = Callable[[PeerKey, bytes], Awaitable[bool]]
+"""Judges and takes one message: ``(author, data) -> valid``. Only valid ones are passed on; raising means
+invalid."""
+
+
+class Network(Protocol):
+    """One node's access to the mesh."""
+
+    @property
+    def key(self) -> PeerKey:
+        """Our own key."""
+
+    @property
+    def network_id(self) -> str:
+        """The mesh this node belongs to."""
+
+    def addresses(self) -> list[str]:
+        """Return the dialable multiaddrs, each ending in ``/p2p/<our id>``; never a wildcard such as
+        0.0.0.0."""
+
+    def peers(self) -> frozenset[PeerKey]:
+        """Return who is connected now."""
+
+    async def dial(self, address: str) -> PeerKey:
+        """Connect to one multiaddr that ends in ``/p2p/<id>``, or return at once if that peer is connected.
+
+        Raises:
+            ConfigError: not an address of the kind ``addresses.parse`` takes.
+            TransportError: unreachable, not the peer it should be, of another network, or slower than
+                ``dial_timeout_s``.
+        """
+
+    async def open_stream(self, peer: PeerKey, protocol: str) -> Stream:
+        """Open a stream to a connected peer.
+
+        Raises:
+            UnknownProtocolError: the peer does not serve ``protocol``.
+            TransportError: not connected, or slower than ``open_timeout_s``.
+        """
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Let peers open streams of ``protocol``; each runs ``handler`` in a task of its own."""
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Gossip ``data``, authored by us, to all who subscribe. No promise of delivery; our own handler is
+        not run.
+
+        Raises:
+            ValueError: longer than ``gossip_size_bytes_max``.
+        """
+
+    def subscribe(self, topic: str, handler: GossipHandler) -> None:
+        """Take part in ``topic``. One handler a topic, one message at a time, each message once."""
+
+    def connection_events(self) -> trio.MemoryReceiveChannel[ConnectionEvent]:
+        """Return a new channel of what happens from now on. The channel ends when the network closes."""
+
+    async def disconnect(self, peer: PeerKey) -> None:
+        """Close every connection to ``peer``. Never raises."""
