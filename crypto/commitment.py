@@ -39,17 +39,12 @@ def result_root(blob_ids: Iterable[bytes]) -> bytes:
 
 def commit(answer: Answer, root: bytes, salt: bytes) -> bytes:
     """Return the 32-byte commitment to ``root``."""
-    if not (
-        len(answer.agreement) == len(answer.peer) == len(root) == len(salt) == 32
-        and len(answer.attempt) == 16
-    ):
+    if not (len(answer.agreement) == len(answer.peer) == len(root) == len(salt) == 32 and len(answer.attempt) == 16):
         raise ValueError("a field of a commitment has the wrong length")
     network = answer.network.encode()
     hasher = blake3(_COMMIT_LABEL)
     hasher.update(len(network).to_bytes(8, "little") + network)
-    hasher.update(
-        answer.agreement + answer.task.to_bytes(8, "little") + answer.attempt + answer.peer + root + salt
-    )
+    hasher.update(answer.agreement + answer.task.to_bytes(8, "little") + answer.attempt + answer.peer + root + salt)
     return hasher.digest()
 
 

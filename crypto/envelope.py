@@ -1,20 +1,21 @@
 """Signed messages: ``[sender_key, signature, payload]``, checked over the bytes that arrived.
 
-The signature covers ``label ‖ payload``, where the label ``depin/<network>/<type>/v<n>\\0`` comes from the protocol that
-the bytes came in by, never from the bytes; so no message can be taken for one of another type, version or network. The
-payload itself begins with whom it is to, until when it holds, and a sequence number (``replay.py``).
+The signature covers ``label ‖ payload``, where the label ``depin/<network>/<type>/v<n>\\0`` comes from the protocol
+that the bytes came in by, never from the bytes; so no message can be taken for one of another type, version or
+network. The payload itself begins with whom it is to, until when it holds, and a sequence number (``replay.py``).
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
+import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
-from depin_node.core.wire import Annotated, Key, Message, Uint, decode, encode, msgspec
+from depin_node.core.wire import Key, Message, Uint, decode, encode
 from depin_node.crypto.identity import Identity
 
 SKEW_S_MAX = 60

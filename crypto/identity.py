@@ -1,7 +1,7 @@
 """One Ed25519 key pair is a node: PyNaCl signs messages with it, libp2p authenticates connections with it.
 
-The domains are kept apart by labels (``envelope.py``). The file holds the 32-byte seed in hex, mode 0600, and is written
-atomically, so that a crash leaves either no identity or a whole one.
+The domains are kept apart by labels (``envelope.py``). The file holds the 32-byte seed in hex, mode 0600, and is
+written atomically, so that a crash leaves either no identity or a whole one.
 """
 
 import os
@@ -57,7 +57,7 @@ def key_of(peer: str) -> bytes:
         ConfigError: not the peer id of an Ed25519 key.
     """
     try:
-        raw = base58.b58decode(peer)
+        raw: bytes = base58.b58decode(peer)
     except ValueError as error:
         raise ConfigError(f"{peer[:80]!r} is not a peer id: {error}") from error
     if len(raw) != 38 or not raw.startswith(_PEER_ID_PREFIX):

@@ -1,0 +1,107 @@
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import Name, decode, encode
+from depin_node.crypto.envelope import NOBODY, Envelope, Signed, sign, verify, verify_signature
+from depin_node.crypto.identity import Identity
+
+ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
+WALL_S = 1_800_000_000
+NOW = Now(5, WALL_S * SECOND_NS)
+
+
+class Greeting(Signed, frozen=True):
+    TYPE: ClassVar[str] = "greeting"
+    SIZE_BYTES_MAX: ClassVar[int] = 256
+    text: Name
+
+
+class Farewell(Greeting, frozen=True):
+    TYPE: ClassVar[str] = "farewell"
+
+
+class GreetingV2(Greeting, frozen=True):
+    VERSION: ClassVar[int] = 2
+
+
+def hello(**changed):
+    fields = {"to": BOB.key, "expires_s": WALL_S + 30, "seq": 7, "text": "hello"} | changed
+    return Greeting(**fields)
+
+
+def test_a_signed_message_arrives():
+    data = sign(ALICE, "net", hello())
+    got = verify(data, Greeting, "net", to=BOB.key, now=NOW)
+    assert (got.sender, got.payload, got.data) == (ALICE.key, hello(), data)
+
+
+def test_golden_vector():
+    payload = "94c420" + BOB.key.hex() + "ce6b49d21e07a568656c6c6f"
+    envelope = decode(sign(ALICE, "net", hello()), Envelope, size_bytes_max=1000)
+    assert envelope.payload.hex() == payload
+    assert envelope.signature.hex() == GOLDEN_SIGNATURE
+
+
+GOLDEN_SIGNATURE = (
+    "5ab255c8b5e49845320263757ffbb7dfcb92df3f268a525ab7b656624609ef10"
+    "8d9bddae39cb2c36e99dc722364bb75e94ecf8faf34f3efa0e2e888305de5200"
+) @ pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (hello(to=ALICE.key), "another peer"),
+        (hello(to=NOBODY), "another peer"),
+        (hello(to=b"short"), "another peer"),
+        (hello(expires_s=WALL_S - 61), "expired 61 s ago"),
+        (hello(expires_s=0), "expired"),
+        (hello(expires_s=WALL_S + 661), "longer"),
+        (hello(expires_s=2**63 - 1), "longer"),
+    ],
+)
+
+
+def test_misaddressed_and_expired_messages_are_violations(message, why):
+    with pytest.raises(PeerViolation, match=why):
+        verify(sign(ALICE, "net", message), Greeting, "net", to=BOB.key, now=NOW)
+
+
+def test_a_minute_of_skew_is_allowed():
+    for seconds in (-60, 660):
+        verify(sign(ALICE, "net", hello(expires_s=WALL_S + seconds)), Greeting, "net", to=BOB.key, now=NOW)
+
+
+@pytest.mark.parametrize(("kind", "network"), [(Greeting, "other"), (Farewell, "net"), (GreetingV2, "net")])
+def test_a_message_is_of_one_network_type_and_version(kind, network):
+    with pytest.raises(PeerViolation, match="signature"):
+        verify(sign(ALICE, "net", hello()), kind, network, to=BOB.key, now=NOW)
+
+
+@given(st.data())
+def test_no_changed_byte_goes_through(data):
+    raw = bytearray(sign(ALICE, "net", hello()))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(PeerViolation):
+        verify(raw, Greeting, "net", to=BOB.key, now=NOW)
+
+
+def test_the_signature_of_another_key_is_refused():
+    stolen = decode(sign(ALICE, "net", hello()), Envelope, size_bytes_max=1000)
+    with pytest.raises(PeerViolation, match="signature"):
+        verify_signature(encode(Envelope(BOB.key, stolen.signature, stolen.payload)), Greeting, "net")
+
+
+def test_keys_of_small_order_sign_nothing():
+    # With the neutral element as its key and R, and S = 0, a lax verifier accepts this for every message.
+    neutral = b"\x01" + bytes(31)
+    payload = encode(hello())
+    with pytest.raises(PeerViolation, match="signature"):
+        verify_signature(encode(Envelope(neutral, neutral + bytes(32), payload)), Greeting, "net")
+
+
+def test_oversized_payloads_are_refused_before_the_signature():
+    with pytest.raises(PeerViolation, match="allowed"):
+        verify(b"\x93" + bytes(1000), Greeting, "net", to=BOB.key, now=NOW)
