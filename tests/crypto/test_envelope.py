@@ -50,7 +50,10 @@ def test_golden_vector():
 GOLDEN_SIGNATURE = (
     "5ab255c8b5e49845320263757ffbb7dfcb92df3f268a525ab7b656624609ef10"
     "8d9bddae39cb2c36e99dc722364bb75e94ecf8faf34f3efa0e2e888305de5200"
-) @ pytest.mark.parametrize(
+)
+
+
+@pytest.mark.parametrize(
     ("message", "why"),
     [
         (hello(to=ALICE.key), "another peer"),
@@ -62,8 +65,6 @@ GOLDEN_SIGNATURE = (
         (hello(expires_s=2**63 - 1), "longer"),
     ],
 )
-
-
 def test_misaddressed_and_expired_messages_are_violations(message, why):
     with pytest.raises(PeerViolation, match=why):
         verify(sign(ALICE, "net", message), Greeting, "net", to=BOB.key, now=NOW)
