@@ -12,12 +12,8 @@ import base58
 
 from depin_node.core.errors import ConfigError
 
-_ED25519_ID_PREFIX = bytes.fromhex(
-    "002408011220"
-)  # identity hash, 36 bytes: key type Ed25519, 32 bytes of key
-_DNS_NAME = re.compile(
-    r"(?=.{1,253}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*\Z"
-)
+_ED25519_ID_PREFIX = bytes.fromhex("002408011220")  # identity hash, 36 bytes: key type Ed25519, 32 bytes of key
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*\Z")
 _LENGTH_MAX = 400
 
 
@@ -41,7 +37,7 @@ class Address:
 
 def peer_id(key: bytes) -> str:
     """Return the text form of a 32-byte key."""
-    return base58.b58encode(_ED25519_ID_PREFIX + key).decode()
+    return str(base58.b58encode(_ED25519_ID_PREFIX + key), "ascii")
 
 
 def peer_key(text: str) -> bytes:
@@ -65,9 +61,7 @@ def parse(text: str) -> Address:
     """
     parts = text.split("/") if len(text) <= _LENGTH_MAX else []
     if len(parts) != 7 or parts[0] or parts[3] != "tcp" or parts[5] != "p2p":
-        raise ConfigError(
-            f"{text[:80]!r} is not an address: it should look like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…"
-        )
+        raise ConfigError(f"{text[:80]!r} is not an address: it should look like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…")
     _, kind, host, _, port, _, identity = parts
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536):
         raise ConfigError(f"{text[:80]!r}: port {port[:8]!r} is not between 1 and 65535")

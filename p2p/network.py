@@ -13,7 +13,7 @@ Protocols and topics are short names with a version, ``"peers/1"``. On the wire 
 ``/depin/<network id>/peers/1``: nodes of two networks do not understand each other, and ``dial`` says so.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -190,3 +190,6 @@ class Network(Protocol):
 
     async def disconnect(self, peer: PeerKey) -> None:
         """Close every connection to ``peer``. Never raises."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Return how often each of ``serving.COUNTERS`` happened since the network opened."""

@@ -1,0 +1,223 @@
+"""Messages over a stream: frames, a writer that sends what waits in one go, and requests with one answer.
+
+A frame is ``length of body, u32 little-endian ‖ kind, u8 ‖ body``. A request is a frame of kind ``ASK``; its
+answer is one of kind ``ANSWER``, or ``REFUSE`` with an error code as body. A stream carries any number of
+requests, one after the other.
+"""
+
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+import trio
+
+from depin_node.core.errors import DepinError, PeerViolation, TransportError
+from depin_node.p2p.addresses import peer_id
+from depin_node.p2p.network import Network, PeerKey, Stream
+
+Item = TypeVar("Item")
+RequestHandler = Callable[[PeerKey, bytes], Awaitable[bytes]]
+
+_HEADER = struct.Struct("<IB")
+_READ_BYTES_MIN = 65_536
+_WRITE_BYTES = 256 * 1024  # what waits is gathered into writes of about this size
+_CODE_BYTES_MAX = 64
+
+ASK, ANSWER, REFUSE = 1, 2, 3
+
+
+class Frame(NamedTuple):
+    """One message: a kind that its protocol defines, and a body."""
+
+    kind: int
+    body: bytes
+
+
+class RequestRefusedError(TransportError):
+    """The peer answered a request with an error code instead: ``refusal``."""
+
+    code = "refused"
+
+    def __init__(self, message: str, refusal: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class FrameReader:
+    """Reads frames from a stream; at most one frame and one read's worth of bytes are held."""
+
+    def __init__(self, stream: Stream, *, size_bytes_max: int) -> None:
+        self._stream = stream
+        self._size_bytes_max = size_bytes_max
+        self._buffer = bytearray()
+
+    async def read(self) -> Frame | None:
+        """Return the next frame, or None when the peer ended its side between two frames. May be cancelled.
+
+        Raises:
+            PeerViolation: a frame announces more than ``size_bytes_max``; nothing of it is read.
+            TransportError: the stream was reset, or ended inside a frame.
+        """
+        if not await self._fill(_HEADER.size):
+            return None
+        size_bytes, kind = _HEADER.unpack_from(self._buffer)
+        if size_bytes > self._size_bytes_max:
+            raise PeerViolation(
+                f"{self._stream.protocol}: a frame of {size_bytes} bytes, more than the {self._size_bytes_max} allowed"
+            )
+        end = _HEADER.size + size_bytes
+        await self._fill(end)
+        body = bytes(memoryview(self._buffer)[_HEADER.size : end])
+        del self._buffer[:end]
+        return Frame(kind, body)
+
+    async def _fill(self, size_bytes: int) -> bool:
+        while len(self._buffer) < size_bytes:
+            chunk = await self._stream.receive_some(max(_READ_BYTES_MIN, size_bytes - len(self._buffer)))
+            if not chunk:
+                if self._buffer:
+                    raise TransportError(f"{self._stream.protocol}: the stream ended inside a frame")
+                return False
+            self._buffer += chunk
+        return True
+
+
+class FrameWriter(Generic[Item]):
+    """The one task that writes to a stream: it sends whatever waits when its last write has ended.
+
+    There is no timer: alone, an item leaves at once; under load they leave many to a message.
+
+    Args:
+        stream: where to write; nobody else may write to it while ``run`` does.
+        pack: makes frames of the items that wait, oldest first. It is called once a batch, so that one
+        signature
+            can cover it; ``list`` if the items are frames already.
+        queue_max: items that may wait; ``put`` waits for room.
+        batch_max: items given to one ``pack``.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        pack: Callable[[list[Item]], Iterable[Frame]],
+        *,
+        queue_max: int = 256,
+        batch_max: int = 128,
+    ) -> None:
+        self._stream = stream
+        self._pack = pack
+        self._batch_max = batch_max
+        self._send, self._receive = trio.open_memory_channel[Item](queue_max)
+
+    async def put(self, item: Item) -> None:
+        """Queue ``item``. Raises ``TransportError`` if the writer has ended."""
+        try:
+            await self._send.send(item)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise TransportError(f"{self._stream.protocol}: the stream is closed for sending") from error
+
+    def close(self) -> None:
+        """Take no more items; ``run`` sends those that wait and returns. Closing twice is fine."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Write until ``close``. Raises ``TransportError`` when the stream breaks; the stream is left to the
+        caller."""
+        with self._receive:
+            async for item in self._receive:
+                batch = [item]
+                while len(batch) < self._batch_max:
+                    try:
+                        batch.append(self._receive.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                await send_frames(self._stream, self._pack(batch))
+
+
+async def send_frames(stream: Stream, frames: Iterable[Frame]) -> None:
+    """Send frames, gathered into few writes."""
+    waiting = bytearray()
+    for frame in frames:
+        waiting += _HEADER.pack(len(frame.body), frame.kind)
+        waiting += frame.body
+        if len(waiting) >= _WRITE_BYTES:
+            await stream.send_all(waiting)
+            waiting = bytearray()
+    if waiting:
+        await stream.send_all(waiting)
+
+
+async def request(
+    network: Network, peer: PeerKey, protocol: str, body: bytes, *, size_bytes_max: int, timeout_s: float
+) -> bytes:
+    """Ask a connected peer one thing, on a stream of its own, and return the answer.
+
+    Raises:
+        RequestRefusedError: the peer answered with an error code.
+        PeerViolation: the answer is longer than ``size_bytes_max``, or no answer at all.
+        TransportError: the stream broke, or all of it together took longer than ``timeout_s``.
+    """
+    stream: Stream | None = None
+    try:
+        with trio.fail_after(timeout_s):
+            stream = await network.open_stream(peer, protocol)
+            answer = await exchange(stream, FrameReader(stream, size_bytes_max=size_bytes_max), body)
+            await stream.aclose()
+            return answer
+    except trio.TooSlowError as error:
+        raise TransportError(f"{peer_id(peer)} did not answer {protocol} within {timeout_s:g} s") from error
+    except BaseException:
+        if stream is not None:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+        raise
+
+
+async def exchange(stream: Stream, reader: FrameReader, body: bytes) -> bytes:
+    """Send one request and return its answer, without a deadline of its own; see ``request`` for the
+    errors."""
+    await send_frames(stream, [Frame(ASK, body)])
+    frame = await reader.read()
+    if frame is None:
+        raise TransportError(f"{peer_id(stream.peer)} ended {stream.protocol} without an answer")
+    if frame.kind == ANSWER:
+        return frame.body
+    if frame.kind != REFUSE or len(frame.body) > _CODE_BYTES_MAX:
+        raise PeerViolation(f"{stream.protocol}: a frame of kind {frame.kind} is no answer")
+    refusal = frame.body.decode("ascii", "replace")
+    raise RequestRefusedError(f"{peer_id(stream.peer)} refused {stream.protocol}: {refusal}", refusal)
+
+
+def serve_requests(
+    network: Network, protocol: str, handler: RequestHandler, *, size_bytes_max: int, timeout_s: float
+) -> None:
+    """Answer requests of ``protocol`` by ``handler(peer, body) -> answer``.
+
+    An error that ``handler`` raises goes to the peer as its code, never as its text. A request longer than
+    ``size_bytes_max``, and a stream on which nothing is asked for ``timeout_s``, ends the stream; a handler
+    that takes longer is cancelled.
+    """
+
+    async def serve(stream: Stream) -> None:
+        reader = FrameReader(stream, size_bytes_max=size_bytes_max)
+        while True:
+            frame: Frame | None = None
+            with trio.move_on_after(timeout_s):
+                frame = await reader.read()
+            if frame is None:
+                return
+            if frame.kind != ASK:
+                raise PeerViolation(f"{protocol}: a frame of kind {frame.kind} is no request")
+            await send_frames(stream, [await _answer(handler, stream.peer, frame.body, timeout_s)])
+
+    network.serve(protocol, serve)
+
+
+async def _answer(handler: RequestHandler, peer: PeerKey, body: bytes, timeout_s: float) -> Frame:
+    try:
+        with trio.fail_after(timeout_s):
+            return Frame(ANSWER, await handler(peer, body))
+    except trio.TooSlowError:
+        return Frame(REFUSE, b"timed_out")
+    except DepinError as error:
+        return Frame(REFUSE, error.code.encode()[:_CODE_BYTES_MAX])
