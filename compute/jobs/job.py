@@ -1,0 +1,130 @@
+"""A job: what a user asked for, in the words that every part of the node shares.
+
+``Job`` is signed by its requester (``SignedJob``), kept in the journal and never changed; ``JobView`` is how it stands
+now, for the control API and the command line.
+"""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+from blake3 import blake3
+
+from depin_node.core.wire import Digest, Message, Name, Uint, encode
+from depin_node.crypto.envelope import Signed
+
+_JOB_LABEL = b"depin/job/v1\0"
+TASKS_MAX = 1_000_000
+INPUTS_MAX = 64
+DEVICE_CLASSES_MAX = 8
+REPLICAS_MAX = 15
+
+
+class InputRef(Message, frozen=True):
+    """The bytes of one input buffer: ``buffer`` is its index in the program; its blob has ``size_bytes``."""
+
+    buffer: Annotated[int, msgspec.Meta(ge=0, lt=INPUTS_MAX)]
+    blob: Digest
+    size_bytes: Uint
+
+
+class Limits(Message, frozen=True):
+    """What one attempt of one task may use."""
+
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+
+
+class Quorum(Message, frozen=True, tag="quorum"):
+    """Accept a result that ``k`` of at most ``n`` answers agree on, from different groups; 2k > n."""
+
+    k: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+    n: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+
+    def __post_init__(self) -> None:
+        if not self.k <= self.n < 2 * self.k:
+            raise ValueError(f"quorum({self.k}, {self.n}): k must be at most n and more than half of n")
+
+
+Policy = Quorum
+"""How a result comes to be believed. A tagged union once there is more than one."""
+
+
+class Job(Message, frozen=True):
+    """What is to be computed.
+
+    ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose results
+    will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the program's shard
+    count. ``created_s`` is wall time, seconds since the Unix epoch.
+    """
+
+    key: Name
+    name: Name
+    program: Digest
+    program_bytes: Uint
+    inputs: Annotated[tuple[InputRef, ...], msgspec.Meta(max_length=INPUTS_MAX)]
+    tasks: Annotated[int, msgspec.Meta(ge=1, le=TASKS_MAX)]
+    device_classes: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=DEVICE_CLASSES_MAX)]
+    policy: Policy
+    limits: Limits
+    created_s: Uint
+
+
+def job_id(requester: bytes, job: Job) -> bytes:
+    """Return the 32-byte id of ``job`` as submitted by the node with the key ``requester``."""
+    return blake3(_JOB_LABEL + requester + encode(job)).digest()
+
+
+class SignedJob(Signed, frozen=True):
+    """A job with its requester's signature: what the journal keeps."""
+
+    TYPE: ClassVar[str] = "job"
+    SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
+
+    job: Job
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed: a stable word, and a sentence for the user with what to do about it."""
+
+    code: str
+    message: str
+
+
+class ProviderView(msgspec.Struct, frozen=True):
+    """One provider's part in a job. ``state`` is ``asked``, ``working``, ``declined``, ``lost``, ``caught`` or ``left``."""
+
+    peer: str
+    state: str
+    tasks_done: int
+    tasks_running: int
+    reason: str = ""
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """What checking found: tasks accepted, tasks whose answers disagreed, and the peer ids that were caught."""
+
+    agreed: int
+    disputed: int
+    liars: tuple[str, ...]
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """How a job stands. Ids are hex, peers are peer ids, times wall seconds; ``stages_s`` counts from submission.
+
+    ``state``: ``queued`` (nobody works on it yet), ``running``, ``done``, ``failed``, ``cancelled``.
+    """
+
+    id: str
+    name: str
+    state: str
+    tasks_total: int
+    tasks_done: int
+    tasks_running: int
+    attempts_failed: int
+    providers: tuple[ProviderView, ...]
+    created_s: float
+    started_s: float | None
+    finished_s: float | None
+    error: JobError | None
+    stages_s: dict[str, float]
+    verification: Verification
