@@ -91,7 +91,7 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """One provider's part in a job. ``state`` is ``asked``, ``working``, ``declined``, ``lost``, ``caught`` or ``left``."""
+    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``, ``left``."""
 
     peer: str
     state: str
