@@ -1,0 +1,167 @@
+"""The configuration of a node: a flag wins over the environment, that over ``config.toml``, that over the default.
+
+Every setting is one field below, with one name everywhere: ``disk_mib`` is ``--disk-mib``, ``DEPIN_DISK_MIB`` and
+``disk_mib = …``; those of ``Waits`` live in ``[waits]`` and have no flags or variables. A value that does not fit
+names its source and its key; a key that nobody knows is refused, since a misspelt setting is worse than none.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from depin_node.core.errors import ConfigError
+from depin_node.core.text import did_you_mean, printable
+
+PREFIX = "DEPIN_"
+DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/4701"
+"""Loopback until the network is hardened for strangers; ``listen`` opens it."""
+OTHER_VARIABLES = frozenset({"DEPIN_DATA_DIR", "DEPIN_CACHE_DIR", "DEPIN_CONFIG"})
+"""Variables that are read elsewhere: where the node lives, where compiled kernels are cached, which file to read."""
+CONFIG_BYTES_MAX = 1 << 20
+
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+_NetworkId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
+
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the node waits, in seconds. The defaults suit a LAN and a good WAN; a link with a round trip of ``r``
+    seconds wants ``dial`` and ``open`` of at least ``10 r`` (TCP, Noise and yamux take up to seven round trips).
+    """
+
+    dial: _Seconds = 10.0
+    """For a connection to a peer, handshakes included."""
+    open: _Seconds = 10.0
+    """For a stream to a connected peer."""
+    stall: _Seconds = 10.0
+    """For a peer to take the next byte we send."""
+    dead: _Seconds = 6.0
+    """For an answer to a ping, before a silent peer counts as dead: design.md asks for under 10 s, checks included."""
+    suitable: _Seconds = 60.0
+    """For a suitable provider to turn up, before a job fails with the reasons given."""
+    shutdown: _Seconds = 10.0
+    """For an orderly end; what still runs then is cut off."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one node."""
+
+    network_id: _NetworkId = "depin"
+    """Which mesh: nodes of different ids do not understand each other."""
+    listen: str = DEFAULT_LISTEN
+    """Where peers connect: a multiaddr ``/ip4/HOST/tcp/PORT``; port 0 takes a free one."""
+    listen_is_default: bool = False
+    """Whether nobody named ``listen``, so that another port may be taken if it is busy; ``load`` sets it."""
+    first_peers: tuple[str, ...] = ()
+    """Addresses of peers to join by, ``/ip4/HOST/tcp/PORT/p2p/ID``; also one a line in ``peers.txt``."""
+    lend: bool = False
+    """Whether to run other people's tasks."""
+    slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    """Tasks at once when lending; 0 means one for each core but one, at least one."""
+    memory_mib: _Mib = 1024
+    """Memory one lent slot may use, in MiB."""
+    price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """What one reference second costs."""
+    disk_mib: _Mib = 10_240
+    """What the blob store may use, in MiB."""
+    control_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    """Port of the control API on 127.0.0.1; 0 takes a free one."""
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    """How much is logged: debug, info, warning or error."""
+    device: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:\w+$")] = "depin_node.compute.devices.wasm:WasmDevice"
+    """The class that runs tasks in the workers, as ``module:Class``; another one is for tests and experiments."""
+    device_path: str = ""
+    """A folder that the workers add to Python's module search path, for a ``device`` outside the package."""
+    waits: Waits = msgspec.field(default_factory=Waits)
+    """Time-outs."""
+
+    def slots_lent(self) -> int:
+        """Return how many tasks run at once; 0 without ``lend``."""
+        if not self.lend:
+            return 0
+        return self.slots or max(1, (os.cpu_count() or 1) - 1)
+
+
+FIELDS = {field.name: field for field in msgspec.structs.fields(NodeConfig) if field.name != "listen_is_default"}
+_SCALARS = frozenset(FIELDS) - {"waits"}
+
+
+def load(
+    file: Path, *, flags: Mapping[str, Any], environ: Mapping[str, str], file_must_exist: bool = False
+) -> NodeConfig:
+    """Put the configuration together.
+
+    Args:
+        file: the TOML file; without it the defaults hold, unless ``file_must_exist``.
+        flags: settings from the command line; ``None`` means not given.
+        environ: the environment.
+        file_must_exist: whether the user named the file.
+
+    Raises:
+        ConfigError: names the file, variable or flag, the key, and what is wrong with it.
+    """
+    values: dict[str, Any] = {}
+    for key, value in _read(file, file_must_exist).items():
+        if key not in FIELDS:
+            raise ConfigError(f"{file}: unknown key {printable(key)!r}{did_you_mean(key, FIELDS)}")
+        values[key] = _convert(value, key, f"{file}: {key}", strict=True)
+    for key in _SCALARS:
+        text = environ.get(variable(key))
+        if text is not None:
+            several = FIELDS[key].type == tuple[str, ...]
+            raw = [part.strip() for part in text.split(",") if part.strip()] if several else text
+            values[key] = _convert(raw, key, variable(key), strict=False)
+    for key, value in flags.items():
+        if value is not None:
+            values[key] = _convert(value, key, f"--{key.replace('_', '-')}", strict=True)
+    return NodeConfig(**values, listen_is_default="listen" not in values)
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + key.upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each ``DEPIN_…`` variable that nobody reads.
+
+    They are not refused, as keys in a file are: orchestrators make up variables from the names of services.
+    """
+    known = {variable(key) for key in _SCALARS} | OTHER_VARIABLES
+    strangers = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return [f"{printable(name)} means nothing to depin-node{did_you_mean(name, known)}" for name in strangers]
+
+
+def _read(file: Path, must_exist: bool) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(f"{file}: no such configuration file") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{file}: the configuration cannot be read: {error.strerror}") from error
+    if len(text) > CONFIG_BYTES_MAX:
+        raise ConfigError(f"{file}: a configuration has at most {CONFIG_BYTES_MAX} bytes")
+    try:
+        return tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+
+
+def _convert(value: Any, key: str, source: str, *, strict: bool) -> Any:
+    if key == "waits" and isinstance(value, dict):
+        for name in value:
+            if name not in Waits.__struct_fields__:
+                known = did_you_mean(name, Waits.__struct_fields__)
+                raise ConfigError(f"{source}: unknown key {printable(name)!r}{known}")
+    try:
+        return msgspec.convert(value, FIELDS[key].type, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}; it is {printable(str(value), length_max=80)!r}") from error
