@@ -1,0 +1,125 @@
+"""A look into a compiled module before any engine sees it: its size, its sections, its one import.
+
+This reads only the WebAssembly binary format's section headers and the import section (WebAssembly core
+specification 2.0, part 5); the engine validates the rest. A module may import ``env.memory`` and nothing else, and has
+no start function, memory or large table of its own that could ask for resources before a limit is in place.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from depin_node.core.errors import TaskRejected
+
+MODULE_BYTES_MAX = 4 << 20
+PAGE_BYTES = 65536
+PAGES_MAX = 65536
+OWN_PAGES_MAX = 1024
+"""The module's own data, stack and arena: at most 64 MiB."""
+TABLE_ELEMENTS_MAX = 4096
+FUNCTIONS_MAX = 4096
+_MAGIC = b"\0asm\1\0\0\0"
+_CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _START = 0, 2, 3, 4, 5, 8
+_SECTION_LAST = 12
+_KIND_MEMORY = 2
+_HAS_MAX = 1
+_FUNCREF = 0x70
+
+
+@dataclass(frozen=True)
+class ModuleInfo:
+    """What the module wants: its memory starts with ``memory_pages`` of its own data, stack and arena."""
+
+    memory_pages: int
+    memory_pages_max: int | None
+
+
+class _Reader:
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise TaskRejected("the module ends early")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def take(self, count: int) -> memoryview:
+        if count > len(self.data) - self.at:
+            raise TaskRejected("the module ends early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def uint(self) -> int:
+        """An unsigned LEB128 of at most 32 bits."""
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >> 32:
+                    break
+                return value
+        raise TaskRejected("the module has a number of more than 32 bits where 32 are allowed")
+
+
+@lru_cache(maxsize=16)
+def scan_module(module: bytes) -> ModuleInfo:
+    """Check the module's outline and return what it wants.
+
+    Raises:
+        TaskRejected: not WebAssembly, too large, or with an import, start function, memory or table that no kernel has.
+    """
+    if len(module) > MODULE_BYTES_MAX:
+        raise TaskRejected(f"the module has {len(module)} bytes, at most {MODULE_BYTES_MAX} are allowed")
+    if module[:8] != _MAGIC:
+        raise TaskRejected("the module is not WebAssembly")
+    reader, info = _Reader(memoryview(module)), None
+    reader.take(8)
+    while reader.at < len(module):
+        kind = reader.byte()
+        body = _Reader(reader.take(reader.uint()))
+        if kind > _SECTION_LAST:
+            raise TaskRejected(f"the module has a section of unknown kind {kind}")
+        if kind == _START:
+            raise TaskRejected("the module has a start function, which would run before its limits are set")
+        if kind == _MEMORY and body.uint():
+            raise TaskRejected("the module has a memory of its own; it may only import env.memory")
+        if kind == _IMPORT:
+            info = _scan_imports(body)
+        if kind == _FUNCTION and body.uint() > FUNCTIONS_MAX:
+            raise TaskRejected(f"the module has more than {FUNCTIONS_MAX} functions")
+        if kind == _TABLE:
+            _scan_tables(body)
+    if info is None:
+        raise TaskRejected("the module does not import env.memory")
+    return info
+
+
+def _scan_imports(body: _Reader) -> ModuleInfo:
+    count = body.uint()
+    if not count:
+        raise TaskRejected("the module does not import env.memory")
+    names = [bytes(body.take(body.uint())) for _ in range(2)]
+    if count > 1 or names != [b"env", b"memory"] or body.byte() != _KIND_MEMORY:
+        shown = ".".join(name[:64].decode(errors="replace") for name in names)
+        raise TaskRejected(f"the module imports {shown!r} ({count} imports); it may import env.memory only")
+    flags, least = body.byte(), body.uint()
+    if flags > _HAS_MAX:
+        raise TaskRejected("the module's memory is shared or 64-bit")
+    most = body.uint() if flags else None
+    if not 1 <= least <= OWN_PAGES_MAX or (most is not None and not least <= most <= PAGES_MAX):
+        raise TaskRejected(f"the module's memory starts with {least} pages; 1 to {OWN_PAGES_MAX} are allowed")
+    return ModuleInfo(least, most)
+
+
+def _scan_tables(body: _Reader) -> None:
+    count = body.uint()
+    for _ in range(count):
+        if count > 1 or body.byte() != _FUNCREF:
+            raise TaskRejected("the module has a table that is not the one table of functions")
+        flags = body.byte()
+        least = body.uint()
+        if flags > _HAS_MAX or least > TABLE_ELEMENTS_MAX:
+            raise TaskRejected(
+                f"the module's table is not plain or starts with more than {TABLE_ELEMENTS_MAX} elements"
+            )

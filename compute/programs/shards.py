@@ -1,0 +1,134 @@
+"""The tasks of a program: which blocks each runs, which elements of each output it owns, and how results are laid out.
+
+Task i of n runs blocks [i·B // n, (i+1)·B // n) of the launch's B, in CUDA's order (x fastest). By the tile rule
+(``program.py``) it owns the tiles with those numbers. A range of numbers in a grid of tiles is cut into *boxes*: a
+ragged head, the whole slabs, a ragged tail, each ragged part cut again along the next axis; at most 2·d - 1 boxes for
+d axes, one for one axis. A task's result for an output is its boxes one after the other, each in C order, clipped to
+the array, little-endian: the *canonical layout*. Its size is known beforehand.
+
+This module imports no NumPy at the top: nodes that only schedule need none.
+"""
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Program, tile_counts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic[Any]]
+
+
+class Box(NamedTuple):
+    """A rectangular part of an array: elements ``start`` (included) to ``stop`` (excluded) along each axis."""
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its length along each axis."""
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def elements(self) -> int:
+        """The number of elements in it."""
+        return prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """What selects it from the array."""
+        return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+
+def task_blocks(program: Program, task: int) -> tuple[int, int]:
+    """Return the blocks [b0, b1) that ``task`` runs, never none."""
+    if not 0 <= task < program.tasks:
+        raise IndexError(f"task {task} of {program.tasks}")
+    blocks = program.launch.blocks
+    return task * blocks // program.tasks, (task + 1) * blocks // program.tasks
+
+
+def owned_boxes(program: Program, task: int, output: int) -> tuple[Box, ...]:
+    """Return what ``task`` owns of its ``output`` (a position in ``program.outputs``), in the canonical order."""
+    buffer = program.buffers[program.outputs[output]]
+    counts, tile = tile_counts(buffer), buffer.tile or buffer.shape
+    first, last = task_blocks(program, task)
+    tiles = prod(counts)
+    return tuple(
+        Box(
+            tuple(start * step for start, step in zip(box.start, tile, strict=True)),
+            tuple(min(stop * step, length) for stop, step, length in zip(box.stop, tile, buffer.shape, strict=True)),
+        )
+        for box in _cut(min(first, tiles), min(last, tiles), counts)
+    )
+
+
+def _cut(first: int, last: int, counts: tuple[int, ...]) -> Iterator[Box]:
+    """Cut the range [first, last) of C-order numbers in a grid of ``counts`` into boxes."""
+    if first >= last:
+        return
+    if not counts:
+        yield Box((), ())
+        return
+    inner = counts[1:]
+    size = prod(inner)
+    row, row_end = -(-first // size), last // size  # the whole rows
+    if row > row_end:  # within one row
+        yield from _prefixed(row_end, first - row_end * size, last - row_end * size, inner)
+        return
+    if first < row * size:
+        yield from _prefixed(row - 1, first - (row - 1) * size, size, inner)
+    if row < row_end:
+        yield Box((row,) + (0,) * len(inner), (row_end, *inner))
+    if row_end * size < last:
+        yield from _prefixed(row_end, 0, last - row_end * size, inner)
+
+
+def _prefixed(row: int, first: int, last: int, inner: tuple[int, ...]) -> Iterator[Box]:
+    for box in _cut(first, last, inner):
+        yield Box((row, *box.start), (row + 1, *box.stop))
+
+
+def result_bytes(program: Program, task: int, output: int) -> int:
+    """Return the size of the result of ``task`` for ``output``; 0 where it owns nothing."""
+    buffer = program.buffers[program.outputs[output]]
+    return sum(box.elements for box in owned_boxes(program, task, output)) * DTYPE_BYTES[buffer.dtype]
+
+
+def gather(program: Program, task: int, output: int, whole: "Array", into: "Array") -> None:
+    """Copy what ``task`` owns of ``whole``, the output's array, into ``into`` (1-D, same dtype, canonical layout)."""
+    at = 0
+    for box in owned_boxes(program, task, output):
+        into[at : at + box.elements].reshape(box.shape)[...] = whole[box.slices]
+        at += box.elements
+
+
+def scatter(program: Program, task: int, output: int, data: bytes | bytearray | memoryview, into: "Array") -> None:
+    """Copy a task's result into its place in ``into``, the output's whole array.
+
+    Raises:
+        ValueError: ``data`` is not the size of this result, or ``into`` not of the output's shape and dtype.
+    """
+    import numpy as np
+
+    buffer = program.buffers[program.outputs[output]]
+    if into.shape != buffer.shape or into.dtype != numpy_dtype(buffer):
+        raise ValueError(f"{buffer.name} is {buffer.dtype} {buffer.shape}, not {into.dtype} {into.shape}")
+    if memoryview(data).nbytes != result_bytes(program, task, output):
+        raise ValueError(f"a result of {memoryview(data).nbytes} bytes, expected {result_bytes(program, task, output)}")
+    flat = np.frombuffer(data, numpy_dtype(buffer))
+    at = 0
+    for box in owned_boxes(program, task, output):
+        into[box.slices] = flat[at : at + box.elements].reshape(box.shape)
+        at += box.elements
+
+
+def numpy_dtype(buffer: Buffer) -> "np.dtype[Any]":
+    """Return the buffer's little-endian NumPy dtype."""
+    import numpy as np
+
+    return np.dtype(buffer.dtype).newbyteorder("<")
