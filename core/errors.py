@@ -63,3 +63,9 @@ class TaskTrapped(TaskError):
     """The kernel itself broke a rule: it wrote outside its memory, divided by zero, or deadlocked at a barrier."""
 
     code = "trapped"
+
+
+class NotFoundError(ConfigError):
+    """What the local user asked for by name is not on this node."""
+
+    code = "not_found"

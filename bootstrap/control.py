@@ -1,0 +1,330 @@
+"""The control API: how the client and the command line talk to the node of the same user.
+
+HTTP on 127.0.0.1, one token, kept in ``control.json`` for who may read the data directory. A web page in the user's
+browser can reach the port too, so that every request must bear the token and name this very server in its Host header
+(which defeats DNS rebinding). Every body has a cap; blobs are streamed to disk, results and events from the node.
+
+    GET  /v1/status /v1/peers /v1/devices /v1/receipts
+    HEAD /v1/blobs/ID             204 or 404          PUT /v1/blobs/ID    the bytes; they must have this id
+    POST /v1/jobs                 a canonical ``Job`` → its view; the same key again is the same job
+    GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
+    GET  /v1/jobs/ID/events       the view whenever it changes, as server-sent events, until the job has ended
+    GET  /v1/jobs/ID/outputs/N    output buffer N: what its tasks returned, in task order, as raw bytes
+"""
+
+import hmac
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from depin_node.compute.jobs.job import Job, JobView
+from depin_node.core.errors import (
+    ConfigError,
+    DepinError,
+    NotFoundError,
+    PeerViolation,
+    ResourceError,
+    TaskError,
+    TransportError,
+)
+from depin_node.core.views import DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.wire import decode
+from depin_node.crypto.blob import BLOB_BYTES_MAX
+
+log = structlog.get_logger("depin_node.control")
+
+JOB_BYTES_MAX = 64 * 1024
+LISTED_MAX = 1_000
+UPLOAD_STALL_S = 30.0
+"""An uploading client on the same machine that sends nothing for so long is gone."""
+KEEP_ALIVE_S = 10.0
+"""How often a quiet event stream says that it is alive; readers may give up after three of these."""
+GRACE_S = 1.0
+"""How long requests may go on once the node stops."""
+END_STATES = frozenset({"done", "failed", "cancelled"})
+
+_STATUS: Mapping[type[DepinError], int] = {
+    NotFoundError: 404,
+    ConfigError: 400,
+    PeerViolation: 400,
+    TaskError: 422,
+    TransportError: 503,
+    ResourceError: 507,
+    DepinError: 500,
+}
+
+
+class Backend(Protocol):
+    """What the API asks of a node. ``Node`` is one."""
+
+    def status(self) -> StatusView:
+        """Return how the node is."""
+
+    def peers(self) -> list[PeerView]:
+        """Return the peers that are known, connected ones first."""
+
+    def devices(self) -> list[DeviceView]:
+        """Return what this node can run tasks on."""
+
+    async def receipts(self, limit: int) -> list[ReceiptView]:
+        """Return the newest receipts."""
+
+    def has_blob(self, blob_id: bytes) -> bool:
+        """Tell whether the blob is here, whole; if so, it stays long enough for a job to be submitted."""
+
+    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
+        """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
+
+    async def submit(self, job: Job) -> JobView:
+        """Take responsibility for ``job``: when this returns, it is journalled."""
+
+    def jobs(self, limit: int) -> list[JobView]:
+        """Return the newest jobs."""
+
+    def job(self, job_id: bytes) -> JobView:
+        """Return one job. Raises ``NotFoundError``."""
+
+    async def changed(self, job_id: bytes, seen: JobView) -> None:
+        """Wait until the job's view may differ from ``seen``. Cancelling loses nothing."""
+
+    async def cancel(self, job_id: bytes) -> JobView:
+        """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
+
+    def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
+        """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
+
+
+def application(backend: Backend, token: str) -> ASGIApp:
+    """Return the API as an ASGI application that lets in who bears ``token``."""
+    routes = Routes(backend)
+    app = Starlette(
+        routes=[
+            Route("/v1/status", routes.status),
+            Route("/v1/peers", routes.peers),
+            Route("/v1/devices", routes.devices),
+            Route("/v1/receipts", routes.receipts),
+            Route("/v1/blobs/{blob}", routes.has_blob, methods=["HEAD"]),
+            Route("/v1/blobs/{blob}", routes.put_blob, methods=["PUT"]),
+            Route("/v1/jobs", routes.submit, methods=["POST"]),
+            Route("/v1/jobs", routes.jobs),
+            Route("/v1/jobs/{job}", routes.job),
+            Route("/v1/jobs/{job}", routes.cancel, methods=["DELETE"]),
+            Route("/v1/jobs/{job}/events", routes.events),
+            Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
+        ],
+        exception_handlers={DepinError: _refuse, HTTPException: _http_error, Exception: _internal_error},
+    )
+    return Guard(app, token)
+
+
+class Guard:
+    """Lets through who bears the token and addressed this very server."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._bearer = b"Bearer " + token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # a web socket: closing before accepting refuses it
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        problem = self._problem(scope)
+        if problem is None:
+            await self._app(scope, receive, send)
+            return
+        status, message = problem
+        await _error(status, "unauthorized", message)(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> tuple[int, str] | None:
+        port = scope["server"][1]
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or hosts[0] not in (f"127.0.0.1:{port}".encode(), f"localhost:{port}".encode()):
+            return 421, f"the Host header must be 127.0.0.1:{port} or localhost:{port}"
+        tokens = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._bearer):
+            return 401, "the Authorization header must bear the token that control.json in the data directory holds"
+        return None
+
+
+class Routes:
+    """The requests, each: bytes in, one call to the node, bytes out."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def status(self, request: Request) -> Response:
+        """Answer ``GET /v1/status``."""
+        return _json(self._backend.status())
+
+    async def peers(self, request: Request) -> Response:
+        """Answer ``GET /v1/peers``."""
+        return _json(self._backend.peers())
+
+    async def devices(self, request: Request) -> Response:
+        """Answer ``GET /v1/devices``."""
+        return _json(self._backend.devices())
+
+    async def receipts(self, request: Request) -> Response:
+        """Answer ``GET /v1/receipts``."""
+        return _json(await self._backend.receipts(LISTED_MAX))
+
+    async def has_blob(self, request: Request) -> Response:
+        """Answer ``HEAD /v1/blobs/ID``."""
+        return Response(status_code=204 if self._backend.has_blob(_digest(request, "blob")) else 404)
+
+    async def put_blob(self, request: Request) -> Response:
+        """Answer ``PUT /v1/blobs/ID``."""
+        chunks = _body(request, BLOB_BYTES_MAX)
+        await self._backend.put_blob(_digest(request, "blob"), chunks)
+        return Response(status_code=204)
+
+    async def submit(self, request: Request) -> Response:
+        """Answer ``POST /v1/jobs``."""
+        body = b"".join([chunk async for chunk in _body(request, JOB_BYTES_MAX)])
+        return _json(await self._backend.submit(decode(body, Job, size_bytes_max=JOB_BYTES_MAX)))
+
+    async def jobs(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs``."""
+        return _json(self._backend.jobs(LISTED_MAX))
+
+    async def job(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID``."""
+        return _json(self._backend.job(_digest(request, "job")))
+
+    async def cancel(self, request: Request) -> Response:
+        """Answer ``DELETE /v1/jobs/ID``."""
+        return _json(await self._backend.cancel(_digest(request, "job")))
+
+    async def events(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/events``. ``connection: close`` lets the server end without waiting for readers."""
+        job_id = _digest(request, "job")
+        self._backend.job(job_id)  # an unknown job is a 404, not a stream
+        headers = {"connection": "close", "cache-control": "no-store"}
+        return StreamingResponse(self._views(job_id), media_type="text/event-stream", headers=headers)
+
+    async def _views(self, job_id: bytes) -> AsyncIterator[bytes]:
+        while True:
+            view = self._backend.job(job_id)
+            yield b"data: " + msgspec.json.encode(view) + b"\n\n"
+            if view.state in END_STATES:
+                return
+            while True:
+                with trio.move_on_after(KEEP_ALIVE_S) as quiet:
+                    await self._backend.changed(job_id, view)
+                if not quiet.cancelled_caught:
+                    break
+                yield b": still here\n\n"
+
+    async def output(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/outputs/N``."""
+        parts = self._backend.output(_digest(request, "job"), request.path_params["buffer"])
+        return StreamingResponse(parts, media_type="application/octet-stream")
+
+
+def _digest(request: Request, name: str) -> bytes:
+    text = request.path_params[name]
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or text != digest.hex():
+        raise ConfigError(f"{text[:80]!r} is not a {name} id: it has 64 lower-case hex digits")
+    return digest
+
+
+async def _body(request: Request, size_bytes_max: int) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives. Raises ``ConfigError`` if it grows too large, ``TransportError`` if it stops."""
+    too_large = ConfigError(f"this body may have at most {size_bytes_max} bytes")
+    if int(request.headers.get("content-length", "0")) > size_bytes_max:
+        raise too_large
+    received = 0
+    chunks = request.stream().__aiter__()
+    while True:
+        try:
+            with trio.fail_after(UPLOAD_STALL_S):
+                chunk = await anext(chunks, None)
+        except (trio.TooSlowError, ClientDisconnect):
+            raise TransportError("the upload broke off") from None
+        if chunk is None:
+            return
+        received += len(chunk)
+        if received > size_bytes_max:
+            raise too_large
+        yield chunk
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    # A refused upload may leave its body unread: the connection cannot be used again.
+    body = msgspec.json.encode(ErrorView(code, message))
+    return Response(body, status, {"connection": "close"}, media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DepinError)
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return _error(status, error.code, str(error))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, "not_found" if error.status_code == 404 else "config", str(error.detail))
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return _error(500, "error", "the node failed to answer; its log says why")
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, port: int) -> AsyncIterator[str]:
+    """Serve ``app`` on 127.0.0.1 for as long as the context is open, and give its base URL. Port 0 takes a free one.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        raise ResourceError(
+            f"control_port {port} on 127.0.0.1 cannot be used ({error.strerror}); choose another, or 0 for a free one"
+        ) from error
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = None
+    config.accesslog = None
+    config.include_server_header = False
+    config.graceful_timeout = GRACE_S
+    config.keep_alive_timeout = 60.0
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(hypercorn_serve, app, config, shutdown_trigger=stopping.wait))
+        try:
+            yield url
+        finally:
+            stopping.set()

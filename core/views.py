@@ -1,0 +1,76 @@
+"""What a node tells its operator: the answers of the control API, shared by the node, the client and the command line.
+
+Peers are written as peer ids, hashes in hex, times as wall seconds. Jobs have a view of their
+own, ``compute.jobs.job.JobView``.
+"""
+
+import msgspec
+
+
+class View(msgspec.Struct, frozen=True):
+    """Base of all answers: a JSON object; readers ignore what they do not know."""
+
+
+class DeviceView(View, frozen=True):
+    """What a node can run tasks on. ``slots`` is how many at once, ``slots_free`` how many more right now."""
+
+    device_class: str
+    name: str
+    memory_mib: int
+    slots: int
+    slots_free: int
+
+
+class PeerView(View, frozen=True):
+    """What this node knows of a peer. ``address`` is where it can be dialled; ``banned`` is why, or empty."""
+
+    peer: str
+    address: str
+    connected: bool
+    lending: bool
+    devices: tuple[DeviceView, ...]
+    price_millicredits: int
+    version: str
+    group: str
+    banned: str = ""
+
+
+class StatusView(View, frozen=True):
+    """How the node is. ``counters`` counts what went wrong and was survived since the start."""
+
+    peer: str
+    version: str
+    network_id: str
+    pid: int
+    data_dir: str
+    started_s: float
+    addresses: tuple[str, ...]
+    lending: bool
+    slots: int
+    peers_connected: int
+    peers_known: int
+    jobs: dict[str, int]
+    tasks_lent: int
+    blobs_bytes: int
+    counters: dict[str, int]
+
+
+class ReceiptView(View, frozen=True):
+    """A receipt as kept in the journal. ``role`` is ours: ``requester`` or ``provider``."""
+
+    id: str
+    role: str
+    peer: str
+    job: str
+    tasks_accepted: int
+    tasks_refused: int
+    verified_by: str
+    issued_s: float
+    signed_by: tuple[str, ...]
+
+
+class ErrorView(View, frozen=True):
+    """Why a request failed: the ``code`` of a ``DepinError``, and a sentence for the user."""
+
+    code: str
+    message: str
