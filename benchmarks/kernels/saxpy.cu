@@ -1,0 +1,5 @@
+// The trivial task: 1,024 floats, one block of 256 threads for every 256.
+extern "C" __global__ void saxpy(const float* x, const float* y, float* out, float a, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = a * x[i] + y[i];
+}
