@@ -1,0 +1,129 @@
+"""Commands that show what the running node knows: ``status``, ``peers``, ``devices``, ``receipts list``."""
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from depin_node.cli.common import Settings, ago, emit, global_options, json_option, pass_settings, table
+
+if TYPE_CHECKING:
+    from depin_node.core.views import DeviceView, PeerView, StatusView
+
+
+@click.command()
+@global_options
+@json_option
+@pass_settings
+def status(settings: Settings, as_json: bool) -> None:
+    """Show how the running node is.
+
+    \b
+    Example:
+      depin-node status --json
+    """
+    with settings.mesh() as mesh:
+        view = mesh.status()
+    emit(view, as_json, lambda: _status_text(view))
+
+
+@click.command()
+@global_options
+@json_option
+@pass_settings
+def peers(settings: Settings, as_json: bool) -> None:
+    """List the peers the node knows, connected ones first.
+
+    \b
+    Example:
+      depin-node peers
+    """
+    with settings.mesh() as mesh:
+        views = mesh.peers()
+    emit(views, as_json, lambda: _peers_text(views))
+
+
+@click.command()
+@global_options
+@json_option
+@pass_settings
+def devices(settings: Settings, as_json: bool) -> None:
+    """List what this machine can run tasks on. GPUs through CuPy are not in this release.
+
+    \b
+    Example:
+      depin-node devices
+    """
+    with settings.mesh() as mesh:
+        views = mesh.devices()
+    emit(views, as_json, lambda: _devices_text(views))
+
+
+@click.group()
+def receipts() -> None:
+    """List signed receipts."""
+
+
+@receipts.command("list")
+@global_options
+@json_option
+@pass_settings
+def receipts_list(settings: Settings, as_json: bool) -> None:
+    """List the newest receipts: what was run, by whom, how it was verified, and who signed.
+
+    \b
+    Example:
+      depin-node receipts list
+    """
+    with settings.mesh() as mesh:
+        views = mesh.receipts()
+    headings = ("ROLE", "PEER", "JOB", "ACCEPTED", "REFUSED", "VERIFIED BY", "SIGNED BY")
+    rows = [
+        (v.role, v.peer, v.job[:12], v.tasks_accepted, v.tasks_refused, v.verified_by, " + ".join(v.signed_by))
+        for v in views
+    ]
+    emit(views, as_json, lambda: table(headings, rows) if rows else "no receipts yet")
+
+
+def _status_text(view: "StatusView") -> str:
+    lent = f"lending {view.slots} slots, {view.tasks_lent} tasks run" if view.lending else "not lending"
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(view.jobs.items())) or "none"
+    rows = [
+        ("node", view.peer),
+        ("network", view.network_id),
+        ("version", view.version),
+        ("up", f"{ago(time.time() - view.started_s)} (process {view.pid})"),
+        ("data", view.data_dir),
+        *(("address", address) for address in view.addresses),
+        ("peers", f"{view.peers_connected} connected, {view.peers_known} known"),
+        ("lending", lent),
+        ("jobs", jobs),
+        ("blobs", f"{view.blobs_bytes / 1e6:.1f} MB"),
+        *((name, count) for name, count in sorted(view.counters.items()) if count),
+    ]
+    return table(("", ""), rows).lstrip("\n")
+
+
+def _device_words(devices: "Iterable[DeviceView]") -> str:
+    return ", ".join(f"{d.device_class} x{d.slots} ({d.slots_free} free, {d.memory_mib} MiB)" for d in devices)
+
+
+def _peers_text(views: "list[PeerView]") -> str:
+    if not views:
+        return "no peers known yet"
+    rows = [
+        (
+            view.peer,
+            "banned" if view.banned else "connected" if view.connected else "known",
+            _device_words(view.devices) if view.lending else "not lending",
+            view.address,
+        )
+        for view in views
+    ]
+    return table(("PEER", "STATE", "LENDS", "ADDRESS"), rows)
+
+
+def _devices_text(views: "list[DeviceView]") -> str:
+    rows = [(view.device_class, view.name, f"{view.memory_mib} MiB", view.slots, view.slots_free) for view in views]
+    return table(("CLASS", "NAME", "MEMORY", "SLOTS", "FREE"), rows) if rows else "no device can run tasks here"

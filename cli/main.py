@@ -1,0 +1,125 @@
+"""The entry point: a table of commands, each imported when it is called, so that ``depin-node --help`` is instant.
+
+Errors end here: what the user can act on is one message on stderr and an exit code (``--debug`` shows the traceback).
+
+    0  done
+    1  failed
+    2  usage: a wrong option, file, setting or kernel
+    3  nobody reachable: no node runs here, or no peer can run the job
+    4  verification failed: the providers' answers did not agree
+    130  stopped by Ctrl-C
+"""
+
+import importlib
+import sys
+
+import click
+
+from depin_node.cli.common import Settings, global_options
+
+COMMANDS = {
+    "init": ("depin_node.cli.init:init", "Create a data directory with a new identity."),
+    "start": ("depin_node.cli.start:start", "Run a node: join the mesh, and lend with --lend."),
+    "status": ("depin_node.cli.inspect:status", "Show how the running node is."),
+    "peers": ("depin_node.cli.inspect:peers", "List the peers the node knows."),
+    "devices": ("depin_node.cli.inspect:devices", "List what this machine can run tasks on."),
+    "submit": ("depin_node.cli.submit:submit", "Compile and submit a job, and fetch its verified result."),
+    "job": ("depin_node.cli.job:job", "List, show and cancel jobs, and fetch their results."),
+    "receipts": ("depin_node.cli.inspect:receipts", "List signed receipts."),
+    "demo": ("depin_node.cli.demo:demo", "Run five nodes here: a real job, a liar, a kill."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported by name when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from depin_node.core.text import did_you_mean, printable
+
+            ctx.fail(f"there is no command {printable(args[0], length_max=40)!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="depin-node", prog_name="depin-node")
+@global_options
+def cli() -> None:
+    """Lend and borrow compute, peer to peer: CUDA kernels, run by peers, believed only when verified.
+
+    \b
+    Example: two terminals, one mesh
+      depin-node start
+      depin-node start --lend --listen /ip4/127.0.0.1/tcp/0 --data-dir b --peer ADDRESS
+      depin-node submit examples/hillshade/hillshade.toml
+    """
+
+
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    settings = Settings()
+    try:
+        result = cli.main(args, prog_name="depin-node", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:  # `depin-node peers | head`: who read us has enough
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last resort of the program
+        return _report(error, settings)
+
+
+def _report(error: Exception, settings: Settings) -> int:
+    from depin_node.core.errors import ConfigError, DepinError, NotFoundError, TransportError
+    from depin_node.core.text import printable
+
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # from trio's nurseries
+        error = error.exceptions[0]
+    if settings.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if not isinstance(error, DepinError):
+        text = printable(f"{type(error).__name__}: {error}", keep="\n")
+        hint = "" if settings.debug else "; run the command again with --debug to see where"
+        click.echo(f"depin-node: internal error: {text}{hint}", err=True)
+        return 1
+    click.echo(f"depin-node: {printable(str(error), keep=chr(10), length_max=20_000)}", err=True)
+    if error.code == "verification":
+        return 4
+    if isinstance(error, ConfigError) and not isinstance(error, NotFoundError):
+        return 2
+    return 3 if isinstance(error, TransportError) else 1
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
