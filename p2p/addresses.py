@@ -1,18 +1,14 @@
-"""Addresses and peer ids as text, without libp2p: ``/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…``.
-
-A peer id is the base58 form of ``identity multihash ‖ protobuf(Ed25519, key)``, so that key and id are two
-spellings of one thing (libp2p specs, peer-ids/peer-ids.md).
-"""
+"""Addresses of peers as text, without libp2p: ``/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…``."""
 
 import ipaddress
 import re
 from dataclasses import dataclass
 
-import base58
-
 from depin_node.core.errors import ConfigError
+from depin_node.crypto.identity import key_of, peer_id
 
-_ED25519_ID_PREFIX = bytes.fromhex("002408011220")  # identity hash, 36 bytes: key type Ed25519, 32 bytes of key
+__all__ = ["Address", "parse", "peer_id"]
+
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*\Z")
 _LENGTH_MAX = 400
 
@@ -35,24 +31,6 @@ class Address:
         return self.kind in ("ip4", "ip6") and ipaddress.ip_address(self.host).is_unspecified
 
 
-def peer_id(key: bytes) -> str:
-    """Return the text form of a 32-byte key."""
-    return str(base58.b58encode(_ED25519_ID_PREFIX + key), "ascii")
-
-
-def peer_key(text: str) -> bytes:
-    """Return the key of a peer id. Raises ``ConfigError`` if ``text`` is not the id of an Ed25519 key."""
-    try:
-        raw = base58.b58decode(text) if len(text) <= 64 else b""
-    except ValueError:
-        raw = b""
-    if len(raw) != 38 or not raw.startswith(_ED25519_ID_PREFIX):
-        raise ConfigError(
-            f"{text[:64]!r} is not a peer id: it should look like 12D3KooW…, as `depin-node status` prints"
-        )
-    return raw[6:]
-
-
 def parse(text: str) -> Address:
     """Read ``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID``; the result prints in one canonical form.
 
@@ -72,4 +50,4 @@ def parse(text: str) -> Address:
             raise ConfigError(f"{text[:80]!r}: {error}") from error
     elif kind not in ("dns", "dns4", "dns6") or not _DNS_NAME.match(host):
         raise ConfigError(f"{text[:80]!r}: /{kind[:8]}/{host[:40]} is not an ip4, ip6 or dns host")
-    return Address(kind, host, int(port), peer_key(identity))
+    return Address(kind, host, int(port), key_of(identity))

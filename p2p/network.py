@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from depin_node.core.errors import TransportError
+from depin_node.core.errors import ResourceError, TransportError
 
 PeerKey: TypeAlias = bytes
 """A node's 32-byte Ed25519 public key. ``addresses.peer_id`` has its text form."""
@@ -82,6 +82,12 @@ class UnknownProtocolError(TransportError):
     """The peer is there, but does not speak this protocol on this network. Asking it again will not help."""
 
     code = "unknown_protocol"
+
+
+class ListenError(ResourceError):
+    """An address cannot be listened on: taken by another program, or not this machine's. Try another port."""
+
+    code = "listen"
 
 
 class Stream(Protocol):
