@@ -25,5 +25,5 @@ def printable(text: str, *, keep: str = "", length_max: int = 4096) -> str:
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, or nothing where no known word is near."""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.75)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,184 @@
+"""The control API from the client's side: typed answers, and a node's errors raised as what they were.
+
+One HTTP connection pool to the node on this machine. Every wait is bounded: a node that says nothing for
+``QUIET_S`` is gone, and an event stream says every ten seconds that it is alive.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import httpx
+import msgspec
+
+from depin_node.compute.jobs.job import Job, JobView
+from depin_node.core import errors
+from depin_node.core.local import DataDir, NotRunningError
+from depin_node.core.views import DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.wire import encode
+from depin_node.crypto.blob import Buffer, blob_id, chunks
+
+T = TypeVar("T")
+
+QUIET_S = 30.0
+CONNECT_S = 5.0
+EVENT_BYTES_MAX = 8 << 20
+BLOB_BYTES_MAX = 8 << 20
+"""The largest blob that is read back whole: a program."""
+
+
+class Control:
+    """A connection to the running node of a data directory. Use it as a context manager, or ``close`` it.
+
+    Raises:
+        NotRunningError: no node runs there.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+        self.data_dir = DataDir.locate(data_dir)
+        control = self.data_dir.read_control()
+        self._http = httpx.Client(
+            base_url=control.url,
+            headers={"authorization": f"Bearer {control.token}"},
+            timeout=httpx.Timeout(QUIET_S, connect=CONNECT_S),
+            trust_env=False,  # a proxy has no business between us and our own machine
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def status(self) -> StatusView:
+        """Return how the node is."""
+        return self._get("/v1/status", StatusView)
+
+    def peers(self) -> list[PeerView]:
+        """Return the peers the node knows."""
+        return self._get("/v1/peers", list[PeerView])
+
+    def devices(self) -> list[DeviceView]:
+        """Return what the node can run tasks on."""
+        return self._get("/v1/devices", list[DeviceView])
+
+    def receipts(self) -> list[ReceiptView]:
+        """Return the newest receipts."""
+        return self._get("/v1/receipts", list[ReceiptView])
+
+    def put_blob(self, data: Buffer) -> bytes:
+        """Make sure that the node has ``data`` (contiguous) and return its 32-byte id; nothing is sent if it has."""
+        digest = blob_id(data)
+        path = f"/v1/blobs/{digest.hex()}"
+        with self._reaching():
+            there = self._http.head(path)
+        if there.status_code == 204:
+            return digest
+        if there.status_code != 404:
+            self._check(self._http.get(path))  # a HEAD has no body; ask again for the reason
+        size = memoryview(data).nbytes
+        with self._reaching():
+            stored = self._http.put(
+                path, content=(bytes(chunk) for chunk in chunks(data)), headers={"content-length": str(size)}
+            )
+        self._check(stored)
+        return digest
+
+    def submit(self, job: Job) -> JobView:
+        """Hand over a job. When this returns the node has it on disk; the same key again is the same job."""
+        with self._reaching():
+            answer = self._http.post("/v1/jobs", content=encode(job), headers={"content-type": "application/msgpack"})
+        return msgspec.json.decode(self._check(answer).content, type=JobView)
+
+    def jobs(self) -> list[JobView]:
+        """Return the newest jobs."""
+        return self._get("/v1/jobs", list[JobView])
+
+    def job(self, job_id: str) -> JobView:
+        """Return how a job stands. Raises ``NotFoundError``."""
+        return self._get(f"/v1/jobs/{job_id}", JobView)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Stop a job, and return how it stands."""
+        with self._reaching():
+            answer = self._http.delete(f"/v1/jobs/{job_id}")
+        return msgspec.json.decode(self._check(answer).content, type=JobView)
+
+    def program(self, job_id: str) -> bytes:
+        """Return the encoded program of a job."""
+        with self._stream(f"/v1/jobs/{job_id}/program") as answer:
+            data = bytearray()
+            for part in answer.iter_raw():
+                data += part
+                if len(data) > BLOB_BYTES_MAX:
+                    raise errors.TransportError("the node sent a program larger than programs can be")
+        return bytes(data)
+
+    def events(self, job_id: str) -> Iterator[JobView]:
+        """Yield the job's view now and whenever it changes, until it has ended."""
+        with self._stream(f"/v1/jobs/{job_id}/events") as answer:
+            for event in _events(answer.iter_raw()):
+                yield msgspec.json.decode(event, type=JobView)
+
+    @contextmanager
+    def output(self, job_id: str, buffer: int) -> Iterator[Iterator[bytes]]:
+        """Give the parts of an output, in task order, cut anywhere."""
+        with self._stream(f"/v1/jobs/{job_id}/outputs/{buffer}") as answer:
+            yield answer.iter_raw()
+
+    def _get(self, path: str, kind: type[T]) -> T:
+        with self._reaching():
+            answer = self._http.get(path)
+        return msgspec.json.decode(self._check(answer).content, type=kind)
+
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[httpx.Response]:
+        with self._reaching(), self._http.stream("GET", path) as answer:
+            if answer.is_error:
+                answer.read()
+            yield self._check(answer)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError:
+            raise self.data_dir.not_running("nothing listens where it said") from None
+        except httpx.TimeoutException:
+            raise errors.TransportError(f"the node on {self.data_dir.path} has not answered in time") from None
+        except httpx.TransportError as error:
+            raise NotRunningError(f"the node on {self.data_dir.path} went away ({error}); start it again") from None
+
+    def _check(self, answer: httpx.Response) -> httpx.Response:
+        if not answer.is_error:
+            return answer
+        if answer.status_code == 401:  # another process got the port of a node that died
+            raise self.data_dir.not_running("another process listens where it said")
+        try:
+            problem = msgspec.json.decode(answer.content, type=ErrorView)
+        except msgspec.DecodeError:
+            raise errors.TransportError(f"the node answered {answer.status_code} without a reason") from None
+        raise error_for(problem.code)(problem.message)
+
+
+def error_for(code: str) -> type[errors.DepinError]:
+    """Return the error class of a code."""
+    classes: list[type[errors.DepinError]] = [errors.DepinError]
+    for kind in classes:
+        if kind.code == code:
+            return kind
+        classes.extend(kind.__subclasses__())
+    return errors.DepinError
+
+
+def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut a stream of server-sent events, each one ``data:`` line, into their data; comments are left out."""
+    waiting = bytearray()
+    for part in parts:
+        waiting += part
+        *whole, rest = bytes(waiting).split(b"\n\n")
+        waiting = bytearray(rest)
+        if len(waiting) > EVENT_BYTES_MAX:
+            raise errors.TransportError("the node sent an event without end")
+        for event in whole:
+            if event.startswith(b"data: "):
+                yield event[len(b"data: ") :]

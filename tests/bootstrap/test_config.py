@@ -1,0 +1,133 @@
+import os
+import re
+
+import pytest
+
+from depin_node.bootstrap.config import DEFAULT_LISTEN, FIELDS, NodeConfig, Waits, load, unknown_variables
+from depin_node.core.errors import ConfigError
+
+FLAGS = {"disk_mib": 1}
+ENVIRON = {"DEPIN_DISK_MIB": "2"}
+TOML = "disk_mib = 3\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "expected"),
+    [
+        (FLAGS, ENVIRON, TOML, 1),
+        ({}, ENVIRON, TOML, 2),
+        ({"disk_mib": None}, {}, TOML, 3),
+        ({}, {}, "", 10_240),
+    ],
+)
+def test_flag_beats_environment_beats_file_beats_default(tmp_path, flags, environ, toml, expected):
+    file = tmp_path / "config.toml"
+    file.write_text(toml)
+    assert load(file, flags=flags, environ=environ).disk_mib == expected
+
+
+def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
+    examples = {
+        "network_id": ("testnet", '"testnet"'),
+        "listen": ("/ip4/0.0.0.0/tcp/1", '"/ip4/0.0.0.0/tcp/1"'),
+        "first_peers": ("a, b", '["a", "b"]'),
+        "lend": ("true", "true"),
+        "slots": ("3", "3"),
+        "memory_mib": ("77", "77"),
+        "price_millicredits": ("5", "5"),
+        "disk_mib": ("9", "9"),
+        "control_port": ("1234", "1234"),
+        "log_level": ("debug", '"debug"'),
+        "device": ("a.b:C", '"a.b:C"'),
+        "device_path": ("/x", '"/x"'),
+    }
+    assert set(examples) == set(FIELDS) - {"waits"}
+    file = tmp_path / "config.toml"
+    file.write_text("\n".join(f"{key} = {toml}" for key, (_, toml) in examples.items()))
+    from_file = load(file, flags={}, environ={})
+    from_environ = load(
+        tmp_path / "none", flags={}, environ={f"DEPIN_{key.upper()}": text for key, (text, _) in examples.items()}
+    )
+    assert from_file == from_environ
+    assert from_file.first_peers == ("a", "b")
+    assert all(getattr(from_file, key) != getattr(NodeConfig(), key) for key in examples)
+
+
+def test_the_waits_live_in_a_table(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text("[waits]\ndial = 2\nsuitable = 0.5\n")
+    assert load(file, flags={}, environ={}).waits == Waits(dial=2.0, suitable=0.5)
+
+
+def test_only_an_unnamed_listen_address_may_move(tmp_path):
+    file = tmp_path / "config.toml"
+    assert load(file, flags={}, environ={}).listen_is_default
+    assert not load(file, flags={"listen": DEFAULT_LISTEN}, environ={}).listen_is_default
+    file.write_text("listen_is_default = true")
+    with pytest.raises(ConfigError, match="unknown key"):
+        load(file, flags={}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "flags", "message"),
+    [
+        ("disk_mb = 1", {}, {}, r"config\.toml: unknown key 'disk_mb'; did you mean 'disk_mib'\?"),
+        ("[waits]\ndail = 1", {}, {}, r"config\.toml: waits: unknown key 'dail'; did you mean 'dial'\?"),
+        ("[waits]\ndial = 0", {}, {}, r"config\.toml: waits: .*> 0.*dial"),
+        ("waits = 3", {}, {}, r"config\.toml: waits: Expected `object`"),
+        ('lend = "yes"', {}, {}, r"config\.toml: lend: Expected `bool`, got `str`; it is 'yes'"),
+        ("slots = -1", {}, {}, r"config\.toml: slots: .*>= 0; it is '-1'"),
+        ("slots = 1.5", {}, {}, r"config\.toml: slots: Expected `int`"),
+        ('network_id = "Big Net"', {}, {}, r"config\.toml: network_id: "),
+        ("first_peers = [1]", {}, {}, r"config\.toml: first_peers: Expected `str`"),
+        ('log_level = "loud"', {}, {}, r"config\.toml: log_level: "),
+        ("not toml", {}, {}, r"config\.toml: not TOML: "),
+        ("a = '\udcff'", {}, {}, r"config\.toml: not TOML: "),
+        ("", {"DEPIN_SLOTS": "many"}, {}, r"DEPIN_SLOTS: Expected `int`, got `str`; it is 'many'"),
+        ("", {"DEPIN_LEND": "perhaps"}, {}, r"DEPIN_LEND: Expected `bool`"),
+        ("", {}, {"control_port": 70_000}, r"--control-port: .*65535; it is '70000'"),
+        ('device = "\x1b[2J"', {}, {}, r"not TOML"),
+        (r'device = "\u001b[2J"', {}, {}, r"device: .*\\x1b\[2J"),
+    ],
+)
+def test_wrong_settings_name_their_source_and_key(tmp_path, toml, environ, flags, message):
+    file = tmp_path / "config.toml"
+    file.write_bytes(toml.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(file, flags=flags, environ=environ)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_named_file_must_exist_and_be_small(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load(tmp_path / "none.toml", flags={}, environ={}, file_must_exist=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path, flags={}, environ={})
+    big = tmp_path / "big.toml"
+    big.write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(ConfigError, match="at most"):
+        load(big, flags={}, environ={})
+
+
+def test_unknown_variables_are_pointed_out_not_refused(tmp_path):
+    environ = {"DEPIN_LENDS": "1", "DEPIN_SERVICE_HOST": "x", "DEPIN_DATA_DIR": "/", "DEPIN_LEND": "1", "OTHER": ""}
+    assert unknown_variables(environ) == [
+        "DEPIN_LENDS means nothing to depin-node; did you mean 'DEPIN_LEND'?",
+        "DEPIN_SERVICE_HOST means nothing to depin-node",
+    ]
+    assert load(tmp_path / "none", flags={}, environ=environ).lend
+
+
+def test_slots_lent():
+    assert NodeConfig(slots=5).slots_lent() == 0
+    assert NodeConfig(slots=5, lend=True).slots_lent() == 5
+    assert NodeConfig(lend=True).slots_lent() == max(1, (os.cpu_count() or 1) - 1)
+
+
+def test_every_setting_is_explained():
+    from depin_node.bootstrap import config
+
+    with open(config.__file__) as opened:
+        source = opened.read()
+    for name in [*FIELDS, *Waits.__struct_fields__]:
+        assert re.search(rf'^    {name}: .*\n    """', source, re.MULTILINE), name
