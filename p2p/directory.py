@@ -1,0 +1,353 @@
+"""The directory: the newest advert of each known peer, bounded; and who of them can take some work.
+
+The flow: ``receive`` checks an advert from anywhere and keeps it if it is newer than what is known;
+``connected``, ``lost`` and ``unreachable`` add what we saw ourselves. ``digest`` and ``missing_from`` are the two
+halves of catching up with a peer: adverts are kept as they arrived, so that they can be handed on.
+``candidates`` draws peers for work, ``why_nobody`` says what the others lacked. No I/O, no clock.
+
+Room is given up in this order (``_make_room``): expired adverts; then, in the largest group, the peer not
+heard of for longest. Peers connected now always stay. A peer's group is that of the address it was seen at;
+before it was ever connected, that of the first address it claims.
+"""
+
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import ConfigError
+from depin_node.core.wire import Message, Uint
+from depin_node.crypto.envelope import SKEW_S_MAX
+from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.advert import Advert, read_advert
+from depin_node.p2p.groups import group_of, is_loopback, own_group
+
+DIGEST_MAX = 4096
+_PREFIX_BYTES = 8
+
+Prefix = Annotated[bytes, msgspec.Meta(min_length=_PREFIX_BYTES, max_length=_PREFIX_BYTES)]
+
+
+class DigestLine(Message, frozen=True):
+    """One known advert: the first bytes of the peer's key, and ``seq``."""
+
+    prefix: Prefix
+    seq: Uint
+
+
+class Digest(Message, frozen=True):
+    """What a node knows, in short."""
+
+    lines: Annotated[tuple[DigestLine, ...], msgspec.Meta(max_length=DIGEST_MAX)]
+
+
+@dataclass(frozen=True)
+class DirectoryLimits:
+    """How much is kept of whom."""
+
+    entries_max: int = DIGEST_MAX
+    group_max: int = 256
+    """Entries of one group; a lab behind one /16 needs no more to be found."""
+    adverts_burst: int = 8
+    """New adverts of one peer taken at once; afterwards one a second."""
+
+
+class Taken(Enum):
+    """What became of an advert."""
+
+    DISCOVERED = "discovered"
+    """The first of this peer."""
+    UPDATED = "updated"
+    KNOWN = "known"
+    """We had this one, or a newer one."""
+    TOO_OFTEN = "too often"
+    """The peer changes its advert more often than it may."""
+    OURSELVES = "ourselves"
+    """Our own, newer than what we remember having signed: from before a restart."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one peer. ``data`` is its advert as it arrived, ``heard_ns`` when (boot clock).
+
+    ``seen_at`` is where it was last connected, None if it never was; ``is_unreachable``: its connection was lost or a
+    dial failed, and it has not been heard since.
+    """
+
+    key: bytes
+    advert: Advert
+    data: bytes
+    addresses: tuple[Address, ...]
+    heard_ns: int
+    group: str
+    seen_at: Address | None = None
+    is_connected: bool = False
+    is_unreachable: bool = False
+    allowance: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The peer id as people see it."""
+        return peer_id(self.key)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a peer must offer: one device of one of ``device_classes`` with at least ``memory_mib``."""
+
+    device_classes: frozenset[str]
+    memory_mib: int
+
+
+class Directory:
+    """The bounded directory of one node.
+
+    Args:
+        network_id: adverts of other networks are refused.
+        own_key: ours; our own advert is kept and handed on, and never a candidate.
+        limits: bounds.
+        dials_loopback: whether a claimed loopback address can be meant for us: only if all our own are loopback. Else
+            it would name a node of this machine, which we would have met.
+        listed: keys that count as their own group, by word of the operator.
+    """
+
+    def __init__(
+        self,
+        network_id: str,
+        own_key: bytes,
+        *,
+        limits: DirectoryLimits | None = None,
+        dials_loopback: bool = True,
+        listed: Collection[bytes] = (),
+    ) -> None:
+        self.network_id = network_id
+        self.own_key = own_key
+        self.own_seq_seen = 0
+        """The highest ``seq`` under which our own advert came from others."""
+        self._limits = limits or DirectoryLimits()
+        self._dials_loopback = dials_loopback
+        self._listed = frozenset(listed)
+        self._entries: dict[bytes, Entry] = {}
+        self._groups: dict[str, OrderedDict[bytes, None]] = {}  # in each the longest unheard first
+        self._connections: dict[bytes, Address | None] = {}
+
+    # What is known
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes) -> Entry | None:
+        """Return what is known of ``key``."""
+        return self._entries.get(key)
+
+    def peers(self) -> list[Entry]:
+        """Return the peers that have not left; without ourselves."""
+        return [entry for entry in self._entries.values() if entry.key != self.own_key and not entry.advert.leaving]
+
+    def receive(self, data: bytes, now: Now) -> tuple[Taken, bytes]:
+        """Take an advert; return what became of it and whose it is.
+
+        Raises:
+            PeerViolation: not a valid advert; see ``read_advert``.
+        """
+        verified, addresses = read_advert(data, self.network_id, now)
+        key, advert = verified.sender, verified.payload
+        known = self._entries.get(key)
+        if known is not None and advert.seq <= known.advert.seq:
+            return Taken.KNOWN, key
+        if key == self.own_key:
+            self.own_seq_seen = max(self.own_seq_seen, advert.seq)
+            return Taken.OURSELVES, key
+        if known is None:
+            allowance = float(self._limits.adverts_burst)
+        else:
+            idle_s = (now.boottime_ns - known.heard_ns) / SECOND_NS
+            allowance = min(known.allowance + idle_s, float(self._limits.adverts_burst))
+        if allowance < 1:
+            return Taken.TOO_OFTEN, key
+        self._put(self._entry(key, advert, verified.data, addresses, now, allowance - 1), now)
+        return (Taken.UPDATED if known else Taken.DISCOVERED), key
+
+    def keep_own(self, data: bytes, now: Now) -> None:
+        """Keep the advert that we signed."""
+        verified, addresses = read_advert(data, self.network_id, now)
+        self._put(self._entry(verified.sender, verified.payload, verified.data, addresses, now, 0.0), now)
+
+    def connected(self, key: bytes, address: str) -> None:
+        """Note that ``key`` is connected, at ``address``; it may or may not end in ``/p2p/<id>``."""
+        self._connections[key] = seen_at = _parse_seen(address, key)
+        entry = self._entries.get(key)
+        if entry is not None:
+            seen_at = seen_at or entry.seen_at
+            group = self._group(key, seen_at, entry.addresses)
+            self._store(replace(entry, seen_at=seen_at, is_connected=True, is_unreachable=False, group=group))
+
+    def lost(self, key: bytes) -> None:
+        """Note that ``key`` is no longer connected; until it is heard again it counts as unreachable."""
+        self._connections.pop(key, None)
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._store(replace(entry, is_connected=False, is_unreachable=True))
+
+    def unreachable(self, key: bytes) -> None:
+        """Note that ``key`` could not be dialled."""
+        entry = self._entries.get(key)
+        if entry is not None and not entry.is_connected:
+            self._store(replace(entry, is_unreachable=True))
+
+    def expire(self, now: Now) -> list[Entry]:
+        """Forget the adverts that would no longer be taken if they arrived now; return them."""
+        oldest_s = now.wall_ns // SECOND_NS - SKEW_S_MAX
+        expired = [entry for entry in self._entries.values() if entry.advert.expires_s < oldest_s]
+        for entry in expired:
+            self._remove(entry.key)
+        return expired
+
+    # Catching up
+
+    def digest(self) -> Digest:
+        """Return what we know."""
+        entries = list(self._entries.values())[-DIGEST_MAX:]
+        return Digest(tuple(DigestLine(entry.key[:_PREFIX_BYTES], entry.advert.seq) for entry in entries))
+
+    def missing_from(self, digest: Digest, count_max: int, rng: random.Random) -> list[bytes]:
+        """Return at most ``count_max`` adverts, drawn by ``rng``, that the sender of ``digest`` lacks or has older."""
+        theirs = {line.prefix: line.seq for line in digest.lines}
+        missing = [
+            entry.data
+            for entry in self._entries.values()
+            if theirs.get(entry.key[:_PREFIX_BYTES], -1) < entry.advert.seq
+        ]
+        return missing if len(missing) <= count_max else rng.sample(missing, count_max)
+
+    # Who can take work
+
+    def candidates(self, need: Need, count: int, rng: random.Random, *, exclude: Collection[bytes] = ()) -> list[Entry]:
+        """Draw at most ``count`` suitable peers, uniformly over groups: one of each before a second of any.
+
+        Whether a peer is busy is not looked at: what it says of that is old, and choosing by it would let a peer
+        choose us.
+        """
+        groups: dict[str, list[Entry]] = {}
+        for key in sorted(self._entries):
+            entry = self._entries[key]
+            if self._lacks(entry, need, exclude) is None:
+                groups.setdefault(entry.group, []).append(entry)
+        order = sorted(groups)
+        rng.shuffle(order)
+        for members in groups.values():
+            rng.shuffle(members)
+        drawn: list[Entry] = []
+        while order and len(drawn) < count:
+            for group in order[: count - len(drawn)]:
+                drawn.append(groups[group].pop())
+            order = [group for group in order if groups[group]]
+        return drawn
+
+    def why_nobody(self, need: Need, *, exclude: Collection[bytes] = ()) -> Mapping[str, int]:
+        """Return how many known peers fail by each condition (the first that each fails); empty if none is known."""
+        lacks = (self._lacks(entry, need, exclude) for entry in self.peers())
+        return Counter(reason for reason in lacks if reason is not None)
+
+    def _lacks(self, entry: Entry, need: Need, exclude: Collection[bytes]) -> str | None:
+        if entry.key == self.own_key or entry.advert.leaving:
+            return "leaving"
+        if not entry.advert.lending:
+            return "not lending"
+        if not any(device.device_class in need.device_classes for device in entry.advert.devices):
+            return "no device of the class"
+        if not any(
+            device.device_class in need.device_classes and device.memory_mib >= need.memory_mib
+            for device in entry.advert.devices
+        ):
+            return "too little memory"
+        if entry.is_unreachable or not (entry.is_connected or self.dialable(entry)):
+            return "unreachable"
+        if entry.key in exclude:
+            return "excluded"
+        return None
+
+    def dialable(self, entry: Entry) -> tuple[Address, ...]:
+        """Return the addresses of ``entry`` that can be dialled from here."""
+        return tuple(address for address in entry.addresses if self._dials_loopback or not is_loopback(address))
+
+    # Keeping
+
+    def _entry(
+        self, key: bytes, advert: Advert, data: bytes, addresses: tuple[Address, ...], now: Now, allowance: float
+    ) -> Entry:
+        known = self._entries.get(key)
+        seen_at = self._connections.get(key) or (known.seen_at if known else None)
+        return Entry(
+            key=key,
+            advert=advert,
+            data=data,
+            addresses=addresses,
+            heard_ns=now.boottime_ns,
+            group=self._group(key, seen_at, addresses),
+            seen_at=seen_at,
+            is_connected=key in self._connections,
+            allowance=allowance,
+        )
+
+    def _group(self, key: bytes, seen_at: Address | None, addresses: tuple[Address, ...]) -> str:
+        if key in self._listed:
+            return own_group(key)
+        if seen_at is not None:
+            return group_of(seen_at)
+        claimed = [address for address in addresses if self._dials_loopback or not is_loopback(address)]
+        return group_of(claimed[0]) if claimed else "no address"
+
+    def _put(self, entry: Entry, now: Now) -> None:
+        """Keep a new advert: the peer becomes the most recently heard."""
+        self._remove(entry.key)
+        self._make_room(entry.group, now)
+        self._store(entry)
+
+    def _store(self, entry: Entry) -> None:
+        """Keep what changed about a peer, in its place if its group is the same."""
+        old = self._entries.get(entry.key)
+        if old is not None and old.group != entry.group:
+            self._remove(entry.key)
+        self._entries[entry.key] = entry
+        self._groups.setdefault(entry.group, OrderedDict())[entry.key] = None
+
+    def _remove(self, key: bytes) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            members = self._groups[entry.group]
+            del members[key]
+            if not members:
+                del self._groups[entry.group]
+
+    def _make_room(self, group: str, now: Now) -> None:
+        if len(self._groups.get(group, ())) >= self._limits.group_max:
+            self._evict_from(group)
+        if len(self._entries) >= self._limits.entries_max:
+            self.expire(now)
+        if len(self._entries) >= self._limits.entries_max:
+            largest = max(self._groups, key=lambda name: len(self._groups[name]))
+            if not self._evict_from(largest):  # all its peers are connected
+                for name in list(self._groups):
+                    if self._evict_from(name):
+                        break
+
+    def _evict_from(self, group: str) -> bool:
+        for key in self._groups[group]:
+            if key != self.own_key and key not in self._connections:
+                self._remove(key)
+                return True
+        return False
+
+
+def _parse_seen(address: str, key: bytes) -> Address | None:
+    suffix = f"/p2p/{peer_id(key)}"
+    try:
+        return parse(address.removesuffix(suffix) + suffix)
+    except ConfigError:
+        return None  # a relayed connection, say: no address that tells where the peer is

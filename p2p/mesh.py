@@ -1,0 +1,456 @@
+"""The mesh as the rest of the node uses it: who is there, what they offer, and a connection to each.
+
+This is the trio shell of ``Discovery``: it feeds the machine with what the network and the clock tell, and carries out
+its effects. Gossip and requests are handled as they come; dials and questions to peers run in tasks of their own, each
+under a deadline and each bounded by the machine or by the number of neighbours.
+"""
+
+import itertools
+import os
+import random
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
+
+import structlog
+import trio
+
+from depin_node.core import clock as system_clock
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import ConfigError, DepinError, PeerViolation, ResourceError, TransportError
+from depin_node.core.wire import Message, decode, encode
+from depin_node.crypto.identity import Identity
+from depin_node.p2p import directory_protocol as protocol
+from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
+from depin_node.p2p.directory import Directory, DirectoryLimits, Entry, Need
+from depin_node.p2p.discovery import (
+    REMEMBERED_MAX,
+    Announce,
+    AskPeers,
+    CatchUp,
+    Changed,
+    Dial,
+    DialEnded,
+    Disconnect,
+    Discovery,
+    Effect,
+    Event,
+    Forward,
+    Gossiped,
+    Introduced,
+    MeshConfig,
+    Misbehaved,
+    PeerConnected,
+    PeerLost,
+    Tell,
+    Tick,
+    Told,
+)
+from depin_node.p2p.frames import serve_requests
+from depin_node.p2p.groups import is_loopback
+from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey
+
+M = TypeVar("M", bound=Message)
+
+log = structlog.get_logger("depin_node.p2p")
+
+ADVERTS_TOPIC = "adverts/1"
+_WATCHERS_MAX = 64
+_WATCH_QUEUE_MAX = 256
+_FAILURES_MAX = 32
+_CATCH_UP_ROUNDS_MAX = 40  # a full directory takes 32
+_LEAVE_TIMEOUT_S = 1.0
+_LEAVE_TELLS_MAX = 8
+
+
+class Mesh:
+    """One node's place in the mesh; ``open_mesh`` makes it."""
+
+    def __init__(
+        self,
+        network: Network,
+        identity: Identity,
+        discovery: Discovery,
+        offer: Offer,
+        nursery: trio.Nursery,
+        clock: Callable[[], Now],
+    ) -> None:
+        self.network = network
+        self.directory = discovery.directory
+        self.ready = trio.Event()
+        """Set when the directory holds the first other peer."""
+        self._identity = identity
+        self._discovery = discovery
+        self._offer = offer
+        self._nursery = nursery
+        self._clock = clock
+        self._wake = trio.Event()
+        self._is_open = True
+        self._advert = b""
+        self._seq = 0
+        self._dials: dict[PeerKey, trio.Event] = {}
+        self._catching_up: set[PeerKey] = set()
+        self._in_use: Counter[PeerKey] = Counter()
+        self._failures: OrderedDict[PeerKey, str] = OrderedDict()
+        self._watchers: list[trio.MemorySendChannel[Tell]] = []
+        self._counters: Counter[str] = Counter()
+        self._allowance = protocol.Allowance(burst=_CATCH_UP_ROUNDS_MAX, per_s=2.0)
+        discovery.kept = lambda peer: self._in_use[peer] > 0
+
+    # What the node asks and tells
+
+    @property
+    def offer(self) -> Offer:
+        """What this node advertises."""
+        return self._offer
+
+    def set_offer(self, devices: Sequence[DeviceOffer], *, lending: bool, price: int = 0) -> None:
+        """Change what this node advertises; the mesh hears of it within seconds.
+
+        Raises:
+            ConfigError: more than fits into an advert.
+        """
+        offer = Offer(lending, tuple(devices), price, self._offer.software)
+        if offer != self._offer:
+            sign_advert(self._identity, self.network.network_id, offer, (), seq=0, now=self._clock(), lifetime_s=60)
+            self._offer = offer
+            self._handle(Changed())
+
+    def candidates(
+        self, need: Need, count: int, rng: random.Random, *, exclude: Collection[PeerKey] = ()
+    ) -> list[Entry]:
+        """Draw peers for work; see ``Directory.candidates``."""
+        self.directory.expire(self._clock())
+        return self.directory.candidates(need, count, rng, exclude=exclude)
+
+    async def connect(self, peer: PeerKey) -> None:
+        """Connect to a peer of the directory, unless it is connected.
+
+        Raises:
+            TransportError: none of its addresses answered, or none is known; tells each reason.
+        """
+        await trio.lowlevel.checkpoint()
+        if peer in self.network.peers():
+            return
+        entry = self.directory.get(peer)
+        addresses = [str(address) for address in self.directory.dialable(entry)] if entry else []
+        await self._dial(peer, addresses)
+
+    @contextmanager
+    def in_use(self, peer: PeerKey) -> Iterator[None]:
+        """Keep the connection to ``peer`` from being dropped to make room, as long as the block runs."""
+        self._in_use[peer] += 1
+        try:
+            yield
+        finally:
+            self._in_use[peer] -= 1
+            if not self._in_use[peer]:
+                del self._in_use[peer]
+
+    def report(self, peer: PeerKey, violation: PeerViolation) -> None:
+        """Count a violation of any protocol against ``peer``; enough of them disconnect and ban it."""
+        self._handle(Misbehaved(peer, str(violation)))
+
+    def remembered(self) -> list[str]:
+        """Return addresses to join by next time, best first, at most 64."""
+        return self._discovery.remembered()
+
+    def failures(self) -> Mapping[str, str]:
+        """Return why dials failed lately, by peer id, oldest first: what to show when nobody is connected."""
+        return {peer_id(peer): reason for peer, reason in self._failures.items()}
+
+    def counters(self) -> Mapping[str, int]:
+        """Return how often each kind of ``Tell`` happened."""
+        return dict(self._counters)
+
+    def watch(self) -> trio.MemoryReceiveChannel[Tell]:
+        """Return a new channel of what happens from now on; it ends with the mesh. A reader that falls
+        ``_WATCH_QUEUE_MAX`` behind misses the newest.
+
+        Raises:
+            ResourceError: too many watch already.
+        """
+        self._watchers = [watcher for watcher in self._watchers if watcher.statistics().open_receive_channels]
+        if len(self._watchers) >= _WATCHERS_MAX:
+            raise ResourceError(f"{_WATCHERS_MAX} readers watch the mesh already: close one")
+        send, receive = trio.open_memory_channel[Tell](_WATCH_QUEUE_MAX)
+        self._watchers.append(send)
+        return receive
+
+    # The machine and its effects
+
+    def _handle(self, event: Event) -> bool:
+        """Feed the machine; return whether a gossiped advert is to be passed on."""
+        if not self._is_open:
+            return False
+        effects = self._discovery.handle(event, self._clock())
+        self._wake.set()
+        if not self.ready.is_set() and self.directory.peers():
+            self.ready.set()
+        for effect in effects:
+            self._carry_out(effect)
+        return any(isinstance(effect, Forward) for effect in effects)
+
+    def _carry_out(self, effect: Effect) -> None:
+        start = self._nursery.start_soon
+        match effect:
+            case Dial(peer, addresses):
+                start(self._dial_quietly, peer, addresses)
+            case AskPeers(peer):
+                start(self._ask_peers, peer)
+            case CatchUp(peer):
+                start(self._catch_up, peer)
+            case Announce():
+                self._sign()
+                start(self._publish)
+            case Disconnect(peer):
+                start(self.network.disconnect, peer)
+            case Tell():
+                self._tell(effect)
+            case Forward():
+                pass  # the answer to gossip, see _handle
+
+    def _tell(self, tell: Tell) -> None:
+        self._counters[tell.what] += 1
+        if tell.what == "undialled":
+            self._failures[tell.peer] = tell.detail
+            self._failures.move_to_end(tell.peer)
+            if len(self._failures) > _FAILURES_MAX:
+                self._failures.popitem(last=False)
+        elif tell.what in ("joined", "connected"):
+            self._failures.pop(tell.peer, None)
+        level = "warning" if tell.what in ("violated", "banned", "alone") else "debug"
+        getattr(log, level)(tell.what, peer=peer_id(tell.peer), detail=tell.detail)
+        for watcher in self._watchers:
+            try:
+                watcher.send_nowait(tell)
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                continue
+
+    def _sign(self, *, leaving: bool = False) -> None:
+        now = self._clock()
+        own = self.directory.get(self._identity.key)
+        lifetime_s = self._discovery.config.advert_lifetime_s(len(self.directory))
+        if leaving and own is not None:  # it has to outlive every advert of ours that is still about
+            lifetime_s = max(lifetime_s, own.advert.expires_s - now.wall_ns // SECOND_NS)
+        self._seq = max(self._seq + 1, now.wall_ns // 1000, self.directory.own_seq_seen + 1)
+        self._advert = sign_advert(
+            self._identity,
+            self.network.network_id,
+            self._offer,
+            self.network.addresses(),
+            seq=self._seq,
+            now=now,
+            lifetime_s=lifetime_s,
+            leaving=leaving,
+        )
+        self.directory.keep_own(self._advert, now)
+
+    async def _publish(self) -> None:
+        try:
+            await self.network.publish(ADVERTS_TOPIC, self._advert)
+        except TransportError as error:
+            log.debug("advert not gossiped", reason=str(error))
+
+    async def _dial_quietly(self, peer: PeerKey, addresses: Sequence[str]) -> None:
+        with suppress(TransportError):  # the machine was told
+            await self._dial(peer, addresses)
+
+    async def _dial(self, peer: PeerKey, addresses: Sequence[str]) -> None:
+        """Dial the addresses in turn. Of several tasks that want the same peer one dials."""
+        while peer in self._dials:
+            await self._dials[peer].wait()
+        if peer in self.network.peers():
+            self._handle(DialEnded(peer, None))
+            return
+        self._dials[peer] = ended = trio.Event()
+        error: str | None = "given up before it answered" if addresses else "no address of it is known"
+        try:
+            reasons = []
+            for address in addresses:
+                try:
+                    await self.network.dial(address)
+                    error = None
+                    break
+                except DepinError as failure:
+                    reasons.append(str(failure))
+                    error = "; ".join(reasons)
+        finally:
+            del self._dials[peer]
+            ended.set()
+            self._handle(DialEnded(peer, error))
+        if error is not None:
+            raise TransportError(f"{peer_id(peer)} cannot be reached: {error}")
+
+    async def _ask_peers(self, peer: PeerKey) -> None:
+        adverts = await self._answer_of(peer, protocol.ask_for_peers(self.network, peer))
+        self._handle(Told(peer, adverts, are_live=True))
+
+    async def _catch_up(self, peer: PeerKey) -> None:
+        if peer in self._catching_up:
+            return
+        self._catching_up.add(peer)
+        try:
+            for _ in range(_CATCH_UP_ROUNDS_MAX):
+                digest = self.directory.digest()
+                question = protocol.ask_to_catch_up(self.network, peer, self._advert, digest)
+                adverts = await self._answer_of(peer, question)
+                self._handle(Told(peer, adverts))
+                if len(adverts) < protocol.ADVERTS_MAX or self.directory.digest() == digest:
+                    break
+        finally:
+            self._catching_up.discard(peer)
+
+    async def _answer_of(self, peer: PeerKey, question: Awaitable[tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        try:
+            return await question
+        except PeerViolation as error:
+            self.report(peer, error)
+        except TransportError as error:
+            log.debug("a question went unanswered", peer=peer_id(peer), reason=str(error))
+        return ()
+
+    # What peers ask and tell
+
+    async def _on_gossip(self, author: PeerKey, data: bytes) -> bool:
+        return self._handle(Gossiped(author, data))
+
+    async def _on_catch_up(self, peer: PeerKey, body: bytes) -> bytes:
+        message = self._question(peer, body, protocol.CatchUpRequest, protocol.REQUEST_BYTES_MAX)
+        self._handle(Introduced(peer, message.advert))
+        return encode(protocol.Adverts(tuple(self._discovery.news_for(peer, message.digest, protocol.ADVERTS_MAX))))
+
+    async def _on_peers(self, peer: PeerKey, body: bytes) -> bytes:
+        message = self._question(peer, body, protocol.PeersRequest, protocol.REQUEST_BYTES_MAX)
+        return encode(protocol.Adverts(tuple(self._discovery.introductions(peer, message.count))))
+
+    def _question(self, peer: PeerKey, body: bytes, kind: type[M], size_bytes_max: int) -> M:
+        self._allowance.spend(peer, self._clock())
+        try:
+            return decode(body, kind, size_bytes_max=size_bytes_max)
+        except PeerViolation as error:
+            self.report(peer, error)
+            raise
+
+    # Life
+
+    async def _watch_network(self, events: trio.MemoryReceiveChannel[ConnectionEvent]) -> None:
+        self._compare_with_network()  # who was connected before we listened
+        async for event in events:
+            match event:
+                case Connected(peer, address, outbound):
+                    self._handle(PeerConnected(peer, address, outbound))
+                case Disconnected(peer):
+                    self._handle(PeerLost(peer))
+                case EventsLost():
+                    self._compare_with_network()
+
+    def _compare_with_network(self) -> None:
+        connected, believed = self.network.peers(), frozenset(self._discovery.neighbours)
+        for peer in connected - believed:
+            self._handle(PeerConnected(peer, "", outbound=False))
+        for peer in believed - connected:
+            self._handle(PeerLost(peer))
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._wake = trio.Event()
+            wait_s = (self._discovery.wake_ns - self._clock().boottime_ns) / SECOND_NS
+            with trio.move_on_after(max(0.0, wait_s)):
+                await self._wake.wait()
+                continue  # the machine may want to wake at another time now
+            self._handle(Tick())
+
+    async def _leave(self) -> None:
+        """Say goodbye: by gossip, and to some neighbours directly, since gossip needs the connections to last."""
+        self._is_open = False
+        for watcher in self._watchers:
+            watcher.close()
+        with trio.move_on_after(_LEAVE_TIMEOUT_S) as scope:
+            scope.shield = True
+            self._sign(leaving=True)
+            await self._publish()
+            async with trio.open_nursery() as nursery:
+                for peer in list(self.network.peers())[:_LEAVE_TELLS_MAX]:
+                    question = protocol.ask_to_catch_up(self.network, peer, self._advert, self.directory.digest())
+                    nursery.start_soon(self._answer_of, peer, question)
+
+
+@asynccontextmanager
+async def open_mesh(
+    network: Network,
+    identity: Identity,
+    *,
+    first_peers: Iterable[str] = (),
+    remembered: Iterable[str] = (),
+    offer: Offer | None = None,
+    config: MeshConfig | None = None,
+    limits: DirectoryLimits | None = None,
+    listed: Collection[PeerKey] = (),
+    clock: Callable[[], Now] = system_clock.now,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Mesh]:
+    """Take part in the mesh as long as the block runs; on the way out tell peers that this node leaves.
+
+    Args:
+        network: open; this serves ``directory/1`` and ``peers/1`` on it and subscribes to ``adverts/1``.
+        identity: that of ``network``.
+        first_peers: addresses to join by.
+        remembered: what ``Mesh.remembered`` returned when the node last ran; those that are damaged are left out.
+        offer: what to advertise at first.
+        config: intervals and bounds.
+        limits: bounds of the directory.
+        listed: peers that count as a group of their own, by word of the operator.
+        clock: replaced in simulations.
+        rng: replaced in simulations; seeded from the operating system otherwise.
+
+    Raises:
+        ConfigError: a first peer is not an address.
+    """
+    own = [parse(address) for address in network.addresses()]
+    directory = Directory(
+        network.network_id,
+        identity.key,
+        limits=limits,
+        dials_loopback=all(is_loopback(address) for address in own),
+        listed=listed,
+    )
+    discovery = Discovery(
+        directory,
+        config or MeshConfig(),
+        rng or random.Random(os.urandom(32)),  # noqa: S311 - spreads load, decides no trust
+        first_peers=[parse(address) for address in first_peers],
+        remembered=_readable(remembered),
+        now=clock(),
+    )
+    async with trio.open_nursery() as nursery:
+        mesh = Mesh(network, identity, discovery, offer or Offer(), nursery, clock)
+        mesh._sign()
+        network.subscribe(ADVERTS_TOPIC, mesh._on_gossip)
+        for name, handler in (
+            (protocol.DIRECTORY_PROTOCOL, mesh._on_catch_up),
+            (protocol.PEERS_PROTOCOL, mesh._on_peers),
+        ):
+            serve_requests(
+                network, name, handler, size_bytes_max=protocol.REQUEST_BYTES_MAX, timeout_s=protocol.TIMEOUT_S
+            )
+        nursery.start_soon(mesh._watch_network, network.connection_events())
+        nursery.start_soon(mesh._keep_time)
+        try:
+            yield mesh
+        finally:
+            await mesh._leave()
+            nursery.cancel_scope.cancel()
+
+
+def _readable(addresses: Iterable[str]) -> list[Address]:
+    """Return those that are addresses: the list may be of another version of this software, or damaged."""
+    readable = []
+    for text in itertools.islice(addresses, REMEMBERED_MAX):
+        try:
+            readable.append(parse(text))
+        except ConfigError:
+            log.warning("a remembered address is damaged", address=text[:100])
+    return readable
