@@ -69,3 +69,9 @@ class NotFoundError(ConfigError):
     """What the local user asked for by name is not on this node."""
 
     code = "not_found"
+
+
+class TaskCrashed(TaskError):
+    """The worker that ran the task died under it."""
+
+    code = "crashed"

@@ -1,0 +1,59 @@
+"""What a device is: something that loads a program once and then runs its tasks, one at a time, in a worker process.
+
+A device never sees the network, a job or a peer: numbers in, numbers out. What it returns is in the canonical layout
+of ``programs.shards``, with canonical NaNs, so that equal results are equal bytes within its device class.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from depin_node.compute.programs.program import Program
+
+
+class Input(NamedTuple):
+    """The bytes of one input array. ``fd`` is a file of just these bytes, which a device may map; -1: there is none."""
+
+    data: memoryview
+    fd: int = -1
+
+
+class TaskLimits(NamedTuple):
+    """What one task may use: ``seconds`` from start to result, ``memory_bytes`` of linear memory."""
+
+    seconds: float
+    memory_bytes: int
+
+
+class Loaded(Protocol):
+    """A program on a device."""
+
+    def run(self, task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
+        """Run one task from a clean state.
+
+        Args:
+            task: its index in the program.
+            limits: what it may use.
+            results: one writable buffer of ``shards.result_bytes`` for each of ``program.outputs``; all is written.
+
+        Returns:
+            The fuel it used: a measure of progress that compares within one engine version.
+
+        Raises:
+            TaskTimedOut, TaskOutOfMemory, TaskTrapped: it ended without a result. The device is as good as before.
+        """
+        ...
+
+
+class Device(Protocol):
+    """A device of this machine; constructed without arguments, by its dotted name."""
+
+    device_class: str
+    """Providers whose results must agree bit for bit."""
+
+    def load(self, program: Program, inputs: Mapping[int, Input], limits: TaskLimits) -> Loaded:
+        """Compile ``program`` (validated) for its ``inputs``, by buffer index.
+
+        Raises:
+            TaskRejected: the device refuses the module. TaskOutOfMemory: no task of it fits ``limits``.
+        """
+        ...

@@ -1,0 +1,188 @@
+"""The worker process: loads one program, runs its tasks one after the other, and knows nothing else.
+
+Started by ``pool`` as ``python -m depin_node.compute.sandbox.worker CONFIG`` with nothing of the node's environment, no
+descriptors but its own, in a session of its own. One worker serves one agreement and is then killed.
+"""
+
+import importlib
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits
+from depin_node.compute.programs.program import BUFFERS_MAX, Program, decode_program
+from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.sandbox import messages as m
+from depin_node.compute.sandbox.confine import confine, limit_cpu, orphaned
+from depin_node.core import wire
+from depin_node.core.errors import PeerViolation, TaskError
+from depin_node.crypto.blob import blob_id
+
+FLUSH_S = 0.001
+"""Results of tasks faster than this are sent together."""
+PENDING_MAX = 32
+TICK_S = 0.1
+
+
+class Pipe:
+    """Frames from the node and to it, blocking. Ends the process when the node closes its end."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd, self._write_fd = read_fd, write_fd
+        self._buffer = bytearray()
+
+    def receive(self) -> wire.Message:
+        """Return the next message."""
+        header = self._exactly(m.HEADER.size)
+        return m.unframe(header, self._exactly(m.body_bytes(header)))
+
+    def waits(self) -> bool:
+        """Whether more has arrived already than was handed out."""
+        return bool(self._buffer)
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            data = os.read(self._read_fd, 1 << 18)
+            if not data:
+                os._exit(0)
+            self._buffer += data
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def send(self, message: wire.Message) -> None:
+        """Send a message; blocks until the node has taken it."""
+        view = memoryview(m.frame(message))
+        while view:
+            view = view[os.write(self._write_fd, view) :]
+
+
+class Sender:
+    """Gathers outcomes of quick tasks into one message; none waits longer than a tick."""
+
+    def __init__(self, pipe: Pipe, parent: int) -> None:
+        self._pipe, self._parent = pipe, parent
+        self._lock = threading.Lock()
+        self._pending: list[m.Outcome] = []
+        threading.Thread(target=self._tick, name="tick", daemon=True).start()
+
+    def add(self, outcome: m.Outcome, *, at_once: bool) -> None:
+        """Take an outcome; ``at_once`` sends it and all before it."""
+        with self._lock:
+            self._pending.append(outcome)
+            if at_once or len(self._pending) >= PENDING_MAX:
+                self._send()
+
+    def _send(self) -> None:
+        if self._pending:
+            outcomes, self._pending = tuple(self._pending), []
+            self._pipe.send(m.Done(outcomes))
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(TICK_S)
+            if orphaned(self._parent):
+                os._exit(1)
+            with self._lock:
+                self._send()
+
+
+class Agreement:
+    """A loaded program, its arena and its limits."""
+
+    def __init__(self, device: Device, load: m.Load, fds: list[int]) -> None:
+        self.program: Program = decode_program(load.program)
+        self.limits = TaskLimits(load.seconds, load.memory_bytes)
+        if load.inputs != self.program.inputs or len(fds) != 1 + len(load.inputs):
+            raise PeerViolation("the inputs given are not those of the program")
+        self.arena = memoryview(mmap.mmap(fds[0], load.arena_bytes))
+        inputs: Mapping[int, Input] = {
+            index: _map_input(fd, self.program.buffers[index].size_bytes)
+            for index, fd in zip(load.inputs, fds[1:], strict=True)
+        }
+        self.loaded: Loaded = device.load(self.program, inputs, self.limits)
+        self.started = self.finished = 0
+
+    def run(self, task: m.Task) -> m.Outcome:
+        """Run one task to its outcome; every failure of it is one."""
+        begin = time.perf_counter_ns()
+        self.started += 1
+        m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
+        limit_cpu(2 * self.limits.seconds)
+        code, detail, fuel, pieces = "", "", 0, ()
+        try:
+            results = [self._place(task, output, place) for output, place in enumerate(task.places)]
+            fuel = self.loaded.run(task.task, self.limits, results)
+            pieces = tuple(
+                m.Piece(blob_id(result), bytes(result) if place == m.INLINE else b"")
+                for result, place in zip(results, task.places, strict=True)
+            )
+        except TaskError as error:
+            code, detail = error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]
+        self.finished += 1
+        m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
+        return m.Outcome(task.attempt, code, detail, fuel, time.perf_counter_ns() - begin, pieces)
+
+    def _place(self, task: m.Task, output: int, place: int) -> memoryview:
+        size = result_bytes(self.program, task.task, output)
+        if place == m.INLINE:
+            return memoryview(bytearray(size))
+        if place < m.PROGRESS_PAGE_BYTES or place + size > len(self.arena):
+            raise PeerViolation("a place outside the arena")
+        return self.arena[place : place + size]
+
+
+def _map_input(fd: int, size: int) -> Input:
+    if os.fstat(fd).st_size != size:
+        raise PeerViolation(f"an input of {os.fstat(fd).st_size} bytes, expected {size}")
+    return Input(memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)), fd)
+
+
+def _make_device(dotted: str) -> Device:
+    module, _, name = dotted.partition(":")
+    device: Device = getattr(importlib.import_module(module), name)()
+    return device
+
+
+def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender) -> NoReturn:
+    """Serve one agreement until the node closes the pipe."""
+    load = pipe.receive()
+    if not isinstance(load, m.Load):
+        raise PeerViolation(f"{type(load).__name__} before Load")
+    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 1)
+    try:
+        agreement = Agreement(device, load, fds)
+    except TaskError as error:
+        pipe.send(m.Refused(error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]))
+        while True:
+            pipe.receive()  # until the node hangs up
+    pipe.send(m.Ready())
+    while True:
+        run = pipe.receive()
+        if not isinstance(run, m.Run):
+            raise PeerViolation(f"{type(run).__name__} instead of Run")
+        for position, task in enumerate(run.tasks):
+            outcome = agreement.run(task)
+            last = position + 1 == len(run.tasks) and not pipe.waits()
+            sender.add(outcome, at_once=last or outcome.duration_ns > FLUSH_S * 1e9)
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Start from the one argument that ``pool`` gives: a JSON object."""
+    config: dict[str, Any] = json.loads(arguments[0])
+    confine(config["parent"], config["nice"])
+    sys.path.extend(config["sys_path"])
+    device = _make_device(config["device"])
+    pipe = Pipe(config["read_fd"], config["write_fd"])
+    pipe.send(m.Hello(device.device_class))
+    serve(pipe, socket.socket(fileno=config["socket_fd"]), device, Sender(pipe, config["parent"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
