@@ -34,7 +34,6 @@ def start(settings: Settings, as_json: bool, config: str | None, first_peers: tu
       depin-node start --lend --peer /ip4/192.0.2.1/tcp/4701/p2p/12D3KooW…
     """
     from depin_node.bootstrap.config import load
-    from depin_node.bootstrap.process import run_node
 
     data_dir = settings.located()
     named = config or os.environ.get("DEPIN_CONFIG")
@@ -44,4 +43,6 @@ def start(settings: Settings, as_json: bool, config: str | None, first_peers: tu
         environ=os.environ,
         file_must_exist=bool(named),
     )
+    from depin_node.bootstrap.process import run_node  # after the settings: it takes a second
+
     return run_node(node_config, data_dir, as_json=as_json)

@@ -1,0 +1,159 @@
+"""Nodes as processes: what they print, how they start, refuse to start, and end."""
+
+import json
+import os
+import signal
+import socket
+import time
+
+import pytest
+from nodes import depin_node
+
+pytestmark = pytest.mark.net
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_node_comes_up_answers_and_ends_in_order(nodes):
+    a = nodes.start()
+    assert a.ready["event"] == "ready"
+    assert a.ready["pid"] == a.process.pid
+    assert a.address.startswith("/ip4/127.0.0.1/tcp/")
+    assert a.address.endswith(a.peer)
+    status = a.json("status")
+    assert status["peer"] == a.peer
+    assert status["addresses"] == [a.address]
+    assert not status["lending"]
+    assert a.peer in a.run("status").stdout
+    assert a.stop(signal.SIGTERM) == 0
+    assert not (a.data_dir / "control.json").exists()
+    assert a.process.stdout.read() == b""
+    assert "Traceback" not in a.stderr.read_text()
+    assert a.run("status").returncode == 3
+
+
+def test_ctrl_c_ends_it_too_and_its_peers_know_at_once(nodes):
+    a, b = nodes.mesh(1)
+    assert [peer["peer"] for peer in a.json("peers")] == [b.peer]
+    assert b.stop(signal.SIGINT) == 0
+    deadline = time.monotonic() + 20
+    while a.json("peers"):
+        assert time.monotonic() < deadline, "the peer that left is still listed"
+    assert "Traceback" not in b.stderr.read_text()
+
+
+def test_a_second_signal_ends_at_once_and_a_restart_is_clean(nodes):
+    a = nodes.start()
+    os.kill(a.process.pid, signal.SIGSTOP)  # so that both signals wait for it
+    a.process.send_signal(signal.SIGTERM)
+    a.process.send_signal(signal.SIGINT)
+    os.kill(a.process.pid, signal.SIGCONT)
+    assert a.process.wait(30) == 130
+    b = nodes.start(data_dir=a.data_dir)
+    assert b.peer == a.peer
+    assert b.json("status")["pid"] == b.process.pid
+
+
+def test_kill_9_leaves_a_stale_control_file_that_says_not_running(nodes):
+    a = nodes.start()
+    a.kill()
+    assert (a.data_dir / "control.json").exists()
+    done = a.run("status")
+    assert done.returncode == 3
+    assert "the last one died" in done.stderr
+    assert "start it with: depin-node start" in done.stderr
+
+
+def test_another_process_on_the_old_port_is_not_taken_for_the_node(nodes):
+    a, b = nodes.start(), nodes.start()
+    stale = json.loads((a.data_dir / "control.json").read_text())
+    a.kill()
+    stale["pid"], stale["url"] = os.getpid(), b.ready["control"]
+    (a.data_dir / "control.json").write_text(json.dumps(stale))
+    done = a.run("status")
+    assert done.returncode == 3
+    assert "another process listens where it said" in done.stderr
+    stale["url"] = f"http://127.0.0.1:{free_port()}"
+    (a.data_dir / "control.json").write_text(json.dumps(stale))
+    done = a.run("status")
+    assert done.returncode == 3
+    assert "nothing listens where it said" in done.stderr
+
+
+def test_one_node_a_data_directory(nodes):
+    a = nodes.start()
+    done = depin_node("start", "--data-dir", a.data_dir)
+    assert done.returncode == 1
+    assert f"a node is already running on {a.data_dir} (process {a.process.pid})" in done.stderr
+    assert a.json("status")["pid"] == a.process.pid
+
+
+def test_a_named_port_that_is_taken_is_an_error_and_the_default_one_is_not(nodes, tmp_path):
+    a = nodes.start()
+    port = a.address.split("/")[4]
+    done = depin_node("start", "--data-dir", tmp_path / "x", "--listen", f"/ip4/127.0.0.1/tcp/{port}")
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+    assert "--listen" in done.stderr
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 4701))
+            taken.listen()
+        except OSError:
+            pass  # taken by somebody else: as good
+        moved = nodes.start(listen=None)
+        assert int(moved.address.split("/")[4]) > 4701
+        assert "port taken, trying the next one" in moved.log()
+
+
+def test_first_peers_come_from_the_file_too(nodes):
+    a = nodes.start()
+    b = nodes.spawn("--log-level", "debug")
+    b.wait_ready().stop()
+    (b.data_dir / "peers.txt").write_text(f"# my friend\n{a.address}\n")
+    b = nodes.start(data_dir=b.data_dir)
+    deadline = time.monotonic() + 20
+    while [peer["peer"] for peer in b.json("peers")] != [a.peer]:
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("prepare", "args", "code", "message"),
+    [
+        (lambda d: (d / "config.toml").write_text("slotz = 1"), [], 2, "unknown key 'slotz'; did you mean 'slots'?"),
+        (lambda d: (d / "config.toml").write_text("[waits"), [], 2, "config.toml: not TOML"),
+        (lambda d: None, ["--config", "/none.toml"], 2, "/none.toml: no such configuration file"),
+        (lambda d: (d / "peers.txt").write_text("nonsense"), [], 2, "peers.txt:1: 'nonsense' is not an address"),
+        (lambda d: None, ["--peer", "nonsense"], 2, "first_peers: 'nonsense' is not an address"),
+        (lambda d: None, ["--network-id", "No Such"], 2, "--network-id: "),
+        (lambda d: None, ["--listen", "127.0.0.1:1"], 2, "127.0.0.1:1"),
+        (lambda d: (d / "identity").write_text("damaged"), [], 2, "the identity is damaged"),
+        (lambda d: (d / "identity").touch(0o644), [], 2, "chmod 600"),
+        (lambda d: (d / "identity").mkdir(), [], 2, "the identity cannot be read"),
+        (lambda d: (d / "logs").write_text(""), [], 2, "the log cannot be written"),
+    ],
+)
+def test_what_keeps_a_node_from_starting_is_said_in_one_line(tmp_path, prepare, args, code, message):
+    tmp_path.chmod(0o700)
+    prepare(tmp_path)
+    if (tmp_path / "identity").is_file() and "chmod" not in message:
+        (tmp_path / "identity").chmod(0o600)
+    done = depin_node("start", "--data-dir", tmp_path, "--listen", "/ip4/127.0.0.1/tcp/0", *args)
+    assert done.returncode == code
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("depin-node: ")]
+    assert message in line
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_control_port_that_is_taken_is_an_error(nodes, tmp_path):
+    a = nodes.start()
+    port = a.ready["control"].rpartition(":")[2]
+    done = depin_node("start", "--data-dir", tmp_path / "x", "--listen", "/ip4/127.0.0.1/tcp/0", "--control-port", port)
+    assert done.returncode == 1
+    assert f"control_port {port} on 127.0.0.1 cannot be used" in done.stderr
