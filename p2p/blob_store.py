@@ -1,0 +1,413 @@
+"""Blobs on disk: a folder of files, each named by the blob id that its bytes hash to.
+
+The flow: bytes go into a file under ``partial/``, chunk by chunk, hashed on the way; the whole file then moves to its
+name, so that a name always stands for a whole blob. What ``partial/`` holds at start is from a crash, and deleted.
+A file that was there at start is verified when it is first used: a power cut may have left a name without its bytes.
+With ``durable=True`` bytes and name are on disk before the call returns; that is for what was promised to somebody.
+
+Room: all files together stay within the quota. To make room the blob not used for longest goes first, never one that
+is pinned or being read. Pins live in memory: whoever needs a blob over a restart pins it again before it stores others.
+
+File work runs in threads; the index is touched by the trio thread only.
+"""
+
+import errno
+import mmap
+import os
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from depin_node.core.errors import DepinError, PeerViolation, ResourceError
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
+
+T = TypeVar("T")
+
+_ID_DIGITS = 64
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_THREADS_MAX = 4
+_MANIFESTS_MAX = 4096
+_HASHES_MAX = 1 << 18
+"""Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
+
+
+class BlobMissingError(DepinError):
+    """The store does not hold this blob (or no longer, or damaged)."""
+
+    code = "not_found"
+
+
+@dataclass
+class _Held:
+    size_bytes: int
+    is_verified: bool
+
+
+class BlobWriter:
+    """One blob on its way in. ``BlobStore.writer`` makes it; unless ``finish`` is called, nothing stays.
+
+    With an ``expected`` manifest each chunk is checked as soon as it is complete; else the id is what comes out.
+    """
+
+    def __init__(self, store: "BlobStore", path: Path, expected: Manifest | None, size_bytes_max: int) -> None:
+        self._store = store
+        self._path = path
+        self._expected = expected
+        self._size_bytes_max = size_bytes_max
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._hashes: list[bytes] = []
+        self._size_bytes = 0
+
+    @property
+    def chunk_count(self) -> int:
+        """How many whole chunks are written: where to go on."""
+        return len(self._hashes)
+
+    async def write_chunk(self, chunk: Buffer) -> None:
+        """Append the next chunk: ``CHUNK_BYTES``, or fewer for the last.
+
+        Raises:
+            PeerViolation: not the chunk that was expected; nothing was written, and another may be tried.
+            ResourceError: no room on disk or in the quota.
+        """
+        size_bytes = memoryview(chunk).nbytes
+        if self._size_bytes % CHUNK_BYTES or not 0 < size_bytes <= CHUNK_BYTES:
+            raise ValueError("only the last chunk of a blob may be short")
+        if self._size_bytes + size_bytes > self._size_bytes_max:
+            raise ResourceError(f"a blob grew beyond the {self._size_bytes_max} bytes allowed for it")
+        self._store.reserve(size_bytes)
+        written = False
+        try:
+            digest = await self._store.in_thread(lambda: self._hash_and_write(chunk))
+            written = True
+        finally:
+            if not written:
+                self._store.release(size_bytes)
+        self._hashes.append(digest)
+        self._size_bytes += size_bytes
+
+    def _hash_and_write(self, chunk: Buffer) -> bytes:
+        digest, index = chunk_hash(chunk), len(self._hashes)
+        if self._expected is not None and (
+            index >= len(self._expected.hashes) or digest != self._expected.hashes[index]
+        ):
+            raise PeerViolation(f"chunk {index} is not the one that the blob's manifest names")
+        view, offset = memoryview(chunk).cast("B"), self._size_bytes
+        while view:
+            count = os.pwrite(self._fd, view, offset)
+            view, offset = view[count:], offset + count
+        return digest
+
+    async def finish(self, *, durable: bool = False) -> bytes:
+        """Give the blob its name and return its 32-byte id.
+
+        Raises:
+            PeerViolation: the blob is not the expected one.
+            ResourceError: the disk is full.
+        """
+        manifest = Manifest(self._size_bytes, tuple(self._hashes))
+        if self._expected is not None and manifest != self._expected:
+            raise PeerViolation("the blob ends before its manifest does")
+        blob_id = manifest.blob_id()
+        await self._store.in_thread(lambda: self._move(self._store.path(blob_id), durable))
+        self._store.adopt(blob_id, manifest)
+        self._size_bytes = 0  # the room belongs to the blob now
+        return blob_id
+
+    def _move(self, target: Path, durable: bool) -> None:
+        if durable:
+            os.fsync(self._fd)
+        os.replace(self._path, target)
+        if durable:
+            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        os.close(self._fd)
+        self._store.release(self._size_bytes)
+        self._path.unlink(missing_ok=True)
+
+
+class BlobStore:
+    """A bounded store of blobs under ``folder``.
+
+    Args:
+        folder: made if missing, mode 0700.
+        quota_bytes: all blobs and those on their way in together.
+
+    Raises:
+        ResourceError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, quota_bytes: int) -> None:
+        self.folder = folder
+        self.quota_bytes = quota_bytes
+        self.used_bytes = 0
+        self._partial = folder / "partial"
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # the longest unused first
+        self._pins: Counter[bytes] = Counter()
+        self._manifests: OrderedDict[bytes, Manifest] = OrderedDict()
+        self._hash_count = 0
+        self._threads = trio.CapacityLimiter(_THREADS_MAX)
+        self._next_partial = 0
+        try:
+            self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for leftover in self._partial.iterdir():
+                leftover.unlink()
+            for stat, blob_id in sorted(self._found(), key=lambda found: found[0].st_mtime_ns):
+                self._held[blob_id] = _Held(stat.st_size, is_verified=False)
+                self.used_bytes += stat.st_size
+        except OSError as error:
+            raise ResourceError(f"{folder}: blobs cannot be kept here: {error}") from error
+
+    def _found(self) -> Iterator[tuple[os.stat_result, bytes]]:
+        for file in os.scandir(self.folder):
+            if len(file.name) == _ID_DIGITS and file.is_file(follow_symlinks=False):
+                try:
+                    yield file.stat(follow_symlinks=False), bytes.fromhex(file.name)
+                except ValueError:
+                    continue  # not ours
+
+    # Asking
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def has(self, blob_id: bytes) -> bool:
+        """Tell whether the blob is here."""
+        return blob_id in self._held
+
+    def size_bytes(self, blob_id: bytes) -> int:
+        """Return a blob's size. Raises ``BlobMissingError``."""
+        return self._get(blob_id).size_bytes
+
+    def path(self, blob_id: bytes) -> Path:
+        """Return where the blob is, or would be. To read it use ``open``, which verifies and pins."""
+        return self.folder / blob_id.hex()
+
+    @asynccontextmanager
+    async def open(self, blob_id: bytes) -> AsyncIterator[memoryview]:
+        """Map a blob into memory, read-only; it is pinned as long as the block runs.
+
+        The mapping lasts as long as something refers to it, even after the block and after the blob is deleted.
+
+        Raises:
+            BlobMissingError: not here, or damaged on disk (it is deleted then).
+        """
+        with self.pinned(blob_id):
+            await self._verify(blob_id)
+            yield await self._from_file(blob_id, lambda: _map(self.path(blob_id)))
+
+    async def read(self, blob_id: bytes) -> bytes:
+        """Return a blob's bytes. Raises ``BlobMissingError``."""
+        async with self.open(blob_id) as view:
+            return bytes(view)
+
+    async def read_chunk(self, blob_id: bytes, index: int) -> bytes:
+        """Return one chunk. Raises ``BlobMissingError``."""
+        await self._verify(blob_id)
+        return await self._from_file(blob_id, lambda: _read(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
+
+    async def manifest(self, blob_id: bytes) -> Manifest:
+        """Return the blob's manifest. Raises ``BlobMissingError``."""
+        self._get(blob_id)
+        cached = self._manifests.get(blob_id)
+        if cached is not None:
+            self._manifests.move_to_end(blob_id)
+            return cached
+        with self.pinned(blob_id):
+            manifest = await self._from_file(blob_id, lambda: _hash(self.path(blob_id)))
+        if manifest.blob_id() != blob_id:
+            self._forget(blob_id)
+            raise BlobMissingError(f"blob {blob_id.hex()} was damaged on disk and is deleted")
+        self._get(blob_id).is_verified = True
+        self._remember(blob_id, manifest)
+        return manifest
+
+    async def _verify(self, blob_id: bytes) -> None:
+        held = self._get(blob_id)
+        self._held.move_to_end(blob_id)
+        if not held.is_verified:
+            await self.manifest(blob_id)
+            await self.in_thread(lambda: os.utime(self.path(blob_id)))  # the order of use outlives this process
+
+    async def _from_file(self, blob_id: bytes, function: Callable[[], T]) -> T:
+        try:
+            return await self.in_thread(function)
+        except FileNotFoundError as error:
+            self._forget(blob_id)
+            raise BlobMissingError(f"blob {blob_id.hex()} is not here: its file was deleted") from error
+
+    def _get(self, blob_id: bytes) -> _Held:
+        held = self._held.get(blob_id)
+        if held is None:
+            raise BlobMissingError(f"blob {blob_id.hex()} is not here")
+        return held
+
+    # Storing
+
+    async def put(self, data: Buffer, *, durable: bool = False) -> bytes:
+        """Store ``data`` and return its 32-byte id.
+
+        Raises:
+            ResourceError: no room on disk or in the quota; the store is as before.
+        """
+        size_bytes = memoryview(data).nbytes
+        with self.writer(size_bytes_max=size_bytes) as writer:
+            for chunk in chunks(data):
+                await writer.write_chunk(chunk)
+            return await writer.finish(durable=durable)
+
+    async def put_stream(self, pieces: AsyncIterable[Buffer], *, size_bytes_max: int, durable: bool = False) -> bytes:
+        """Store what ``pieces`` yields (of any length each) and return its 32-byte id.
+
+        Raises:
+            ResourceError: more than ``size_bytes_max``, or no room.
+        """
+        with self.writer(size_bytes_max=size_bytes_max) as writer:
+            waiting = bytearray()
+            async for piece in pieces:
+                for part in chunks(piece):
+                    waiting += part
+                    if len(waiting) >= CHUNK_BYTES:
+                        await writer.write_chunk(waiting[:CHUNK_BYTES])
+                        del waiting[:CHUNK_BYTES]
+            if waiting:
+                await writer.write_chunk(waiting)
+            return await writer.finish(durable=durable)
+
+    @contextmanager
+    def writer(self, *, size_bytes_max: int, expected: Manifest | None = None) -> Iterator[BlobWriter]:
+        """Open a place for a new blob; it is given up at the end of the block unless it was finished.
+
+        Raises:
+            ResourceError: no file can be made.
+        """
+        self._next_partial += 1
+        with _disk_errors(self.folder):
+            writer = BlobWriter(self, self._partial / str(self._next_partial), expected, size_bytes_max)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    def delete(self, blob_id: bytes) -> None:
+        """Delete a blob, pinned or not; those who have it open go on reading. Missing is fine."""
+        self._forget(blob_id)
+
+    def pin(self, blob_id: bytes) -> None:
+        """Keep a blob from being dropped to make room; as often as it is pinned it has to be unpinned."""
+        self._pins[blob_id] += 1
+
+    def unpin(self, blob_id: bytes) -> None:
+        """Undo one ``pin``."""
+        self._pins[blob_id] -= 1
+        if self._pins[blob_id] <= 0:
+            del self._pins[blob_id]
+
+    @contextmanager
+    def pinned(self, blob_id: bytes) -> Iterator[None]:
+        """Pin a blob as long as the block runs."""
+        self.pin(blob_id)
+        try:
+            yield
+        finally:
+            self.unpin(blob_id)
+
+    # For BlobWriter
+
+    def reserve(self, size_bytes: int) -> None:
+        """Count ``size_bytes`` as used, dropping blobs to make room. Raises ``ResourceError``."""
+        over = self.used_bytes + size_bytes - self.quota_bytes
+        if over > 0:
+            droppable = [blob_id for blob_id in self._held if not self._pins[blob_id]]
+            for blob_id in droppable:
+                if over <= 0:
+                    break
+                over -= self._held[blob_id].size_bytes
+                self._forget(blob_id)
+        if over > 0:
+            raise ResourceError(
+                f"{self.folder}: no room for another {size_bytes} bytes: {self.used_bytes} of {self.quota_bytes} are in"
+                " use by jobs; wait for some to end, delete finished ones, or raise the disk quota"
+            )
+        self.used_bytes += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Undo ``reserve``."""
+        self.used_bytes -= size_bytes
+
+    def adopt(self, blob_id: bytes, manifest: Manifest) -> None:
+        """Note that a file whose room was reserved has got its name."""
+        old = self._held.get(blob_id)
+        if old is not None:
+            self.used_bytes -= old.size_bytes
+        self._held[blob_id] = _Held(manifest.size, is_verified=True)
+        self._held.move_to_end(blob_id)
+        self._remember(blob_id, manifest)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run file work in a thread. Raises ``ResourceError`` where the disk is full."""
+        with _disk_errors(self.folder):
+            return await trio.to_thread.run_sync(function, limiter=self._threads)
+
+    # Bookkeeping
+
+    def _remember(self, blob_id: bytes, manifest: Manifest) -> None:
+        self._drop_manifest(blob_id)
+        self._manifests[blob_id] = manifest
+        self._hash_count += len(manifest.hashes)
+        while len(self._manifests) > 1 and (self._hash_count > _HASHES_MAX or len(self._manifests) > _MANIFESTS_MAX):
+            self._drop_manifest(next(iter(self._manifests)))
+
+    def _drop_manifest(self, blob_id: bytes) -> None:
+        manifest = self._manifests.pop(blob_id, None)
+        if manifest is not None:
+            self._hash_count -= len(manifest.hashes)
+
+    def _forget(self, blob_id: bytes) -> None:
+        held = self._held.pop(blob_id, None)
+        if held is not None:
+            self.used_bytes -= held.size_bytes
+            self._drop_manifest(blob_id)
+            self.path(blob_id).unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise ResourceError(f"{folder}: the disk is full ({error.strerror}); free some space") from error
+        raise
+
+
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _read(path: Path, offset: int, size_bytes: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size_bytes, offset)
+
+
+def _hash(path: Path) -> Manifest:
+    hashes, size_bytes = [], 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            hashes.append(chunk_hash(chunk))
+            size_bytes += len(chunk)
+    return Manifest(size_bytes, tuple(hashes))
