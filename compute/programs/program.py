@@ -67,7 +67,7 @@ Dim3 = tuple[Length, Length, Length]
 Index = Annotated[int, Meta(ge=0, le=255)]
 
 
-class Parameter(wire.Message):
+class Parameter(wire.Message, frozen=True):
     """One parameter of a kernel. ``lanes`` is 2, 3 or 4 for CUDA's vector types; ``const`` counts for pointers only."""
 
     name: Identifier
@@ -77,7 +77,7 @@ class Parameter(wire.Message):
     const: bool
 
 
-class Kernel(wire.Message):
+class Kernel(wire.Message, frozen=True):
     """A kernel, in source and compiled to WebAssembly. ``exact``: its bits are defined, so results compare by hash."""
 
     name: Identifier
@@ -88,7 +88,7 @@ class Kernel(wire.Message):
     exact: bool
 
 
-class Buffer(wire.Message):
+class Buffer(wire.Message, frozen=True):
     """A named array. ``tile`` is for outputs; empty: the whole output belongs to the one task there is."""
 
     name: Identifier
@@ -118,14 +118,14 @@ class Buffer(wire.Message):
         return self.role != "in"
 
 
-class Scalar(wire.Message):
+class Scalar(wire.Message, frozen=True):
     """A value passed by value: its little-endian bytes, lanes side by side."""
 
     dtype: DType
     data: Annotated[bytes, Meta(min_length=1, max_length=32)]
 
 
-class Launch(wire.Message):
+class Launch(wire.Message, frozen=True):
     """One launch of a kernel: ``args`` in the order of its parameters, each a buffer's index or a scalar."""
 
     kernel: Index
@@ -140,14 +140,14 @@ class Launch(wire.Message):
         return prod(self.grid)
 
 
-class Shards(wire.Message):
+class Shards(wire.Message, frozen=True):
     """How the program is cut: ``count`` tasks, each a range of blocks."""
 
     by: Literal["blocks"]
     count: Annotated[int, Meta(ge=1, le=TASKS_MAX)]
 
 
-class Program(wire.Message):
+class Program(wire.Message, frozen=True):
     """All that a provider has to know to run any task of a job, except the inputs' bytes."""
 
     version: Literal[1]

@@ -41,13 +41,13 @@ Detail = Annotated[str, Meta(max_length=DETAIL_CHARACTERS_MAX)]
 Seconds = Annotated[float, Meta(gt=0, le=7 * 86400)]
 
 
-class Hello(wire.Message):
+class Hello(wire.Message, frozen=True):
     """The worker stands. It never says more of the machine than this."""
 
     device_class: wire.Name
 
 
-class Load(wire.Message):
+class Load(wire.Message, frozen=True):
     """The program, the buffers whose files follow (ascending), and what each task may use."""
 
     program: bytes
@@ -57,18 +57,18 @@ class Load(wire.Message):
     memory_bytes: wire.Uint
 
 
-class Ready(wire.Message):
+class Ready(wire.Message, frozen=True):
     """Loaded."""
 
 
-class Refused(wire.Message):
+class Refused(wire.Message, frozen=True):
     """Not loaded, and never will be."""
 
     code: Code
     detail: Detail
 
 
-class Task(wire.Message):
+class Task(wire.Message, frozen=True):
     """One task, and for each of its outputs where in the arena it goes, or ``INLINE``."""
 
     attempt: Attempt
@@ -76,20 +76,20 @@ class Task(wire.Message):
     places: Annotated[tuple[int, ...], Meta(max_length=BUFFERS_MAX)]
 
 
-class Run(wire.Message):
+class Run(wire.Message, frozen=True):
     """Tasks to run one after the other."""
 
     tasks: Annotated[tuple[Task, ...], Meta(max_length=BATCH_MAX)]
 
 
-class Piece(wire.Message):
+class Piece(wire.Message, frozen=True):
     """One output of a task: the id of its bytes, and the bytes themselves if they are inline."""
 
     blob_id: wire.Digest
     data: bytes
 
 
-class Outcome(wire.Message):
+class Outcome(wire.Message, frozen=True):
     """How a task ended: ``code`` is empty for a result, else that of a ``TaskError`` with its text."""
 
     attempt: Attempt
@@ -100,7 +100,7 @@ class Outcome(wire.Message):
     pieces: Annotated[tuple[Piece, ...], Meta(max_length=BUFFERS_MAX)]
 
 
-class Done(wire.Message):
+class Done(wire.Message, frozen=True):
     """Outcomes, in the order in which the tasks were given."""
 
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=BATCH_MAX)]
@@ -151,4 +151,5 @@ def unframe(header: bytes | bytearray | memoryview, body: bytes | bytearray | me
         PeerViolation: malformed.
     """
     _, kind = HEADER.unpack(header)
-    return wire.decode(body, KINDS[kind], size_bytes_max=FRAME_BYTES_MAX)
+    message: wire.Message = wire.decode(body, KINDS[kind], size_bytes_max=FRAME_BYTES_MAX)
+    return message

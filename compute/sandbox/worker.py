@@ -115,7 +115,8 @@ class Agreement:
         self.started += 1
         m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
         limit_cpu(2 * self.limits.seconds)
-        code, detail, fuel, pieces = "", "", 0, ()
+        code, detail, fuel = "", "", 0
+        pieces: tuple[m.Piece, ...] = ()
         try:
             results = [self._place(task, output, place) for output, place in enumerate(task.places)]
             fuel = self.loaded.run(task.task, self.limits, results)
