@@ -1,7 +1,7 @@
 """A job: what a user asked for, in the words that every part of the node shares.
 
-``Job`` is signed by its requester (``SignedJob``), kept in the journal and never changed; ``JobView`` is how it stands
-now, for the control API and the command line.
+``Job`` is signed by its requester (``SignedJob``), kept in the journal and never changed; ``JobView`` is how
+it stands now, for the control API and the command line.
 """
 
 from typing import Annotated, ClassVar
@@ -52,9 +52,9 @@ Policy = Quorum
 class Job(Message, frozen=True):
     """What is to be computed.
 
-    ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose results
-    will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the program's shard
-    count. ``created_s`` is wall time, seconds since the Unix epoch.
+    ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose
+    results will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the
+    program's shard count. ``created_s`` is wall time, seconds since the Unix epoch.
     """
 
     key: Name
@@ -91,7 +91,8 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``, ``left``."""
+    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``,
+    ``left``."""
 
     peer: str
     state: str
@@ -101,7 +102,8 @@ class ProviderView(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What checking found: tasks accepted, tasks whose answers disagreed, and the peer ids that were caught."""
+    """What checking found: tasks accepted, tasks whose answers disagreed, and the peer ids that were
+    caught."""
 
     agreed: int
     disputed: int
@@ -109,7 +111,8 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class JobView(msgspec.Struct, frozen=True):
-    """How a job stands. Ids are hex, peers are peer ids, times wall seconds; ``stages_s`` counts from submission.
+    """How a job stands. Ids are hex, peers are peer ids, times wall seconds; ``stages_s`` counts from
+    submission.
 
     ``state``: ``queued`` (nobody works on it yet), ``running``, ``done``, ``failed``, ``cancelled``.
     """

@@ -1,0 +1,235 @@
+"""What goes into the scheduler and what comes out: its events and its effects."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from depin_node.compute.jobs.job import Job, JobError
+from depin_node.compute.market.messages import EndCode, Terms, Verdict
+from depin_node.compute.market.requester import Event as TalkEvent
+
+OutputSizes = Callable[[int], tuple[int, ...]]
+"""Bytes of each output of a task, by its index."""
+
+
+class Candidate(NamedTuple):
+    """A peer that lends, as the directory knows it. ``group``: peers that may have one owner have the
+    same."""
+
+    peer: bytes
+    group: str
+    device_classes: tuple[str, ...]
+    memory_mib: int
+    price: int
+
+
+# Events.
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job to do. ``done`` has a byte for each task, 1 for those with a stored result."""
+
+    job_id: bytes
+    job: Job
+    done: bytearray
+    sizes: OutputSizes
+    output_bytes_max: int
+
+
+@dataclass(frozen=True)
+class CancelAsked:
+    """The user wants the job no more."""
+
+    job_id: bytes
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Who might be asked now, in the order to ask; and how many known peers will not do, by reason."""
+
+    items: tuple[Candidate, ...]
+    unsuitable: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Something came of a conversation."""
+
+    peer: bytes
+    event: TalkEvent
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A conversation is over: ``code`` says why (lost, unreachable, violation, …)."""
+
+    peer: bytes
+    code: str
+
+
+@dataclass(frozen=True)
+class ResultsStored:
+    """These results are durable."""
+
+    job_id: bytes
+    tasks: int
+
+
+@dataclass(frozen=True)
+class StoringFailed:
+    """The results of a job cannot be stored (the disk is full, for example)."""
+
+    job_id: bytes
+    error: JobError
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passes: about once a second."""
+
+
+Event = Submitted | CancelAsked | Candidates | Heard | Gone | ResultsStored | StoringFailed | Tick
+
+
+# Effects.
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Open a conversation and offer these terms."""
+
+    peer: bytes
+    terms: Terms
+    price_max: int
+    duration_s: int
+
+
+@dataclass(frozen=True)
+class OpenWork:
+    """Announce the work of a job under the agreement with ``peer``."""
+
+    peer: bytes
+    work: int
+    job_id: bytes
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Send attempts of ``tasks``, numbered from ``first_attempt``."""
+
+    peer: bytes
+    work: int
+    first_attempt: int
+    tasks: list[int]
+
+
+@dataclass(frozen=True)
+class AskReveal:
+    """The set of answers is fixed: have this one shown, with its bytes if ``upload``."""
+
+    peer: bytes
+    attempt: int
+    set_digest: bytes
+    upload: bool
+
+
+@dataclass(frozen=True)
+class AskUpload:
+    """Have the bytes of a shown answer sent."""
+
+    peer: bytes
+    attempt: int
+
+
+@dataclass(frozen=True)
+class ReleaseAttempt:
+    """The attempt is over; with a verdict it goes into a receipt."""
+
+    peer: bytes
+    attempt: int
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class CloseWork:
+    """No more of this work with ``peer``: the last receipt."""
+
+    peer: bytes
+    work: int
+    verified_by: str
+
+
+@dataclass(frozen=True)
+class EndAgreement:
+    """Close the conversation with ``peer``."""
+
+    peer: bytes
+    code: EndCode
+
+
+@dataclass(frozen=True)
+class StoreResult:
+    """A task's result is accepted: store it, then tell ``ResultsStored``."""
+
+    job_id: bytes
+    task: int
+    root: bytes
+    outputs: list[bytearray]
+
+
+@dataclass(frozen=True)
+class Caught:
+    """An answer lost against a quorum: keep its evidence and ban the peer. Comes before the attempt is
+    released."""
+
+    peer: bytes
+    attempt: int
+    job_id: bytes
+    task: int
+
+
+class JobEvent(msgspec.Struct, frozen=True):
+    """One line of a job's story, for people. ``at_s`` is wall time; ``task`` is -1 where it is about no one
+    task."""
+
+    at_s: float
+    kind: str
+    peer: str = ""
+    task: int = -1
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth telling happened to a job."""
+
+    job_id: bytes
+    event: JobEvent
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """Store the state, after the results; then tell whoever waits. ``state``: done, failed or cancelled."""
+
+    job_id: bytes
+    state: str
+    error: JobError | None
+
+
+Effect = (
+    Ask
+    | OpenWork
+    | Assign
+    | AskReveal
+    | AskUpload
+    | ReleaseAttempt
+    | CloseWork
+    | EndAgreement
+    | StoreResult
+    | Caught
+    | Note
+    | JobEnded
+)

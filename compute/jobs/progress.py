@@ -1,0 +1,122 @@
+"""One job as the scheduler holds it, and as it is shown. Memory does not grow with finished tasks: a byte for
+each."""
+
+from collections import Counter, deque
+
+from depin_node.compute.jobs.events import OutputSizes
+from depin_node.compute.jobs.job import Job, JobError, JobView, ProviderView, Verification
+from depin_node.compute.jobs.partner import OpenTask
+from depin_node.compute.market.messages import Terms
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.crypto.identity import peer_id
+
+UPLOAD_BYTES_MAX = 256 << 20
+"""What the results of a job's open tasks may take in this node's memory while they arrive."""
+OPEN_TASKS_MAX = 4096
+PROVIDERS_SHOWN_MAX = 256
+
+
+class Part:
+    """A provider's part in one job."""
+
+    __slots__ = ("done", "reason", "running", "state")
+
+    def __init__(self) -> None:
+        self.state = "asked"
+        self.done = 0
+        self.running = 0
+        self.reason = ""
+
+
+class Progress:
+    """The state of one job."""
+
+    def __init__(
+        self, job_id: bytes, job: Job, done: bytearray, sizes: OutputSizes, output_bytes_max: int, now: Now
+    ) -> None:
+        self.id = job_id
+        self.job = job
+        self.sizes = sizes
+        self.terms = Terms(job.device_classes, job.limits, output_bytes_max)
+        self.done = done
+        self.accepted = sum(done)
+        self.stored = self.accepted
+        self.state = "queued"
+        self.error: JobError | None = None
+        self.next_task = 0
+        self.again: deque[int] = deque()  # tasks to be opened once more
+        self.tasks: dict[int, OpenTask] = {}
+        self.needy: dict[int, OpenTask] = {}  # open tasks that want another attempt, oldest first
+        self.running = 0  # attempts that have neither committed nor ended
+        self.active_ns = now.boottime_ns
+        self.open_max = min(OPEN_TASKS_MAX, max(4, UPLOAD_BYTES_MAX // max(1, output_bytes_max)))
+        self.attempts_failed = 0
+        self.disputed = 0
+        self.liars: list[bytes] = []
+        self.declines: Counter[str] = Counter()
+        self.parts: dict[bytes, Part] = {}
+        self.submitted = now
+        self.started_ns: int | None = None
+        self.finished_ns: int | None = None
+        self.stages_s: dict[str, float] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is done, failed or cancelled."""
+        return self.state in ("done", "failed", "cancelled")
+
+    def next_open(self) -> int | None:
+        """Return the next task to open, without taking it."""
+        if self.again:
+            return self.again[0]
+        while self.next_task < self.job.tasks and self.done[self.next_task]:
+            self.next_task += 1
+        return self.next_task if self.next_task < self.job.tasks else None
+
+    def take_next(self) -> None:
+        """Take the task that ``next_open`` returned."""
+        if self.again:
+            self.again.popleft()
+        else:
+            self.next_task += 1
+
+    def part(self, peer: bytes) -> Part:
+        """Return a provider's part; the first so many are kept apart, later ones share one that is not
+        shown."""
+        part = self.parts.get(peer)
+        if part is None:
+            part = Part()
+            if len(self.parts) < PROVIDERS_SHOWN_MAX:
+                self.parts[peer] = part
+        return part
+
+    def stage(self, name: str, now: Now) -> None:
+        """Note when something happened for the first time."""
+        if name not in self.stages_s:
+            self.stages_s[name] = (now.boottime_ns - self.submitted.boottime_ns) / SECOND_NS
+
+    def view(self) -> JobView:
+        """Return how it stands."""
+        return JobView(
+            id=self.id.hex(),
+            name=self.job.name,
+            state=self.state,
+            tasks_total=self.job.tasks,
+            tasks_done=self.stored,
+            tasks_running=len(self.tasks),
+            attempts_failed=self.attempts_failed,
+            providers=tuple(
+                ProviderView(peer_id(peer), part.state, part.done, part.running, part.reason)
+                for peer, part in self.parts.items()
+            ),
+            created_s=float(self.job.created_s),
+            started_s=_seconds(self.started_ns),
+            finished_s=_seconds(self.finished_ns),
+            error=self.error,
+            stages_s=dict(self.stages_s),
+            verification=Verification(self.accepted, self.disputed, tuple(peer_id(peer) for peer in self.liars)),
+        )
+
+
+def _seconds(wall_ns: int | None) -> float | None:
+    return None if wall_ns is None else wall_ns / SECOND_NS

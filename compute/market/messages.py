@@ -1,0 +1,468 @@
+"""What requesters and providers say to each other on ``market/1``: one stream for each pair, PROTOCOL.md has
+the table.
+
+Requester                     Provider
+   Offer       ─────────────►            terms: what an attempt may use
+               ◄─────────────  Bid       a window, slots, a price; reserves nothing; or Decline with a code
+   Award       ─────────────►
+               ◄─────────────  Accept    now there is an agreement; or Decline, busy for example
+   Work        ─────────────►            once a job: program, inputs, a grant for their blobs
+   Tasks       ─────────────►            many tasks, one signature
+               ◄─────────────  Commits   answers fixed, not shown; failures with their codes
+   CommitSet   ─────────────►            these answers are in: show them; flags who sends the bytes
+               ◄─────────────  Reveals   root and salt; then the bytes, in DATA frames under signed hashes
+   Release     ─────────────►            the bytes may go
+   Receipt     ─────────────►
+               ◄─────────────  Countersign
+
+Signed is what a third party may have to check. Nothing here tells the verification policy while it matters.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, ClassVar
+
+import msgspec
+from blake3 import blake3
+
+from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits
+from depin_node.core.wire import Digest, Message, Name, Uint, encode
+from depin_node.crypto.envelope import Signed
+
+PROTOCOL = "market/1"
+BATCH_MAX = 128
+"""Tasks in one message: beyond 32 the signature no longer counts; this bounds what one bad message can
+hold."""
+WINDOW_MAX = 1024
+SLOTS_MAX = 256
+OUTPUTS_MAX = 64
+TASK_OUTPUT_BYTES_MAX = 1 << 32
+RECEIPT_TASKS_MAX = 256
+GRANT_BYTES_MAX = 8 * 1024
+DATA_BYTES_MAX = 64 * 1024 - 64
+"""Payload of one ``DATA`` frame; with its headers it fits one Noise message of libp2p."""
+FRAME_BYTES_MAX = 64 * 1024
+LIFETIME_S = 60
+"""Signed messages on an open stream are read at once; this allows for a peer's wrong clock besides
+``SKEW_S_MAX``."""
+
+_AGREEMENT_LABEL = b"depin/agreement/v1\0"
+_WORK_LABEL = b"depin/work/v1\0"
+_DIGEST_LABEL = b"depin/message-digest/v1\0"
+
+
+class Kind(IntEnum):
+    """The kind byte of a frame on ``market/1``."""
+
+    OFFER = 1
+    BID = 2
+    DECLINE = 3
+    AWARD = 4
+    ACCEPT = 5
+    WORK = 6
+    TASKS = 7
+    COMMITS = 8
+    COMMIT_SET = 9
+    REVEALS = 10
+    DATA = 11
+    UPLOAD = 12
+    RELEASE = 13
+    CANCEL = 14
+    PROGRESS = 15
+    RECEIPT = 16
+    COUNTERSIGN = 17
+    END = 18
+
+
+class DeclineCode(StrEnum):
+    """Why a lender does not take an offer or an award."""
+
+    BUSY = "busy"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_CLASS = "unsupported_class"
+    MEMORY = "memory"
+    TIME = "time"
+    NOT_LENDING = "not_lending"
+    PRICE = "price"
+    DRAINING = "draining"
+    GROUP_LIMIT = "group_limit"
+    STALE = "stale"
+    BANNED = "banned"
+
+
+class EndCode(StrEnum):
+    """Why one side ends an agreement; none of them is an accusation."""
+
+    IDLE = "idle"
+    EXPIRED = "expired"
+    DRAINING = "draining"
+    RECEIPTS = "receipts"
+    DONE = "done"
+    STALLED = "stalled"
+    RESOURCE = "resource"
+
+
+class FailCode(StrEnum):
+    """Why an attempt ended without an answer. The first six come from the task itself, the others from the
+    provider."""
+
+    REJECTED = "rejected"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    TRAPPED = "trapped"
+    FUEL = "fuel"
+    CRASHED = "crashed"
+    NO_BLOB = "no_blob"
+    RESOURCE = "resource"
+    CANCELLED = "cancelled"
+
+
+TASK_FAULTS = frozenset(
+    {
+        FailCode.REJECTED,
+        FailCode.FAILED,
+        FailCode.TIMED_OUT,
+        FailCode.OUT_OF_MEMORY,
+        FailCode.TRAPPED,
+        FailCode.FUEL,
+    }
+)
+"""Codes that would come back on every provider; the same one from enough groups fails the job."""
+
+
+class Verdict(StrEnum):
+    """What became of an answer."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNUSED = "unused"
+
+
+AttemptNumber = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+TaskIndex = Annotated[int, msgspec.Meta(ge=0, le=2**32)]
+WorkNumber = Annotated[int, msgspec.Meta(ge=0, le=2**32)]
+Micros = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+
+
+class Terms(Message, frozen=True):
+    """What an attempt may use under an agreement. ``output_bytes_max`` is for one task, all its outputs
+    together."""
+
+    device_classes: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=DEVICE_CLASSES_MAX)]
+    limits: Limits
+    output_bytes_max: Annotated[int, msgspec.Meta(ge=0, le=TASK_OUTPUT_BYTES_MAX)]
+
+    def cover(self, other: "Terms", device_class: str) -> bool:
+        """Tell whether work under ``other`` may run under these, on ``device_class``."""
+        return (
+            device_class in other.device_classes
+            and self.limits.seconds >= other.limits.seconds
+            and self.limits.memory_mib >= other.limits.memory_mib
+            and self.output_bytes_max >= other.output_bytes_max
+        )
+
+
+class MarketMessage(Signed, frozen=True):
+    """Base of what is signed here. ``KIND`` is its frame."""
+
+    KIND: ClassVar[Kind]
+    SIZE_BYTES_MAX: ClassVar[int] = 1024
+    LIFETIME_S_MAX: ClassVar[int] = LIFETIME_S
+
+
+class Offer(MarketMessage, frozen=True):
+    """A requester asks for a bid. ``price_max`` is in millicredits per second of a slot; 0 offers nothing."""
+
+    TYPE: ClassVar[str] = "offer"
+    KIND: ClassVar[Kind] = Kind.OFFER
+
+    terms: Terms
+    price_max: Uint
+    duration_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class Bid(MarketMessage, frozen=True):
+    """A provider's answer. ``window`` attempts may be open at once, ``slots`` of them run at the same
+    time."""
+
+    TYPE: ClassVar[str] = "bid"
+    KIND: ClassVar[Kind] = Kind.BID
+
+    offer: Digest
+    device_class: Name
+    window: Annotated[int, msgspec.Meta(ge=1, le=WINDOW_MAX)]
+    slots: Annotated[int, msgspec.Meta(ge=1, le=SLOTS_MAX)]
+    price: Uint
+    duration_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class Decline(MarketMessage, frozen=True):
+    """A provider's refusal; ``about`` is the digest of the offer or the award."""
+
+    TYPE: ClassVar[str] = "decline"
+    KIND: ClassVar[Kind] = Kind.DECLINE
+
+    about: Digest
+    code: DeclineCode
+
+
+class Award(MarketMessage, frozen=True):
+    """The requester takes the bid as it stands."""
+
+    TYPE: ClassVar[str] = "award"
+    KIND: ClassVar[Kind] = Kind.AWARD
+
+    bid: Digest
+
+
+class Accept(MarketMessage, frozen=True):
+    """The provider is bound. ``agreement`` is ``agreement_id`` of bid and award; its duration begins now, at
+    each end."""
+
+    TYPE: ClassVar[str] = "accept"
+    KIND: ClassVar[Kind] = Kind.ACCEPT
+
+    agreement: Digest
+
+
+class WorkBody(Message, frozen=True):
+    """A program over inputs, as both ends understand it: what a commitment is about."""
+
+    job: Digest
+    program: Digest
+    program_bytes: Uint
+    inputs: Annotated[tuple[InputRef, ...], msgspec.Meta(max_length=INPUTS_MAX)]
+    tasks: Annotated[int, msgspec.Meta(ge=1, le=2**32)]
+    terms: Terms
+
+
+class Work(MarketMessage, frozen=True):
+    """Announces a job's work under an agreement. ``grant`` lets the provider pull the blobs from the
+    requester."""
+
+    TYPE: ClassVar[str] = "work"
+    KIND: ClassVar[Kind] = Kind.WORK
+    SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
+
+    agreement: Digest
+    work: WorkNumber
+    body: WorkBody
+    grant: Annotated[bytes, msgspec.Meta(max_length=GRANT_BYTES_MAX)]
+
+
+class Tasks(MarketMessage, frozen=True):
+    """Attempts ``first_attempt``, ``first_attempt + 1``, … run ``tasks`` of ``work``; numbers rise within an
+    agreement."""
+
+    TYPE: ClassVar[str] = "tasks"
+    KIND: ClassVar[Kind] = Kind.TASKS
+
+    agreement: Digest
+    work: WorkNumber
+    first_attempt: AttemptNumber
+    tasks: Annotated[tuple[TaskIndex, ...], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Commit(Message, frozen=True):
+    """One answer, fixed. ``elapsed_us`` is what the provider reports to have run."""
+
+    attempt: AttemptNumber
+    commitment: Digest
+    elapsed_us: Micros
+
+
+class Failure(Message, frozen=True):
+    """One attempt without an answer."""
+
+    attempt: AttemptNumber
+    code: FailCode
+
+
+class Commits(MarketMessage, frozen=True):
+    """Answers and failures as they come."""
+
+    TYPE: ClassVar[str] = "commits"
+    KIND: ClassVar[Kind] = Kind.COMMITS
+    SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
+
+    agreement: Digest
+    commits: Annotated[tuple[Commit, ...], msgspec.Meta(max_length=BATCH_MAX)]
+    failures: Annotated[tuple[Failure, ...], msgspec.Meta(max_length=BATCH_MAX)]
+
+
+class SetEntry(Message, frozen=True):
+    """``digest`` seals all commitments that are in for the task of ``attempt``; ``upload`` asks for the bytes
+    too."""
+
+    attempt: AttemptNumber
+    digest: Digest
+    upload: bool
+
+
+class CommitSet(MarketMessage, frozen=True):
+    """The requester fixes which answers it has, and asks to show them."""
+
+    TYPE: ClassVar[str] = "commit_set"
+    KIND: ClassVar[Kind] = Kind.COMMIT_SET
+    SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
+
+    agreement: Digest
+    entries: Annotated[tuple[SetEntry, ...], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Output(Message, frozen=True):
+    """One output of a task; its bytes follow in ``DATA`` frames if they were asked for."""
+
+    blob: Digest
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=TASK_OUTPUT_BYTES_MAX)]
+
+
+class Reveal(Message, frozen=True):
+    """Opens one commitment. ``outputs`` is empty unless the bytes were asked for."""
+
+    attempt: AttemptNumber
+    root: Digest
+    salt: Digest
+    outputs: Annotated[tuple[Output, ...], msgspec.Meta(max_length=OUTPUTS_MAX)]
+
+
+class Reveals(MarketMessage, frozen=True):
+    """Answers shown, after a ``CommitSet``."""
+
+    TYPE: ClassVar[str] = "reveals"
+    KIND: ClassVar[Kind] = Kind.REVEALS
+    SIZE_BYTES_MAX: ClassVar[int] = 48 * 1024
+
+    agreement: Digest
+    reveals: Annotated[tuple[Reveal, ...], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Upload(Message, frozen=True):
+    """Asks for the bytes of an attempt that was revealed without them; answered by ``Reveals`` with
+    outputs."""
+
+    attempts: Annotated[tuple[AttemptNumber, ...], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Release(Message, frozen=True):
+    """The requester needs nothing more of these attempts."""
+
+    attempts: Annotated[tuple[AttemptNumber, ...], msgspec.Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Cancel(Message, frozen=True):
+    """Everything of this work that has not been released is void."""
+
+    work: WorkNumber
+
+
+class Progress(Message, frozen=True):
+    """A sign of life while attempts are open: how many have ended so far under the agreement, and how many
+    are open."""
+
+    ended: Uint
+    open: Uint
+
+
+class End(Message, frozen=True):
+    """The agreement is over; what was not revealed is void."""
+
+    code: EndCode
+
+
+class Settled(Message, frozen=True):
+    """One answer in a receipt. ``commitment`` stands for the root without showing it to whom the receipt is
+    shown."""
+
+    attempt: AttemptNumber
+    task: TaskIndex
+    commitment: Digest
+    verdict: Verdict
+    elapsed_us: Micros
+
+
+class Receipt(MarketMessage, frozen=True):
+    """What a requester owes a provider for: signed after the results are stored.
+
+    ``verified_by`` is empty until ``final``, when nothing can be gained any more from knowing the policy.
+    """
+
+    TYPE: ClassVar[str] = "receipt"
+    KIND: ClassVar[Kind] = Kind.RECEIPT
+    SIZE_BYTES_MAX: ClassVar[int] = 32 * 1024
+
+    agreement: Digest
+    work: WorkNumber
+    job: Digest
+    program: Digest
+    settled: Annotated[tuple[Settled, ...], msgspec.Meta(min_length=0, max_length=RECEIPT_TASKS_MAX)]
+    price: Uint
+    final: bool
+    verified_by: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Countersign(MarketMessage, frozen=True):
+    """The provider confirms a receipt, by its digest."""
+
+    TYPE: ClassVar[str] = "countersign"
+    KIND: ClassVar[Kind] = Kind.COUNTERSIGN
+
+    receipt: Digest
+
+
+Unsigned = Upload | Release | Cancel | Progress | End
+
+SIGNED_KINDS: dict[int, type[MarketMessage]] = {
+    message.KIND: message
+    for message in (
+        Offer,
+        Bid,
+        Decline,
+        Award,
+        Accept,
+        Work,
+        Tasks,
+        Commits,
+        CommitSet,
+        Reveals,
+        Receipt,
+        Countersign,
+    )
+}
+UNSIGNED_KINDS: dict[int, type[Unsigned]] = {
+    Kind.UPLOAD: Upload,
+    Kind.RELEASE: Release,
+    Kind.CANCEL: Cancel,
+    Kind.PROGRESS: Progress,
+    Kind.END: End,
+}
+UNSIGNED_BYTES_MAX = 2048
+FROM_REQUESTER = frozenset(
+    {Kind.OFFER, Kind.AWARD, Kind.WORK, Kind.TASKS, Kind.COMMIT_SET, Kind.UPLOAD, Kind.RELEASE, Kind.CANCEL, Kind.END}
+    | {Kind.RECEIPT}
+)
+FROM_PROVIDER = frozenset(
+    {Kind.BID, Kind.DECLINE, Kind.ACCEPT, Kind.COMMITS, Kind.REVEALS, Kind.DATA, Kind.PROGRESS, Kind.COUNTERSIGN}
+    | {Kind.END}
+)
+
+
+def digest(envelope: bytes) -> bytes:
+    """Return the 32-byte name of a signed message, from its envelope."""
+    return blake3(_DIGEST_LABEL + envelope).digest()
+
+
+def agreement_id(bid: bytes, award: bytes) -> bytes:
+    """Return the 32-byte id of the agreement that these two envelopes make; ``Accept`` signs it."""
+    return blake3(_AGREEMENT_LABEL + digest(bid) + digest(award)).digest()
+
+
+def work_id(agreement: bytes, work: int, body: WorkBody) -> bytes:
+    """Return the 32 bytes that commitments bind an answer to: which program over which inputs, under which
+    agreement."""
+    return blake3(_WORK_LABEL + agreement + work.to_bytes(8, "little") + encode(body)).digest()
+
+
+def attempt_bytes(attempt: int) -> bytes:
+    """Return the 16 bytes by which commitments name an attempt."""
+    return attempt.to_bytes(16, "little")

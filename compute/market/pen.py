@@ -1,0 +1,70 @@
+"""Signing and reading for one end of ``market/1``: sequence numbers, expiry, replay, and who may say what.
+
+A conversation has two channels a direction, each with rising sequence numbers: ``market`` for what is sent as
+soon as it is signed, ``receipts`` for what is signed first, stored, and sent when that is done.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from depin_node.compute.market.messages import (
+    LIFETIME_S,
+    SIGNED_KINDS,
+    UNSIGNED_BYTES_MAX,
+    UNSIGNED_KINDS,
+    Countersign,
+    Kind,
+    MarketMessage,
+    Receipt,
+    Unsigned,
+)
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import decode
+from depin_node.crypto.envelope import Verified, sign, verify
+from depin_node.crypto.identity import Identity
+from depin_node.crypto.replay import ReplayGuard, Sequence
+
+M = TypeVar("M", bound=MarketMessage)
+
+
+def channel_of(kind: type[MarketMessage]) -> str:
+    """Return the replay channel of a message type."""
+    return "receipts" if kind in (Receipt, Countersign) else "market"
+
+
+class Pen:
+    """One node's hand: shared by all its conversations, since its sequence numbers are."""
+
+    def __init__(self, identity: Identity, network: str, sequence: Sequence, guard: ReplayGuard) -> None:
+        self.key = identity.key
+        self.network = network
+        self._identity = identity
+        self._sequence = sequence
+        self._guard = guard
+
+    def sign(self, kind: type[M], to: bytes, now: Now, *fields: object) -> bytes:
+        """Return the envelope of a new message of ``kind`` to ``to``, with its own ``fields`` in order."""
+        expires_s = now.wall_ns // SECOND_NS + LIFETIME_S
+        return sign(self._identity, self.network, kind(to, expires_s, self._sequence.next(), *fields))
+
+    def read(
+        self, kind: int, body: bytes, sender: bytes, allowed: Iterable[int], now: Now
+    ) -> Verified[MarketMessage] | Unsigned:
+        """Check and decode the body of a frame that ``sender``, as the connection proves, has sent.
+
+        Raises:
+            PeerViolation: not a kind this end may hear; malformed, forged, misaddressed, expired, replayed,
+            or signed
+                by somebody else.
+        """
+        if kind not in allowed:
+            raise PeerViolation(f"market: a frame of kind {kind} from this side")
+        if kind in UNSIGNED_KINDS:
+            return decode(body, UNSIGNED_KINDS[kind], size_bytes_max=UNSIGNED_BYTES_MAX)
+        message_type = SIGNED_KINDS[Kind(kind)]
+        verified = verify(body, message_type, self.network, to=self.key, now=now)
+        if verified.sender != sender:
+            raise PeerViolation(f"{message_type.TYPE}: signed by another peer than the one that sent it")
+        self._guard.accept(sender, channel_of(message_type), verified.payload.seq)
+        return verified

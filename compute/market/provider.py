@@ -1,0 +1,526 @@
+"""A provider's end of one ``market/1`` stream: bytes in, orders for the shell out; and the other way.
+
+The flow: an ``Offer`` is answered from the lender's book with ``Bid`` or ``Decline``. An ``Award`` takes the
+slots and has the agreement stored; then ``Accept`` goes out and the shell opens its workers (``Open``).
+``Work`` has blobs fetched (``Prepare``), ``Tasks`` has attempts run (``Run``). The shell reports ``finished``
+and ``failed``; commitments go out as they come. A ``CommitSet`` has them shown, and ``Release`` lets the
+bytes go (``Free``). A ``Receipt`` is checked against what was committed, stored, and countersigned.
+
+Salts come from one secret by keyed hash, so that no observed salt tells the next. The requester may say only
+what its window and the phase of an attempt allow; else ``PeerViolation``, and the conversation is over. What
+it says about an attempt that it has released is ignored.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+from blake3 import blake3
+
+from depin_node.compute.market.lender import Lender
+from depin_node.compute.market.messages import (
+    BATCH_MAX,
+    FROM_REQUESTER,
+    LIFETIME_S,
+    Accept,
+    Award,
+    Bid,
+    Cancel,
+    Commit,
+    Commits,
+    CommitSet,
+    Countersign,
+    Decline,
+    DeclineCode,
+    End,
+    EndCode,
+    FailCode,
+    Failure,
+    Kind,
+    Offer,
+    Output,
+    Progress,
+    Receipt,
+    Release,
+    Reveal,
+    Reveals,
+    Tasks,
+    Terms,
+    Upload,
+    Work,
+    WorkBody,
+    agreement_id,
+    attempt_bytes,
+    digest,
+    work_id,
+)
+from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.requester import Frame, StoreAgreement
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import encode
+from depin_node.crypto.commitment import Answer, commit, result_root
+from depin_node.crypto.envelope import Verified
+
+PROGRESS_S = 2
+"""A fifth of the silence that a requester bears."""
+IDLE_S = 15
+EXPIRY_GRACE_S = 10
+WORKS_MAX = 64
+UNRECEIPTED_MAX = 8192
+REVEAL_OUTPUTS_MAX = 512
+"""Outputs named in one ``Reveals``: 45 bytes each, below its size."""
+_SALT_CONTEXT = "depin-node market 2026 salt v1"
+
+
+@dataclass(frozen=True)
+class Open:
+    """The agreement stands: get ``slots`` workers ready."""
+
+    agreement: bytes
+    terms: Terms
+    slots: int
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Fetch the program and the inputs of a work; tasks of it may follow before that is done."""
+
+    work: int
+    body: WorkBody
+    grant: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run these: (attempt, task)."""
+
+    work: int
+    items: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Free:
+    """Stop these attempts if they still run, and let their outputs go."""
+
+    attempts: list[int]
+
+
+@dataclass(frozen=True)
+class Forget:
+    """The work is closed: let its program and inputs go."""
+
+    work: int
+
+
+@dataclass(frozen=True)
+class StoreReceipt:
+    """Store both, then call ``send_countersign``."""
+
+    receipt: bytes
+    envelope: bytes
+    countersign: bytes
+    job: bytes
+
+
+@dataclass(frozen=True)
+class Over:
+    """The agreement, or the conversation before there was one, has ended."""
+
+    code: str
+
+
+Order = StoreAgreement | Open | Prepare | Run | Free | Forget | StoreReceipt | Over
+
+
+class _State(Enum):
+    IDLE = 1
+    BID = 2
+    STORING = 3
+    AGREED = 4
+    OVER = 5
+
+
+class _Phase(Enum):
+    RUNNING = 1
+    COMMITTED = 2
+    ASKED = 3
+    REVEALED = 4
+
+
+class _Attempt:
+    __slots__ = ("commitment", "elapsed_us", "outputs", "phase", "root", "salt", "task", "work")
+
+    def __init__(self, work: int, task: int) -> None:
+        self.work = work
+        self.task = task
+        self.phase = _Phase.RUNNING
+        self.outputs: tuple[Output, ...] = ()
+        self.root = b""
+        self.salt = b""
+        self.commitment = b""
+        self.elapsed_us = 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    body: WorkBody
+    id: bytes
+
+
+class ProviderTalk:
+    """The machine. ``secret`` is 32 bytes from the operating system, for the salts of this conversation."""
+
+    def __init__(self, pen: Pen, peer: bytes, group: str, lender: Lender, secret: bytes) -> None:
+        self.peer = peer
+        self.group = group
+        self.agreement = b""
+        self._pen = pen
+        self._lender = lender
+        self._secret = blake3(secret, derive_key_context=_SALT_CONTEXT).digest()
+        self._state = _State.IDLE
+        self._terms: Terms | None = None
+        self._bid = b""
+        self._bid_body: Bid | None = None
+        self._deadline_ns = 0
+        self._idle_since_ns = 0
+        self._sent_ns = 0
+        self._ended_count = 0
+        self._next_attempt = 0
+        self._attempts: dict[int, _Attempt] = {}
+        self._unended = 0
+        self._works: dict[int, _Work] = {}
+        self._next_work = 0
+        self._unreceipted: dict[int, tuple[int, int, bytes]] = {}
+        self._out: deque[Frame] = deque()
+        self._out_commits: deque[Commit] = deque()
+        self._out_failures: deque[Failure] = deque()
+        self._out_reveals: deque[tuple[int, bool]] = deque()
+        self._uploads: deque[int] = deque()
+
+    # What the shell reports.
+
+    def stored(self, now: Now) -> list[Order]:
+        """The agreement is stored: accept the award."""
+        if self._state is not _State.STORING:
+            return []
+        assert self._bid_body is not None
+        assert self._terms is not None
+        self._state = _State.AGREED
+        self._idle_since_ns = now.boottime_ns
+        self._deadline_ns = now.boottime_ns + (self._bid_body.duration_s + EXPIRY_GRACE_S) * SECOND_NS
+        self._out.append((Kind.ACCEPT, self._pen.sign(Accept, self.peer, now, self.agreement)))
+        return [Open(self.agreement, self._terms, self._bid_body.slots)]
+
+    def finished(self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int) -> None:
+        """An attempt has its result: commit to it. Nothing happens if it was released meanwhile."""
+        record = self._attempts.get(attempt)
+        if record is None or self._state is not _State.AGREED:
+            return
+        assert record.phase is _Phase.RUNNING
+        work = self._works[record.work]
+        record.phase = _Phase.COMMITTED
+        record.outputs = outputs
+        record.elapsed_us = elapsed_us
+        record.root = result_root(output.blob for output in outputs)
+        record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
+        answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
+        record.commitment = commit(answer, record.root, record.salt)
+        self._unended -= 1
+        self._ended_count += 1
+        self._out_commits.append(Commit(attempt, record.commitment, elapsed_us))
+
+    def failed(self, attempt: int, code: FailCode, now: Now) -> None:
+        """An attempt ended without a result. Nothing happens if it was released meanwhile."""
+        record = self._attempts.pop(attempt, None)
+        if record is None or self._state is not _State.AGREED:
+            return
+        self._unended -= 1
+        self._ended_count += 1
+        self._note_idle(now)
+        self._out_failures.append(Failure(attempt, code))
+
+    def send_countersign(self, receipt: StoreReceipt) -> None:
+        """A receipt is stored: confirm it."""
+        self._out.append((Kind.COUNTERSIGN, receipt.countersign))
+
+    def end(self, code: EndCode) -> list[Order]:
+        """End the agreement from this side."""
+        if self._state is _State.OVER:
+            return []
+        self._out.append((Kind.END, encode(End(code))))
+        return self._over(code.value)
+
+    def ended(self) -> list[Order]:
+        """The stream is gone."""
+        return self._over("lost") if self._state is not _State.OVER else []
+
+    # What the lender's book asks.
+
+    def is_idle(self) -> bool:
+        """Tell whether no attempt is open under the agreement."""
+        return self._state is _State.AGREED and not self._attempts
+
+    def give_way(self) -> None:
+        """Let another requester have the slots; ``is_over`` tells the shell."""
+        self.end(EndCode.IDLE)
+
+    def is_over(self) -> bool:
+        """Tell whether the conversation has ended: what is queued may still be written."""
+        return self._state is _State.OVER
+
+    def open_attempts(self) -> int:
+        """Return how many attempts are not released."""
+        return len(self._attempts)
+
+    # What goes out.
+
+    def has_output(self) -> bool:
+        """Tell whether ``drain`` would return anything."""
+        return bool(self._out or self._out_commits or self._out_failures or self._out_reveals)
+
+    def drain(self, now: Now) -> list[Frame]:
+        """Return what is to be written now, signed; at most one batch of each kind."""
+        frames = list(self._out)
+        self._out.clear()
+        if self._out_commits or self._out_failures:
+            commits = tuple(self._out_commits.popleft() for _ in range(min(BATCH_MAX, len(self._out_commits))))
+            failures = tuple(self._out_failures.popleft() for _ in range(min(BATCH_MAX, len(self._out_failures))))
+            message = self._pen.sign(Commits, self.peer, now, self.agreement, commits, failures)
+            frames.append((Kind.COMMITS, message))
+        if self._out_reveals:
+            reveals = self._reveals()
+            if reveals:
+                frames.append((Kind.REVEALS, self._pen.sign(Reveals, self.peer, now, self.agreement, reveals)))
+        if frames:
+            self._sent_ns = now.boottime_ns
+        return frames
+
+    def _reveals(self) -> tuple[Reveal, ...]:
+        reveals: list[Reveal] = []
+        outputs_named = 0
+        while self._out_reveals and len(reveals) < BATCH_MAX and outputs_named < REVEAL_OUTPUTS_MAX:
+            attempt, upload = self._out_reveals.popleft()
+            record = self._attempts.get(attempt)
+            if record is None:
+                continue  # released before it was written
+            record.phase = _Phase.REVEALED
+            outputs = record.outputs if upload else ()
+            outputs_named += len(outputs)
+            reveals.append(Reveal(attempt, record.root, record.salt, outputs))
+            if any(output.size_bytes for output in outputs):
+                self._uploads.append(attempt)
+        return tuple(reveals)
+
+    def next_upload(self) -> int | None:
+        """Return the next attempt whose bytes are to follow, now that its ``Reveals`` was drained."""
+        while self._uploads:
+            attempt = self._uploads.popleft()
+            if attempt in self._attempts:
+                return attempt
+        return None
+
+    # What comes in.
+
+    def receive(self, kind: int, body: bytes, now: Now) -> list[Order]:
+        """Take one frame.
+
+        Raises:
+            PeerViolation: the requester may not say this, or not now. The conversation is over.
+        """
+        if self._state is _State.OVER and kind != Kind.RECEIPT:
+            return []  # it may have crossed our end
+        message = self._pen.read(kind, body, self.peer, FROM_REQUESTER, now)
+        if isinstance(message, End):
+            return self._over(message.code.value)
+        if isinstance(message, Verified):
+            payload = message.payload
+            if isinstance(payload, Receipt):
+                return self._receipt(payload, message.data, now)
+            if isinstance(payload, Offer) and self._state in (_State.IDLE, _State.BID):
+                return self._offer(payload, message.data, now)
+            if isinstance(payload, Award) and self._state is _State.BID:
+                return self._award(payload, message.data, now)
+        else:
+            payload = message  # type: ignore[assignment]
+        if self._state is not _State.AGREED:
+            raise PeerViolation(f"market: {type(payload).__name__.lower()} without an agreement")
+        if isinstance(payload, Work | Tasks | CommitSet) and payload.agreement != self.agreement:
+            raise PeerViolation(f"{payload.TYPE}: about another agreement")
+        if isinstance(payload, Work):
+            return self._work(payload)
+        if isinstance(payload, Tasks):
+            return self._tasks(payload)
+        if isinstance(payload, CommitSet):
+            return self._commit_set(payload)
+        if isinstance(payload, Upload):
+            return self._upload(payload)
+        if isinstance(payload, Release):
+            return self._release(payload.attempts, now)
+        if isinstance(payload, Cancel):
+            return self._cancel(payload, now)
+        raise PeerViolation(f"market: {type(payload).__name__.lower()} not now ({self._state.name.lower()})")
+
+    def _offer(self, offer: Offer, envelope: bytes, now: Now) -> list[Order]:
+        quote = self._lender.quote(self.peer, self.group, offer)
+        if isinstance(quote, DeclineCode):
+            self._out.append((Kind.DECLINE, self._pen.sign(Decline, self.peer, now, digest(envelope), quote)))
+            return []
+        answer = self._pen.sign(
+            Bid,
+            self.peer,
+            now,
+            digest(envelope),
+            quote.device_class,
+            quote.window,
+            quote.slots,
+            quote.price,
+            quote.duration_s,
+        )
+        self._bid = answer
+        self._bid_body = Bid(
+            self.peer, 0, 0, b"", quote.device_class, quote.window, quote.slots, quote.price, quote.duration_s
+        )
+        self._terms = offer.terms
+        self._state = _State.BID
+        self._deadline_ns = now.boottime_ns + LIFETIME_S * SECOND_NS
+        self._out.append((Kind.BID, answer))
+        return []
+
+    def _award(self, award: Award, envelope: bytes, now: Now) -> list[Order]:
+        assert self._bid_body is not None
+        if award.bid != digest(self._bid):
+            raise PeerViolation("award: of another bid")
+        code = self._lender.take(self, self.group, self._bid_body.slots)
+        if code is not None:
+            self._state = _State.IDLE
+            self._out.append((Kind.DECLINE, self._pen.sign(Decline, self.peer, now, digest(envelope), code)))
+            return []
+        self.agreement = agreement_id(self._bid, envelope)
+        self._state = _State.STORING
+        return [StoreAgreement(self.agreement, self._bid, envelope, award.seq)]
+
+    def _work(self, work: Work) -> list[Order]:
+        assert self._terms is not None
+        assert self._bid_body is not None
+        if work.work < self._next_work or len(self._works) >= WORKS_MAX:
+            raise PeerViolation("work: its number was used, or too many are open")
+        if not self._terms.cover(work.body.terms, self._bid_body.device_class):
+            raise PeerViolation("work: beyond the terms of the agreement")
+        self._next_work = work.work + 1
+        self._works[work.work] = _Work(work.body, work_id(self.agreement, work.work, work.body))
+        return [Prepare(work.work, work.body, work.grant)]
+
+    def _tasks(self, tasks: Tasks) -> list[Order]:
+        assert self._bid_body is not None
+        work = self._works.get(tasks.work)
+        if work is None or tasks.first_attempt < self._next_attempt:
+            raise PeerViolation("tasks: of no open work, or with numbers that were used")
+        if len(self._attempts) + len(tasks.tasks) > self._bid_body.window:
+            raise PeerViolation("tasks: more than the window holds")
+        if max(tasks.tasks) >= work.body.tasks:
+            raise PeerViolation("tasks: beyond the number of the work's tasks")
+        if len(self._unreceipted) > UNRECEIPTED_MAX:
+            return self.end(EndCode.RECEIPTS)
+        items = list(enumerate(tasks.tasks, tasks.first_attempt))
+        for attempt, task in items:
+            self._attempts[attempt] = _Attempt(tasks.work, task)
+        self._unended += len(items)
+        self._next_attempt = tasks.first_attempt + len(items)
+        return [Run(tasks.work, items)]
+
+    def _open(self, attempt: int, expected: _Phase) -> _Attempt | None:
+        record = self._attempts.get(attempt)
+        if record is None:
+            if attempt >= self._next_attempt:
+                raise PeerViolation("market: about an attempt that was never made")
+            return None
+        if record.phase is not expected:
+            raise PeerViolation(f"market: attempt {attempt} is {record.phase.name}, not {expected.name}")
+        return record
+
+    def _commit_set(self, commit_set: CommitSet) -> list[Order]:
+        for entry in commit_set.entries:
+            record = self._open(entry.attempt, _Phase.COMMITTED)
+            if record is not None:
+                record.phase = _Phase.ASKED
+                self._out_reveals.append((entry.attempt, entry.upload))
+        return []
+
+    def _upload(self, upload: Upload) -> list[Order]:
+        for attempt in upload.attempts:
+            record = self._open(attempt, _Phase.REVEALED)
+            if record is not None:
+                record.phase = _Phase.ASKED
+                self._out_reveals.append((attempt, True))
+        return []
+
+    def _release(self, attempts: tuple[int, ...], now: Now) -> list[Order]:
+        freed = []
+        for attempt in attempts:
+            if attempt >= self._next_attempt:
+                raise PeerViolation("release: of an attempt that was never made")
+            record = self._attempts.pop(attempt, None)
+            if record is None:
+                continue  # it has failed meanwhile
+            freed.append(attempt)
+            if record.phase is _Phase.RUNNING:
+                self._unended -= 1
+            elif record.phase is _Phase.REVEALED:
+                self._unreceipted[attempt] = (record.work, record.task, record.commitment)
+        self._note_idle(now)
+        return [Free(freed)] if freed else []
+
+    def _cancel(self, cancel: Cancel, now: Now) -> list[Order]:
+        if self._works.pop(cancel.work, None) is None:
+            raise PeerViolation("cancel: of no open work")
+        open_attempts = tuple(attempt for attempt, record in self._attempts.items() if record.work == cancel.work)
+        return [*self._release(open_attempts, now), Forget(cancel.work)]
+
+    def _receipt(self, receipt: Receipt, envelope: bytes, now: Now) -> list[Order]:
+        if receipt.agreement != self.agreement:
+            raise PeerViolation("receipt: about another agreement")
+        for settled in receipt.settled:
+            known = self._unreceipted.pop(settled.attempt, None)
+            if known != (receipt.work, settled.task, settled.commitment):
+                raise PeerViolation("receipt: of an answer that was not given")
+        if receipt.final:
+            for attempt in [attempt for attempt, known in self._unreceipted.items() if known[0] == receipt.work]:
+                del self._unreceipted[attempt]
+        name = digest(envelope)
+        countersign = self._pen.sign(Countersign, self.peer, now, name)
+        return [StoreReceipt(name, envelope, countersign, receipt.job)]
+
+    # Deadlines and ends.
+
+    def _note_idle(self, now: Now) -> None:
+        if not self._attempts:
+            self._idle_since_ns = now.boottime_ns
+
+    def tick(self, now: Now) -> list[Order]:
+        """Look at the deadlines, about once a second."""
+        at_ns = now.boottime_ns
+        if self._state is _State.BID and at_ns > self._deadline_ns:
+            self._state = _State.IDLE
+        if self._state is not _State.AGREED:
+            return []
+        if at_ns > self._deadline_ns:
+            return self.end(EndCode.EXPIRED)
+        if not self._attempts and at_ns > self._idle_since_ns + IDLE_S * SECOND_NS:
+            return self.end(EndCode.IDLE)
+        if self._unended and at_ns > self._sent_ns + PROGRESS_S * SECOND_NS:
+            self._sent_ns = at_ns
+            self._out.append((Kind.PROGRESS, encode(Progress(self._ended_count, self._unended))))
+        return []
+
+    def _over(self, code: str) -> list[Order]:
+        self._state = _State.OVER
+        self._lender.free(self)
+        freed = list(self._attempts)
+        self._attempts.clear()
+        self._works.clear()
+        self._unended = 0
+        self._uploads.clear()
+        for queue in (self._out_commits, self._out_failures, self._out_reveals):
+            queue.clear()
+        return [Free(freed), Over(code)] if freed else [Over(code)]

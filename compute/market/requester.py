@@ -1,0 +1,658 @@
+"""A requester's end of one ``market/1`` stream: bytes in, events for the scheduler out; and the other way.
+
+The flow: ``propose`` offers terms; a bid is awarded as soon as the agreement is stored; ``Accept`` opens it
+(``Agreed``). Then ``assign`` sends attempts, whose commitments come back as ``Committed`` and whose failures
+as ``Failed``; ``ask`` sends the commit set, whose openings are checked and come back as ``Revealed``, with
+bytes as ``Delivered``; ``release`` ends an attempt. ``settle`` and ``close_work`` make receipts, which are
+stored before they are sent.
+
+What goes out waits in queues that the stream's one writer empties with ``drain``: what has gathered since its
+last write leaves as one signed message. Anything that a peer may not say raises ``PeerViolation``; the
+conversation is then over, and the shell tells it (``ended``) and the scheduler. Late commits, failures and
+data of attempts that were released are ignored: they may have crossed the release.
+
+Deadlines: ``NEGOTIATE_S`` for a bid or an acceptance; ``SILENCE_S`` without any frame while attempts are
+open; the oldest attempt that has not ended must end within its limit and ``GRACE_S`` of becoming the oldest
+(providers run in order), the first of a work also gets the time to fetch its blobs; an opening within
+``GRACE_S``; bytes at ``SLOWEST_BYTES_PER_S``.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from depin_node.compute.market.messages import (
+    BATCH_MAX,
+    FROM_PROVIDER,
+    RECEIPT_TASKS_MAX,
+    Accept,
+    Award,
+    Bid,
+    Cancel,
+    Commits,
+    CommitSet,
+    Countersign,
+    Decline,
+    End,
+    EndCode,
+    FailCode,
+    Kind,
+    Offer,
+    Progress,
+    Receipt,
+    Release,
+    Reveal,
+    Reveals,
+    SetEntry,
+    Settled,
+    Tasks,
+    Terms,
+    Upload,
+    Verdict,
+    Work,
+    WorkBody,
+    agreement_id,
+    attempt_bytes,
+    digest,
+    work_id,
+)
+from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.transfer import Incoming, header_of
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import encode
+from depin_node.crypto.commitment import Answer, result_root, verify_opening
+from depin_node.crypto.envelope import Verified
+
+NEGOTIATE_S = 10
+SILENCE_S = 10
+GRACE_S = 10
+SLOWEST_BYTES_PER_S = 1_000_000
+"""A provider that moves less is no use; one tenth of what a home line uploads."""
+RECEIPTS_OPEN_MAX = 64
+Frame = tuple[int, bytes]
+"""Kind and body."""
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class StoreAgreement:
+    """Store this, then call ``stored``; nothing is promised before."""
+
+    agreement: bytes
+    bid: bytes
+    award: bytes
+    seq: int
+
+
+@dataclass(frozen=True)
+class StoreReceipt:
+    """Store this, then call ``send_receipt`` with it."""
+
+    receipt: bytes
+    envelope: bytes
+    job: bytes
+
+
+@dataclass(frozen=True)
+class StoreCountersign:
+    """A provider confirmed a receipt: keep it with the receipt."""
+
+    receipt: bytes
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class BidHeard:
+    """The provider would take the work."""
+
+    slots: int
+    window: int
+    price: int
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The provider is bound."""
+
+    agreement: bytes
+    device_class: str
+    slots: int
+    window: int
+    terms: Terms
+    duration_s: int
+
+
+@dataclass(frozen=True)
+class Declined:
+    """The provider will not, for now; the conversation is over."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """These attempts' answers are fixed: (attempt, commitment)."""
+
+    items: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """These attempts ended without an answer: (attempt, code)."""
+
+    items: list[tuple[int, FailCode]]
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """These answers were shown, and open their commitments: (attempt, root)."""
+
+    items: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """All bytes of an attempt's outputs are here, and have the root that was revealed."""
+
+    attempt: int
+    root: bytes
+    outputs: list[bytearray]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The provider ended the agreement, or let a deadline pass; the conversation is over."""
+
+    code: str
+
+
+Event = (
+    StoreAgreement
+    | StoreReceipt
+    | StoreCountersign
+    | BidHeard
+    | Agreed
+    | Declined
+    | Committed
+    | Failed
+    | Revealed
+    | Delivered
+    | Ended
+)
+
+
+class _State(Enum):
+    IDLE = 1
+    OFFERED = 2
+    AWARDED = 3
+    AGREED = 4
+    OVER = 5
+
+
+class _Phase(Enum):
+    SENT = 1
+    COMMITTED = 2
+    ASKED = 3
+    REVEALED = 4
+    UPLOADING = 5
+
+
+class _Attempt:
+    __slots__ = (
+        "asked_ns",
+        "commitment",
+        "commits",
+        "elapsed_us",
+        "incoming",
+        "phase",
+        "reveals",
+        "root",
+        "task",
+        "work",
+    )
+
+    def __init__(self, work: "_Work", task: int) -> None:
+        self.work = work
+        self.task = task
+        self.phase = _Phase.SENT
+        self.commitment = b""
+        self.root = b""
+        self.elapsed_us = 0
+        self.asked_ns = 0
+        self.incoming: Incoming | None = None
+        self.commits = b""  # the envelopes that hold the answer and its opening: evidence, should it come to that
+        self.reveals = b""
+
+
+class _Work:
+    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "settled", "sizes")
+
+    def __init__(self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]]) -> None:
+        self.number = number
+        self.body = body
+        self.id = work
+        self.sizes = sizes
+        self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
+        self.answered = False
+        self.settled: list[Settled] = []
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Two signed messages of one peer that fix an answer, and what is needed to read them."""
+
+    agreement: bytes
+    work: bytes
+    task: int
+    attempt: int
+    commits: bytes
+    reveals: bytes
+
+
+class ProvenLie(PeerViolation):
+    """The peer signed two things that cannot both be true: ``evidence`` convinces a third party."""
+
+    code = "proven_lie"
+
+    def __init__(self, message: str, evidence: Evidence) -> None:
+        super().__init__(message)
+        self.evidence = evidence
+
+
+class RequesterTalk:
+    """The machine. All times come in as ``now``; nothing here waits."""
+
+    def __init__(self, pen: Pen, peer: bytes) -> None:
+        self.peer = peer
+        self.agreement = b""
+        self._pen = pen
+        self._state = _State.IDLE
+        self._deadline_ns = 0
+        self._heard_ns = 0
+        self._head_since_ns = 0
+        self._terms: Terms | None = None
+        self._price_max = 0
+        self._offer = b""
+        self._award = b""
+        self._bid: Bid | None = None
+        self._attempts: dict[int, _Attempt] = {}
+        self._unended: deque[int] = deque()  # sent and neither committed nor failed, oldest first; others are skipped
+        self._next_attempt = 0
+        self._works: dict[int, _Work] = {}
+        self._receipts: dict[bytes, None] = {}
+        self._out: deque[Frame] = deque()
+        self._out_sets: deque[SetEntry] = deque()
+        self._out_tasks: deque[tuple[int, int, int]] = deque()  # attempt, work, task
+        self._out_releases: deque[int] = deque()
+        self._out_uploads: deque[int] = deque()
+
+    # What the scheduler asks for.
+
+    def propose(self, terms: Terms, price_max: int, duration_s: int, now: Now) -> None:
+        """Offer ``terms``; once a conversation."""
+        assert self._state is _State.IDLE
+        self._terms = terms
+        self._price_max = price_max
+        envelope = self._pen.sign(Offer, self.peer, now, terms, price_max, duration_s)
+        self._offer = digest(envelope)
+        self._state = _State.OFFERED
+        self._deadline_ns = now.boottime_ns + NEGOTIATE_S * SECOND_NS
+        self._out.append((Kind.OFFER, envelope))
+
+    def stored(self, now: Now) -> None:
+        """The agreement that ``StoreAgreement`` named is stored: award it."""
+        if self._state is _State.AWARDED:
+            self._deadline_ns = now.boottime_ns + NEGOTIATE_S * SECOND_NS
+            self._out.append((Kind.AWARD, self._award))
+
+    def open_work(
+        self, number: int, body: WorkBody, grant: bytes, sizes: Callable[[int], tuple[int, ...]], now: Now
+    ) -> None:
+        """Announce a job's work. ``sizes`` tells the bytes of each output of a task."""
+        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes)
+        self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant)))
+
+    def assign(self, work: int, tasks: list[int], now: Now) -> int:
+        """Send one attempt for each of ``tasks``; return the number of the first, the others follow."""
+        first = self._next_attempt
+        if not self._attempts:
+            self._heard_ns = now.boottime_ns  # nothing was to be heard until now
+        if not self._head():
+            self._head_since_ns = now.boottime_ns
+        for attempt, task in enumerate(tasks, first):
+            self._attempts[attempt] = _Attempt(self._works[work], task)
+            self._unended.append(attempt)
+            self._out_tasks.append((attempt, work, task))
+        self._next_attempt += len(tasks)
+        return first
+
+    def ask(self, attempt: int, set_digest: bytes, *, upload: bool, now: Now) -> None:
+        """Fix the set of answers that this one is in, and have it shown."""
+        record = self._attempts[attempt]
+        assert record.phase is _Phase.COMMITTED
+        record.phase = _Phase.ASKED
+        record.asked_ns = now.boottime_ns
+        if upload:
+            record.incoming = _EXPECTED
+        self._out_sets.append(SetEntry(attempt, set_digest, upload))
+
+    def ask_upload(self, attempt: int, now: Now) -> None:
+        """Have the bytes of a revealed answer sent."""
+        record = self._attempts[attempt]
+        assert record.phase is _Phase.REVEALED
+        record.phase = _Phase.ASKED
+        record.incoming = _EXPECTED
+        record.asked_ns = now.boottime_ns
+        self._out_uploads.append(attempt)
+
+    def release(self, attempt: int, verdict: Verdict | None, now: Now) -> list[Event]:
+        """End an attempt. With a ``verdict`` it goes into a receipt; without one it had no answer that
+        counts."""
+        record = self._attempts.pop(attempt)
+        if self._out_tasks and attempt >= self._out_tasks[0][0]:  # never sent
+            self._out_tasks = deque(item for item in self._out_tasks if item[0] != attempt)
+        else:
+            self._out_releases.append(attempt)
+        if verdict is None:
+            return []
+        work = record.work
+        work.settled.append(Settled(attempt, record.task, record.commitment, verdict, record.elapsed_us))
+        if len(work.settled) < RECEIPT_TASKS_MAX:
+            return []
+        return self._receipt(work, final=False, verified_by="", now=now)
+
+    def close_work(self, number: int, verified_by: str, now: Now) -> list[Event]:
+        """End a work with its last receipt. What is open is void: the caller has released it."""
+        work = self._works.pop(number)
+        self._out_tasks = deque(item for item in self._out_tasks if item[1] != number)
+        self._out.append((Kind.CANCEL, encode(Cancel(number))))
+        return self._receipt(work, final=True, verified_by=verified_by, now=now)
+
+    def send_receipt(self, receipt: StoreReceipt) -> None:
+        """A receipt is stored: send it."""
+        if len(self._receipts) >= RECEIPTS_OPEN_MAX:  # a provider that does not countersign loses only its copies
+            self._receipts.pop(next(iter(self._receipts)))
+        self._receipts[receipt.receipt] = None
+        self._out.append((Kind.RECEIPT, receipt.envelope))
+
+    def end(self, code: EndCode) -> None:
+        """End the agreement from this side."""
+        self._state = _State.OVER
+        self._out.append((Kind.END, encode(End(code))))
+
+    def evidence(self, attempt: int) -> Evidence:
+        """Return the signed messages that fix an answer, while its attempt is not released."""
+        record = self._attempts[attempt]
+        return Evidence(self.agreement, record.work.id, record.task, attempt, record.commits, record.reveals)
+
+    # What goes out.
+
+    def has_output(self) -> bool:
+        """Tell whether ``drain`` would return anything."""
+        return bool(self._out or self._out_sets or self._out_tasks or self._out_releases or self._out_uploads)
+
+    def drain(self, now: Now) -> list[Frame]:
+        """Return what is to be written now, signed; at most one batch of each kind."""
+        frames = list(self._out)
+        self._out.clear()
+        if self._out_sets:
+            entries = tuple(_take(self._out_sets))
+            frames.append((Kind.COMMIT_SET, self._pen.sign(CommitSet, self.peer, now, self.agreement, entries)))
+        if self._out_uploads:
+            frames.append((Kind.UPLOAD, encode(Upload(tuple(_take(self._out_uploads))))))
+        if self._out_releases:
+            frames.append((Kind.RELEASE, encode(Release(tuple(_take(self._out_releases))))))
+        if self._out_tasks:
+            frames.append((Kind.TASKS, self._tasks(now)))
+        return frames
+
+    def _tasks(self, now: Now) -> bytes:
+        """Sign the next tasks of one work with consecutive numbers."""
+        first, work, task = self._out_tasks.popleft()
+        tasks = [task]
+        while self._out_tasks and len(tasks) < BATCH_MAX and self._out_tasks[0][:2] == (first + len(tasks), work):
+            tasks.append(self._out_tasks.popleft()[2])
+        return self._pen.sign(Tasks, self.peer, now, self.agreement, work, first, tuple(tasks))
+
+    def _receipt(self, work: _Work, *, final: bool, verified_by: str, now: Now) -> list[Event]:
+        if not work.settled:
+            return []
+        assert self._bid is not None
+        settled, work.settled = tuple(work.settled), []
+        envelope = self._pen.sign(
+            Receipt,
+            self.peer,
+            now,
+            self.agreement,
+            work.number,
+            work.body.job,
+            work.body.program,
+            settled,
+            self._bid.price,
+            final,
+            verified_by,
+        )
+        return [StoreReceipt(digest(envelope), envelope, work.body.job)]
+
+    # What comes in.
+
+    def receive(self, kind: int, body: bytes, now: Now) -> list[Event]:
+        """Take one frame.
+
+        Raises:
+            PeerViolation: the provider may not say this, or not now. The conversation is over.
+        """
+        self._heard_ns = now.boottime_ns
+        if self._state is _State.OVER:
+            return []  # it may have crossed our end
+        if kind == Kind.DATA:
+            return self._data(body)
+        message = self._pen.read(kind, body, self.peer, FROM_PROVIDER, now)
+        if isinstance(message, End):
+            self._state = _State.OVER
+            return [Ended(message.code.value)]
+        if isinstance(message, Progress):
+            return []
+        assert isinstance(message, Verified)
+        payload = message.payload
+        if isinstance(payload, Countersign):
+            return self._countersigned(payload, message.data)
+        if isinstance(payload, Bid) and self._state is _State.OFFERED:
+            return self._bid_heard(payload, message.data, now)
+        if isinstance(payload, Decline) and self._state in (_State.OFFERED, _State.AWARDED):
+            return self._declined(payload)
+        if isinstance(payload, Accept) and self._state is _State.AWARDED:
+            return self._accepted(payload)
+        if isinstance(payload, Commits | Reveals) and self._state is _State.AGREED:
+            if payload.agreement != self.agreement:
+                raise PeerViolation(f"{payload.TYPE}: about another agreement")
+            if isinstance(payload, Commits):
+                return self._commits(payload, message.data, now)
+            return self._reveals(payload, message.data)
+        raise PeerViolation(f"{payload.TYPE}: not now ({self._state.name.lower()})")
+
+    def _bid_heard(self, bid: Bid, envelope: bytes, now: Now) -> list[Event]:
+        if bid.offer != self._offer:
+            raise PeerViolation("bid: answers another offer")
+        assert self._terms is not None
+        if bid.device_class not in self._terms.device_classes or bid.price > self._price_max:
+            raise PeerViolation("bid: a device class that was not asked for, or above the price offered")
+        self._bid = bid
+        self._award = self._pen.sign(Award, self.peer, now, digest(envelope))
+        self.agreement = agreement_id(envelope, self._award)
+        self._state = _State.AWARDED
+        self._deadline_ns = now.boottime_ns + NEGOTIATE_S * SECOND_NS
+        return [
+            BidHeard(bid.slots, bid.window, bid.price),
+            StoreAgreement(self.agreement, envelope, self._award, bid.seq),
+        ]
+
+    def _declined(self, decline: Decline) -> list[Event]:
+        if decline.about != (self._offer if self._state is _State.OFFERED else digest(self._award)):
+            raise PeerViolation("decline: of something else")
+        self._state = _State.OVER
+        return [Declined(decline.code.value)]
+
+    def _accepted(self, accept: Accept) -> list[Event]:
+        if accept.agreement != self.agreement:
+            raise PeerViolation("accept: of another agreement")
+        assert self._bid is not None
+        assert self._terms is not None
+        self._state = _State.AGREED
+        bid = self._bid
+        return [Agreed(self.agreement, bid.device_class, bid.slots, bid.window, self._terms, bid.duration_s)]
+
+    def _countersigned(self, countersign: Countersign, envelope: bytes) -> list[Event]:
+        if countersign.receipt not in self._receipts:
+            raise PeerViolation("countersign: of no receipt that is open")
+        del self._receipts[countersign.receipt]
+        return [StoreCountersign(countersign.receipt, envelope)]
+
+    def _open(self, attempt: int, expected: _Phase) -> _Attempt | None:
+        """Return an attempt that is in the phase expected, or None if it was released."""
+        record = self._attempts.get(attempt)
+        if record is None:
+            if attempt >= self._next_attempt:
+                raise PeerViolation("market: about an attempt that was never made")
+            return None
+        if record.phase is not expected:
+            raise PeerViolation(f"market: attempt {attempt} is {record.phase.name}, not {expected.name}")
+        return record
+
+    def _commits(self, commits: Commits, envelope: bytes, now: Now) -> list[Event]:
+        if not commits.commits and not commits.failures:
+            raise PeerViolation("commits: empty")
+        committed: list[tuple[int, bytes]] = []
+        failed: list[tuple[int, FailCode]] = []
+        head = self._head()
+        for commit in commits.commits:
+            record = self._open(commit.attempt, _Phase.SENT)
+            if record is not None:
+                record.phase = _Phase.COMMITTED
+                record.commitment = commit.commitment
+                record.elapsed_us = commit.elapsed_us
+                record.commits = envelope
+                record.work.answered = True
+                committed.append((commit.attempt, commit.commitment))
+        for failure in commits.failures:
+            record = self._open(failure.attempt, _Phase.SENT)
+            if record is not None:
+                record.work.answered = True
+                del self._attempts[failure.attempt]
+                failed.append((failure.attempt, failure.code))
+        if self._head() != head:
+            self._head_since_ns = now.boottime_ns
+        events: list[Event] = []
+        if committed:
+            events.append(Committed(committed))
+        if failed:
+            events.append(Failed(failed))
+        return events
+
+    def _reveals(self, reveals: Reveals, envelope: bytes) -> list[Event]:
+        revealed: list[tuple[int, bytes]] = []
+        delivered: list[Event] = []
+        for reveal in reveals.reveals:
+            record = self._open(reveal.attempt, _Phase.ASKED)
+            if record is None:
+                continue
+            if not record.root:
+                record.reveals = envelope
+                self._check_opening(record, reveal)
+                record.root = reveal.root
+                revealed.append((reveal.attempt, reveal.root))
+            elif reveal.root != record.root:
+                raise PeerViolation("reveals: another root than before")
+            record.phase = _Phase.REVEALED
+            if record.incoming is None:
+                if reveal.outputs:
+                    raise PeerViolation("reveals: outputs that were not asked for")
+                continue
+            if result_root(output.blob for output in reveal.outputs) != reveal.root:
+                raise PeerViolation("reveals: the outputs do not have the root")
+            record.incoming = Incoming(reveal.outputs, record.work.sizes(record.task))
+            record.phase = _Phase.UPLOADING
+            if record.incoming.is_complete():
+                delivered.append(self._delivered(reveal.attempt, record))
+        return [Revealed(revealed), *delivered] if revealed else delivered
+
+    def _check_opening(self, record: _Attempt, reveal: Reveal) -> None:
+        answer = Answer(self._pen.network, record.work.id, record.task, attempt_bytes(reveal.attempt), self.peer)
+        try:
+            verify_opening(record.commitment, answer, reveal.root, reveal.salt)
+        except PeerViolation as error:
+            raise ProvenLie(str(error), self.evidence(reveal.attempt)) from error
+
+    def _data(self, body: bytes) -> list[Event]:
+        attempt = header_of(body)
+        record = self._attempts.get(attempt)
+        if record is None and attempt < self._next_attempt:
+            return []
+        if record is None or record.phase is not _Phase.UPLOADING or record.incoming is None:
+            raise PeerViolation("market: data that was not asked for")
+        record.incoming.add(body)
+        if not record.incoming.is_complete():
+            return []
+        return [self._delivered(attempt, record)]
+
+    def _delivered(self, attempt: int, record: _Attempt) -> Delivered:
+        assert record.incoming is not None
+        buffers, record.incoming = record.incoming.buffers, None
+        record.phase = _Phase.REVEALED
+        return Delivered(attempt, record.root, buffers)
+
+    # Deadlines.
+
+    def _head(self) -> int | None:
+        """Return the oldest attempt that has not ended."""
+        while self._unended:
+            record = self._attempts.get(self._unended[0])
+            if record is not None and record.phase is _Phase.SENT:
+                return self._unended[0]
+            self._unended.popleft()
+        return None
+
+    def tick(self, now: Now) -> list[Event]:
+        """Look at the deadlines, about once a second."""
+        reason = self._overdue(now.boottime_ns)
+        if reason is None:
+            return []
+        self._state = _State.OVER
+        return [Ended(reason)]
+
+    def _overdue(self, at_ns: int) -> str | None:
+        if self._state in (_State.OFFERED, _State.AWARDED):
+            return "no_answer" if at_ns > self._deadline_ns else None
+        if self._state is not _State.AGREED or not self._attempts:
+            return None
+        if at_ns > self._heard_ns + SILENCE_S * SECOND_NS:
+            return "silent"
+        head = self._head()
+        if head is not None:
+            work = self._attempts[head].work
+            allowed_s = work.body.terms.limits.seconds + GRACE_S
+            if not work.answered:
+                allowed_s += GRACE_S + work.blob_bytes // SLOWEST_BYTES_PER_S
+            if at_ns > self._head_since_ns + allowed_s * SECOND_NS:
+                return "stalled"
+        return "stalled" if any(self._overdue_opening(at_ns)) else None
+
+    def _overdue_opening(self, at_ns: int) -> Iterator[bool]:
+        for record in self._attempts.values():
+            if record.phase in (_Phase.ASKED, _Phase.UPLOADING):
+                output_bytes = sum(record.work.sizes(record.task)) if record.incoming is not None else 0
+                # Others' bytes may be before it in the stream: all that is open may have to pass.
+                allowed_s = GRACE_S + len(self._attempts) * output_bytes // SLOWEST_BYTES_PER_S
+                yield at_ns > record.asked_ns + allowed_s * SECOND_NS
+
+
+_EXPECTED = Incoming((), ())
+"""Stands for bytes that were asked for and are not announced yet."""
+
+
+def _take(queue: deque[_Item]) -> Iterator[_Item]:
+    for _ in range(min(len(queue), BATCH_MAX)):
+        yield queue.popleft()

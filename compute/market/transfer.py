@@ -1,0 +1,81 @@
+"""The bytes of revealed outputs: ``DATA`` frames, unsigned, each checked against the size and hash that were
+signed.
+
+Body of a frame: ``attempt u64 ‖ output u16 ‖ offset u64`` little-endian, then at most ``DATA_BYTES_MAX``
+bytes. The frames of one output come in order, outputs in the program's order; an output without bytes has no
+frame. The header is fixed, so there is no schema to check; all three numbers must be the very next ones.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from depin_node.compute.market.messages import DATA_BYTES_MAX, Output
+from depin_node.core.errors import PeerViolation
+from depin_node.crypto.blob import blob_id
+
+_HEADER = struct.Struct("<QHQ")
+
+
+def header_of(body: bytes) -> int:
+    """Return the attempt that a frame belongs to.
+
+    Raises:
+        PeerViolation: too short or too long.
+    """
+    if not _HEADER.size < len(body) <= _HEADER.size + DATA_BYTES_MAX:
+        raise PeerViolation(f"market: a data frame of {len(body)} bytes")
+    attempt: int = _HEADER.unpack_from(body)[0]
+    return attempt
+
+
+class Incoming:
+    """The outputs of one attempt as they arrive."""
+
+    def __init__(self, outputs: tuple[Output, ...], sizes: tuple[int, ...]) -> None:
+        """Expect ``outputs``; ``sizes`` are what the program says that they have.
+
+        Raises:
+            PeerViolation: the announced sizes are others.
+        """
+        if tuple(output.size_bytes for output in outputs) != sizes:
+            raise PeerViolation("market: the outputs do not have the sizes that the program gives them")
+        self._outputs = outputs
+        self.buffers = [bytearray(size) for size in sizes]
+        self._output = 0
+        self._offset = 0
+        self._skip_full()
+
+    def is_complete(self) -> bool:
+        """Tell whether all bytes are here; only then ``buffers`` hold what was signed."""
+        return self._output == len(self.buffers)
+
+    def add(self, body: bytes) -> None:
+        """Take the next frame, whose length ``header_of`` has checked.
+
+        Raises:
+            PeerViolation: not the next bytes, or an output does not have the hash that was signed.
+        """
+        _, output, offset = _HEADER.unpack_from(body)
+        size_bytes = len(body) - _HEADER.size
+        if self.is_complete() or (output, offset) != (self._output, self._offset):
+            raise PeerViolation("market: data out of order")
+        buffer = self.buffers[output]
+        if offset + size_bytes > len(buffer):
+            raise PeerViolation("market: more data than was announced")
+        buffer[offset : offset + size_bytes] = memoryview(body)[_HEADER.size :]
+        self._offset += size_bytes
+        self._skip_full()
+
+    def _skip_full(self) -> None:
+        while not self.is_complete() and self._offset == len(self.buffers[self._output]):
+            if blob_id(self.buffers[self._output]) != self._outputs[self._output].blob:
+                raise PeerViolation("market: an output does not have the hash that was signed")
+            self._output += 1
+            self._offset = 0
+
+
+def frames(attempt: int, outputs: list[memoryview]) -> Iterator[bytes]:
+    """Cut outputs into the bodies of ``DATA`` frames."""
+    for number, output in enumerate(outputs):
+        for offset in range(0, len(output), DATA_BYTES_MAX):
+            yield _HEADER.pack(attempt, number, offset) + output[offset : offset + DATA_BYTES_MAX]

@@ -1,0 +1,166 @@
+"""One task's ballot under ``quorum(k, n)``: who runs it, who has answered, and what is believed.
+
+The flow: the scheduler starts ``wanted()`` attempts with eligible providers of different groups and one
+device class. As each commits, ``committed`` is told; when no attempt is outstanding, ``ready()`` gives those
+to be asked: from here on their answers are fixed. As each shows its root, ``revealed`` is told; k equal roots
+decide. If they differ, ``wanted()`` asks for more, until n answers are in: then the ballot is undecided. An
+attempt that ends without an answer (``ended``) makes room for another; the pair is remembered, and so is the
+group that failed with a given code.
+
+Answers agree if their roots are equal, bit for bit, within one device class. A trap or a time-out is not an
+answer: it never agrees with anything.
+"""
+
+from collections import Counter
+from enum import Enum
+
+from depin_node.compute.jobs.job import Quorum
+
+Ref = tuple[bytes, int]
+"""An attempt: the provider's key and the attempt's number in its agreement."""
+
+
+class Phase(Enum):
+    """How far an attempt is."""
+
+    RUNNING = 1
+    COMMITTED = 2
+    ASKED = 3
+    REVEALED = 4
+
+
+class Run:
+    """One attempt on the ballot. ``reachable``: its provider can still send the bytes."""
+
+    __slots__ = ("commitment", "group", "phase", "reachable", "root")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.phase = Phase.RUNNING
+        self.commitment = b""
+        self.root = b""
+        self.reachable = True
+
+
+class Ballot:
+    """The state of one open task. A settled task needs none: its ballot is dropped."""
+
+    __slots__ = ("_ended", "attempts_ended", "decided", "device_class", "failures", "policy", "runs", "task")
+
+    def __init__(self, task: int, policy: Quorum) -> None:
+        self.task = task
+        self.policy = policy
+        self.device_class = ""
+        self.runs: dict[Ref, Run] = {}
+        self.decided = b""
+        self.failures: dict[str, set[str]] = {}
+        self.attempts_ended = 0
+        self._ended: Counter[bytes] = Counter()
+
+    def wanted(self) -> int:
+        """Return how many attempts to start now."""
+        if self.decided:
+            return 0
+        revealed = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
+        best = max(Counter(revealed).values(), default=0)
+        pending = len(self.runs) - len(revealed)
+        return max(0, min(self.policy.k - best - pending, self.policy.n - len(self.runs)))
+
+    def is_undecided(self) -> bool:
+        """Tell whether n answers are in and no k of them agree."""
+        return not self.decided and not self.wanted() and all(run.phase is Phase.REVEALED for run in self.runs.values())
+
+    def failed_before(self, peer: bytes) -> int:
+        """Return how many attempts of this task ended without an answer with ``peer``."""
+        return self._ended[peer]
+
+    def has_group(self, group: str) -> bool:
+        """Tell whether a provider of ``group`` runs this task, or has answered."""
+        return any(run.group == group for run in self.runs.values())
+
+    def started(self, ref: Ref, group: str, device_class: str) -> None:
+        """Note a new attempt."""
+        if not self.runs:
+            self.device_class = device_class
+        assert self.device_class == device_class
+        assert not self.has_group(group)
+        self.runs[ref] = Run(group)
+
+    def committed(self, ref: Ref, commitment: bytes) -> None:
+        """Note that an answer is fixed."""
+        run = self.runs[ref]
+        assert run.phase is Phase.RUNNING
+        run.phase = Phase.COMMITTED
+        run.commitment = commitment
+
+    def ready(self) -> list[Ref]:
+        """Return the attempts to be asked now, marked as asked; none while one is still running or wanted."""
+        asked = []
+        for ref, run in self.runs.items():
+            if run.phase is Phase.RUNNING:
+                return []
+            if run.phase is Phase.COMMITTED:
+                asked.append(ref)
+        if not asked or self.wanted():
+            return []
+        for ref in asked:
+            self.runs[ref].phase = Phase.ASKED
+        return asked
+
+    def commitments(self) -> bytes:
+        """Return all commitments that are in, sorted and joined: what the commit set seals."""
+        return b"".join(sorted(run.commitment for run in self.runs.values()))
+
+    def revealed(self, ref: Ref, root: bytes) -> None:
+        """Note a shown answer, whose opening was checked; sets ``decided`` to the root that k agree on."""
+        run = self.runs[ref]
+        assert run.phase is Phase.ASKED
+        run.phase = Phase.REVEALED
+        run.root = root
+        if sum(other.phase is Phase.REVEALED and other.root == root for other in self.runs.values()) >= self.policy.k:
+            self.decided = root
+
+    def is_disputed(self) -> bool:
+        """Tell whether two answers differ."""
+        return len({run.root for run in self.runs.values() if run.phase is Phase.REVEALED}) > 1
+
+    def ended(self, ref: Ref, code: str, *, is_task_fault: bool) -> int:
+        """Take an attempt without an answer off the ballot.
+
+        Returns:
+            How many groups have failed with this code so far, if it is the task's own fault; else 0.
+        """
+        run = self.runs.pop(ref)
+        self.attempts_ended += 1
+        self._ended[ref[0]] += 1
+        if not is_task_fault:
+            return 0
+        groups = self.failures.setdefault(code, set())
+        groups.add(run.group)
+        return len(groups)
+
+    def unreachable(self, ref: Ref) -> None:
+        """Note that a revealed answer's provider is gone: its signed answer counts, its bytes cannot be
+        had."""
+        run = self.runs[ref]
+        assert run.phase is Phase.REVEALED
+        run.reachable = False
+
+    def uploader(self) -> Ref | None:
+        """Return who can send the bytes of the decided root, or None if nobody is left."""
+        for ref, run in self.runs.items():
+            if run.root == self.decided and run.reachable:
+                return ref
+        return None
+
+    def reopen(self) -> list[Ref]:
+        """Forget a decision whose bytes nobody can send; return its attempts, now off the ballot."""
+        gone = [ref for ref, run in self.runs.items() if run.root == self.decided]
+        for ref in gone:
+            self.ended(ref, "lost", is_task_fault=False)
+        self.decided = b""
+        return gone
+
+    def dissenters(self) -> list[Ref]:
+        """Return the attempts whose answer is not the decided one."""
+        return [ref for ref, run in self.runs.items() if run.root != self.decided]
