@@ -108,7 +108,7 @@ def load(
     values: dict[str, Any] = {}
     for key, value in _read(file, file_must_exist).items():
         if key not in FIELDS:
-            raise ConfigError(f"{file}: unknown key {printable(key)!r}{did_you_mean(key, FIELDS)}")
+            raise ConfigError(f"{file}: unknown key '{printable(key)}'{did_you_mean(key, FIELDS)}")
         values[key] = _convert(value, key, f"{file}: {key}", strict=True)
     for key in _SCALARS:
         text = environ.get(variable(key))
@@ -160,8 +160,8 @@ def _convert(value: Any, key: str, source: str, *, strict: bool) -> Any:
         for name in value:
             if name not in Waits.__struct_fields__:
                 known = did_you_mean(name, Waits.__struct_fields__)
-                raise ConfigError(f"{source}: unknown key {printable(name)!r}{known}")
+                raise ConfigError(f"{source}: unknown key '{printable(name)}'{known}")
     try:
         return msgspec.convert(value, FIELDS[key].type, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; it is {printable(str(value), length_max=80)!r}") from error
+        raise ConfigError(f"{source}: {error}; it is '{printable(str(value), length_max=80)}'") from error

@@ -9,7 +9,7 @@ from depin_node.cli.common import Settings, emit, global_options, json_option, p
 @global_options
 @json_option
 @pass_settings
-def init(settings: Settings, as_json: bool) -> None:
+def init(settings: Settings, /, as_json: bool) -> None:
     """Create a data directory with a new identity.
 
     An identity that is there already is kept. `start` does the same if need be.

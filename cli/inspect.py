@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @global_options
 @json_option
 @pass_settings
-def status(settings: Settings, as_json: bool) -> None:
+def status(settings: Settings, /, as_json: bool) -> None:
     """Show how the running node is.
 
     \b
@@ -32,7 +32,7 @@ def status(settings: Settings, as_json: bool) -> None:
 @global_options
 @json_option
 @pass_settings
-def peers(settings: Settings, as_json: bool) -> None:
+def peers(settings: Settings, /, as_json: bool) -> None:
     """List the peers the node knows, connected ones first.
 
     \b
@@ -48,7 +48,7 @@ def peers(settings: Settings, as_json: bool) -> None:
 @global_options
 @json_option
 @pass_settings
-def devices(settings: Settings, as_json: bool) -> None:
+def devices(settings: Settings, /, as_json: bool) -> None:
     """List what this machine can run tasks on. GPUs through CuPy are not in this release.
 
     \b
@@ -69,7 +69,7 @@ def receipts() -> None:
 @global_options
 @json_option
 @pass_settings
-def receipts_list(settings: Settings, as_json: bool) -> None:
+def receipts_list(settings: Settings, /, as_json: bool) -> None:
     """List the newest receipts: what was run, by whom, how it was verified, and who signed.
 
     \b

@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from depin_node.core.text import did_you_mean, printable
 
-            ctx.fail(f"there is no command {printable(args[0], length_max=40)!r}{did_you_mean(args[0], COMMANDS)}")
+            ctx.fail(f"there is no command '{printable(args[0], length_max=40)}'{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -22,7 +22,9 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
 @click.option("--control-port", type=int, metavar="PORT", help="Port of the control API.  [default: a free one]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @pass_settings
-def start(settings: Settings, as_json: bool, config: str | None, first_peers: tuple[str, ...], **flags: object) -> int:
+def start(
+    settings: Settings, /, as_json: bool, config: str | None, first_peers: tuple[str, ...], **flags: object
+) -> int:
     """Run a node: join the mesh, and lend with --lend.
 
     Every option can also be set in config.toml (memory_mib = 2048) or the environment (DEPIN_MEMORY_MIB). The line

@@ -28,6 +28,10 @@ BLOB_BYTES_MAX = 8 << 20
 """The largest blob that is read back whole: a program."""
 
 
+class _QuietError(errors.TransportError):
+    """The node did not answer in time."""
+
+
 class Control:
     """A connection to the running node of a data directory. Use it as a context manager, or ``close`` it.
 
@@ -113,11 +117,19 @@ class Control:
                     raise errors.TransportError("the node sent a program larger than programs can be")
         return bytes(data)
 
-    def events(self, job_id: str) -> Iterator[JobView]:
-        """Yield the job's view now and whenever it changes, until it has ended."""
-        with self._stream(f"/v1/jobs/{job_id}/events") as answer:
-            for event in _events(answer.iter_raw()):
-                yield msgspec.json.decode(event, type=JobView)
+    def events(self, job_id: str, timeout_s: float = QUIET_S) -> Iterator[JobView | None]:
+        """Yield the job's view now and whenever it changes, until it has ended; None when nothing changed for a while.
+
+        ``timeout_s`` bounds each wait for the next; if it is less than ``QUIET_S``, the events just end then.
+        """
+        read_s = min(timeout_s, QUIET_S)
+        try:
+            with self._stream(f"/v1/jobs/{job_id}/events", read_s) as answer:
+                for event in _events(answer.iter_raw()):
+                    yield msgspec.json.decode(event, type=JobView) if event else None
+        except _QuietError:
+            if timeout_s > QUIET_S:
+                raise
 
     @contextmanager
     def output(self, job_id: str, buffer: int) -> Iterator[Iterator[bytes]]:
@@ -131,8 +143,9 @@ class Control:
         return msgspec.json.decode(self._check(answer).content, type=kind)
 
     @contextmanager
-    def _stream(self, path: str) -> Iterator[httpx.Response]:
-        with self._reaching(), self._http.stream("GET", path) as answer:
+    def _stream(self, path: str, read_s: float = QUIET_S) -> Iterator[httpx.Response]:
+        timeout = httpx.Timeout(read_s, connect=CONNECT_S)
+        with self._reaching(), self._http.stream("GET", path, timeout=timeout) as answer:
             if answer.is_error:
                 answer.read()
             yield self._check(answer)
@@ -144,7 +157,7 @@ class Control:
         except httpx.ConnectError:
             raise self.data_dir.not_running("nothing listens where it said") from None
         except httpx.TimeoutException:
-            raise errors.TransportError(f"the node on {self.data_dir.path} has not answered in time") from None
+            raise _QuietError(f"the node on {self.data_dir.path} has not answered in time") from None
         except httpx.TransportError as error:
             raise NotRunningError(f"the node on {self.data_dir.path} went away ({error}); start it again") from None
 
@@ -171,7 +184,7 @@ def error_for(code: str) -> type[errors.DepinError]:
 
 
 def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut a stream of server-sent events, each one ``data:`` line, into their data; comments are left out."""
+    """Cut a stream of server-sent events, each one line, into their data; a comment is empty data."""
     waiting = bytearray()
     for part in parts:
         waiting += part
@@ -180,5 +193,4 @@ def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
         if len(waiting) > EVENT_BYTES_MAX:
             raise errors.TransportError("the node sent an event without end")
         for event in whole:
-            if event.startswith(b"data: "):
-                yield event[len(b"data: ") :]
+            yield event.removeprefix(b"data: ") if event.startswith(b"data: ") else b""

@@ -1,13 +1,161 @@
-"""The SDK (being built)."""
+"""The mesh, from Python: launch kernels, get futures.
+
+from depin_node.client import In, Mesh, Out, RawKernel
+
+saxpy = RawKernel(source, "saxpy")
+with Mesh() as mesh:
+    future = mesh.launch(saxpy, (4,), (256,), (n, a, x, y, Out("float32", (n,), tile=(256,))), shards=4)
+    z = future.result()
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from depin_node.client.api import Control
+from depin_node.client.futures import Future
+from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch
+from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy
+from depin_node.core.errors import ConfigError, NotFoundError
+from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
+
+if TYPE_CHECKING:
+    from depin_node.compute.programs.kernel import RawKernel
+
+PREFIX_LENGTH_MIN = 4
+_ID_LENGTH = 64
+DEVICE_CLASSES = ("wasm-1",)
+"""Whose results will do: all that this release has."""
 
 
-class Mesh(Control):
-    """A connection to the running node."""
+class Mesh:
+    """A connection to the running node of a data directory, and through it to the mesh.
+
+    Args:
+        data_dir: of the node; by default ``DEPIN_DATA_DIR``, else the platform's place for user data.
+
+    Raises:
+        NotRunningError: no node runs there; says how to start one.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+        self._control = Control(data_dir)
 
     def __enter__(self) -> "Mesh":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def close(self) -> None:
+        """Close the connection. Jobs go on."""
+        self._control.close()
+
+    def launch(
+        self,
+        kernel: "RawKernel",
+        grid: int | Sequence[int],
+        block: int | Sequence[int],
+        args: Sequence[Any],
+        *,
+        shared_mem: int = 0,
+        shards: int = 1,
+        verify: Policy = DEFAULT_POLICY,
+        limits: Limits | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Future:
+        """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``.
+
+        The kernel is compiled and all is checked before anything is sent.
+
+        Args:
+            kernel: CUDA C, as for ``cupy.RawKernel``.
+            grid: blocks along x, y, z.
+            block: threads of a block along x, y, z.
+            args: in the order of the kernel's parameters: NumPy arrays for ``const T*``, ``Out`` or ``InOut`` for
+                ``T*``, Python or NumPy scalars for the rest, converted to the declared type if that is exact.
+            shared_mem: dynamic shared memory of a block, in bytes.
+            shards: tasks to cut it into, each a range of blocks; by default one.
+            verify: when to believe a result; by default ``quorum(2, 3)``.
+            limits: what one task may use; by default 60 s and what its arrays need.
+            name: what to call the job; by default the kernel's name.
+            key: makes the submission idempotent: the same key is the same job; by default a new one.
+
+        Raises:
+            ConfigError: kernel, arguments or cut are wrong; says where.
+            TransportError: the node went away.
+        """
+        work = prepare_launch(
+            kernel, grid, block, args, shared_mem=shared_mem, shards=shards, verify=verify, limits=limits, name=name
+        )
+        return self.submit(work, key=key)
+
+    def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
+        """Submit a job file (TOML). Raises as ``launch``."""
+        return self.submit(prepare_file(path), key=key)
+
+    def submit(self, work: Work, *, key: str | None = None) -> Future:
+        """Submit prepared work: its bytes go to the node, where the job then lives, whatever becomes of us.
+
+        Raises:
+            ConfigError: the node refuses it.
+            TransportError: the node went away.
+        """
+        program_bytes, bound = work.program_bytes, work.bound
+        program = self._control.put_blob(program_bytes)
+        inputs = [
+            InputRef(index, self._control.put_blob(array.data), array.nbytes)
+            for index, array in sorted(bound.inputs.items())
+        ]
+        job = Job(
+            key=key or secrets.token_hex(16),
+            name=work.name,
+            program=program,
+            program_bytes=len(program_bytes),
+            inputs=tuple(inputs),
+            tasks=bound.program.tasks,
+            device_classes=DEVICE_CLASSES,
+            policy=work.policy,
+            limits=work.limits,
+            created_s=int(time.time()),
+        )
+        return Future(self._control, self._control.submit(job), bound.program)
+
+    def future(self, job_id: str) -> Future:
+        """Return the future of a job, by its id or the beginning of its id.
+
+        Raises:
+            NotFoundError: the node has no such job, or several.
+        """
+        if len(job_id) == _ID_LENGTH:
+            return Future(self._control, self._control.job(job_id))
+        if len(job_id) < PREFIX_LENGTH_MIN:
+            raise ConfigError(f"{job_id!r} is too short for a job id: give at least {PREFIX_LENGTH_MIN} of its digits")
+        found = [view for view in self._control.jobs() if view.id.startswith(job_id.lower())]
+        if len(found) != 1:
+            many = f"{len(found)} jobs begin" if found else "no job begins"
+            raise NotFoundError(f"{many} with {job_id!r}; `depin-node job list` shows them")
+        return Future(self._control, found[0])
+
+    def jobs(self) -> list[JobView]:
+        """Return the newest jobs of the node."""
+        return self._control.jobs()
+
+    def status(self) -> StatusView:
+        """Return how the node is."""
+        return self._control.status()
+
+    def peers(self) -> list[PeerView]:
+        """Return the peers that the node knows."""
+        return self._control.peers()
+
+    def devices(self) -> list[DeviceView]:
+        """Return what the node can run tasks on."""
+        return self._control.devices()
+
+    def receipts(self) -> list[ReceiptView]:
+        """Return the newest receipts."""
+        return self._control.receipts()

@@ -87,7 +87,7 @@ def test_only_an_unnamed_listen_address_may_move(tmp_path):
         ("", {"DEPIN_LEND": "perhaps"}, {}, r"DEPIN_LEND: Expected `bool`"),
         ("", {}, {"control_port": 70_000}, r"--control-port: .*65535; it is '70000'"),
         ('device = "\x1b[2J"', {}, {}, r"not TOML"),
-        (r'device = "\u001b[2J"', {}, {}, r"device: .*\\x1b\[2J"),
+        (r'device = "\u001b[2J"', {}, {}, r"device: .*'\\x1b\[2J'"),
     ],
 )
 def test_wrong_settings_name_their_source_and_key(tmp_path, toml, environ, flags, message):

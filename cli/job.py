@@ -1,0 +1,138 @@
+"""``depin-node job``: what became of submitted jobs."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from depin_node.cli.common import Settings, ago, emit, global_options, json_option, pass_settings, table
+
+if TYPE_CHECKING:
+    from depin_node.compute.jobs.job import JobView
+
+
+@click.group()
+def job() -> None:
+    """List, show and cancel jobs, and fetch their results."""
+
+
+@job.command("list")
+@global_options
+@json_option
+@pass_settings
+def job_list(settings: Settings, /, as_json: bool) -> None:
+    """List the newest jobs.
+
+    \b
+    Example:
+      depin-node job list
+    """
+    with settings.mesh() as mesh:
+        views = mesh.jobs()
+    rows = [
+        (
+            view.id[:12],
+            view.name,
+            view.state,
+            f"{view.tasks_done}/{view.tasks_total}",
+            ago(time.time() - view.created_s),
+        )
+        for view in views
+    ]
+    emit(views, as_json, lambda: table(("JOB", "NAME", "STATE", "TASKS", "AGE"), rows) if rows else "no jobs yet")
+
+
+@job.command()
+@global_options
+@json_option
+@click.option("--follow", is_flag=True, help="Stay until it has ended.")
+@click.argument("job_id", metavar="ID")
+@pass_settings
+def show(settings: Settings, /, as_json: bool, follow: bool, job_id: str) -> None:
+    """Show how a job stands. ID may be the beginning of its id.
+
+    \b
+    Example:
+      depin-node job show 3fa9 --follow
+    """
+    from depin_node.cli.submit import watch
+
+    with settings.mesh() as mesh:
+        future = mesh.future(job_id)
+        if follow:
+            watch(future)
+        view = future.status()
+    emit(view, as_json, lambda: _text(view))
+
+
+@job.command()
+@global_options
+@json_option
+@click.option(
+    "--output", type=click.Path(file_okay=False), metavar="DIR", help="Where results go.  [default: NAME-out]"
+)
+@click.argument("job_id", metavar="ID")
+@pass_settings
+def result(settings: Settings, /, as_json: bool, output: str | None, job_id: str) -> int:
+    """Wait for a job and write its outputs to DIR/PARAMETER.npy.
+
+    \b
+    Example:
+      depin-node job result 3fa9 --output shaded
+    """
+    from depin_node.cli.submit import finish, safe_name
+
+    with settings.mesh() as mesh:
+        future = mesh.future(job_id)
+        return finish(future, Path(output or f"{safe_name(future.status().name)}-out"), as_json)
+
+
+@job.command()
+@global_options
+@json_option
+@click.argument("job_id", metavar="ID")
+@pass_settings
+def cancel(settings: Settings, /, as_json: bool, job_id: str) -> int:
+    """Stop a job.
+
+    \b
+    Example:
+      depin-node job cancel 3fa9
+    """
+    with settings.mesh() as mesh:
+        future = mesh.future(job_id)
+        cancelled = future.cancel()
+        view = future.status()
+    emit(
+        view,
+        as_json,
+        lambda: f"job {view.id[:12]} {'is cancelled' if cancelled else f'had ended before: {view.state}'}",
+    )
+    return 0 if cancelled else 1
+
+
+def _text(view: "JobView") -> str:
+    checked = view.verification
+    rows = [
+        ("job", view.id),
+        ("name", view.name),
+        ("state", view.state),
+        ("tasks", f"{view.tasks_done} of {view.tasks_total} done, {view.tasks_running} running"),
+        ("attempts", f"{view.attempts_failed} failed"),
+        ("verified", f"{checked.agreed} agreed, {checked.disputed} disputed"),
+        ("submitted", f"{ago(time.time() - view.created_s)} ago"),
+    ]
+    if view.finished_s is not None:
+        rows.append(("took", f"{view.finished_s - view.created_s:.2f} s"))
+    rows += [("stage", f"{name} after {seconds:.3f} s") for name, seconds in view.stages_s.items()]
+    rows += [("caught", peer) for peer in checked.liars]
+    rows += [
+        ("provider", f"{p.peer}: {p.state}, {p.tasks_done} done{f' ({p.reason})' if p.reason else ''}")
+        for p in view.providers
+    ]
+    if view.error is not None:
+        rows.append(("error", f"{view.error.code}: {view.error.message}"))
+    from depin_node.core.text import printable
+
+    return "\n".join(f"{name:<10} {printable(value, length_max=2_000)}" for name, value in rows)

@@ -1,0 +1,181 @@
+"""``depin-node submit``: from a job file to a verified result on disk."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from depin_node.cli.common import Settings, emit, global_options, json_option, note, on_terminal, pass_settings
+
+if TYPE_CHECKING:
+    from depin_node.client.futures import Future
+    from depin_node.client.outputs import Array
+    from depin_node.client.work import Work
+    from depin_node.compute.jobs.job import JobView
+
+INTERRUPTED = 130
+
+
+class Advance(Protocol):
+    """Shows that ``done`` tasks are done."""
+
+    def __call__(self, done: int, text: str = "") -> None:
+        """Show it."""
+
+
+@click.command()
+@global_options
+@json_option
+@click.argument("file", metavar="JOB.toml", type=click.Path(dir_okay=False))
+@click.option("--wait/--no-wait", default=True, help="Wait for the result.  [default: wait]")
+@click.option(
+    "--output", type=click.Path(file_okay=False), metavar="DIR", help="Where results go.  [default: NAME-out]"
+)
+@click.option("--key", metavar="KEY", help="Submitting again with the same key is the same job.")
+@click.option("--local", is_flag=True, help="Run it on this machine alone, in a sandboxed worker; no node is needed.")
+@click.option("--dry-run", is_flag=True, help="Compile and check it, and say what would be sent.")
+@pass_settings
+def submit(
+    settings: Settings,
+    /,
+    as_json: bool,
+    file: str,
+    wait: bool,
+    output: str | None,
+    key: str | None,
+    local: bool,
+    dry_run: bool,
+) -> int:
+    """Compile and submit a job, and fetch its verified result.
+
+    Each output is written to DIR/PARAMETER.npy. Ctrl-C while waiting leaves the job running on the node.
+
+    \b
+    Examples:
+      depin-node submit examples/hillshade/hillshade.toml
+      depin-node submit --local examples/hillshade/hillshade.toml
+    """
+    from depin_node.client.work import prepare_file
+
+    work = prepare_file(file, local=local)
+    for text in work.notes:
+        note(text)
+    if dry_run:
+        emit(_plan(work), as_json, lambda: "\n".join(f"{name:<10} {value}" for name, value in _plan(work).items()))
+        return 0
+    folder = Path(output or f"{safe_name(work.name)}-out")
+    if local:
+        from depin_node.client.local import run_local
+
+        with progress(work.bound.program.tasks) as advance:
+            arrays = run_local(work, lambda done, total: advance(done))
+        report(None, save(arrays, folder), as_json)
+        return 0
+    with settings.mesh() as mesh:
+        future = mesh.submit(work, key=key)
+        if not wait:
+            emit({"job": future.job_id}, as_json, lambda: future.job_id)
+            return 0
+        note(f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks")
+        return finish(future, folder, as_json)
+
+
+def finish(future: "Future", folder: Path, as_json: bool) -> int:
+    """Wait for a job, save its outputs, and say so. Ctrl-C stops the waiting, not the job."""
+    try:
+        watch(future)
+        arrays = future.outputs()
+    except KeyboardInterrupt:
+        short = future.job_id[:12]
+        note(f"\nno longer waiting; job {short} goes on. Its state: depin-node job show {short}")
+        note(f"its result: depin-node job result {short}    stop it: depin-node job cancel {short}")
+        return INTERRUPTED
+    report(future.status(), save(arrays, folder), as_json)
+    return 0
+
+
+def watch(future: "Future") -> None:
+    """Wait until the job has ended, showing how it goes."""
+    with progress(future.status().tasks_total) as advance:
+        for view in future.views():
+            advance(view.tasks_done, f"{view.state}, {view.tasks_running} running")
+
+
+def save(arrays: "dict[str, Array]", folder: Path) -> list[Path]:
+    """Write each array to ``folder/NAME.npy``, whole or not at all."""
+    import numpy as np
+
+    from depin_node.core.errors import ResourceError
+
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            path = folder / f"{safe_name(name)}.npy"
+            temporary = path.with_suffix(".npy.tmp")
+            with temporary.open("wb") as opened:
+                np.save(opened, array)
+            temporary.replace(path)
+            paths.append(path)
+    except OSError as error:
+        raise ResourceError(f"{error.filename or folder}: the result cannot be written: {error.strerror}") from error
+    return paths
+
+
+def report(view: "JobView | None", paths: list[Path], as_json: bool) -> None:
+    """Print where the outputs are; with how the job ended, if it went through a node."""
+    if as_json:
+        emit({"job": view, "outputs": [str(path) for path in paths]}, True, str)
+        return
+    if view is not None:
+        checked = view.verification
+        liars = f", {len(checked.liars)} caught" if checked.liars else ""
+        seconds = (view.finished_s or 0) - view.created_s
+        note(f"{view.tasks_done} tasks in {seconds:.2f} s, {checked.agreed} agreed, {checked.disputed} disputed{liars}")
+    for path in paths:
+        click.echo(path)
+
+
+def safe_name(text: str) -> str:
+    """Return ``text`` as the name of a file: what a job file says must not choose a folder."""
+    return re.sub(r"[^\w.-]|^\.", "_", text)[:100] or "_"
+
+
+@contextmanager
+def progress(total: int) -> "Iterator[Advance]":
+    """Give a function that shows how far we are: a bar on a terminal, else nothing."""
+    if not on_terminal():
+        yield lambda done, text="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from depin_node.core.text import printable
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}", markup=False))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("", total=total, text="")
+        yield lambda done, text="": bar.update(task, completed=done, text=printable(text))
+
+
+def _plan(work: "Work") -> dict[str, object]:
+    from depin_node.compute.programs.program import memory_bytes, program_id
+
+    program, inputs = work.bound.program, work.bound.inputs
+    return {
+        "name": work.name,
+        "program": program_id(program).hex(),
+        "kernel": program.kernel.name,
+        "grid": list(program.launch.grid),
+        "block": list(program.launch.block),
+        "tasks": program.tasks,
+        "inputs": {program.buffers[i].name: array.nbytes for i, array in inputs.items()},
+        "outputs": {program.buffers[i].name: program.buffers[i].size_bytes for i in program.outputs},
+        "sends": len(work.program_bytes) + sum(array.nbytes for array in inputs.values()),
+        "memory": memory_bytes(program),
+        "exact": program.kernel.exact,
+    }

@@ -1,0 +1,140 @@
+"""What ``launch`` returns: a job that goes on whether anybody waits for it or not."""
+
+import math
+import time
+from collections.abc import Iterator
+
+from depin_node.client.api import Control
+from depin_node.client.outputs import Array, Outputs
+from depin_node.compute.jobs.job import JobView
+from depin_node.compute.programs.program import Program, decode_program
+from depin_node.core.errors import TaskError, TransportError
+
+END_STATES = frozenset({"done", "failed", "cancelled"})
+
+
+class JobFailed(TaskError):
+    """A job ended without a result. ``view`` is how it stands; ``code`` is why, as the node says."""
+
+    def __init__(self, view: JobView) -> None:
+        self.view = view
+        if view.error is not None:
+            self.code = view.error.code
+            super().__init__(f"job {view.id[:12]} ({view.name}) {view.state}: {view.error.message}")
+        else:
+            self.code = view.state
+            super().__init__(f"job {view.id[:12]} ({view.name}) was {view.state}")
+
+
+class NobodySuitable(JobFailed, TransportError):
+    """No peer was there that could and would run the job."""
+
+
+class Future:
+    """A job on a node. It stays there when this object goes; ``Mesh.future(id)`` finds it again."""
+
+    def __init__(self, control: Control, view: JobView, program: Program | None = None) -> None:
+        self.job_id = view.id
+        self._control = control
+        self._view = view
+        self._program = program
+
+    def __repr__(self) -> str:
+        return f"<Future of job {self.job_id[:12]}: {self._view.state}>"
+
+    def status(self) -> JobView:
+        """Return how the job stands now."""
+        if self._view.state not in END_STATES:
+            self._view = self._control.job(self.job_id)
+        return self._view
+
+    def done(self) -> bool:
+        """Tell whether the job has ended, in whichever way."""
+        return self.status().state in END_STATES
+
+    def cancel(self) -> bool:
+        """Stop the job; tell whether it is cancelled (one that had ended before is not)."""
+        self._view = self._control.cancel(self.job_id)
+        return self._view.state == "cancelled"
+
+    def views(self, timeout: float | None = None) -> Iterator[JobView]:
+        """Yield how the job stands whenever that changes, until it has ended.
+
+        Raises:
+            TimeoutError: it has not ended within ``timeout`` seconds. It goes on.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self._view.state not in END_STATES:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"job {self.job_id[:12]} has not ended within {timeout:g} s; it goes on")
+            for view in self._control.events(self.job_id, left_s):
+                if view is not None:
+                    self._view = view
+                    yield view
+                if time.monotonic() > deadline or (view is None and timeout is not None):
+                    break  # look at the clock, and ask again
+
+    def wait(self, timeout: float | None = None) -> JobView:
+        """Wait until the job has ended, and return how. Raises ``TimeoutError`` as ``views``."""
+        for _ in self.views(timeout):
+            pass
+        return self._view
+
+    def outputs(self, timeout: float | None = None) -> dict[str, Array]:
+        """Wait for the job and return its outputs by the names of the kernel's parameters.
+
+        Raises:
+            JobFailed: it ended without a result; ``NobodySuitable`` if for want of providers.
+            TimeoutError: as ``views``.
+            TransportError: the node went away.
+        """
+        return self._fetch(timeout).named()
+
+    def result(self, timeout: float | None = None) -> Array | tuple[Array, ...]:
+        """Wait for the job and return its output as a new array; a tuple, in the kernel's order, if it has several.
+
+        Raises:
+            As ``outputs``.
+        """
+        return self._fetch(timeout).value()
+
+    def _fetch(self, timeout: float | None) -> Outputs:
+        view = self.wait(timeout)
+        if view.state != "done":
+            raise failure(view)
+        if self._program is None:
+            self._program = decode_program(self._control.program(self.job_id))
+        outputs = Outputs(self._program)
+        for position, buffer in enumerate(self._program.outputs):
+            with self._control.output(self.job_id, buffer) as parts:
+                for task, part in enumerate(_resized(parts, outputs.sizes(position))):
+                    outputs.put(task, position, part)
+        return outputs
+
+
+def failure(view: JobView) -> JobFailed:
+    """Return the error of a job that ended without a result."""
+    if view.error is not None and view.error.code == "unsuitable":
+        return NobodySuitable(view)
+    return JobFailed(view)
+
+
+def _resized(parts: Iterator[bytes], sizes: list[int]) -> Iterator[memoryview]:
+    """Cut a stream anew, into pieces of ``sizes``. Raises ``TransportError`` if it is not that long."""
+    have, at = b"", 0
+    for size in sizes:
+        if len(have) - at < size:
+            pieces = [have[at:]]
+            missing = size - len(pieces[0])
+            while missing > 0:
+                part = next(parts, None)
+                if part is None:
+                    raise TransportError("the result broke off; ask again for it")
+                pieces.append(part)
+                missing -= len(part)
+            have, at = b"".join(pieces), 0
+        yield memoryview(have)[at : at + size]
+        at += size
+    if at < len(have) or next(parts, b""):
+        raise TransportError("the node sent more than the result")

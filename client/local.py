@@ -1,0 +1,32 @@
+"""Work on this machine alone: in the same sandboxed workers that lenders use, without node, peers or verification."""
+
+from collections.abc import Callable
+
+import trio
+
+from depin_node.client.outputs import Array
+from depin_node.client.work import Work
+from depin_node.compute.sandbox.local import run_local as run_in_workers
+
+
+def run_local(work: Work, progress: Callable[[int, int], None] | None = None) -> dict[str, Array]:
+    """Run ``work`` and return its outputs by the names of the kernel's parameters.
+
+    Args:
+        work: prepared with ``local=True`` if it may not go to peers.
+        progress: called with the numbers of tasks done and of all tasks.
+
+    Raises:
+        TaskError: the first task that failed, which ends the others.
+        ResourceError: no worker can be started.
+    """
+
+    async def run() -> list[Array]:
+        limits = work.limits
+        return await run_in_workers(
+            work.bound, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20, progress=progress
+        )
+
+    arrays = trio.run(run)
+    program = work.bound.program
+    return {program.buffers[index].name: array for index, array in zip(program.outputs, arrays, strict=True)}

@@ -1,0 +1,36 @@
+"""Whole arrays out of what the tasks of a program returned."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.shards import numpy_dtype, result_bytes, scatter
+
+Array = npt.NDArray[Any]
+
+
+class Outputs:
+    """The outputs of ``program``, being filled: each task owns its part of each."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._buffers = [program.buffers[index] for index in program.outputs]
+        self._arrays = [np.zeros(buffer.shape, numpy_dtype(buffer)) for buffer in self._buffers]
+
+    def put(self, task: int, output: int, data: bytes | bytearray | memoryview) -> None:
+        """Put what ``task`` returned for ``output`` (a position in ``program.outputs``) in its place."""
+        scatter(self._program, task, output, data, self._arrays[output])
+
+    def sizes(self, output: int) -> list[int]:
+        """Return the size in bytes of each task's part of ``output``."""
+        return [result_bytes(self._program, task, output) for task in range(self._program.tasks)]
+
+    def named(self) -> dict[str, Array]:
+        """Return the arrays by the names of the kernel's parameters."""
+        return {buffer.name: array for buffer, array in zip(self._buffers, self._arrays, strict=True)}
+
+    def value(self) -> Array | tuple[Array, ...]:
+        """Return the array of a single output, or a tuple of all."""
+        return self._arrays[0] if len(self._arrays) == 1 else tuple(self._arrays)

@@ -1,0 +1,77 @@
+"""A piece of work, compiled and checked, before anybody runs it: from a job file or a call in Python.
+
+All that can be wrong with a kernel, its arrays or its cut shows here, in the submitting process, before anything
+is sent.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from depin_node.compute.jobs.job import Limits, Policy, Quorum
+from depin_node.compute.programs.binding import Bound, bind
+from depin_node.compute.programs.jobfile import load_job
+from depin_node.compute.programs.kernel import RawKernel
+from depin_node.compute.programs.program import encode_program, memory_bytes
+
+DEFAULT_POLICY = Quorum(2, 3)
+"""Two of at most three answers agree: a result is believed only when verified."""
+DEFAULT_SECONDS = 60
+MEMORY_MIB_MIN = 64
+"""What a task may use by default if its arrays need less."""
+NAME_LENGTH_MAX = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """A program with its inputs, and how it is to be run. ``notes`` are the compiler's, for the user."""
+
+    name: str
+    bound: Bound
+    policy: Policy
+    limits: Limits
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def program_bytes(self) -> bytes:
+        """The program as it travels."""
+        return encode_program(self.bound.program)
+
+
+def prepare_launch(
+    kernel: Any,
+    grid: int | Sequence[int],
+    block: int | Sequence[int],
+    args: Sequence[Any],
+    *,
+    shared_mem: int = 0,
+    shards: int = 1,
+    verify: Policy = DEFAULT_POLICY,
+    limits: Limits | None = None,
+    name: str | None = None,
+    local: bool = False,
+) -> Work:
+    """Compile and bind a launch; the arguments are those of ``Mesh.launch``.
+
+    Raises:
+        ConfigError: kernel, arguments or cut are wrong; says where.
+    """
+    ours = RawKernel.of(kernel)
+    bound = bind(ours, grid, block, args, shared_mem=shared_mem, shards=shards, local=local)
+    needed = Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, -(-memory_bytes(bound.program) >> 20)))
+    return Work((name or ours.name)[:NAME_LENGTH_MAX], bound, verify, limits or needed, tuple(ours.compile().notes))
+
+
+def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
+    """Read a job file, compile its kernel and bind its arrays; ``local`` takes kernels that may not go to peers.
+
+    Raises:
+        ConfigError: the file, its kernel or its arrays are wrong; says where.
+    """
+    job = load_job(Path(path))
+    bound = job.bind(local=local)
+    policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
+    return Work(job.name, bound, policy, limits, tuple(job.kernel.compile().notes))
