@@ -1,0 +1,368 @@
+"""The journal: what this node has promised, on disk before it is acknowledged. SQLite, synchronous, one
+thread.
+
+The flow: machines' effects become *statements* (the functions below); ``Journal.apply`` writes any number of
+them in one transaction and returns when they are on the disk (WAL, ``synchronous=FULL``). Whoever waits for
+several shares one transaction: that is the shell's business (``bootstrap/journal.py``). A crash at any moment
+leaves each transaction whole or not at all, and ``open_jobs`` tells what is to go on.
+
+Statements are idempotent: the same one twice is harmless, and a result that is there is never replaced.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.job import JobView
+from depin_node.compute.market.requester import Evidence
+from depin_node.core.errors import ConfigError, ResourceError
+from depin_node.core.wire import Digest, Message, decode, encode
+
+JOBS_KEPT_MAX = 1000
+"""Ended jobs that are remembered, with their results; the oldest go first."""
+EVENTS_KEPT_MAX = 1000
+"""Lines of one job's story."""
+_VALUE_BYTES_MAX = 1 << 24
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        id BLOB PRIMARY KEY, key TEXT NOT NULL UNIQUE, envelope BLOB NOT NULL, created_s INTEGER NOT NULL,
+        ended TEXT NOT NULL DEFAULT '', view BLOB
+    ) WITHOUT ROWID;
+    CREATE INDEX jobs_by_time ON jobs (created_s);
+    CREATE TABLE results (
+        job BLOB NOT NULL, task INTEGER NOT NULL, root BLOB NOT NULL, outputs BLOB NOT NULL, PRIMARY KEY (job,
+        task)
+    );
+    CREATE TABLE events (job BLOB NOT NULL, event BLOB NOT NULL);
+    CREATE INDEX events_by_job ON events (job);
+    CREATE TABLE agreements (
+        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, bid BLOB NOT NULL, award BLOB NOT NULL,
+        at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
+    ) WITHOUT ROWID;
+    CREATE TABLE receipts (
+        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, job BLOB NOT NULL, receipt BLOB NOT NULL,
+        countersign BLOB, at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
+    );
+    CREATE INDEX receipts_by_time ON receipts (at_s);
+    CREATE INDEX receipts_by_job ON receipts (job);
+    CREATE TABLE evidence (
+        peer BLOB NOT NULL, job BLOB NOT NULL, task INTEGER NOT NULL, reason TEXT NOT NULL, evidence BLOB NOT
+        NULL, at_s INTEGER NOT NULL
+    );
+    CREATE TABLE bans (peer BLOB PRIMARY KEY, reason TEXT NOT NULL, at_s INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE floors (
+        sender BLOB NOT NULL, channel TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (sender, channel)
+    ) WITHOUT ROWID;
+    CREATE TABLE peers (address TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+
+class StoredOutput(Message, frozen=True):
+    """One output of a task: its bytes if they are few, else its blob."""
+
+    inline: bytes
+    blob: Digest | None
+
+
+class StoredResult(Message, frozen=True):
+    """The outputs of one task, in the program's order."""
+
+    outputs: tuple[StoredOutput, ...]
+
+
+class Statement(NamedTuple):
+    """One statement and the rows to run it with."""
+
+    sql: str
+    rows: Sequence[tuple[Any, ...]]
+
+
+class StoredJob(NamedTuple):
+    """A job as the journal has it. ``ended`` is empty while it is open; ``view`` is from when it ended."""
+
+    id: bytes
+    envelope: bytes
+    ended: str
+    view: JobView | None
+
+
+class StoredReceipt(NamedTuple):
+    """A receipt and, if it was confirmed, the provider's countersignature: both envelopes."""
+
+    id: bytes
+    role: str
+    peer: bytes
+    job: bytes
+    receipt: bytes
+    countersign: bytes | None
+    at_s: int
+
+
+def put_job(job_id: bytes, key: str, envelope: bytes, created_s: int) -> Statement:
+    """Take on a job."""
+    sql = "INSERT OR IGNORE INTO jobs (id, key, envelope, created_s) VALUES (?, ?, ?, ?)"
+    return Statement(sql, [(job_id, key, envelope, created_s)])
+
+
+def put_result(job_id: bytes, task: int, root: bytes, outputs: Iterable[StoredOutput]) -> Statement:
+    """Accept a task's result for good."""
+    sql = "INSERT OR IGNORE INTO results (job, task, root, outputs) VALUES (?, ?, ?, ?)"
+    return Statement(sql, [(job_id, task, root, encode(StoredResult(tuple(outputs))))])
+
+
+def drop_result(job_id: bytes, task: int) -> Statement:
+    """Forget a result whose bytes are gone."""
+    return Statement("DELETE FROM results WHERE job = ? AND task = ?", [(job_id, task)])
+
+
+def end_job(job_id: bytes, state: str, view: JobView) -> Statement:
+    """Note how a job ended."""
+    sql = "UPDATE jobs SET ended = ?, view = ? WHERE id = ? AND ended = ''"
+    return Statement(sql, [(state, msgspec.json.encode(view), job_id)])
+
+
+def put_event(job_id: bytes, event: JobEvent) -> Statement:
+    """Add a line to a job's story, unless it is long already."""
+    sql = "INSERT INTO events SELECT ?, ? WHERE (SELECT count(*) FROM events WHERE job = ?) < ?"
+    return Statement(sql, [(job_id, msgspec.json.encode(event), job_id, EVENTS_KEPT_MAX)])
+
+
+def put_agreement(agreement: bytes, role: str, peer: bytes, bid: bytes, award: bytes, at_s: int) -> Statement:
+    """Keep an agreement; ``role`` is ours: requester or provider."""
+    sql = "INSERT OR IGNORE INTO agreements VALUES (?, ?, ?, ?, ?, ?)"
+    return Statement(sql, [(agreement, role, peer, bid, award, at_s)])
+
+
+def put_receipt(
+    receipt: bytes, role: str, peer: bytes, job: bytes, envelope: bytes, countersign: bytes | None, at_s: int
+) -> Statement:
+    """Keep a receipt."""
+    sql = "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)"
+    return Statement(sql, [(receipt, role, peer, job, envelope, countersign, at_s)])
+
+
+def put_countersign(receipt: bytes, envelope: bytes) -> Statement:
+    """Keep the provider's confirmation of a receipt of ours."""
+    sql = "UPDATE receipts SET countersign = ? WHERE id = ? AND role = 'requester' AND countersign IS NULL"
+    return Statement(sql, [(envelope, receipt)])
+
+
+def put_evidence(peer: bytes, job: bytes, task: int, reason: str, evidence: Evidence, at_s: int) -> Statement:
+    """Keep what shows that a peer answered wrongly."""
+    data = encode(
+        StoredEvidence(evidence.agreement, evidence.work, evidence.attempt, evidence.commits, evidence.reveals)
+    )
+    return Statement("INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)", [(peer, job, task, reason, data, at_s)])
+
+
+def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
+    """Have nothing to do with a peer any more."""
+    return Statement("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", [(peer, reason, at_s)])
+
+
+def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
+    """Remember how far a peer's sequence numbers have come."""
+    sql = "INSERT INTO floors VALUES (?, ?, ?) ON CONFLICT (sender, channel) DO UPDATE SET seq = max(seq, excluded.seq)"
+    return Statement(sql, [(sender, channel, seq)])
+
+
+def put_number(name: str, value: int) -> Statement:
+    """Remember a number, such as the reserved sequence numbers, unless a higher one is known."""
+    sql = "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+    return Statement(sql, [(name, value)])
+
+
+def put_peers(addresses: Sequence[str]) -> list[Statement]:
+    """Remember addresses to join by, best first, in place of those before."""
+    rows = [(address, position) for position, address in enumerate(addresses)]
+    return [
+        Statement("DELETE FROM peers", [()]),
+        Statement("INSERT OR IGNORE INTO peers VALUES (?, ?)", rows),
+    ]
+
+
+class StoredEvidence(Message, frozen=True):
+    """Evidence as it is kept."""
+
+    agreement: bytes
+    work: bytes
+    attempt: int
+    commits: bytes
+    reveals: bytes
+
+
+class Journal:
+    """One node's journal. Not thread-safe: one thread at a time.
+
+    Raises:
+        ConfigError: not a journal, damaged, or written by a newer version of this software.
+        ResourceError: it cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._errors():
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                self._set_up()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _set_up(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA busy_timeout = 5000")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.path}: written by a newer depin-node (schema {version}, this one knows {SCHEMA_VERSION});"
+                " run that version, or use another data directory"
+            )
+        for number in range(version, SCHEMA_VERSION):
+            script = f"BEGIN IMMEDIATE; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            self._db.executescript(script)
+
+    def close(self) -> None:
+        """Close the file; what was applied is there."""
+        self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise ResourceError(
+                f"{self.path}: the journal cannot be written or read: {error}; free some disk space, check the permissions"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(
+                f"{self.path}: the journal is damaged ({error}); move it away to start a new one:"
+                " jobs, results and receipts in it are then gone"
+            ) from error
+
+    def apply(self, statements: Iterable[Statement]) -> None:
+        """Write all of them or none; when this returns, they survive a crash.
+
+        Raises:
+            ResourceError: the disk is full or broken; nothing was written.
+        """
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in statements:
+                    self._db.executemany(statement.sql, statement.rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, *arguments: Any) -> list[Any]:
+        with self._errors():
+            return self._db.execute(sql, arguments).fetchall()
+
+    # Jobs
+
+    def job_by_key(self, key: str) -> StoredJob | None:
+        """Return the job that was submitted with an idempotency key."""
+        rows = self._rows("SELECT id, envelope, ended, view FROM jobs WHERE key = ?", key)
+        return _stored_job(rows[0]) if rows else None
+
+    def job(self, job_id: bytes) -> StoredJob | None:
+        """Return a job by its id."""
+        rows = self._rows("SELECT id, envelope, ended, view FROM jobs WHERE id = ?", job_id)
+        return _stored_job(rows[0]) if rows else None
+
+    def jobs(self, limit: int) -> list[StoredJob]:
+        """Return the newest jobs first."""
+        sql = "SELECT id, envelope, ended, view FROM jobs ORDER BY created_s DESC, id LIMIT ?"
+        return [_stored_job(row) for row in self._rows(sql, limit)]
+
+    def open_jobs(self) -> list[StoredJob]:
+        """Return the jobs that have not ended, oldest first."""
+        sql = "SELECT id, envelope, ended, view FROM jobs WHERE ended = '' ORDER BY created_s, id"
+        return [_stored_job(row) for row in self._rows(sql)]
+
+    def results(self, job_id: bytes, first: int, count: int) -> list[tuple[int, bytes, tuple[StoredOutput, ...]]]:
+        """Return (task, root, outputs) of the accepted results among ``count`` tasks from ``first`` on."""
+        sql = "SELECT task, root, outputs FROM results WHERE job = ? AND task >= ? AND task < ? ORDER BY task"
+        return [
+            (task, root, decode(outputs, StoredResult, size_bytes_max=_VALUE_BYTES_MAX).outputs)
+            for task, root, outputs in self._rows(sql, job_id, first, first + count)
+        ]
+
+    def done(self, job_id: bytes, tasks: int) -> bytearray:
+        """Return a byte for each task: 1 if its result is here."""
+        done = bytearray(tasks)
+        for (task,) in self._rows("SELECT task FROM results WHERE job = ?", job_id):
+            done[task] = 1
+        return done
+
+    def events(self, job_id: bytes) -> list[JobEvent]:
+        """Return a job's story."""
+        rows = self._rows("SELECT event FROM events WHERE job = ? ORDER BY rowid", job_id)
+        return [msgspec.json.decode(event, type=JobEvent) for (event,) in rows]
+
+    def prune(self) -> None:
+        """Forget all but the newest ended jobs."""
+        old = "SELECT id FROM jobs WHERE ended <> '' ORDER BY created_s DESC, id LIMIT -1 OFFSET ?"
+        self.apply(
+            Statement(f"DELETE FROM {table} WHERE {column} IN ({old})", [(JOBS_KEPT_MAX,)])  # noqa: S608 - no input
+            for table, column in (("results", "job"), ("events", "job"), ("jobs", "id"))
+        )
+
+    # The rest
+
+    def receipts(self, limit: int) -> list[StoredReceipt]:
+        """Return the newest receipts first."""
+        sql = "SELECT id, role, peer, job, receipt, countersign, at_s FROM receipts ORDER BY rowid DESC LIMIT ?"
+        return [StoredReceipt(*row) for row in self._rows(sql, limit)]
+
+    def receipts_of(self, job_id: bytes) -> list[StoredReceipt]:
+        """Return all receipts of a job."""
+        sql = "SELECT id, role, peer, job, receipt, countersign, at_s FROM receipts WHERE job = ? ORDER BY rowid"
+        return [StoredReceipt(*row) for row in self._rows(sql, job_id)]
+
+    def agreements(self) -> list[tuple[bytes, str, bytes, bytes, bytes]]:
+        """Return (id, role, peer, bid, award) of all agreements."""
+        return self._rows("SELECT id, role, peer, bid, award FROM agreements ORDER BY at_s")
+
+    def evidence(self) -> list[tuple[bytes, bytes, int, str, StoredEvidence]]:
+        """Return (peer, job, task, reason, evidence) of all that was caught."""
+        return [
+            (peer, job, task, reason, decode(data, StoredEvidence, size_bytes_max=_VALUE_BYTES_MAX))
+            for peer, job, task, reason, data in self._rows("SELECT peer, job, task, reason, evidence FROM evidence")
+        ]
+
+    def bans(self) -> dict[bytes, str]:
+        """Return why each banned peer is."""
+        return dict(self._rows("SELECT peer, reason FROM bans"))
+
+    def floors(self) -> dict[tuple[bytes, str], int]:
+        """Return the highest sequence number by sender and channel."""
+        return {(sender, channel): seq for sender, channel, seq in self._rows("SELECT * FROM floors")}
+
+    def number(self, name: str) -> int:
+        """Return a remembered number, 0 at first."""
+        rows = self._rows("SELECT value FROM numbers WHERE name = ?", name)
+        return int(rows[0][0]) if rows else 0
+
+    def peers(self) -> list[str]:
+        """Return the remembered addresses, best first."""
+        return [address for (address,) in self._rows("SELECT address FROM peers ORDER BY position")]
+
+
+def _stored_job(row: tuple[bytes, bytes, str, bytes | None]) -> StoredJob:
+    job_id, envelope, ended, view = row
+    return StoredJob(job_id, envelope, ended, msgspec.json.decode(view, type=JobView) if view else None)
