@@ -8,6 +8,7 @@ test without the mend fails: then the mend goes.
 Only this module and ``libp2p_host`` import libp2p.
 """
 
+import contextlib
 import logging
 import struct
 from collections.abc import Callable, Collection
@@ -48,6 +49,7 @@ _FRAME_HEADER = struct.Struct(yamux_module.YAMUX_HEADER_FORMAT)
 _TCP_READ_BYTES = 256 * 1024
 _WINDOW_UPDATE_BYTES_MIN = 64 * 1024
 _LAST_CHANCE_S = 0.5
+_ANSWERS_MAX = 1024  # frames of 12 bytes
 
 
 @dataclass
@@ -100,10 +102,15 @@ def limits_of(connection: Any) -> NetworkLimits:
 
 def abort(connection: Any) -> None:
     """Close a yamux connection's socket at once, without a word to the peer; its reader then cleans up."""
+    _tcp_of(connection).stream.socket.close()
+
+
+def _tcp_of(connection: Any) -> Any:
+    """Return the ``TrioTCPStream`` under yamux, session, Noise, its packets and the raw connection."""
     layer = connection.secured_conn
-    for name in ("conn", "read_writer", "read_write_closer", "stream", "stream"):
+    for name in ("conn", "read_writer", "read_write_closer", "stream"):
         layer = getattr(layer, name)
-    layer.socket.close()
+    return layer
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -287,6 +294,56 @@ def exclusive_listen() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Speed (before what follows: ``frozen_peers`` wraps the read that ``buffered_reads`` puts in)
+
+
+@_patch
+def buffered_reads() -> None:
+    """Two system calls for each Noise message: one for its length, one or more for its body.
+
+    Mend: read what is there, up to 256 KiB, and cut from it (measured: 400 → 567 MB/s). Until: > 0.8.1 buffers.
+    """
+
+    async def read(self: Any, n: int | None = None) -> bytes:
+        if n == 0:
+            return b""
+        waiting = self.__dict__.setdefault("depin_waiting", bytearray())
+        if not waiting:
+            try:
+                data = await self.stream.receive_some(_TCP_READ_BYTES)
+            except trio.BrokenResourceError as error:
+                raise ConnectionClosedError(f"connection reset: {error}", transport="tcp") from error
+            except trio.ClosedResourceError:
+                return b""
+            if n is None or len(data) <= n:
+                return bytes(data)
+            waiting += data
+        size_bytes = len(waiting) if n is None else n
+        taken = bytes(waiting[:size_bytes])
+        del waiting[:size_bytes]
+        return taken
+
+    tcp_io.TrioTCPStream.read = read
+
+
+@_patch
+def window_updates() -> None:
+    """Every small read sends a window update of its own, which doubles the messages of a request and its answer.
+
+    Mend: none until 64 KiB are owed, a quarter of the smallest window. Until: > 0.8.1 batches them.
+    """
+    original = YamuxStream._auto_tune_and_send_window_update
+
+    async def update(self: Any, *, bytes_read: int = 0) -> None:
+        owed = self.__dict__.get("depin_owed", 0) + bytes_read
+        self.depin_owed = owed if owed < _WINDOW_UPDATE_BYTES_MIN else 0
+        if not self.depin_owed:
+            await original(self, bytes_read=owed)
+
+    YamuxStream._auto_tune_and_send_window_update = update
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Connections that stay whole
 
 
@@ -322,25 +379,61 @@ def cancelled_writes() -> None:
     """Fault: a write cancelled in the middle leaves half a Noise message on the wire; the peer fails to decrypt what
     follows, and all streams of the connection die.
 
-    Mend: once begun, a frame is written whole, and a peer that takes none of it for ``stall_timeout_s`` loses the
-    connection. Until: py-libp2p shields frame writes (> 0.8.1).
+    Mend: once begun, a frame (64 KiB at most) is written whole; a connection that does not take it within
+    ``dead_after_s`` is closed. Until: py-libp2p shields frame writes (> 0.8.1).
     """
 
     async def write_frame(self: Any, data: bytes) -> None:
-        await _write_whole(self, data, limits_of(self).stall_timeout_s)
+        timeout_s = limits_of(self).dead_after_s
+        async with self._write_lock:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout_s) as writing:
+                await self.secured_conn.write(data)
+        if writing.cancelled_caught:
+            log.info("peer takes no bytes: closing", peer=str(self.peer_id), seconds=timeout_s)
+            abort(self)
+            raise RawConnError(f"the peer took no bytes for {timeout_s:g} s")
         await trio.lowlevel.checkpoint()
 
     Yamux._write_frame = write_frame
 
 
-async def _write_whole(connection: Any, frame: bytes, timeout_s: float) -> None:
-    async with connection._write_lock:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout_s) as writing:
-            await connection.secured_conn.write(frame)
-    if writing.cancelled_caught:
-        log.info("peer took no bytes: closing", peer=str(connection.peer_id), seconds=timeout_s)
-        abort(connection)
-        raise RawConnError(f"the peer took no bytes for {timeout_s:g} s")
+@_patch
+def blocked_readers() -> None:
+    """Fault: the task that reads a connection also writes the answers to pings and new streams, and waits its turn to.
+    With bulk both ways and full TCP buffers each side's reader waits for its writer, which waits for the other side's
+    reader: nothing moves any more, and the connection is lost.
+
+    Mend: the reader queues its answers for a task of their own; a peer that asks faster than it takes the answers
+    loses the connection. Until: py-libp2p's reader does not write (> 0.8.1).
+    """
+    run, write = Yamux._handle_incoming_with_ready_signal, Yamux._write_frame
+
+    async def handle_incoming(self: Any, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        answers, waiting = trio.open_memory_channel[bytes](_ANSWERS_MAX)
+        self.depin_answers = answers
+        self.depin_reader = trio.lowlevel.current_task()
+        self._nursery.start_soon(send_answers, self, waiting)
+        with answers:
+            await run(self, task_status=task_status)
+
+    async def send_answers(self: Any, waiting: trio.MemoryReceiveChannel[bytes]) -> None:
+        with waiting, contextlib.suppress(RawConnError, ConnectionClosedError):
+            async for frame in waiting:
+                await write(self, frame)
+
+    async def write_frame(self: Any, data: bytes) -> None:
+        if trio.lowlevel.current_task() is not self.__dict__.get("depin_reader"):
+            await write(self, data)
+            return
+        try:
+            self.depin_answers.send_nowait(data)
+        except (trio.WouldBlock, trio.BrokenResourceError) as error:
+            log.info("peer takes no answers: closing", peer=str(self.peer_id))
+            abort(self)
+            raise RawConnError("the peer took no answers") from error
+
+    Yamux._handle_incoming_with_ready_signal = handle_incoming
+    Yamux._write_frame = write_frame
 
 
 @_patch
@@ -412,36 +505,46 @@ def cancelled_reads() -> None:
 @_patch
 def frozen_peers() -> None:
     """Fault: a peer that is stopped or cut off is never noticed (more than 42 s, then we stopped waiting). The
-    library's own health monitoring pings one connection after the other, 3 s for each that is dead.
+    library's own health monitoring pings one connection after the other, 3 s for each that is dead, and takes a slow
+    link for a dead one.
 
-    Mend: yamux's ping, which only measures time, closes a connection that does not answer: after ``dead_after_s`` at
-    most, each on its own. Until: py-libp2p has keep-alives (> 0.8.1).
+    Mend: yamux's ping, which only measures time, closes a connection on which nothing at all arrives after it, within
+    ``dead_after_s``, each on its own. Until: py-libp2p has keep-alives (> 0.8.1).
     """
+    read = tcp_io.TrioTCPStream.read
+
+    async def noted_read(self: Any, n: int | None = None) -> bytes:
+        data: bytes = await read(self, n)
+        self.depin_heard_s = trio.current_time()
+        return data
 
     async def ping_forever(self: Any) -> None:
-        period_s = limits_of(self).dead_after_s / 2
+        period_s = (limits_of(self).dead_after_s - _LAST_CHANCE_S) / 2
+        socket = _tcp_of(self)
         while not self.event_shutting_down.is_set():
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._ping_event = trio.Event()
-            self._ping_sent_time = trio.current_time()
             ping = _FRAME_HEADER.pack(0, yamux_module.TYPE_PING, yamux_module.FLAG_SYN, 0, self._ping_id)
             try:
-                with trio.move_on_after(period_s - _LAST_CHANCE_S):
-                    await _write_whole(self, ping, period_s)
-                    await self._ping_event.wait()
-                if not self._ping_event.is_set():
-                    # If it was our own process that stood still, the answer is there now, not yet read.
-                    with trio.move_on_after(_LAST_CHANCE_S):
-                        await self._ping_event.wait()
-            except (RawConnError, ConnectionClosedError, IncompleteReadError):
+                await self._write_frame(ping)
+            except (RawConnError, ConnectionClosedError):
                 return
-            if not self._ping_event.is_set():
-                log.info("peer answers no ping: closing", peer=str(self.peer_id))
+            self._ping_sent_time = trio.current_time()
+            # If our own process stood still meanwhile, the answer is there, not yet read: hence the last chance.
+            for wait_s in (period_s, _LAST_CHANCE_S):
+                with trio.move_on_after(wait_s):
+                    await self._ping_event.wait()
+                alive = self._ping_event.is_set() or socket.__dict__.get("depin_heard_s", 0) >= self._ping_sent_time
+                if alive:
+                    break
+            else:
+                log.info("peer is silent: closing", peer=str(self.peer_id))
                 abort(self)
                 return
             with trio.move_on_after(period_s):
                 await self.event_shutting_down.wait()
 
+    tcp_io.TrioTCPStream.read = noted_read
     Yamux._measure_rtt_loop = ping_forever
 
 
@@ -496,53 +599,3 @@ def ghost_peer() -> None:
                 registering.discard(peer_id)
 
     Pubsub._handle_new_peer = handle_new_peer
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Speed
-
-
-@_patch
-def buffered_reads() -> None:
-    """Two system calls for each Noise message: one for its length, one or more for its body.
-
-    Mend: read what is there, up to 256 KiB, and cut from it (measured: 400 → 567 MB/s). Until: > 0.8.1 buffers.
-    """
-
-    async def read(self: Any, n: int | None = None) -> bytes:
-        if n == 0:
-            return b""
-        waiting = self.__dict__.setdefault("depin_waiting", bytearray())
-        if not waiting:
-            try:
-                data = await self.stream.receive_some(_TCP_READ_BYTES)
-            except trio.BrokenResourceError as error:
-                raise ConnectionClosedError(f"connection reset: {error}", transport="tcp") from error
-            except trio.ClosedResourceError:
-                return b""
-            if n is None or len(data) <= n:
-                return bytes(data)
-            waiting += data
-        size_bytes = len(waiting) if n is None else n
-        taken = bytes(waiting[:size_bytes])
-        del waiting[:size_bytes]
-        return taken
-
-    tcp_io.TrioTCPStream.read = read
-
-
-@_patch
-def window_updates() -> None:
-    """Every small read sends a window update of its own, which doubles the messages of a request and its answer.
-
-    Mend: none until 64 KiB are owed, a quarter of the smallest window. Until: > 0.8.1 batches them.
-    """
-    original = YamuxStream._auto_tune_and_send_window_update
-
-    async def update(self: Any, *, bytes_read: int = 0) -> None:
-        owed = self.__dict__.get("depin_owed", 0) + bytes_read
-        self.depin_owed = owed if owed < _WINDOW_UPDATE_BYTES_MIN else 0
-        if not self.depin_owed:
-            await original(self, bytes_read=owed)
-
-    YamuxStream._auto_tune_and_send_window_update = update

@@ -34,8 +34,7 @@ class NetworkLimits:
     open_timeout_s: float = 10.0
     """Opening one stream: three round trips on a new protocol."""
     stall_timeout_s: float = 10.0
-    """A peer that takes no byte from us for so long loses the stream (no credit) or the connection (TCP is
-    full)."""
+    """A peer that reads nothing of a stream for so long, while we have something to send, loses the stream."""
     connections_max: int = 128
     """All peers together; inbound ones above it are refused."""
     inbound_streams_per_peer_max: int = 64
@@ -48,8 +47,8 @@ class NetworkLimits:
     events_queue_max: int = 1024
     """Connection events that wait for one reader. See ``EventsLost``."""
     dead_after_s: float = 6.0
-    """A peer whose connection stays open but that answers no ping is given up after about so long (and at
-    most half as long again)."""
+    """A peer from whom nothing comes for so long, pings not answered, or whose TCP takes no frame of ours, loses the
+    connection."""
 
 
 @dataclass(frozen=True)
