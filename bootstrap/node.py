@@ -14,16 +14,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 import structlog
+import trio
 
 from depin_node.bootstrap import data_dir as data_dirs
 from depin_node.bootstrap import logs
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.control import application, serving
 from depin_node.bootstrap.first_peers import first_peers
+from depin_node.core.errors import ConfigError
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.views import DeviceView, PeerView, StatusView
 from depin_node.crypto import identity as identities
+from depin_node.crypto.blob import BLOB_BYTES_MAX
 from depin_node.crypto.identity import Identity, peer_id
+from depin_node.p2p.blob_store import BlobStore
+from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.libp2p_host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.network import ListenError, Network, NetworkLimits
@@ -31,18 +36,41 @@ from depin_node.p2p.network import ListenError, Network, NetworkLimits
 log = structlog.get_logger("depin_node.node")
 
 PORTS_TRIED = 64
+UPLOAD_KEPT_S = 600.0
+
+
+class Uploads:
+    """Blobs that the client has brought, or asked about, for a job to come: kept for ``UPLOAD_KEPT_S``."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._until_s: dict[bytes, float] = {}
+
+    def keep(self, blob_id: bytes) -> None:
+        """Pin a blob for a while, and let go of those whose while is over."""
+        now_s = trio.current_time()
+        for old in [known for known, until_s in self._until_s.items() if until_s < now_s]:
+            del self._until_s[old]
+            self._store.unpin(old)
+        if blob_id not in self._until_s:
+            self._store.pin(blob_id)
+        self._until_s[blob_id] = now_s + UPLOAD_KEPT_S
 
 
 class Node:
     """A running node; ``open_node`` makes it. It is what the control API controls."""
 
-    def __init__(self, config: NodeConfig, data_dir: DataDir, identity: Identity, network: Network, mesh: Mesh) -> None:
+    def __init__(
+        self, config: NodeConfig, data_dir: DataDir, identity: Identity, network: Network, mesh: Mesh, blobs: Blobs
+    ) -> None:
         self.config = config
         self.data_dir = data_dir
         self.identity = identity
         self.network = network
         self.mesh = mesh
         self.control_url = ""
+        self._blobs = blobs
+        self._uploads = Uploads(blobs.store)
         self._started_s = time.time()
 
     def status(self) -> StatusView:
@@ -62,7 +90,7 @@ class Node:
             peers_known=len(self.mesh.directory.peers()),
             jobs={},
             tasks_lent=0,
-            blobs_bytes=0,
+            blobs_bytes=self._blobs.store.used_bytes,
             counters=dict(counters),
         )
 
@@ -86,6 +114,20 @@ class Node:
         ]
         return sorted(views, key=lambda view: (not view.connected, view.peer))
 
+    def has_blob(self, blob_id: bytes) -> bool:
+        """Tell whether the blob is here; if so, it stays long enough for a job to be submitted."""
+        if not self._blobs.store.has(blob_id):
+            return False
+        self._uploads.keep(blob_id)
+        return True
+
+    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
+        """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
+        self._uploads.keep(blob_id)
+        stored = await self._blobs.store.put_stream(chunks, size_bytes_max=BLOB_BYTES_MAX, durable=True)
+        if stored != blob_id:
+            raise ConfigError(f"these bytes are blob {stored.hex()}, not {blob_id.hex()}")
+
 
 @asynccontextmanager
 async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node]:
@@ -102,7 +144,9 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         identity = identities.load_or_create(data_dir.identity)
         network = await _open_network(stack, config, identity)
         mesh = await stack.enter_async_context(open_mesh(network, identity, first_peers=join_by))
-        node = Node(config, data_dir, identity, network, mesh)
+        store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
+        blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report)
+        node = Node(config, data_dir, identity, network, mesh, blobs)
         token = secrets.token_urlsafe(32)
         node.control_url = await stack.enter_async_context(serving(application(node, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(node.control_url, token, os.getpid())))
