@@ -115,7 +115,7 @@ class Future:
 
 def failure(view: JobView) -> JobFailed:
     """Return the error of a job that ended without a result."""
-    if view.error is not None and view.error.code == "unsuitable":
+    if view.error is not None and view.error.code == "nobody_suitable":
         return NobodySuitable(view)
     return JobFailed(view)
 
