@@ -136,5 +136,5 @@ def _resized(parts: Iterator[bytes], sizes: list[int]) -> Iterator[memoryview]:
             have, at = b"".join(pieces), 0
         yield memoryview(have)[at : at + size]
         at += size
-    if at < len(have) or next(parts, b""):
+    if at < len(have) or any(parts):
         raise TransportError("the node sent more than the result")

@@ -1,5 +1,7 @@
 """Cutting what arrives in any pieces back into what was meant."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from depin_node.core.local import NotRunningError
 
 def cut(data, places):
     bounds = [0, *sorted(min(place, len(data)) for place in places), len(data)]
-    return iter([data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+    return iter([data[a:b] for a, b in pairwise(bounds)])
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10), st.lists(st.integers(0, 200), max_size=10))
