@@ -41,7 +41,7 @@ class MeshConfig:
     """Asking a neighbour for peers, ± a third. At 40 nodes each had 4 neighbours after 4 s."""
     dials_max: int = 4
     """Dials under way at once."""
-    dial_pause_s: tuple[float, float] = (0.25, 30.0)
+    dial_pause_s: tuple[float, float] = (0.25, 15.0)
     """First and longest pause before the same peer is dialled again; each failure doubles it."""
     announce_every_s: float = 15.0
     """Least time between adverts when nothing changes; with N peers known it is max(this, N × 1 s), so that a node
@@ -53,8 +53,9 @@ class MeshConfig:
     heal_every_s: float = 60.0
     """Dialling a first or remembered peer that is not connected."""
     connections_high: int = 96
-    """Above this, connections that are not in use and older than ``settle_s`` are dropped, a few a second."""
-    settle_s: float = 30.0
+    """Above this, connections that are not in use and older than ``settle_s`` are dropped."""
+    settle_s: float = 10.0
+    """By then a newcomer has been introduced to others."""
     violations_max: int = 5
     ban_s: float = 600.0
 
@@ -438,6 +439,7 @@ class Discovery:
         self.directory.connected(peer, address)
         self._tries.drop(peer)
         effects: list[Effect] = [Tell("joined" if joined else "connected", peer, address), CatchUp(peer)]
+        effects += self._drop_some(now.boottime_ns)
         if len(self._neighbours) <= self.config.neighbours_wanted:
             # Gossip takes a new neighbour into its own mesh about a second later.
             self._announce_by(now.boottime_ns + SECOND_NS, now)

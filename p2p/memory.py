@@ -333,6 +333,7 @@ class _Node:
             raise TransportError(f"no place for another connection: {len(self._links)} are open")
         self._remember(link, outbound=True)
         other._remember(link, outbound=False)
+        link.set_cut(self._fabric._is_cut(self, other))  # a partition may have come while it was dialled
         return target.peer
 
     async def open_stream(self, peer: PeerKey, protocol: str) -> "_MemoryStream":
