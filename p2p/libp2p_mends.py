@@ -583,9 +583,11 @@ def ghost_peer() -> None:
     original = Pubsub._handle_new_peer
 
     async def handle_new_peer(self: Any, peer_id: Any) -> None:
-        connections = self.host.get_network().get_connections(peer_id)
+        swarm = self.host.get_network()
+        connections = swarm.get_connections(peer_id)
         older = [c for c in connections[:-1] if c.direction == connections[-1].direction]
         for connection in older:
+            swarm.remove_conn(connection)  # now: closing takes a while, and streams must not be opened on it
             abort(connection.muxed_conn)
         if older:
             self._handle_dead_peer(peer_id)  # which schedules the registration on what is left

@@ -1,0 +1,680 @@
+"""The faults of py-libp2p 0.8.1, each to be run in a process of its own with its mend left out or not.
+
+    python libp2p_faults.py NAME off|on     prints {"fault": true} if the fault shows, {"fault": false} if all is well
+    python libp2p_faults.py                 the same for every name that comes in on a line, both ways
+
+``NAME`` is that of a mend, or ``mend:variant``. Mends patch the library for a whole process, hence the processes. What
+is neither the fault nor well ends in an exception, so that a broken test is not taken for a fault.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import structlog
+import trio
+import trio.testing
+from google.protobuf.message import DecodeError
+from libp2p.custom_types import TProtocol
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+from depin_node.core.errors import TransportError
+from depin_node.p2p import libp2p_mends
+from depin_node.p2p.addresses import parse
+from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream
+
+Open = Callable[..., AbstractAsyncContextManager[Any]]
+Fault = Callable[[Open], Awaitable[bool]]
+FAULTS: dict[str, Fault] = {}
+RATES: dict[str, float] = {}
+SMALL_BUFFER_BYTES = 32_768  # below 16 KiB Linux's loopback itself crawls
+
+
+def fault(name: str, *, clock_rate: float = 1) -> Callable[[Fault], Fault]:
+    def register(function: Fault) -> Fault:
+        FAULTS[name] = function
+        RATES[name] = clock_rate
+        return function
+
+    return register
+
+
+class Proxy:
+    """A TCP hop in front of a node, which may dribble, hold everything, or have small buffers."""
+
+    def __init__(self, target: str, *, chunk_bytes: int = 65_536, small_buffers: bool = False) -> None:
+        self.target = parse(target)
+        self.chunk_bytes = chunk_bytes
+        self.small_buffers = small_buffers
+        self.flowing = trio.Event()
+        self.flowing.set()
+        self.address = ""
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator["Proxy"]:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        self.address = str(parse(f"/ip4/127.0.0.1/tcp/{port}/p2p/{str(self.target).rsplit('/', 1)[1]}"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self.hop, [listener])
+            yield self
+            nursery.cancel_scope.cancel()
+
+    async def hop(self, inner: trio.SocketStream) -> None:
+        outer = await trio.open_tcp_stream("127.0.0.1", self.target.port)
+        if self.small_buffers:
+            shrink(inner)
+            shrink(outer)
+        async with outer, inner, trio.open_nursery() as nursery:
+            nursery.start_soon(self.pump, inner, outer)
+            await self.pump(outer, inner)
+            nursery.cancel_scope.cancel()
+
+    async def pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await self.flowing.wait()
+                data = await source.receive_some(self.chunk_bytes)
+                await self.flowing.wait()
+                if not data:
+                    await sink.send_eof()
+                    return
+                await sink.send_all(data)
+                if self.chunk_bytes < 1000:
+                    await trio.sleep(0.0003)  # let the other side read this much and no more
+
+
+def shrink(stream: trio.SocketStream) -> None:
+    for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
+        stream.setsockopt(trio.socket.SOL_SOCKET, option, SMALL_BUFFER_BYTES)
+
+
+def connection_of(network: Any, peer: bytes) -> Any:
+    (connection,) = [c for c in network._swarm.get_connections() if parse_peer(c) == peer]
+    return connection.muxed_conn
+
+
+def parse_peer(connection: Any) -> bytes:
+    key: bytes = connection.muxed_conn.peer_id.extract_public_key().to_bytes()
+    return key
+
+
+async def raw_stream(network: Any, peer: bytes, protocol: str) -> Any:
+    """Open a stream of any protocol, past our own interface, as a stranger may."""
+    connection = connection_of(network, peer)
+    return await network._host.new_stream(connection.peer_id, [TProtocol(protocol)])
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.receive_some():
+        await stream.send_all(data)
+
+
+async def sleep(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def valid(author: bytes, data: bytes) -> bool:
+    return True
+
+
+async def ends_the_host(open_node: Open, attack: Callable[[Any, Any], Awaitable[None]], error: type[Exception]) -> bool:
+    """Attack a node: True if that ends it with ``error``, False if it still answers."""
+    ended: list[Exception] = []
+
+    async def victim(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            async with open_node("victim") as node:
+                node.subscribe("notes/1", valid)
+                task_status.started(node)
+                await trio.sleep_forever()
+        except Exception as group:  # noqa: BLE001 - judged below
+            ended.append(group)
+            done.set()
+
+    done = trio.Event()
+    async with trio.open_nursery() as nursery:
+        node = await nursery.start(victim)
+        where = node.addresses()[0]
+        async with open_node("attacker") as attacker:
+            attacker.subscribe("notes/1", valid)
+            await attacker.dial(where)
+            await attack(attacker, node)
+            with trio.move_on_after(2):
+                await done.wait()
+            if ended:
+                assert any(isinstance(leaf, error) for leaf in leaves(ended[0])), ended
+                return True
+        async with open_node("someone else") as other:
+            await other.dial(where)  # says hello: it is alive
+        nursery.cancel_scope.cancel()
+    return False
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+# Strangers
+
+
+@fault("noise_only")
+async def plaintext_is_accepted(open_node: Open) -> bool:
+    async with open_node("a") as a:
+        socket = await trio.open_tcp_stream("127.0.0.1", parse(a.addresses()[0]).port)
+        async with socket:
+            for line in (b"/multistream/1.0.0\n", b"/plaintext/2.0.0\n"):
+                await socket.send_all(bytes([len(line)]) + line)
+            answer = b""
+            while answer.count(b"\n") < 2:
+                answer += await socket.receive_some(1000)
+    assert b"na\n" in answer or b"/plaintext/2.0.0\n" in answer
+    return b"/plaintext/2.0.0" in answer
+
+
+@fault("handler_errors")
+async def garbage_on_gossip_ends_the_host(open_node: Open) -> bool:
+    async def attack(attacker: Any, victim: Any) -> None:
+        stream = await raw_stream(attacker, victim.key, "/meshsub/1.1.0")
+        await stream.write(bytes([50]) + b"\xff" * 50)
+
+    return await ends_the_host(open_node, attack, DecodeError)
+
+
+@fault("pubsub_errors")
+async def a_message_with_a_bad_key_ends_the_host(open_node: Open) -> bool:
+    async def attack(attacker: Any, victim: Any) -> None:
+        message = rpc_pb2.Message(
+            from_id=b"\x12\x20" + bytes(32),  # a hashed id, whose key is in the message
+            seqno=b"1",
+            data=b"x",
+            topicIDs=["/depin/test/notes/1"],
+            signature=b"x",
+            key=b"\xff" * 10,
+        )
+        packet = rpc_pb2.RPC(publish=[message]).SerializeToString()
+        stream = await raw_stream(attacker, victim.key, "/meshsub/1.1.0")
+        await stream.write(bytes([len(packet)]) + packet)
+
+    return await ends_the_host(open_node, attack, DecodeError)
+
+
+@fault("pubsub_errors:validator")
+async def a_sync_validator_that_raises_ends_the_host(open_node: Open) -> bool:
+    async def attack(attacker: Any, victim: Any) -> None:
+        def broken(forwarder: Any, message: Any) -> bool:
+            raise ZeroDivisionError
+
+        victim._pubsub.set_topic_validator("/depin/test/notes/1", broken, False)
+        for _ in range(20):
+            await attacker.publish("notes/1", b"x")
+            await trio.sleep(0.05)
+
+    return await ends_the_host(open_node, attack, ZeroDivisionError)
+
+
+@fault("inbound_slots")
+async def inbound_places_are_used_up(open_node: Open) -> bool:
+    async with open_node("hub", connections_max=3) as hub:
+        for number in range(6):
+            async with open_node(f"visitor {number}", dial_timeout_s=3) as visitor:
+                try:
+                    await visitor.dial(hub.addresses()[0])
+                except TransportError:
+                    assert not hub.peers()
+                    assert number == 3
+                    return True
+            while hub.peers():
+                await trio.sleep(0.01)
+    return False
+
+
+@fault("receive_window")
+async def the_window_may_be_overrun(open_node: Open) -> bool:
+    size_bytes = 4 << 20
+    async with open_node("victim") as victim, open_node("attacker") as attacker:
+        victim.serve("sleep/1", sleep)
+        await attacker.dial(victim.addresses()[0])
+        stream = await attacker.open_stream(victim.key, "sleep/1")
+        stream._yamux.send_window = 1 << 30
+        held = connection_of(victim, attacker.key).stream_buffers
+        try:
+            for _ in range(0, size_bytes, 65_536):
+                await stream.send_all(bytes(65_536))
+            while True:
+                if sum(map(len, held.values())) >= size_bytes:
+                    return True
+                if not victim.peers():
+                    return False
+                await trio.sleep(0.01)
+        except TransportError:
+            return False
+
+
+@fault("root_logging")
+async def the_root_logger_gets_a_handler(open_node: Open) -> bool:
+    assert not logging.getLogger().handlers
+    async with open_node("a") as a, open_node("b") as b:
+        await a.dial(b.addresses()[0])
+        await a.disconnect(b.key)
+    return bool(logging.getLogger().handlers)
+
+
+# Dialling and listening
+
+
+@fault("dial_blacklist")
+async def one_failed_address_blocks_a_peer(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        with contextlib.suppress(TransportError):
+            await a.dial(f"/ip4/127.0.0.1/tcp/9/p2p/{b.addresses()[0].rsplit('/', 1)[1]}")
+        try:
+            await a.dial(b.addresses()[0])
+        except TransportError as error:
+            assert "negative cache" in str(error)  # noqa: PT017
+            return True
+    return False
+
+
+@fault("auto_dialling")
+async def whoever_is_in_the_peerstore_is_dialled(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        where = Multiaddr(b.addresses()[0].rsplit("/p2p/", 1)[0])
+        a._swarm.peerstore.add_addrs(b._host.get_id(), [where], 600)
+        await a._swarm.auto_connector.maybe_connect()  # what its 30 s timer does
+        with trio.move_on_after(1):
+            while not a.peers():
+                await trio.sleep(0.01)
+        return bool(a.peers())
+
+
+@fault("identify")
+async def what_a_peer_claims_is_kept(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("a-claim/1", echo)
+        await b.dial(a.addresses()[0])
+        about_b = a._swarm.peerstore.peer_data_map[b._host.get_id()]
+        with trio.move_on_after(2):
+            while not about_b.get_protocols():
+                await trio.sleep(0.01)
+        return any("a-claim" in protocol for protocol in about_b.get_protocols())
+
+
+@fault("dial_delay")
+async def every_dial_takes_a_quarter_second(open_node: Open) -> bool:
+    fastest_s = float("inf")
+    async with open_node("a") as a, open_node("b") as b:
+        for _ in range(5):
+            begin = trio.current_time()
+            await a.dial(b.addresses()[0])
+            fastest_s = min(fastest_s, trio.current_time() - begin)
+            await a.disconnect(b.key)
+            while a.peers() or b.peers():
+                await trio.sleep(0.01)
+    return fastest_s >= 0.25
+
+
+@fault("exclusive_listen")
+async def two_nodes_listen_on_one_port(open_node: Open) -> bool:
+    async with open_node("a") as a:
+        where = a.addresses()[0].rsplit("/p2p/", 1)[0]
+        try:
+            async with open_node("b", listen=[where]):
+                return True
+        except ListenError as error:
+            assert "Address already in use" in str(error)  # noqa: PT017
+            return False
+
+
+# Speed
+
+
+@fault("buffered_reads")
+async def each_message_takes_two_reads(open_node: Open) -> bool:
+    calls = 0
+    receive_some = trio.SocketStream.receive_some
+
+    async def counted(self: Any, max_bytes: int | None = None) -> Any:
+        nonlocal calls
+        calls += 1
+        return await receive_some(self, max_bytes)
+
+    trio.SocketStream.receive_some = counted  # type: ignore[method-assign,assignment]
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("echo/1", echo)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "echo/1")
+        calls = 0
+        for _ in range(100):
+            await stream.send_all(b"x" * 100)
+            await stream.receive_exactly(100)
+    return calls >= 400  # a question and an answer, a length and a body each
+
+
+@fault("window_updates")
+async def each_read_sends_a_window_update(open_node: Open) -> bool:
+    frames = 0
+    write_frame = Yamux._write_frame
+
+    async with open_node("a") as a, open_node("b") as b:
+        write_frame = Yamux._write_frame
+
+        async def counted(self: Any, data: bytes) -> None:
+            nonlocal frames
+            frames += 1
+            await write_frame(self, data)
+
+        Yamux._write_frame = counted
+        b.serve("echo/1", echo)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "echo/1")
+        frames = 0
+        for _ in range(100):
+            await stream.send_all(b"x" * 100)
+            await stream.receive_exactly(100)
+    return frames >= 390  # question, update, answer, update; the last few may be on their way
+
+
+# Connections that stay whole
+
+
+@fault("short_reads")
+async def small_segments_end_a_connection(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("echo/1", echo)
+        async with Proxy(b.addresses()[0], chunk_bytes=200).run() as proxy:
+            await a.dial(proxy.address)
+            stream = await a.open_stream(b.key, "echo/1")
+            try:
+                await stream.send_all(bytes(60_000))
+                await stream.receive_exactly(60_000)
+            except TransportError:
+                return True
+    return False
+
+
+@fault("cancelled_writes")
+async def a_cancelled_write_ends_all_streams(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("sleep/1", sleep)
+        b.serve("echo/1", echo)
+        async with Proxy(b.addresses()[0], small_buffers=True).run() as proxy:
+            await a.dial(proxy.address)
+            shrink(libp2p_mends._tcp_of(connection_of(a, b.key)).stream)
+            steady = await a.open_stream(b.key, "echo/1")
+            stream = await a.open_stream(b.key, "sleep/1")
+            async with trio.open_nursery() as nursery:
+                proxy.flowing = trio.Event()  # hold everything: the write stops in the middle of a frame
+                cancelling = trio.CancelScope()
+
+                async def send() -> None:
+                    with cancelling:
+                        await stream.send_all(bytes(250_000))
+
+                nursery.start_soon(send)
+                await trio.sleep(0.5)
+                cancelling.cancel()
+                await trio.sleep(0.1)
+                proxy.flowing.set()
+            with trio.move_on_after(4), contextlib.suppress(TransportError):
+                await steady.send_all(b"fine")
+                await steady.receive_exactly(4)
+                return False
+    return True
+
+
+@fault("blocked_readers")
+async def bulk_both_ways_stops_for_good(open_node: Open) -> bool:
+    async def sink(stream: Stream) -> None:
+        while await stream.receive_some(1 << 20):
+            pass
+
+    async def bulk(sender: Any, receiver: Any) -> None:
+        stream = await sender.open_stream(receiver.key, "sink/1")
+        await stream.send_all(bytes(8 << 20))
+        await stream.aclose()
+
+    async def open_streams(sender: Any, receiver: Any) -> None:
+        while True:
+            stream = await sender.open_stream(receiver.key, "echo/1")
+            await stream.send_all(bytes(1000))
+            await stream.receive_exactly(1000)
+            await stream.aclose()
+
+    def shrink_all(network: Any, peer: bytes) -> None:
+        shrink(libp2p_mends._tcp_of(connection_of(network, peer)).stream)
+
+    limits = {"dead_after_s": 3.0, "open_timeout_s": 4.0}
+    async with open_node("a", **limits) as a, open_node("b", **limits) as b:
+        for node in (a, b):
+            node.serve("sink/1", sink)
+            node.serve("echo/1", echo)
+        await a.dial(b.addresses()[0])
+        while not b.peers():
+            await trio.sleep(0.01)
+        shrink_all(a, b.key)
+        shrink_all(b, a.key)
+        ways = ((a, b), (b, a))
+        stopped = False
+        try:
+            async with trio.open_nursery() as background:
+                for one, other in ways * 4:
+                    background.start_soon(open_streams, one, other)
+                async with trio.open_nursery() as nursery:
+                    for one, other in ways * 4:
+                        nursery.start_soon(bulk, one, other)
+                background.cancel_scope.cancel()
+        except* TransportError:
+            stopped = True
+    return stopped
+
+
+@fault("slow_readers", clock_rate=10)
+async def a_reader_that_pauses_breaks_the_writer(open_node: Open) -> bool:
+    async def pause(stream: Stream) -> None:
+        await trio.sleep(8)
+        while await stream.receive_some():
+            pass
+        await stream.send_all(b"k")
+
+    async with open_node("a", stall_timeout_s=60, dead_after_s=600) as a, open_node("b", dead_after_s=600) as b:
+        b.serve("pause/1", pause)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "pause/1")
+        try:
+            await stream.send_all(bytes(1_000_000))
+        except TransportError as error:
+            assert "after 5 seconds" in str(error)  # noqa: PT017
+            return True
+        await stream.send_eof()
+        assert await stream.receive_exactly(1) == b"k"
+    return False
+
+
+@fault("cancelled_reads")
+async def a_cancelled_read_loses_bytes(open_node: Open) -> bool:
+    data = b"".join(i.to_bytes(4, "big") for i in range(40_000))
+
+    async def send(stream: Stream) -> None:
+        await stream.send_all(data)
+
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("data/1", send)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "data/1")
+        connection = connection_of(a, b.key)
+        while len(connection.stream_buffers[stream._yamux.stream_id]) < len(data):
+            await trio.sleep(0.01)
+        got = bytearray()
+
+        async def release() -> None:
+            await connection._write_lock.acquire()
+            locked.set()
+            await trio.sleep(0.4)
+            connection._write_lock.release()
+
+        locked = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(release)
+            await locked.wait()
+            with trio.move_on_after(0.1):
+                got += await stream.receive_some(100_000)
+        while chunk := await stream.receive_some():
+            got += chunk
+    return got != data
+
+
+@fault("frozen_peers")
+async def a_frozen_peer_is_not_noticed(open_node: Open) -> bool:
+    async with (
+        open_node("a", dead_after_s=2.0) as a,
+        open_node("b") as b,
+        Proxy(b.addresses()[0]).run() as proxy,
+    ):
+        events = a.connection_events()
+        await a.dial(proxy.address)
+        assert isinstance(await events.receive(), Connected)
+        proxy.flowing = trio.Event()
+        with trio.move_on_after(5):
+            assert await events.receive() == Disconnected(b.key)
+            return False
+    return True
+
+
+# Gossip
+
+
+@fault("adaptive_gossip")
+async def a_young_mesh_slows_its_heartbeat(open_node: Open) -> bool:
+    async with open_node("a") as a:
+        a.subscribe("notes/1", valid)
+        router = a._pubsub.router
+        while not router.mesh:
+            await trio.sleep(0.01)
+        router.last_health_update = 0  # as after its 30 s
+        router._update_network_health()
+        router._adapt_gossip_parameters()
+        return bool(router.heartbeat_interval > 1)
+
+
+@fault("gossip_rate")
+async def a_burst_is_dropped_in_silence(open_node: Open) -> bool:
+    got: set[bytes] = set()
+
+    async def take(author: bytes, data: bytes) -> bool:
+        got.add(data)
+        return True
+
+    async with open_node("a") as a, open_node("b") as b:
+        a.subscribe("notes/1", valid)
+        b.subscribe("notes/1", take)
+        await a.dial(b.addresses()[0])
+        while b"probe" not in got:
+            await a.publish("notes/1", b"probe")
+            await trio.sleep(0.1)
+        for number in range(25):
+            await a.publish("notes/1", b"n%d" % number)
+        await trio.sleep(1.5)
+        while b"end" not in got:
+            await a.publish("notes/1", b"end")
+            await trio.sleep(0.1)
+    return sum(b"n%d" % number in got for number in range(25)) < 25
+
+
+@fault("ghost_peer")
+async def a_peer_that_comes_back_gets_no_gossip(open_node: Open) -> bool:
+    heard: dict[str, trio.Event] = {"first": trio.Event(), "second": trio.Event()}
+
+    def hear(which: str) -> Callable[[bytes, bytes], Awaitable[bool]]:
+        async def handler(author: bytes, data: bytes) -> bool:
+            heard[which].set()
+            return True
+
+        return handler
+
+    async def publish_for(node: Any, which: str, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            while not heard[which].is_set():
+                await node.publish("notes/1", b"x")
+                await trio.sleep(0.1)
+        return heard[which].is_set()
+
+    async with open_node("victim", dead_after_s=600) as victim:
+        victim.subscribe("notes/1", valid)
+        async with open_node("peer") as first, Proxy(victim.addresses()[0]).run() as proxy:
+            first.subscribe("notes/1", hear("first"))
+            await first.dial(proxy.address)
+            assert await publish_for(victim, "first", 10)
+            proxy.flowing = trio.Event()  # frozen: the victim cannot know
+            async with open_node("peer") as second:
+                second.subscribe("notes/1", hear("second"))
+                await second.dial(victim.addresses()[0])
+                return not await publish_for(victim, "second", 5)
+
+
+def run_fault(name: str, mode: str) -> bool:
+    """Run one fault in this process, with its mend ``off`` or ``on``."""
+    mend = name.partition(":")[0]
+    assert mend in libp2p_mends.MENDS
+    without = {"on": (), "off": (mend,)}[mode]
+
+    def open_node(node: str, listen: Any = ("/ip4/127.0.0.1/tcp/0",), **limits: Any) -> Any:
+        return open_libp2p(
+            node.encode().ljust(32, b"."),
+            network_id="test",
+            listen=listen,
+            limits=NetworkLimits(**limits),
+            without_mends=without,
+        )
+
+    async def run() -> bool:
+        with trio.fail_after(60 * RATES[name]):
+            return await FAULTS[name](open_node)
+
+    return trio.run(run, clock=trio.testing.MockClock(rate=RATES[name]))
+
+
+def run_forked(name: str, mode: str) -> tuple[int, int]:
+    """Start ``run_fault`` in a fork, which saves the seconds that libp2p takes to import; return pid and pipe."""
+    reading, writing = os.pipe()
+    if pid := os.fork():
+        os.close(writing)
+        return pid, reading
+    try:
+        outcome = json.dumps(run_fault(name, mode))
+    except BaseException:  # noqa: BLE001 - handed to the parent as text
+        outcome = traceback.format_exc()
+    os.write(writing, outcome.encode()[:60_000])
+    os._exit(0)
+
+
+def serve() -> None:
+    """Take a name a line; answer ``{"off": …, "on": …}``, each true, false or the text of an error."""
+    for line in sys.stdin:
+        started = {mode: run_forked(line.strip(), mode) for mode in ("off", "on")}
+        answer: dict[str, Any] = {}
+        for mode, (pid, pipe) in started.items():
+            with os.fdopen(pipe) as outcome:
+                text = outcome.read()
+            os.waitpid(pid, 0)
+            answer[mode] = {"true": True, "false": False}.get(text, text or "it died")
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    if sys.argv[1:]:
+        print(json.dumps({"fault": run_fault(*sys.argv[1:])}))
+    else:
+        serve()
