@@ -40,6 +40,7 @@ _MIGRATIONS = (
         job BLOB NOT NULL, task INTEGER NOT NULL, root BLOB NOT NULL, outputs BLOB NOT NULL, PRIMARY KEY (job,
         task)
     );
+    CREATE TABLE held (job BLOB NOT NULL, blob BLOB NOT NULL, PRIMARY KEY (job, blob)) WITHOUT ROWID;
     CREATE TABLE events (job BLOB NOT NULL, event BLOB NOT NULL);
     CREATE INDEX events_by_job ON events (job);
     CREATE TABLE agreements (
@@ -118,6 +119,16 @@ def put_result(job_id: bytes, task: int, root: bytes, outputs: Iterable[StoredOu
     """Accept a task's result for good."""
     sql = "INSERT OR IGNORE INTO results (job, task, root, outputs) VALUES (?, ?, ?, ?)"
     return Statement(sql, [(job_id, task, root, encode(StoredResult(tuple(outputs))))])
+
+
+def hold(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
+    """Note blobs that a job needs: they are to be kept as long as it is remembered."""
+    return Statement("INSERT OR IGNORE INTO held VALUES (?, ?)", [(job_id, blob) for blob in blobs])
+
+
+def let_go(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
+    """Undo ``hold``."""
+    return Statement("DELETE FROM held WHERE job = ? AND blob = ?", [(job_id, blob) for blob in blobs])
 
 
 def drop_result(job_id: bytes, task: int) -> Statement:
@@ -243,7 +254,7 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             raise ResourceError(
-                f"{self.path}: the journal cannot be written or read: {error}; free some disk space, check the permissions"
+                f"{self.path}: the journal cannot be used: {error}; free some disk space, or check the permissions"
             ) from error
         except sqlite3.DatabaseError as error:
             raise ConfigError(
@@ -309,18 +320,24 @@ class Journal:
             done[task] = 1
         return done
 
+    def held(self) -> list[bytes]:
+        """Return every blob that some job needs, once for each job that does."""
+        return [blob for (blob,) in self._rows("SELECT blob FROM held")]
+
     def events(self, job_id: bytes) -> list[JobEvent]:
         """Return a job's story."""
         rows = self._rows("SELECT event FROM events WHERE job = ? ORDER BY rowid", job_id)
         return [msgspec.json.decode(event, type=JobEvent) for (event,) in rows]
 
-    def prune(self) -> None:
-        """Forget all but the newest ended jobs."""
+    def prune(self) -> list[bytes]:
+        """Forget all but the newest ended jobs; return the blobs that they held."""
         old = "SELECT id FROM jobs WHERE ended <> '' ORDER BY created_s DESC, id LIMIT -1 OFFSET ?"
+        blobs = [blob for (blob,) in self._rows(f"SELECT blob FROM held WHERE job IN ({old})", JOBS_KEPT_MAX)]  # noqa: S608
         self.apply(
             Statement(f"DELETE FROM {table} WHERE {column} IN ({old})", [(JOBS_KEPT_MAX,)])  # noqa: S608 - no input
-            for table, column in (("results", "job"), ("events", "job"), ("jobs", "id"))
+            for table, column in (("results", "job"), ("events", "job"), ("held", "job"), ("jobs", "id"))
         )
+        return blobs
 
     # The rest
 

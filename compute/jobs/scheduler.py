@@ -42,6 +42,7 @@ from depin_node.compute.jobs.events import (
     JobEvent,
     Note,
     OpenWork,
+    OutputSizes,
     ReleaseAttempt,
     ResultsStored,
     StoreResult,
@@ -142,9 +143,21 @@ class Scheduler:
         progress = self._jobs.get(job_id)
         return progress.view() if progress else None
 
-    def is_busy(self) -> bool:
-        """Tell whether any job is open: whether candidates are of use."""
-        return bool(self._jobs)
+    def terms(self, job_id: bytes) -> Terms:
+        """Return what attempts of an open job may use."""
+        return self._jobs[job_id].terms
+
+    def sizes(self, job_id: bytes) -> OutputSizes:
+        """Return the bytes of each output of an open job's tasks."""
+        return self._jobs[job_id].sizes
+
+    def needs(self) -> tuple[frozenset[str], int] | None:
+        """Return the device classes and the least memory (MiB) of open jobs; None if candidates are of no use."""
+        jobs = [progress.job for progress in self._open_jobs()]
+        if not jobs:
+            return None
+        classes = frozenset(name for job in jobs for name in job.device_classes)
+        return classes, min(job.limits.memory_mib for job in jobs)
 
     def forget(self, job_id: bytes) -> None:
         """Drop a job that has ended."""

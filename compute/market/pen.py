@@ -48,6 +48,10 @@ class Pen:
         expires_s = now.wall_ns // SECOND_NS + LIFETIME_S
         return sign(self._identity, self.network, kind(to, expires_s, self._sequence.next(), *fields))
 
+    def next_seq(self) -> int:
+        """Return a sequence number for something else that this node signs."""
+        return self._sequence.next()
+
     def read(
         self, kind: int, body: bytes, sender: bytes, allowed: Iterable[int], now: Now
     ) -> Verified[MarketMessage] | Unsigned:

@@ -446,7 +446,7 @@ class RequesterTalk:
             PeerViolation: the provider may not say this, or not now. The conversation is over.
         """
         self._heard_ns = now.boottime_ns
-        if self._state is _State.OVER:
+        if self._state is _State.OVER and kind != Kind.COUNTERSIGN:
             return []  # it may have crossed our end
         if kind == Kind.DATA:
             return self._data(body)

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 import trio
 
-from depin_node.compute.programs.program import DTYPE_BYTES, Program, decode_program, memory_bytes
+from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Program, decode_program, memory_bytes
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.arena import Arena, memory_file
@@ -228,6 +228,7 @@ class Lease:
             self._fds.append(self._arena.fd)
             for index in self.program.inputs:
                 self._fds.append(_open_input(inputs[index]))
+                _check_size(self._fds[-1], self.program.buffers[index])
         except OSError as error:
             raise ResourceError(f"no room for the inputs: {error}") from error
         shared = sum(self.program.buffers[index].size_bytes for index in self.program.inputs) + capacity
@@ -257,12 +258,24 @@ class Lease:
             self._waiting.append(pending)
             self._work.unpark_all()
 
-    async def results(self) -> AsyncIterator[Result]:
-        """Yield each result as it comes, until the lease is closed. What failed is released already."""
-        async for result in self._results:
-            if result.error:
-                self.release(result.attempt)
-            yield result
+    def results(self) -> AsyncIterator[Result]:
+        """Iterate over the results as they come, until the lease is closed. What failed is released already.
+
+        The iterator is no generator: it can be left and taken up again, by one reader at a time.
+        """
+        return self
+
+    def __aiter__(self) -> "Lease":
+        return self
+
+    async def __anext__(self) -> Result:
+        try:
+            result = await self._results.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if result.error:
+            self.release(result.attempt)
+        return result
 
     def release(self, attempt: bytes) -> None:
         """Give up a result's bytes; what is not held is ignored."""
@@ -443,6 +456,12 @@ def _result_bytes_max(program: Program) -> int:
         owned = math.prod(buffer.tile or buffer.shape) * blocks
         total += min(owned, buffer.elements) * DTYPE_BYTES[buffer.dtype]
     return total
+
+
+def _check_size(fd: int, buffer: Buffer) -> None:
+    size = os.fstat(fd).st_size
+    if size != buffer.size_bytes:
+        raise TaskRejected(f"input {buffer.name} has {size} bytes, its array {buffer.size_bytes}")
 
 
 def _open_input(source: InputSource) -> int:

@@ -1,0 +1,217 @@
+"""What the requester and the provider of one node share: the network, the mesh, blobs, journal, pen and book; and the
+loop that carries one conversation's frames.
+
+One stream for each pair, one task that reads it, one that writes it. The writer asks the machine what has gathered
+since its last write (``drain``), so that under load one signature covers many tasks, and a lone message leaves at once.
+"""
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import trio
+
+from depin_node.bootstrap.journal import JournalWriter, open_journal
+from depin_node.compute.jobs import journal as statements
+from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
+from depin_node.compute.market.pen import Pen
+from depin_node.compute.trust.book import Book
+from depin_node.core import clock as system_clock
+from depin_node.core.clock import Now
+from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.crypto.identity import Identity
+from depin_node.crypto.replay import ReplayGuard, Sequence
+from depin_node.p2p.blobs import Blobs
+from depin_node.p2p.frames import Frame, FrameReader, send_frames
+from depin_node.p2p.mesh import Mesh
+from depin_node.p2p.network import Network, Stream
+
+log = structlog.get_logger("depin_node.market")
+TICK_S = 0.5
+LAST_WORDS_S = 3.0
+"""After a conversation has ended its receipts are still written and confirmed: so long at most."""
+RESERVE_S = 0.5
+_SEQUENCE = "sequence"
+
+
+class Talk(Protocol):
+    """What both machines of ``market/1`` have."""
+
+    def drain(self, now: Now) -> list[tuple[int, bytes]]:
+        """Return what is to be written."""
+
+
+@dataclass
+class MarketContext:
+    """See the module."""
+
+    identity: Identity
+    network: Network
+    mesh: Mesh
+    blobs: Blobs
+    journal: JournalWriter
+    pen: Pen
+    book: Book
+    clock: Callable[[], Now] = system_clock.now
+    rng: random.Random = field(default_factory=random.SystemRandom)
+
+    def secret(self) -> bytes:
+        """Return 32 bytes from the operating system."""
+        return os.urandom(32)
+
+
+@asynccontextmanager
+async def open_market(
+    path: Path,
+    identity: Identity,
+    network: Network,
+    mesh: Mesh,
+    blobs: Blobs,
+    clock: Callable[[], Now] = system_clock.now,
+) -> AsyncIterator[MarketContext]:
+    """Open the journal at ``path`` and what is remembered in it, as long as the block runs.
+
+    Raises:
+        ConfigError, ResourceError: the journal cannot be used.
+    """
+    async with open_journal(path) as journal:
+        reader = journal.reader
+        sequence = Sequence(reader.number(_SEQUENCE), clock())
+        guard = ReplayGuard(reader.floors())
+        pen = Pen(identity, network.network_id, sequence, guard)
+        await _reserve(journal, sequence)
+        context = MarketContext(identity, network, mesh, blobs, journal, pen, Book(reader.bans()), clock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_reserved, journal, sequence)
+            yield context
+            nursery.cancel_scope.cancel()
+
+
+async def _keep_reserved(journal: JournalWriter, sequence: Sequence) -> None:
+    while True:
+        await trio.sleep(RESERVE_S)
+        await _reserve(journal, sequence)
+
+
+async def _reserve(journal: JournalWriter, sequence: Sequence) -> None:
+    reserved = sequence.reserve()
+    if reserved is not None:
+        await journal.write([statements.put_number(_SEQUENCE, reserved)])
+
+
+class Conversation:
+    """One stream with its machine: ``run`` reads and writes until ``stop``, the peer's end, or an error.
+
+    Args:
+        stream: where to.
+        talk: the machine.
+        clock: both clocks.
+        data: returns frames of bulk to follow what the machine has drained, some at a time.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        talk: Talk,
+        clock: Callable[[], Now],
+        data: Callable[[], list[Frame]] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._talk = talk
+        self._clock = clock
+        self._data = data
+        self._reader = FrameReader(stream, size_bytes_max=FRAME_BYTES_MAX)
+        self._wake = trio.Event()
+        self._closing = False
+        self._written = trio.Event()
+        self._listening = trio.CancelScope()
+        self._broken: TransportError | None = None
+
+    def wake(self) -> None:
+        """Tell the writer that something may be waiting."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Go over to last words: the machine's conversation is over."""
+        self._listening.cancel()
+
+    async def run(self, take: Callable[[Frame], None], is_said: Callable[[], bool]) -> None:
+        """Hand each frame to ``take``. After ``stop``, do so until all ``is_said``, but not for long; then close.
+
+        Raises:
+            PeerViolation: as ``take`` does. TransportError: the stream broke. It is reset then.
+        """
+        failure: TransportError | PeerViolation | None = None
+        ended = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                try:
+                    with self._listening:
+                        await self._read(take, lambda: False)
+                    with trio.move_on_after(LAST_WORDS_S):
+                        await self._read(take, is_said)
+                    self._closing = True
+                    self._wake.set()
+                    with trio.move_on_after(LAST_WORDS_S):
+                        await self._written.wait()
+                except (TransportError, PeerViolation) as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+            failure = failure or self._broken
+            if failure is None:
+                await self._stream.aclose()
+                ended = True
+        finally:
+            if not ended:
+                with trio.CancelScope(shield=True):
+                    await self._stream.reset()
+        if failure is not None:
+            raise failure
+
+    async def _read(self, take: Callable[[Frame], None], is_said: Callable[[], bool]) -> None:
+        while not is_said():
+            frame = await self._reader.read()
+            if frame is None:
+                return
+            take(frame)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                self._wake = trio.Event()
+                frames = [Frame(*frame) for frame in self._talk.drain(self._clock())]
+                if self._data is not None:
+                    frames.extend(self._data())
+                if frames:
+                    # Never cancelled in the middle of a frame: the network's own deadline ends a stall.
+                    with trio.CancelScope(shield=True):
+                        await send_frames(self._stream, frames)
+                elif self._closing:
+                    with trio.CancelScope(shield=True):
+                        await self._stream.send_eof()
+                    return
+                else:
+                    await self._wake.wait()
+        except TransportError as error:
+            self._broken = error
+            self._listening.cancel()
+        finally:
+            self._written.set()
+
+
+async def open_conversation_stream(context: MarketContext, peer: bytes, timeout_s: float) -> Stream:
+    """Connect to a peer if need be, and open its stream.
+
+    Raises:
+        TransportError: unreachable, or it does not lend, or too slow.
+    """
+    with trio.move_on_after(timeout_s):
+        await context.mesh.connect(peer)
+        return await context.network.open_stream(peer, PROTOCOL)
+    raise TransportError(f"no conversation within {timeout_s:g} s")

@@ -1,0 +1,622 @@
+"""The requester's shell: feeds the scheduler and one machine for each provider, and carries out their
+effects.
+
+The flow: ``submit`` checks a job, signs it, hands it to the scheduler and returns when the journal has it.
+The scheduler's ``Ask`` starts a conversation in a task of its own; what is heard there goes back to the
+scheduler, whose effects go to the conversations, the journal and whoever watches. All of that happens in one
+thread without waiting: only frames, files and the journal are waited for, each in its own task. Jobs that the
+journal has open are resumed.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import structlog
+import trio
+
+from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext, open_conversation_stream
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.job import (
+    Job,
+    JobError,
+    JobView,
+    SignedJob,
+    Verification,
+    job_id,
+)
+from depin_node.compute.jobs.journal import StoredJob, StoredOutput
+from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.market import requester as market
+from depin_node.compute.market.messages import WorkBody
+from depin_node.compute.market.requester import ProvenLie, RequesterTalk
+from depin_node.compute.programs.program import Program, decode_program
+from depin_node.compute.programs.shards import result_bytes
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, ResourceError, TaskError, TransportError
+from depin_node.crypto.blob import CHUNK_BYTES
+from depin_node.crypto.envelope import NOBODY, sign, verify_signature
+from depin_node.crypto.identity import peer_id
+from depin_node.p2p.blobs import issue_grant
+from depin_node.p2p.directory import Need
+from depin_node.p2p.frames import Frame
+
+log = structlog.get_logger("depin_node.requester")
+
+INLINE_BYTES_MAX = 64 * 1024
+"""Results of a task up to this size live in the journal, larger ones in the blob store."""
+CONNECT_TIMEOUT_S = 20.0
+CANDIDATES_MAX = 128
+CANDIDATES_S = 1.0
+GRANT_S = 3600
+ENDED_KEPT_MAX = 256
+VIEW_INTERVAL_S = 0.1
+"""A watcher of a running job is told at most so often; of its end at once."""
+TASKS_READ = 64
+_END_STATES = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass
+class _OpenJob:
+    """What the shell keeps of a job that has not ended."""
+
+    job: Job
+    program: Program
+    storing: int = 0
+    ended: e.JobEnded | None = None
+    lines: int = 0
+    fault: JobError | None = None
+
+
+@dataclass(eq=False)
+class _Partner:
+    """One conversation."""
+
+    talk: RequesterTalk
+    clock: Callable[[], Now]
+    conversation: Conversation | None = None
+    receipts_open: int = 0
+
+    def wake(self) -> None:
+        if self.conversation is not None:
+            self.conversation.wake()
+
+    def award_stored(self, error: ResourceError | None) -> None:
+        """Send the award; without the journal there is none, and the provider is let go in time."""
+        if error is None:
+            self.talk.stored(self.clock())
+            self.wake()
+
+    def receipt_stored(self, receipt: market.StoreReceipt, error: ResourceError | None) -> None:
+        """Send a receipt that is stored."""
+        if error is None:
+            self.talk.send_receipt(receipt)
+            self.wake()
+        else:
+            self.receipts_open -= 1
+
+
+class Requester:
+    """A node's jobs; ``open_requester`` makes it."""
+
+    def __init__(self, context: MarketContext, config: SchedulerConfig, nursery: trio.Nursery) -> None:
+        self._context = context
+        self._config = config
+        self._nursery = nursery
+        self._scheduler = Scheduler(config, context.rng, context.secret(), context.book.banned)
+        self._open: dict[bytes, _OpenJob] = {}
+        self._ended: dict[bytes, JobView] = {}
+        self._partners: dict[bytes, _Partner] = {}
+        self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
+        self._candidates_wanted = trio.Event()
+
+    # What the node's user asks.
+
+    async def submit(self, job: Job) -> JobView:
+        """Take responsibility for ``job``; when this returns, it is in the journal. The same key again is the
+        same job.
+
+        Raises:
+            ConfigError: its blobs are not here, or do not fit the program; or the key is another job's.
+            ResourceError: the journal cannot be written.
+        """
+        known = self._context.journal.reader.job_by_key(job.key)
+        if known is not None:
+            return self._same(job, known)
+        context, now = self._context, self._context.clock()
+        program = await self._check(job)
+        identifier = job_id(context.identity.key, job)
+        if identifier in self._open:
+            return self.job(identifier)  # its key is being written
+        expires_s = now.wall_ns // SECOND_NS + SignedJob.LIFETIME_S_MAX
+        signed = SignedJob(NOBODY, expires_s, context.pen.next_seq(), job)
+        envelope = sign(context.identity, context.network.network_id, signed)
+        blobs = _blobs_of(job)
+        for blob in blobs:
+            context.blobs.store.pin(blob)
+        # The scheduler may begin while the disk confirms: what it writes comes after this in the journal.
+        written, failure = trio.Event(), list[ResourceError | None]()
+
+        def note(error: ResourceError | None) -> None:
+            failure.append(error)
+            written.set()
+
+        context.journal.write_soon(
+            [
+                statements.put_job(identifier, job.key, envelope, job.created_s),
+                statements.hold(identifier, blobs),
+            ],
+            note,
+        )
+        self._start(identifier, job, program, bytearray(job.tasks))
+        await written.wait()
+        if failure[0] is not None:
+            self._feed(e.CancelAsked(identifier))
+            raise failure[0]
+        return self.job(identifier)
+
+    def jobs(self, limit: int) -> list[JobView]:
+        """Return the newest jobs."""
+        return [self._view(stored) for stored in self._context.journal.reader.jobs(limit)]
+
+    def job(self, identifier: bytes) -> JobView:
+        """Return how a job stands. Raises ``NotFoundError``."""
+        view = self._ended.get(identifier) or self._open_view(identifier)
+        if view is not None:
+            return view
+        stored = self._context.journal.reader.job(identifier)
+        if stored is None:
+            raise NotFoundError(f"there is no job {identifier.hex()} on this node; see: depin-node job list")
+        return self._view(stored)
+
+    def story(self, identifier: bytes) -> list[e.JobEvent]:
+        """Return what happened to a job, line by line."""
+        return self._context.journal.reader.events(identifier)
+
+    async def changed(self, identifier: bytes, seen: JobView) -> None:
+        """Wait until the job's view may differ from ``seen``: not more often than ten times a second before
+        its end."""
+        while self.job(identifier) == seen and seen.state not in _END_STATES:
+            await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
+        with trio.move_on_after(VIEW_INTERVAL_S):
+            while identifier in self._open:
+                await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
+
+    async def watch(self, identifier: bytes) -> AsyncIterator[JobView]:
+        """Yield the job's view whenever it has changed, the last one when it has ended. Raises
+        ``NotFoundError``."""
+        while True:
+            view = self.job(identifier)
+            yield view
+            if view.state in _END_STATES:
+                return
+            await self.changed(identifier, view)
+
+    async def wait(self, identifier: bytes) -> JobView:
+        """Wait until a job has ended. Raises ``NotFoundError``."""
+        self.job(identifier)
+        while identifier in self._open:
+            await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
+        return self.job(identifier)
+
+    async def cancel(self, identifier: bytes) -> JobView:
+        """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
+        self.job(identifier)
+        if identifier in self._open:
+            self._feed(e.CancelAsked(identifier))
+        return await self.wait(identifier)
+
+    async def output(self, identifier: bytes, buffer: int) -> AsyncIterator[bytes]:
+        """Yield what the tasks returned for a buffer, in task order; see ``programs.shards`` for the layout.
+
+        Raises:
+            NotFoundError: no such job. ConfigError: it is not done, or the buffer is no output of it.
+        """
+        view = self.job(identifier)
+        stored = self._context.journal.reader.job(identifier)
+        if view.state != "done" or stored is None:
+            raise ConfigError(f"job {identifier.hex()} is {view.state}: only a job that is done has its outputs")
+        job = self._signed(stored.envelope)
+        store = self._context.blobs.store
+        program = decode_program(await store.read(job.program))
+        if buffer not in program.outputs:
+            raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
+        position = program.outputs.index(buffer)
+        for first in range(0, job.tasks, TASKS_READ):
+            for _, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
+                output = outputs[position]
+                if output.blob is None:
+                    yield output.inline
+                    continue
+                for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
+                    yield await store.read_chunk(output.blob, index)
+
+    def _same(self, job: Job, known: StoredJob) -> JobView:
+        earlier = self._signed(known.envelope)
+        if msgspec.structs.replace(job, created_s=earlier.created_s) != earlier:
+            raise ConfigError(f"the key {job.key!r} is another job's ({known.id.hex()}): a key names one job")
+        return self.job(known.id)
+
+    def _signed(self, envelope: bytes) -> Job:
+        return verify_signature(envelope, SignedJob, self._context.network.network_id).payload.job
+
+    async def _check(self, job: Job) -> Program:
+        store = self._context.blobs.store
+        for blob in _blobs_of(job):
+            if not store.has(blob):
+                raise ConfigError(f"blob {blob.hex()} is not on this node: put the program and the inputs first")
+        try:
+            program = decode_program(await store.read(job.program))
+        except TaskError as error:
+            raise ConfigError(f"the program is refused: {error}") from error
+        if program.tasks != job.tasks:
+            raise ConfigError(f"the job says {job.tasks} tasks, its program has {program.tasks}")
+        if store.size_bytes(job.program) != job.program_bytes:
+            raise ConfigError("the job gives its program another size than it has")
+        if tuple(item.buffer for item in job.inputs) != program.inputs:
+            raise ConfigError(f"the job's inputs are for other buffers than the program's, which are {program.inputs}")
+        for item in job.inputs:
+            expected = program.buffers[item.buffer].size_bytes
+            if not item.size_bytes == store.size_bytes(item.blob) == expected:
+                name = program.buffers[item.buffer].name
+                raise ConfigError(f"input {name} has {store.size_bytes(item.blob)} bytes, its shape says {expected}")
+        return program
+
+    # Views.
+
+    def _open_view(self, identifier: bytes) -> JobView | None:
+        if identifier not in self._open:
+            return None
+        return self._scheduler.view(identifier) or _queued(identifier, self._open[identifier].job)
+
+    def _view(self, stored: StoredJob) -> JobView:
+        view = self._open_view(stored.id) or self._ended.get(stored.id) or stored.view
+        return view or _queued(stored.id, self._signed(stored.envelope))
+
+    def _tell(self, identifier: bytes) -> None:
+        lot = self._changed.get(identifier)
+        if lot is not None:
+            lot.unpark_all()
+            if identifier not in self._open:
+                del self._changed[identifier]
+
+    # The machine and its effects.
+
+    def _start(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> None:
+        outputs = len(program.outputs)
+
+        def sizes(task: int) -> tuple[int, ...]:
+            return tuple(result_bytes(program, task, output) for output in range(outputs))
+
+        self._open[identifier] = _OpenJob(job, program)
+        largest = max(sum(sizes(task)) for task in {0, job.tasks // 2, job.tasks - 1})
+        self._feed(e.Submitted(identifier, job, done, sizes, 2 * largest))
+        self._candidates_wanted.set()
+
+    def _feed(self, event: e.Event) -> None:
+        for effect in self._scheduler.handle(event, self._context.clock()):
+            self._carry_out(effect)
+        if isinstance(event, e.ResultsStored):
+            self._tell(event.job_id)
+
+    def _carry_out(self, effect: e.Effect) -> None:
+        now = self._context.clock()
+        if isinstance(effect, e.StoreResult):
+            self._store_result(effect)
+            return
+        if isinstance(effect, e.Note):
+            self._note(effect)
+            return
+        if isinstance(effect, e.JobEnded):
+            self._job_ended(effect)
+            return
+        if isinstance(effect, e.Ask):
+            self._partners[effect.peer] = _Partner(RequesterTalk(self._context.pen, effect.peer), self._context.clock)
+            self._nursery.start_soon(self._converse, effect)
+            return
+        partner = self._partners.get(effect.peer)
+        if partner is None:
+            return
+        talk = partner.talk
+        if isinstance(effect, e.Assign):
+            first = talk.assign(effect.work, effect.tasks, now)
+            assert first == effect.first_attempt
+        elif isinstance(effect, e.AskReveal):
+            talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
+        elif isinstance(effect, e.AskUpload):
+            talk.ask_upload(effect.attempt, now)
+        elif isinstance(effect, e.ReleaseAttempt):
+            self._take(partner, talk.release(effect.attempt, effect.verdict, now))
+        elif isinstance(effect, e.OpenWork):
+            self._open_work(partner, effect)
+        elif isinstance(effect, e.CloseWork):
+            self._take(partner, talk.close_work(effect.work, effect.verified_by, now))
+        elif isinstance(effect, e.Caught):
+            evidence = talk.evidence(effect.attempt)
+            self._ban(effect.peer, effect.job_id, effect.task, "its answer lost against a quorum", evidence)
+        else:
+            talk.end(effect.code)
+            self._part(partner)
+        partner.wake()
+
+    def _open_work(self, partner: _Partner, effect: e.OpenWork) -> None:
+        context, opened = self._context, self._open[effect.job_id]
+        job, now = opened.job, context.clock()
+        progress_terms = self._scheduler.terms(effect.job_id)
+        body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, progress_terms)
+        roots = _blobs_of(job)[:64]
+        grant = issue_grant(
+            context.identity,
+            context.network.network_id,
+            effect.peer,
+            roots,
+            seq=context.pen.next_seq(),
+            now=now,
+            lifetime_s=GRANT_S,
+        )
+        partner.talk.open_work(effect.work, body, grant, self._scheduler.sizes(effect.job_id), now)
+
+    def _note(self, note: e.Note) -> None:
+        opened = self._open.get(note.job_id)
+        if opened is not None and opened.lines < statements.EVENTS_KEPT_MAX:
+            opened.lines += 1
+            self._context.journal.write_soon([statements.put_event(note.job_id, note.event)])
+            self._tell(note.job_id)
+
+    def _ban(self, peer: bytes, job: bytes, task: int, reason: str, evidence: market.Evidence) -> None:
+        now_s = self._context.clock().wall_ns // SECOND_NS
+        writes = [statements.put_evidence(peer, job, task, reason, evidence, now_s)]
+        if self._context.book.caught(peer, reason):
+            writes.append(statements.put_ban(peer, reason, now_s))
+        self._context.journal.write_soon(writes)
+
+    # Results.
+
+    def _store_result(self, effect: e.StoreResult) -> None:
+        opened = self._open[effect.job_id]
+        opened.storing += 1
+        if sum(len(output) for output in effect.outputs) > INLINE_BYTES_MAX:
+            self._nursery.start_soon(self._store_large, effect)
+            return
+        outputs = [StoredOutput(bytes(output), None) for output in effect.outputs]
+        self._journal_result(effect, outputs, ())
+
+    async def _store_large(self, effect: e.StoreResult) -> None:
+        store = self._context.blobs.store
+        blobs = []
+        try:
+            for output in effect.outputs:
+                blob = await store.put(output)
+                store.pin(blob)
+                blobs.append(blob)
+        except ResourceError as error:
+            self._stored(effect.job_id, error)
+            return
+        self._journal_result(effect, [StoredOutput(b"", blob) for blob in blobs], blobs)
+
+    def _journal_result(self, effect: e.StoreResult, outputs: list[StoredOutput], blobs: Iterable[bytes]) -> None:
+        writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs)]
+        if blobs:
+            writes.append(statements.hold(effect.job_id, blobs))
+        self._context.journal.write_soon(writes, lambda error: self._stored(effect.job_id, error))
+
+    def _stored(self, identifier: bytes, error: ResourceError | None) -> None:
+        opened = self._open[identifier]
+        opened.storing -= 1
+        if error is None:
+            self._feed(e.ResultsStored(identifier, 1))
+        elif opened.fault is None:
+            log.error("a result cannot be stored", job=identifier.hex(), reason=str(error))
+            opened.fault = JobError(error.code, str(error))
+            self._feed(e.StoringFailed(identifier, opened.fault))
+        self._end_if_stored(identifier)
+
+    def _job_ended(self, effect: e.JobEnded) -> None:
+        self._open[effect.job_id].ended = effect
+        self._end_if_stored(effect.job_id, soon=True)
+
+    def _end_if_stored(self, identifier: bytes, *, soon: bool = False) -> None:
+        """Write a job's end behind its last result.
+
+        Small results are queued in the journal already when the end is decided (``soon``): both then share a
+        transaction. Large ones are files first, so the end waits for them.
+        """
+        opened = self._open[identifier]
+        if opened.ended is None or opened.storing:
+            return
+        ended, opened.ended = opened.ended, None
+        self._write_end(identifier, opened, ended)
+
+    def _write_end(self, identifier: bytes, opened: _OpenJob, ended: e.JobEnded) -> None:
+        view = self._scheduler.view(identifier) or _queued(identifier, opened.job)
+        if view.state != ended.state:  # it never got its turn
+            view = msgspec.structs.replace(view, state=ended.state)
+        if opened.fault is not None:
+            view = msgspec.structs.replace(view, state="failed", error=opened.fault)
+        inputs = [item.blob for item in opened.job.inputs]
+
+        def note(error: ResourceError | None) -> None:
+            if error is not None:
+                log.error("the end of a job cannot be stored", job=identifier.hex(), reason=str(error))
+            for blob in inputs:
+                self._context.blobs.store.unpin(blob)
+            self._scheduler.forget(identifier)
+            del self._open[identifier]
+            self._ended[identifier] = view
+            while len(self._ended) > ENDED_KEPT_MAX:
+                del self._ended[next(iter(self._ended))]
+            self._tell(identifier)
+
+        writes = [statements.end_job(identifier, view.state, view), statements.let_go(identifier, inputs)]
+        self._context.journal.write_soon(writes, note)
+
+    # Conversations.
+
+    async def _converse(self, ask: e.Ask) -> None:
+        """Talk to one provider until either side ends it; whatever goes wrong stays here."""
+        partner = self._partners[ask.peer]
+        code = "unreachable"
+        try:
+            with self._context.mesh.in_use(ask.peer):
+                stream = await open_conversation_stream(self._context, ask.peer, CONNECT_TIMEOUT_S)
+                code = "lost"
+                clock = self._context.clock
+                partner.conversation = Conversation(stream, partner.talk, clock)
+                partner.talk.propose(ask.terms, ask.price_max, ask.duration_s, clock())
+                await partner.conversation.run(
+                    lambda frame: self._receive(partner, frame), lambda: not partner.receipts_open
+                )
+        except TransportError as error:
+            log.info("a provider was lost", peer=peer_id(ask.peer), reason=str(error))
+        except PeerViolation as error:
+            code = error.code
+            self._context.mesh.report(ask.peer, error)
+            if isinstance(error, ProvenLie):
+                self._ban(ask.peer, b"", error.evidence.task, str(error), error.evidence)
+        finally:
+            if self._partners.get(ask.peer) is partner:
+                self._feed(e.Gone(ask.peer, code))
+                self._partners.pop(ask.peer, None)
+
+    def _receive(self, partner: _Partner, frame: Frame) -> None:
+        self._take(partner, partner.talk.receive(frame.kind, frame.body, self._context.clock()))
+
+    def _take(self, partner: _Partner, happened: list[market.Event]) -> None:
+        """Do what a conversation's machine asks for, and tell the scheduler the rest."""
+        peer, journal = partner.talk.peer, self._context.journal
+        now_s = self._context.clock().wall_ns // SECOND_NS
+        for event in happened:
+            if isinstance(event, market.StoreAgreement):
+                writes = [
+                    statements.put_agreement(event.agreement, "requester", peer, event.bid, event.award, now_s),
+                    statements.put_floor(peer, "market", event.seq),
+                ]
+                journal.write_soon(writes, partner.award_stored)
+            elif isinstance(event, market.StoreReceipt):
+                partner.receipts_open += 1
+                write = statements.put_receipt(event.receipt, "requester", peer, event.job, event.envelope, None, now_s)
+                journal.write_soon([write], partial(partner.receipt_stored, event))
+            elif isinstance(event, market.StoreCountersign):
+                partner.receipts_open -= 1
+                journal.write_soon([statements.put_countersign(event.receipt, event.envelope)])
+            elif self._partners.get(peer) is partner:
+                self._feed(e.Heard(peer, event))
+                if isinstance(event, market.Ended | market.Declined):
+                    self._part(partner)
+
+    def _part(self, partner: _Partner) -> None:
+        """The conversation is over, and the scheduler knows."""
+        if self._partners.get(partner.talk.peer) is partner:
+            del self._partners[partner.talk.peer]
+        if partner.conversation is not None:
+            partner.conversation.wake()
+            partner.conversation.stop()
+
+    # Time.
+
+    async def run(self) -> None:
+        """Resume what the journal has open; then look at deadlines and candidates, for ever."""
+        for stored in self._context.journal.reader.open_jobs():
+            await self._resume(stored)
+        looked = float("-inf")
+        while True:
+            self._candidates_wanted = trio.Event()
+            if trio.current_time() >= looked + CANDIDATES_S:
+                looked = trio.current_time()
+                self._look_for_candidates()
+            now = self._context.clock()
+            for partner in list(self._partners.values()):
+                self._take(partner, partner.talk.tick(now))
+            self._feed(e.Tick())
+            with trio.move_on_after(TICK_S):
+                await self._candidates_wanted.wait()
+                looked = float("-inf")
+
+    def _look_for_candidates(self) -> None:
+        needs = self._scheduler.needs()
+        if needs is None:
+            return
+        need = Need(*needs)
+        mesh = self._context.mesh
+        banned = self._context.book.banned
+        entries = mesh.candidates(need, CANDIDATES_MAX, self._context.rng, exclude=banned)
+        items = tuple(
+            e.Candidate(
+                entry.key,
+                entry.group,
+                tuple(device.device_class for device in entry.advert.devices),
+                max(device.memory_mib for device in entry.advert.devices),
+                entry.advert.price,
+            )
+            for entry in entries
+        )
+        self._feed(e.Candidates(items, mesh.directory.why_nobody(need, exclude=banned)))
+
+    async def _resume(self, stored: StoredJob) -> None:
+        """Go on with a job from before a restart: what was accepted stays accepted."""
+        context = self._context
+        job = self._signed(stored.envelope)
+        try:
+            program = await self._check(job)
+        except ConfigError as error:
+            fault = JobError("resource", f"the job cannot go on: {error}")
+            view = msgspec.structs.replace(_queued(stored.id, job), state="failed", error=fault)
+            await context.journal.write([statements.end_job(stored.id, "failed", view)])
+            return
+        done = context.journal.reader.done(stored.id, job.tasks)
+        lost = list(self._without_bytes(stored.id, job.tasks))
+        if lost:
+            await context.journal.write([statements.drop_result(stored.id, task) for task in lost])
+            for task in lost:
+                done[task] = 0
+        log.info("a job goes on", job=stored.id.hex(), done=sum(done), tasks=job.tasks, lost=len(lost))
+        self._start(stored.id, job, program, done)
+
+    def _without_bytes(self, identifier: bytes, tasks: int) -> Iterator[int]:
+        """Yield tasks whose accepted result lay in the blob store and is gone: a power cut can do that."""
+        store = self._context.blobs.store
+        for first in range(0, tasks, TASKS_READ):
+            for task, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
+                if any(output.blob is not None and not store.has(output.blob) for output in outputs):
+                    yield task
+
+
+def _blobs_of(job: Job) -> list[bytes]:
+    return [job.program, *(item.blob for item in job.inputs)]
+
+
+def _queued(identifier: bytes, job: Job) -> JobView:
+    return JobView(
+        id=identifier.hex(),
+        name=job.name,
+        state="queued",
+        tasks_total=job.tasks,
+        tasks_done=0,
+        tasks_running=0,
+        attempts_failed=0,
+        providers=(),
+        created_s=float(job.created_s),
+        started_s=None,
+        finished_s=None,
+        error=None,
+        stages_s={},
+        verification=Verification(0, 0, ()),
+    )
+
+
+@asynccontextmanager
+async def open_requester(context: MarketContext, config: SchedulerConfig | None = None) -> AsyncIterator[Requester]:
+    """Have jobs done as long as the block runs; those that are open then go on when the node runs again."""
+    store = context.blobs.store
+    for blob in context.journal.reader.prune():
+        store.delete(blob)
+    for blob in context.journal.reader.held():
+        store.pin(blob)
+    async with trio.open_nursery() as nursery:
+        requester = Requester(context, config or SchedulerConfig(), nursery)
+        nursery.start_soon(requester.run)
+        yield requester
+        nursery.cancel_scope.cancel()
