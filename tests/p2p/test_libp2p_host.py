@@ -1,0 +1,299 @@
+"""What only the real network can show: processes that die or freeze, garbage from strangers, clean ends."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from depin_node.core.errors import ConfigError, TransportError
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream
+
+pytestmark = pytest.mark.net
+
+NODE = """
+import structlog, sys, trio
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+from depin_node.p2p.libp2p_host import open_libp2p
+
+async def main():
+    async def echo(stream):
+        while data := await stream.receive_some():
+            await stream.send_all(data)
+    with trio.open_signal_receiver(__import__("signal").SIGINT) as signals:
+        async with open_libp2p(b"n" * 32, network_id="test") as network:
+            network.serve("echo/1", echo)
+            async def hear(author, data):
+                return True
+            network.subscribe("notes/1", hear)
+            print(network.addresses()[0], flush=True)
+            async for _ in signals:
+                break
+trio.run(main)
+"""
+
+
+@pytest.fixture(autouse=True)
+async def deadline() -> Any:
+    with trio.fail_after(60):
+        yield
+
+
+@contextmanager
+def node_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", NODE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def open_node(name: str, **options: Any) -> Any:
+    from depin_node.p2p.libp2p_host import open_libp2p
+
+    limits = {key: options.pop(key) for key in list(options) if key in NetworkLimits.__dataclass_fields__}
+    return open_libp2p(
+        name.encode().ljust(32, b"."), **{"network_id": "test", **options}, limits=NetworkLimits(**limits)
+    )
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.receive_some():
+        await stream.send_all(data)
+
+
+async def until(condition: Any) -> None:
+    while not condition():
+        await trio.sleep(0.01)
+
+
+# Processes
+
+
+async def test_a_killed_peer_is_noticed_at_once() -> None:
+    with node_process() as (process, address):
+        async with open_node("a") as a:
+            events = a.connection_events()
+            peer = await a.dial(address)
+            assert isinstance(await events.receive(), Connected)
+            begin = time.monotonic()
+            process.kill()
+            assert await events.receive() == Disconnected(peer)
+            assert time.monotonic() - begin < 1
+
+
+async def test_a_frozen_peer_is_noticed_and_may_come_back() -> None:
+    with node_process() as (process, address):
+        async with open_node("a") as a:
+            events = a.connection_events()
+            peer = await a.dial(address)
+            assert isinstance(await events.receive(), Connected)
+            begin = time.monotonic()
+            process.send_signal(signal.SIGSTOP)
+            assert await events.receive() == Disconnected(peer)
+            assert time.monotonic() - begin < 10
+            process.send_signal(signal.SIGCONT)
+            assert await a.dial(address) == peer
+            stream = await a.open_stream(peer, "echo/1")
+            await stream.send_all(b"back")
+            assert await stream.receive_exactly(4) == b"back"
+
+
+async def test_a_short_freeze_of_ourselves_costs_no_connection() -> None:
+    """After a suspension all deadlines have passed, and all answers wait to be read: that is no silence."""
+    with node_process() as (_, address):
+        async with open_node("a", dead_after_s=2.0) as a:
+            peer = await a.dial(address)
+            events = a.connection_events()
+            time.sleep(3)  # noqa: ASYNC251 - the whole event loop stands still
+            with trio.move_on_after(3):
+                pytest.fail(f"{await events.receive()} after a freeze of our own")
+            assert a.peers() == {peer}
+
+
+async def test_an_interrupted_node_ends_without_a_word() -> None:
+    with node_process() as (process, address):
+        async with open_node("a") as a:
+            peer = await a.dial(address)
+            stream = await a.open_stream(peer, "echo/1")
+            await stream.send_all(b"x")
+            process.send_signal(signal.SIGINT)
+            output, errors = await trio.to_thread.run_sync(process.communicate)
+            await until(lambda: not a.peers())
+    assert process.returncode == 0
+    assert output == ""
+    assert "Traceback" not in errors
+    assert "RuntimeError" not in errors
+
+
+async def test_the_package_does_not_import_libp2p() -> None:
+    probe = (
+        "import sys, json; import depin_node.p2p, depin_node.p2p.network, depin_node.p2p.memory, depin_node.p2p.frames;"
+        "print(json.dumps('libp2p' in sys.modules))"
+    )
+    shown = await trio.run_process([sys.executable, "-c", probe], capture_stdout=True)
+    assert json.loads(shown.stdout) is False
+
+
+# Identity, addresses
+
+
+async def test_one_seed_is_one_key_everywhere() -> None:
+    async with open_node("same") as node:
+        identity = Identity(b"same".ljust(32, b"."))
+        assert node.key == identity.key
+        assert node.addresses()[0].endswith(peer_id(identity.key))
+
+
+async def test_a_wildcard_is_shown_as_what_can_be_dialled() -> None:
+    async with open_node("wild", listen=["/ip4/0.0.0.0/tcp/0"]) as node, open_node("a") as a:
+        assert node.addresses()
+        for address in node.addresses():
+            assert not parse(address).is_wildcard
+            assert await a.dial(address) == node.key
+
+
+async def test_a_name_can_be_dialled() -> None:
+    async with open_node("named") as node, open_node("a") as a:
+        where = parse(node.addresses()[0])
+        assert await a.dial(f"/dns4/localhost/tcp/{where.port}/p2p/{peer_id(node.key)}") == node.key
+        with pytest.raises(TransportError):
+            await a.dial(f"/dns4/no-such-host.invalid/tcp/1/p2p/{peer_id(Identity(bytes(32)).key)}")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:4001", "/ip4/127.0.0.1/udp/1", "/ip4/300.0.0.1/tcp/1", "/ip4/::1/tcp/1"]
+)
+async def test_listen_addresses_are_checked(address: str) -> None:
+    with pytest.raises(ConfigError, match="no address to listen on"):
+        async with open_node("a", listen=[address]):
+            pass
+
+
+async def test_what_cannot_be_listened_on_is_said() -> None:
+    with pytest.raises(ListenError, match=r"cannot listen on /ip4/192\.0\.2\.1"):
+        async with open_node("a", listen=["/ip4/127.0.0.1/tcp/0", "/ip4/192.0.2.1/tcp/4001"]):
+            pass
+
+
+@pytest.mark.parametrize("network_id", ["", "a/b", "a b", "x" * 65])
+async def test_network_ids_are_checked(network_id: str) -> None:
+    with pytest.raises(ConfigError, match="no network id"):
+        async with open_node("a", network_id=network_id):
+            pass
+
+
+# Strangers
+
+
+GARBAGE = [
+    b"",
+    b"\0",
+    b"\xff" * 51,
+    b"\xff" * 100_000,
+    bytes([50]) + b"\xff" * 50,
+    b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",  # an endless varint
+    b"\xff\xff\xff\xff\x0f" + bytes(1000),  # a length of 4 GiB
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    bytes.fromhex("16030100a5010000a10303") + bytes(200),  # TLS
+]
+
+
+async def test_garbage_on_every_protocol_harms_nobody() -> None:
+    from libp2p.custom_types import TProtocol
+
+    async with open_node("victim") as victim, open_node("friend") as friend, open_node("stranger") as stranger:
+        victim.serve("echo/1", echo)
+
+        async def hear(author: bytes, data: bytes) -> bool:
+            return True
+
+        victim.subscribe("notes/1", hear)
+        await friend.dial(victim.addresses()[0])
+        steady = await friend.open_stream(victim.key, "echo/1")
+        protocols = list(victim._host.get_mux().handlers)
+        assert "/meshsub/1.1.0" in protocols
+        for protocol in protocols:
+            for garbage in GARBAGE:
+                await stranger.dial(victim.addresses()[0])
+                (connection,) = stranger._swarm.get_connections()
+                stream = await stranger._host.new_stream(connection.muxed_conn.peer_id, [TProtocol(protocol)])
+                await stream.write(garbage)
+                await stream.close()
+        await steady.send_all(b"fine")
+        assert await steady.receive_exactly(4) == b"fine"
+        assert friend.peers() == {victim.key}
+        await stranger.dial(victim.addresses()[0])
+
+
+async def test_garbage_instead_of_a_handshake_harms_nobody() -> None:
+    async with open_node("victim", dial_timeout_s=2) as victim, open_node("friend") as friend:
+        victim.serve("echo/1", echo)
+        await friend.dial(victim.addresses()[0])
+        port = parse(victim.addresses()[0]).port
+        for prefix in (b"", b"\x13/multistream/1.0.0\n", b"\x13/multistream/1.0.0\n\x07/noise\n"):
+            for garbage in GARBAGE:
+                async with await trio.open_tcp_stream("127.0.0.1", port) as socket:
+                    try:
+                        await socket.send_all(prefix + garbage)
+                        await socket.send_eof()
+                        while await socket.receive_some():
+                            pass
+                    except trio.BrokenResourceError:
+                        pass  # refused by a reset, as it may be
+        stream = await friend.open_stream(victim.key, "echo/1")
+        await stream.send_all(b"fine")
+        assert await stream.receive_exactly(4) == b"fine"
+
+
+async def test_half_open_connections_end_by_themselves() -> None:
+    async with open_node("victim", dial_timeout_s=1, connections_max=10) as victim, open_node("friend") as friend:
+        port = parse(victim.addresses()[0]).port
+        sockets = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(10)]
+        while True:
+            try:
+                await friend.dial(victim.addresses()[0])
+                break
+            except TransportError:
+                await trio.sleep(0.1)
+        for socket in sockets:
+            await socket.aclose()
+
+
+async def test_streams_that_are_never_negotiated_are_bounded() -> None:
+    async with open_node("victim", inbound_streams_per_peer_max=4) as victim, open_node("stranger") as stranger:
+        victim.serve("echo/1", echo)
+        await stranger.dial(victim.addresses()[0])
+        (connection,) = stranger._swarm.get_connections()
+        held = [await connection.muxed_conn.open_stream() for _ in range(50)]
+        await until(lambda: victim.counters().get("streams_refused", 0) >= 30)
+        (inbound,) = victim._swarm.get_connections()
+        assert len(inbound.muxed_conn.streams) < 30
+        for stream in held:
+            await stream.reset()
+
+
+async def test_a_peer_that_never_closes_its_side_is_reset_in_the_end() -> None:
+    async with open_node("a", stall_timeout_s=0.5) as a, open_node("b") as b:
+
+        async def keep(stream: Stream) -> None:
+            await trio.sleep_forever()
+
+        b.serve("keep/1", keep)
+        await a.dial(b.addresses()[0])
+        (connection,) = a._swarm.get_connections()
+        before = set(connection.muxed_conn.streams)
+        stream = await a.open_stream(b.key, "keep/1")
+        await stream.aclose()
+        await until(lambda: set(connection.muxed_conn.streams) <= before)
