@@ -1,0 +1,220 @@
+"""Requesters and providers in one process, over the in-memory network; kernels run for real, in this process or in workers."""
+
+import copy
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+from wat_programs import numbers, program
+
+from depin_node.bootstrap.market import open_market
+from depin_node.bootstrap.provider import open_provider
+from depin_node.bootstrap.requester import open_requester
+from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum
+from depin_node.compute.jobs.scheduler import SchedulerConfig
+from depin_node.compute.market.lender import Lending
+from depin_node.compute.programs.program import decode_program, encode_program
+from depin_node.compute.programs.shards import result_bytes, scatter
+from depin_node.compute.sandbox.pool import Output, Result
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import TaskError
+from depin_node.crypto.blob import blob_id
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.advert import DeviceOffer, Offer
+from depin_node.p2p.blob_store import BlobStore
+from depin_node.p2p.blobs import Blobs
+from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.mesh import open_mesh
+
+WALL_NS = 1_800_000_000 * SECOND_NS
+WASM = WasmDevice.device_class
+
+
+def clock():
+    """Trio's own clock as ours: simulated if it is."""
+    ns = int(trio.current_time() * SECOND_NS)
+    return Now(ns, WALL_NS + ns)
+
+
+class InlinePool:
+    """A pool whose leases run tasks with the real wasm device, in this process. ``behaviour(task, outputs)`` may lie
+    (change outputs), raise a ``TaskError``, or wait."""
+
+    def __init__(self, behaviour=None):
+        self.behaviour = behaviour
+        self.tasks = []
+
+    async def acquire(self, name):
+        return InlineLease(self)
+
+
+class InlineLease:
+    def __init__(self, pool):
+        self._pool = pool
+        self._give, self._results = trio.open_memory_channel(10_000)
+
+    async def load(self, data, inputs, *, seconds, memory_limit_bytes):
+        self._program = decode_program(data)
+        self._limits = TaskLimits(seconds, memory_limit_bytes)
+        views = {index: Input(memoryview(path.read_bytes())) for index, path in inputs.items()}
+        self._loaded = WasmDevice().load(self._program, views, self._limits)
+
+    async def submit(self, tasks):
+        for attempt, task in tasks:
+            self._pool.tasks.append(task)
+            self._give.send_nowait(await self._run(attempt, task))
+
+    async def _run(self, attempt, task):
+        results = [bytearray(result_bytes(self._program, task, output)) for output in range(len(self._program.outputs))]
+        try:
+            self._loaded.run(task, self._limits, [memoryview(result) for result in results])
+            if self._pool.behaviour is not None:
+                await self._pool.behaviour(task, results)
+        except TaskError as error:
+            return Result(attempt, task, (), error, 0, 1000)
+        outputs = tuple(Output(blob_id(result), bytes(result)) for result in results)
+        return Result(attempt, task, outputs, None, 1, 1000)
+
+    def results(self):
+        return self
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return await self._results.receive()
+
+    def release(self, attempt):
+        pass
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+
+async def lie(task, results):
+    """Change one bit, another one in each task."""
+    results[0][0] ^= 1 << task % 7
+
+
+async def stall(task, results):
+    """Never answer."""
+    await trio.sleep_forever()
+
+
+@dataclass
+class Peer:
+    """One node; ``scope`` ends it in order, ``world.fabric.kill(peer.key)`` at once."""
+
+    number: int
+    key: bytes
+    mesh: object
+    blobs: object
+    context: object
+    pool: object
+    scope: object
+    requester: object = None
+    provider: object = None
+
+
+class World:
+    """Starts nodes in ``nursery``, each with its own folder under ``path``."""
+
+    def __init__(self, nursery, path, seed=1, **fabric):
+        self.fabric = MemoryFabric(seed, **fabric)
+        self.path = path
+        self.first = None
+        self._nursery = nursery
+
+    async def start(self, number, *, pool=None, lending=None, config=None, group=None):
+        """Start a node that requests, and lends if it has a pool. ``group``: which /16 it lives in."""
+        return await self._nursery.start(self._run, number, pool, lending, config, group or number)
+
+    async def _run(self, number, pool, lending, config, group, *, task_status):
+        identity = Identity(number.to_bytes(32, "big"))
+        folder = self.path / str(number)
+        folder.mkdir(exist_ok=True)
+        lending = lending or Lending((WASM,), slots=1, memory_mib=1024)
+        offer = Offer(
+            lending=pool is not None, devices=(DeviceOffer(WASM, lending.memory_mib, lending.slots, lending.slots),)
+        )
+        with trio.CancelScope() as scope:
+            async with (
+                self.fabric.open(identity.key, host=f"10.{group}.0.{number}") as network,
+                open_mesh(
+                    network,
+                    identity,
+                    first_peers=[self.first] if self.first else [],
+                    offer=offer,
+                    clock=clock,
+                    rng=random.Random(number),
+                ) as mesh,
+            ):
+                self.first = self.first or network.addresses()[0]
+                store = BlobStore(folder / "blobs", quota_bytes=1 << 30)
+                blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, clock=clock)
+                async with open_market(folder / "journal.db", identity, network, mesh, blobs, clock) as context:
+                    peer = Peer(number, identity.key, mesh, blobs, context, pool, scope)
+                    async with open_requester(context, config or SchedulerConfig()) as peer.requester:
+                        if pool is None:
+                            task_status.started(peer)
+                            await trio.sleep_forever()
+                        async with open_provider(context, pool, lending) as peer.provider:
+                            task_status.started(peer)
+                            await trio.sleep_forever()
+
+
+async def knows(peer, others):
+    """Wait until ``peer`` has all of ``others`` in its directory."""
+    while not {other.key for other in others} <= {entry.key for entry in peer.mesh.directory.peers()}:
+        await trio.sleep(0.05)
+
+
+async def make_job(peer, *, key="job", candidate=None, policy=None, seconds=30, memory_mib=64):
+    """Put a program and its input on ``peer``; return the job and the expected output."""
+    candidate = candidate or program()
+    data = encode_program(candidate)
+    x = numbers(candidate.buffers[0].elements)
+    store = peer.blobs.store
+    job = Job(
+        key=key,
+        name="copy",
+        program=await store.put(data),
+        program_bytes=len(data),
+        inputs=(InputRef(0, await store.put(x.tobytes()), x.nbytes),),
+        tasks=candidate.tasks,
+        device_classes=(WASM,),
+        policy=policy or Quorum(1, 1),
+        limits=Limits(seconds, memory_mib),
+        created_s=WALL_NS // SECOND_NS,
+    )
+    return job, x
+
+
+async def output_of(peer, view, candidate=None):
+    """Assemble output 1 of a job that is done."""
+    candidate = candidate or program()
+    into = np.zeros(candidate.buffers[1].shape, candidate.buffers[1].dtype)
+    data = b"".join([part async for part in peer.requester.output(bytes.fromhex(view.id), 1)])
+    at = 0
+    for task in range(candidate.tasks):
+        size = result_bytes(candidate, task, 0)
+        scatter(candidate, task, 0, data[at : at + size], into)
+        at += size
+    assert at == len(data)
+    return into
+
+
+@asynccontextmanager
+async def world(path, seed=1, **fabric):
+    """A world that ends with the block; a test that hangs fails after ten simulated minutes."""
+    with trio.fail_after(600):
+        async with trio.open_nursery() as nursery:
+            yield World(nursery, path, seed, **fabric)
+            nursery.cancel_scope.cancel()
+
+
+__all__ = ["InlinePool", "World", "copy", "knows", "lie", "make_job", "output_of", "stall", "world"]
