@@ -1,0 +1,350 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import trio
+import trio.testing
+from wat_programs import BAD_TASKS, UNSTARTABLE_MODULES, copying, numbers, program
+
+from depin_node.compute.programs.program import encode_program, memory_bytes
+from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.core.errors import ResourceError, TaskCrashed, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
+from depin_node.crypto.blob import blob_id
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
+SUPPORT = str(Path(__file__).parent.parent / "support")
+WASM = WorkerConfig(nice=0)
+MOODY = WorkerConfig("moody_device:MoodyDevice", (SUPPORT,), nice=0)
+PATIENCE_S = 60.0
+MEMORY = 64 << 20
+
+
+def attempt(number):
+    return number.to_bytes(16, "little")
+
+
+@asynccontextmanager
+async def leased(worker=WASM, **settings):
+    """A lease of a pool that ends with the test; a test that hangs fails."""
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(worker, **settings)) as pool:
+            lease = await pool.acquire("test")
+            try:
+                yield lease
+            finally:
+                await lease.aclose()
+
+
+async def load(lease, candidate, x=None, *, seconds=30.0, memory=MEMORY):
+    x = numbers(candidate.buffers[0].elements) if x is None else x
+    await lease.load(encode_program(candidate), {0: x.tobytes()}, seconds=seconds, memory_limit_bytes=memory)
+
+
+async def take(lease, count):
+    results = lease.results()
+    return {result.task: result for result in [await anext(results) for _ in range(count)]}
+
+
+def floats(result):
+    return np.frombuffer(result.outputs[0].data, "float32")
+
+
+async def test_tasks_come_back_with_the_ids_of_their_bytes():
+    async with leased() as lease:
+        await load(lease, program())
+        await lease.submit((attempt(task), task) for task in range(4))
+        found = await take(lease, 4)
+        for task, result in found.items():
+            assert result.error is None
+            assert (floats(result) == numbers()[task * 256 : task * 256 + 256]).all()
+            assert result.outputs[0].blob_id == blob_id(result.outputs[0].data)
+            assert result.fuel > 0
+            assert result.duration_ns > 0
+
+
+async def test_large_results_come_through_the_arena_and_are_reused_when_released():
+    n = 1 << 20
+    async with leased(arena_bytes=3 << 20) as lease:
+        await load(lease, program(n=n, tasks=4), memory=1 << 30)  # 1 MiB a task: three at a time
+        async with trio.open_nursery() as nursery:
+
+            async def submit():
+                await lease.submit((attempt(i), i % 4) for i in range(24))
+
+            nursery.start_soon(submit)
+            results = lease.results()
+            held = []
+            for _ in range(24):
+                held.append(await anext(results))
+                if len(held) == 3:
+                    for result in held:  # all three at once: none overwrote another
+                        part = numbers(n)[result.task * (n // 4) : (result.task + 1) * (n // 4)]
+                        assert (floats(result) == part).all()
+                        assert result.outputs[0].blob_id == blob_id(result.outputs[0].data)
+                    for result in held:
+                        lease.release(result.attempt)
+                    held = []
+
+
+async def test_the_window_holds_submission_back_until_results_are_released():
+    async with leased(window=8) as lease:
+        await load(lease, program())
+        submitted = []
+
+        async def submit():
+            for i in range(40):
+                await lease.submit([(attempt(i), i % 4)])
+                submitted.append(i)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            results = lease.results()
+            for i in range(40):
+                result = await anext(results)
+                assert len(submitted) <= i + 8
+                lease.release(result.attempt)
+
+
+async def test_an_attempt_is_submitted_once():
+    async with leased() as lease:
+        await load(lease, program())
+        with pytest.raises(ValueError, match="once"):
+            await lease.submit([(attempt(1), 0), (attempt(1), 1)])
+        with pytest.raises(IndexError):
+            await lease.submit([(attempt(2), 4)])
+
+
+async def test_inputs_may_be_files(tmp_path):
+    x = numbers(1 << 16)
+    file = tmp_path / "blob"
+    file.write_bytes(x.tobytes())
+    async with leased() as lease:
+        await lease.load(encode_program(program(n=1 << 16)), {0: file}, seconds=30, memory_limit_bytes=MEMORY)
+        await lease.submit([(attempt(0), 3)])
+        assert (floats((await take(lease, 1))[3]) == x[-(1 << 14) :]).all()
+    assert file.read_bytes() == x.tobytes()
+
+
+async def test_every_bad_task_ends_in_its_code_and_a_good_one_runs_after_it():
+    for module, code, reason in BAD_TASKS.values():
+        async with leased() as lease:
+            await load(lease, program(module), seconds=0.3)
+            await lease.submit([(attempt(0), 1)])
+            error = (await take(lease, 1))[1].error
+            assert error.code == code
+            assert reason in str(error)
+            assert len(str(error)) <= 1000
+    async with leased() as lease:
+        await load(lease, program())
+        await lease.submit([(attempt(0), 1)])
+        assert (await take(lease, 1))[1].error is None
+
+
+async def test_bad_and_good_tasks_share_a_worker():
+    """Task 1 alone divides by zero; before and after it all is well, without a new worker."""
+    before = """(if (i64.eq (local.get $b0) (i64.const 4))
+                 (then (drop (i32.div_s (i32.const 1) (i32.const 0)))))"""
+    async with leased() as lease:
+        await load(lease, program(copying(before)))
+        await lease.submit((attempt(i), i % 4) for i in range(12))
+        results = lease.results()
+        codes = [(r.task, r.error.code if r.error else "") for r in [await anext(results) for _ in range(12)]]
+        assert codes == [(i % 4, "trapped" if i % 4 == 1 else "") for i in range(12)]
+
+
+@pytest.mark.parametrize("name", ["no exports", "argbuf loops", "data outside"])
+async def test_a_refused_module_is_refused_by_load(name):
+    module, reason = UNSTARTABLE_MODULES[name]
+    async with leased() as lease:
+        with pytest.raises(TaskRejected, match=reason):
+            await load(lease, program(module))
+
+
+async def test_limits_and_inputs_are_checked_before_a_worker_is_used():
+    candidate = program()
+    async with leased() as lease:
+        with pytest.raises(TaskOutOfMemory, match="the limit is"):
+            await load(lease, candidate, memory=memory_bytes(candidate) - 1)
+    async with leased() as lease:
+        with pytest.raises(TaskRejected, match="x is missing"):
+            await lease.load(encode_program(candidate), {}, seconds=1, memory_limit_bytes=MEMORY)
+    async with leased() as lease:
+        with pytest.raises(TaskRejected, match="x has 100 bytes"):
+            await lease.load(encode_program(candidate), {0: bytes(100)}, seconds=1, memory_limit_bytes=MEMORY)
+    async with leased() as lease:
+        with pytest.raises(TaskRejected, match="cannot be read"):
+            await lease.load(b"garbage", {}, seconds=1, memory_limit_bytes=MEMORY)
+
+
+@pytest.mark.parametrize(("mood", "kind", "reason"), [
+    ("crash:2", TaskCrashed, "SIGSEGV"),
+    ("exit:2", TaskCrashed, "exit code 7"),
+    ("raise_error:2", TaskCrashed, "exit code 1"),
+    ("hang:2", TaskTimedOut, "stood still"),
+    ("stop:2", TaskTimedOut, "stood still"),
+    ("spin:2", TaskCrashed, "SIGXCPU"),
+    ("hog:2", TaskOutOfMemory, "MiB resident"),
+])  # fmt: skip
+async def test_a_worker_that_dies_costs_one_attempt(mood, kind, reason):
+    grace = 0.2 if mood.startswith(("hang", "stop")) else 30.0
+    async with leased(MOODY, grace_s=grace, overhead_bytes=300 << 20) as lease:
+        await load(lease, program(source=mood, tasks=8), seconds=0.3)
+        await lease.submit((attempt(task), task) for task in range(8))
+        found = await take(lease, 8)
+        assert [task for task, result in found.items() if result.error] == [2]
+        assert isinstance(found[2].error, kind)
+        assert reason in str(found[2].error)
+        await lease.submit([(attempt(9), 2), (attempt(10), 1)])
+        again = await take(lease, 2)
+        assert isinstance(again[2].error, kind)
+        assert again[1].error is None
+
+
+async def test_a_worker_that_talks_nonsense_is_given_up():
+    """Nobody can tell which task made it do so; after a few workers all that waits has failed."""
+    async with leased(MOODY) as lease:
+        await load(lease, program(source="babble:2"))
+        await lease.submit((attempt(task), task) for task in range(4))
+        found = await take(lease, 4)
+        assert {type(found[task].error) for task in (2, 3)} == {TaskCrashed}
+        with pytest.raises(TaskCrashed):
+            await lease.submit([(attempt(9), 0)])
+
+
+async def test_what_a_worker_writes_to_stderr_is_bounded(capsys):
+    async with leased(MOODY) as lease:
+        await load(lease, program(source="complain:0"))
+        await lease.submit([(attempt(0), 0)])
+        assert (await take(lease, 1))[0].error is None
+    logged = "".join(capsys.readouterr())
+    assert "complaint 0" in logged
+    assert len(logged) < 200_000
+    assert "\x1b[31mcomplaint" not in logged
+
+
+async def test_a_worker_that_dies_while_loading_is_an_error():
+    async with leased(MOODY) as lease:
+        with pytest.raises(TaskCrashed, match="exit code 3"):
+            await load(lease, program(source="die at load"))
+        with pytest.raises(TaskError):
+            await lease.submit([(attempt(0), 0)])
+    async with leased(MOODY, load_timeout_s=0.3) as lease:
+        with pytest.raises(TaskTimedOut, match="compiling"):
+            await load(lease, program(source="hang at load"))
+
+
+async def test_a_worker_inherits_nothing():
+    secret = os.open("/etc/hostname", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    os.environ["DEPIN_SECRET"] = "x"
+    try:
+        async with leased(MOODY) as lease:
+            with pytest.raises(TaskRejected) as caught:
+                await load(lease, program(source="spy"))
+    finally:
+        os.close(secret)
+        del os.environ["DEPIN_SECRET"]
+    found = json.loads(str(caught.value))
+    kinds = sorted({name.split(":")[0].split(" ")[0] for name in found["descriptors"]})
+    assert kinds == ["/dev/null", "/memfd", "pipe", "socket"]
+    assert set(found["environment"]) <= {"LANG", "PYTHONDONTWRITEBYTECODE", "LC_CTYPE"}
+    assert found["cwd"] == "/"
+    assert found["leads its session"]
+    assert found["core"] == found["file"] == [0, 0]
+    assert found["descriptors_max"] == 256
+    assert found["modules"] == []
+
+
+async def test_workers_are_nice_by_configuration():
+    async with leased(WorkerConfig("moody_device:MoodyDevice", (SUPPORT,), nice=5)) as lease:
+        with pytest.raises(TaskRejected) as caught:
+            await load(lease, program(source="spy"))
+    assert json.loads(str(caught.value))["niceness"] == os.nice(0) + 5
+
+
+async def test_a_worker_serves_one_lease_and_ends_with_it():
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(MOODY, workers_max=2)) as pool:
+            pids = []
+            for _ in range(3):
+                lease = await pool.acquire("test")
+                await load(lease, program())
+                await lease.submit([(attempt(0), 0)])
+                pids.append(int(floats((await take(lease, 1))[0])[0]))
+                await lease.aclose()
+                assert not psutil.pid_exists(pids[-1])
+            assert len(set(pids)) == 3
+    assert not [child for child in psutil.Process().children() if "sandbox.worker" in " ".join(child.cmdline())]
+
+
+async def test_no_more_leases_than_workers():
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(MOODY, workers_max=1)) as pool:
+            first = await pool.acquire("first")
+            with trio.move_on_after(0.05) as scope:
+                await pool.acquire("second")
+            assert scope.cancelled_caught
+            await first.aclose()
+            await (await pool.acquire("second")).aclose()
+
+
+async def test_a_device_that_does_not_exist_is_told():
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(WorkerConfig("no_such_module:Device"))) as pool:
+            with pytest.raises(ResourceError, match="No module named 'no_such_module'"):
+                await pool.device_class()
+            lease = await pool.acquire("test")
+            with pytest.raises(ResourceError, match="ended as it started"):
+                await load(lease, program())
+
+
+async def test_closing_a_lease_ends_who_reads_and_who_submits():
+    async with leased(window=4) as lease:
+        await load(lease, program())
+        seen = []
+
+        async def read():
+            async for result in lease.results():
+                seen.append(result.task)
+
+        async def submit():
+            with pytest.raises(ResourceError, match="closed"):
+                await lease.submit((attempt(i), i % 4) for i in range(100))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(submit)
+            while len(seen) < 4:  # nothing is released, so no more than the window comes
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await lease.aclose()
+        assert sorted(seen) == [0, 1, 2, 3]
+
+
+ORPHAN = """
+import sys, trio
+sys.path.append(sys.argv[1])
+from depin_node.compute.sandbox.process import WorkerConfig, WorkerProcess
+async def main():
+    worker = WorkerProcess(WorkerConfig())
+    await worker.wait_ready(60)
+    print(worker.pid, flush=True)
+    await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+def test_a_worker_dies_with_its_node():
+    node = subprocess.Popen([sys.executable, "-c", ORPHAN, SUPPORT], stdout=subprocess.PIPE)
+    worker = psutil.Process(int(node.stdout.readline()))
+    node.send_signal(signal.SIGKILL)
+    node.communicate()
+    gone, _ = psutil.wait_procs([worker], timeout=30)
+    assert gone
