@@ -1,0 +1,321 @@
+"""What ``make demo`` runs: five nodes on this machine, a real kernel, a liar, a kill; then the facts, from the records.
+
+The flow: a requester, which is also the first peer and lends nothing, and four lenders start as processes of their
+own and find each other. The job of ``hillshade.toml`` is submitted to the requester. As soon as one lender, a slow one,
+holds work that it has not returned, it gets SIGKILL. When the job is done, everything that is claimed about it is
+derived anew: from the receipts that both sides signed, from the requester's journal, and by comparing the picture with
+NumPy's.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from depin_node.client import Mesh
+from depin_node.client.outputs import Outputs
+from depin_node.client.work import Work, prepare_file
+from depin_node.compute.jobs.job import JobView
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.market.messages import Verdict
+from depin_node.compute.trust.receipts import verify_receipt
+from depin_node.core.local import DataDir
+from depin_node.crypto.identity import peer_id
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+from reference import hillshade  # noqa: E402 - beside this file, which is no package
+
+NETWORK = "demo"
+START_S = 60.0
+JOB_S = 100.0
+RECEIPTS_S = 15.0
+TOLERANCE = 1e-5
+"""Of brightness, 0 to 1: the kernel works in float32, the reference in float64."""
+TINTS = ((86, 140, 220), (226, 148, 60), (110, 178, 108), (190, 110, 190))
+
+
+class DemoFailed(Exception):
+    """The demo could not be brought to its end."""
+
+
+@dataclass
+class Lender:
+    """One of the four, and the part it plays."""
+
+    name: str
+    device: str = ""
+    peer: str = ""
+    process: subprocess.Popen[str] | None = None
+
+
+class Stage:
+    """Tells what happens and how long it took."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print one line of the story."""
+        print(text, flush=True)
+
+    def done(self, name: str) -> None:
+        """Print the time since the last stage ended."""
+        at = time.monotonic()
+        self.say(f"  [{name}: {at - self._last:.2f} s]\n")
+        self._last = at
+
+    def seconds(self) -> float:
+        """Return the time since the beginning."""
+        return time.monotonic() - self._began
+
+
+def start(folder: Path, name: str, *args: str, device: str = "") -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """Start a node and wait for its ready line."""
+    data_dir = folder / name
+    data_dir.mkdir(mode=0o700)
+    if device:
+        (data_dir / "config.toml").write_text(f'device = "faulty:{device}"\ndevice_path = "{HERE}"\n')
+    command = [sys.executable, "-m", "depin_node.cli.main", "start", "--json", "--data-dir", str(data_dir)]
+    command += ["--network-id", NETWORK, "--listen", "/ip4/127.0.0.1/tcp/0", *args]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DEPIN_")}
+    with (data_dir / "stderr").open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], START_S)
+    line = process.stdout.readline() if readable else ""
+    if not line:
+        process.kill()
+        raise DemoFailed(f"{name} did not start: {(data_dir / 'stderr').read_text()[-2000:]}")
+    return process, json.loads(line)
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[list[subprocess.Popen[str]]]:
+    """Give a list of processes; none of them outlives the block."""
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for_lenders(mesh: Mesh, lenders: list[Lender]) -> None:
+    """Wait until the requester knows all lenders and is connected to them."""
+    deadline = time.monotonic() + START_S
+    while True:
+        known = {peer.peer for peer in mesh.peers() if peer.lending and peer.connected and peer.devices}
+        if {lender.peer for lender in lenders} <= known:
+            return
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"only {len(known)} of {len(lenders)} lenders were found in {START_S:.0f} s")
+        time.sleep(0.05)
+
+
+def run_job(mesh: Mesh, work: Work, victim: Lender, stage: Stage) -> tuple[JobView, Any]:
+    """Submit, kill the victim when it holds work, and return how the job ended and its result."""
+    future = mesh.submit(work)
+    stage.say(f"job {future.job_id[:12]}: {work.bound.program.tasks} tasks, quorum({work.policy.k}, {work.policy.n})")
+    killed = False
+    for view in future.views(JOB_S):
+        holding = next((part.tasks_running for part in view.providers if part.peer == victim.peer), 0)
+        if holding and not killed and victim.process is not None:
+            victim.process.send_signal(signal.SIGKILL)
+            killed = True
+            stage.say(f"SIGKILL to the {victim.name} lender, which holds {holding} unreturned attempts")
+    if not killed:
+        raise DemoFailed("the victim never got any work")
+    return future.wait(), future.result()
+
+
+def wait_for_receipts(mesh: Mesh, job: str, providers: set[str]) -> None:
+    """Wait until every surviving provider has countersigned all of its receipts."""
+    deadline = time.monotonic() + RECEIPTS_S
+    while time.monotonic() < deadline:
+        receipts = [receipt for receipt in mesh.receipts() if receipt.job == job and receipt.peer in providers]
+        signed = {receipt.peer for receipt in receipts}
+        if signed == providers and all(len(receipt.signed_by) == 2 for receipt in receipts):
+            return
+        time.sleep(0.05)
+    raise DemoFailed(f"not all receipts were signed by both sides within {RECEIPTS_S:.0f} s")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the records prove. ``believed``: who gave the accepted answer, by task."""
+
+    providers: int
+    verified: bool
+    caught: frozenset[str]
+    lost: frozenset[str]
+    believed: dict[int, frozenset[str]]
+
+
+def facts(data_dir: Path, job: str, tasks: int, k: int) -> Facts:
+    """Derive the facts from the requester's journal; only receipts that both sides signed count."""
+    journal = Journal(DataDir(data_dir).journal)
+    try:
+        job_id = bytes.fromhex(job)
+        believed: dict[int, set[str]] = defaultdict(set)
+        for stored in journal.receipts_of(job_id):
+            if stored.countersign is None:
+                continue
+            receipt = verify_receipt(stored.receipt, stored.countersign, NETWORK).payload
+            for settled in receipt.settled:
+                if settled.verdict is Verdict.ACCEPTED:
+                    believed[settled.task].add(peer_id(receipt.to))
+        stored_tasks = {task for task, _, _ in journal.results(job_id, 0, tasks)}
+        agreed_with = {peer for _, role, peer, _, _ in journal.agreements() if role == "requester"}
+        return Facts(
+            providers=len(agreed_with),
+            verified=stored_tasks == set(range(tasks)) and all(len(believed[task]) >= k for task in range(tasks)),
+            caught=frozenset(peer_id(peer) for peer, of, *_ in journal.evidence() if of == job_id),
+            lost=frozenset(event.peer for event in journal.events(job_id) if event.kind == "lost"),
+            believed={task: frozenset(peers) for task, peers in believed.items()},
+        )
+    finally:
+        journal.close()
+
+
+def picture(work: Work, shade: Any, found: Facts, lenders: list[Lender], path: Path) -> None:
+    """Write the shaded relief, beside it the same tinted by who agreed on each shard."""
+    program = work.bound.program
+    owner = Outputs(program)
+    for task in range(program.tasks):
+        size = owner.sizes(0)[task] // 4
+        owner.put(task, 0, np.full(size, task, "<f4").tobytes())
+    grey = np.clip(np.asarray(shade) * 255, 0, 255)
+    tint = {lender.peer: np.array(TINTS[number], float) for number, lender in enumerate(lenders)}
+    palette = np.array(
+        [
+            np.mean([tint[peer] for peer in found.believed.get(task, ())] or [[255.0] * 3], axis=0)
+            for task in range(program.tasks)
+        ]
+    )
+    tasks = np.asarray(owner.value()).astype(int)
+    tinted = grey[..., None] / 255 * (0.35 * 255 + 0.65 * palette[tasks])
+    seam = (np.diff(tasks, axis=0, prepend=tasks[:1]) != 0) | (np.diff(tasks, axis=1, prepend=tasks[:, :1]) != 0)
+    tinted[seam] *= 0.45
+    rows, cols = grey.shape
+    image = Image.new("RGB", (2 * cols + 12, rows + 26), "white")
+    image.paste(Image.fromarray(grey.astype(np.uint8)).convert("RGB"), (0, 0))
+    image.paste(Image.fromarray(np.clip(tinted, 0, 255).astype(np.uint8)), (cols + 12, 0))
+    draw = ImageDraw.Draw(image)
+    draw.text((4, rows + 7), "Jacksboro fault, Tennessee (SRTM), shaded by the mesh", fill="black")
+    at = cols + 16
+    for number, lender in enumerate(lenders):
+        if any(lender.peer in peers for peers in found.believed.values()):
+            draw.rectangle((at, rows + 9, at + 9, rows + 18), fill=TINTS[number])
+            draw.text((at + 13, rows + 7), lender.name, fill="black")
+            at += 80
+    draw.text((at, rows + 7), "a shard: the two who agreed, blended", fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, optimize=True)
+
+
+def tell(mesh: Mesh, view: JobView, names: dict[str, str], stage: Stage) -> None:
+    """Print what happened, by the job's own story."""
+    story = mesh.future(view.id).story()
+
+    def named(text: str) -> str:
+        for peer, name in names.items():
+            text = text.replace(peer, name).replace(peer[-6:], name)
+        return text
+
+    bids = [f"{names.get(event.peer, '?')} ({event.detail})" for event in story if event.kind == "bid"]
+    stage.say(f"bids: {', '.join(bids)}")
+    for event in story:
+        if event.kind == "disagreed":
+            stage.say(f"task {event.task}: answers disagree: {named(event.detail)}")
+        elif event.kind == "caught":
+            stage.say(f"task {event.task}: caught: {names.get(event.peer, '?')}: {named(event.detail)}")
+        elif event.kind == "lost":
+            stage.say(f"lost: {names.get(event.peer, '?')} ({event.detail})")
+    for part in view.providers:
+        stage.say(f"  {names.get(part.peer, '?'):<7} {part.state:<9} {part.tasks_done:>3} accepted  {part.reason}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; the last line on stdout is JSON. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="depin-node demo", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("demo-out"), help="where the picture goes")
+    parser.add_argument("--no-liar", action="store_true", help="let all lenders be honest")
+    options = parser.parse_args(argv)
+    stage = Stage()
+    liar = Lender("liar", "" if options.no_liar else "LyingDevice")
+    victim = Lender("slow", "SlowDevice")
+    lenders = [Lender("alice"), Lender("bob"), liar, victim]
+    with tempfile.TemporaryDirectory(prefix="depin-demo-") as name, ended() as processes:
+        folder = Path(name)
+        process, ready = start(folder, "requester")
+        processes.append(process)
+        stage.say(f"requester and first peer: {ready['addresses'][0]}")
+        for lender in lenders:
+            joining = ("--lend", "--slots", "1", "--peer", ready["addresses"][0])
+            lender.process, facts_of_it = start(folder, lender.name, *joining, device=lender.device)
+            processes.append(lender.process)
+            lender.peer = facts_of_it["peer"]
+        names = {lender.peer: lender.name for lender in lenders}
+        with Mesh(folder / "requester") as mesh:
+            wait_for_lenders(mesh, lenders)
+            for peer in mesh.peers():
+                offers = ", ".join(f"{device.device_class}, {device.slots} slot" for device in peer.devices)
+                stage.say(f"found {names.get(peer.peer, '?'):<7} {peer.peer[:8]}…{peer.peer[-6:]}  {offers}")
+            stage.done("start and find each other")
+            work = prepare_file(HERE / "hillshade.toml")
+            stage.say(f"compiled hillshade.cu to {len(work.bound.program.kernel.module)} bytes of WebAssembly")
+            stage.done("compile")
+            view, shade = run_job(mesh, work, victim, stage)
+            stage.done("run, with one lender killed")
+            wait_for_receipts(mesh, view.id, {part.peer for part in view.providers} - {victim.peer})
+            tell(mesh, view, names, stage)
+            stage.done("receipts signed by both sides")
+        process.terminate()
+        process.wait(30)
+        found = facts(folder / "requester", view.id, work.bound.program.tasks, work.policy.k)
+        z, scalars = np.load(HERE / "dem.npy"), (74.5, 92.7, -0.5, 0.5, 0.70710678)
+        matches = bool(np.allclose(shade, hillshade(z, *scalars), rtol=0, atol=TOLERANCE))
+        picture(work, shade, found, lenders, options.output / "hillshade.png")
+        stage.say(f"wrote {options.output / 'hillshade.png'}")
+        stage.done("check the records, draw")
+    result = {
+        "verified": found.verified,
+        "liar_caught": liar.peer in found.caught and found.caught == {liar.peer},
+        "survived_kill": victim.peer in found.lost and view.state == "done",
+        "providers": found.providers,
+        "matches_reference": matches,
+        "seconds": round(stage.seconds(), 2),
+    }
+    print(json.dumps(result), flush=True)
+    expected = {"verified": True, "liar_caught": not options.no_liar, "survived_kill": True, "matches_reference": True}
+    return 0 if all(result[key] == value for key, value in expected.items()) else 1
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except DemoFailed as error:
+        print(f"demo: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
