@@ -1,4 +1,4 @@
-"""Messages over a stream: frames, a writer that sends what waits in one go, and requests with one answer.
+"""Messages over a stream: frames, and requests with one answer.
 
 A frame is ``length of body, u32 little-endian ‖ kind, u8 ‖ body``. A request is a frame of kind ``ASK``; its
 answer is one of kind ``ANSWER``, or ``REFUSE`` with an error code as body. A stream carries any number of
@@ -7,7 +7,7 @@ requests, one after the other.
 
 import struct
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import trio
 
@@ -15,7 +15,6 @@ from depin_node.core.errors import DepinError, PeerViolation, TransportError
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.network import Network, PeerKey, Stream
 
-Item = TypeVar("Item")
 RequestHandler = Callable[[PeerKey, bytes], Awaitable[bytes]]
 
 _HEADER = struct.Struct("<IB")
@@ -80,58 +79,6 @@ class FrameReader:
                 return False
             self._buffer += chunk
         return True
-
-
-class FrameWriter(Generic[Item]):
-    """The one task that writes to a stream: it sends whatever waits when its last write has ended.
-
-    There is no timer: alone, an item leaves at once; under load they leave many to a message.
-
-    Args:
-        stream: where to write; nobody else may write to it while ``run`` does.
-        pack: makes frames of the items that wait, oldest first. It is called once a batch, so that one
-        signature
-            can cover it; ``list`` if the items are frames already.
-        queue_max: items that may wait; ``put`` waits for room.
-        batch_max: items given to one ``pack``.
-    """
-
-    def __init__(
-        self,
-        stream: Stream,
-        pack: Callable[[list[Item]], Iterable[Frame]],
-        *,
-        queue_max: int = 256,
-        batch_max: int = 128,
-    ) -> None:
-        self._stream = stream
-        self._pack = pack
-        self._batch_max = batch_max
-        self._send, self._receive = trio.open_memory_channel[Item](queue_max)
-
-    async def put(self, item: Item) -> None:
-        """Queue ``item``. Raises ``TransportError`` if the writer has ended."""
-        try:
-            await self._send.send(item)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise TransportError(f"{self._stream.protocol}: the stream is closed for sending") from error
-
-    def close(self) -> None:
-        """Take no more items; ``run`` sends those that wait and returns. Closing twice is fine."""
-        self._send.close()
-
-    async def run(self) -> None:
-        """Write until ``close``. Raises ``TransportError`` when the stream breaks; the stream is left to the
-        caller."""
-        with self._receive:
-            async for item in self._receive:
-                batch = [item]
-                while len(batch) < self._batch_max:
-                    try:
-                        batch.append(self._receive.receive_nowait())
-                    except (trio.WouldBlock, trio.EndOfChannel):
-                        break
-                await send_frames(self._stream, self._pack(batch))
 
 
 async def send_frames(stream: Stream, frames: Iterable[Frame]) -> None:

@@ -1,0 +1,101 @@
+"""Frames against every way a stream can cut them, and sizes that lie."""
+
+import itertools
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.p2p.frames import Frame, FrameReader, send_frames
+
+
+class Pieces:
+    """A stream that hands out given pieces, however much is asked for."""
+
+    peer = bytes(32)
+    protocol = "test/1"
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = [piece for piece in pieces if piece]
+        self.sent: list[bytes] = []
+
+    async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self.pieces:
+            return b""
+        piece = self.pieces.pop(0)
+        if len(piece) > size_bytes_max:
+            self.pieces.insert(0, piece[size_bytes_max:])
+        return piece[:size_bytes_max]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(bytes(data))
+
+
+async def read_all(pieces: list[bytes], size_bytes_max: int = 1000) -> list[Frame]:
+    reader = FrameReader(Pieces(pieces), size_bytes_max=size_bytes_max)  # type: ignore[arg-type]
+    frames = []
+    while frame := await reader.read():
+        frames.append(frame)
+    return frames
+
+
+@given(
+    frames=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)).map(lambda f: Frame(*f)), max_size=8),
+    cuts=st.lists(st.integers(0, 2000), max_size=12),
+)
+@settings(max_examples=100, deadline=None)
+def test_frames_survive_any_cutting(frames: list[Frame], cuts: list[int]) -> None:
+    async def run() -> None:
+        out = Pieces([])
+        await send_frames(out, frames)  # type: ignore[arg-type]
+        data = b"".join(out.sent)
+        edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+        assert await read_all([data[a:b] for a, b in itertools.pairwise(edges)]) == frames
+
+    trio.run(run)
+
+
+async def test_the_bytes_of_a_frame_are_pinned() -> None:
+    out = Pieces([])
+    await send_frames(out, [Frame(7, b"abc"), Frame(255, b"")])  # type: ignore[arg-type]
+    assert out.sent == [b"\x03\0\0\0\x07abc\0\0\0\0\xff"]  # both in one write
+
+
+async def test_large_frames_leave_in_writes_of_their_own() -> None:
+    out = Pieces([])
+    frames = [Frame(1, bytes(200_000)) for _ in range(5)]
+    await send_frames(out, frames)  # type: ignore[arg-type]
+    assert len(out.sent) == 3
+    assert await read_all(out.sent, size_bytes_max=200_000) == frames
+
+
+@pytest.mark.parametrize("size_bytes", [1001, 2**31, 2**32 - 1])
+async def test_a_frame_that_is_too_long_is_a_violation_at_once(size_bytes: int) -> None:
+    with pytest.raises(PeerViolation, match=f"{size_bytes} bytes, more than the 1000 allowed"):
+        await read_all([size_bytes.to_bytes(4, "little") + b"\x01"])
+
+
+@pytest.mark.parametrize("data", [b"\x01", b"\x01\0\0\0", b"\x01\0\0\0\x05", b"\x02\0\0\0\x05a"])
+async def test_an_end_inside_a_frame_is_an_error(data: bytes) -> None:
+    with pytest.raises(TransportError, match="ended inside a frame"):
+        await read_all([data])
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    send, receive = trio.open_memory_channel[bytes](10)
+
+    class Slow(Pieces):
+        async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
+            return await receive.receive()
+
+    reader = FrameReader(Slow([]), size_bytes_max=10)  # type: ignore[arg-type]
+    for piece in (b"\x03\0", b"\0\0\x07a", b"b"):
+        send.send_nowait(piece)
+        with trio.move_on_after(0.01):
+            await reader.read()
+    send.send_nowait(b"c")
+    assert await reader.read() == (7, b"abc")
