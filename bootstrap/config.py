@@ -66,7 +66,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mib: _Mib = 1024
     """Memory one lent slot may use, in MiB."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    """What one reference second costs."""
+    """What a second of one lent slot costs."""
+    price_max_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """The most that this node's own jobs may cost, for a second of one slot."""
     disk_mib: _Mib = 10_240
     """What the blob store may use, in MiB."""
     control_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0

@@ -9,6 +9,8 @@ browser can reach the port too, so that every request must bear the token and na
     POST /v1/jobs                 a canonical ``Job`` → its view; the same key again is the same job
     GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
     GET  /v1/jobs/ID/events       the view whenever it changes, as server-sent events, until the job has ended
+    GET  /v1/jobs/ID/program      the encoded program: how to put outputs together
+    GET  /v1/jobs/ID/story        what happened to it, line by line
     GET  /v1/jobs/ID/outputs/N    output buffer N: what its tasks returned, in task order, as raw bytes
 """
 
@@ -31,6 +33,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core.errors import (
     ConfigError,
@@ -104,6 +107,12 @@ class Backend(Protocol):
     async def cancel(self, job_id: bytes) -> JobView:
         """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
 
+    async def program(self, job_id: bytes) -> bytes:
+        """Return a job's encoded program. Raises ``NotFoundError``."""
+
+    def story(self, job_id: bytes) -> list[JobEvent]:
+        """Return what happened to a job. Raises ``NotFoundError``."""
+
     def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
 
@@ -124,6 +133,8 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}", routes.job),
             Route("/v1/jobs/{job}", routes.cancel, methods=["DELETE"]),
             Route("/v1/jobs/{job}/events", routes.events),
+            Route("/v1/jobs/{job}/program", routes.program),
+            Route("/v1/jobs/{job}/story", routes.story),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
         ],
         exception_handlers={DepinError: _refuse, HTTPException: _http_error, Exception: _internal_error},
@@ -233,10 +244,25 @@ class Routes:
                     break
                 yield b": still here\n\n"
 
+    async def program(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/program``."""
+        return Response(await self._backend.program(_digest(request, "job")), media_type="application/octet-stream")
+
+    async def story(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/story``."""
+        return _json(self._backend.story(_digest(request, "job")))
+
     async def output(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/outputs/N``."""
         parts = self._backend.output(_digest(request, "job"), request.path_params["buffer"])
-        return StreamingResponse(parts, media_type="application/octet-stream")
+        first = await anext(parts, b"")  # what is wrong shows here, while the answer can still say so
+        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
 
 
 def _digest(request: Request, name: str) -> bytes:

@@ -270,7 +270,10 @@ class Requester:
     def _open_view(self, identifier: bytes) -> JobView | None:
         if identifier not in self._open:
             return None
-        return self._scheduler.view(identifier) or _queued(identifier, self._open[identifier].job)
+        view = self._scheduler.view(identifier) or _queued(identifier, self._open[identifier].job)
+        if view.state in _END_STATES:  # decided, but only true when the journal has it: until then it can be lost
+            view = msgspec.structs.replace(view, state="running", finished_s=None, error=None)
+        return view
 
     def _view(self, stored: StoredJob) -> JobView:
         view = self._open_view(stored.id) or self._ended.get(stored.id) or stored.view

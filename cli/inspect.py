@@ -125,5 +125,5 @@ def _peers_text(views: "list[PeerView]") -> str:
 
 
 def _devices_text(views: "list[DeviceView]") -> str:
-    rows = [(view.device_class, view.name, f"{view.memory_mib} MiB", view.slots, view.slots_free) for view in views]
-    return table(("CLASS", "NAME", "MEMORY", "SLOTS", "FREE"), rows) if rows else "no device can run tasks here"
+    rows = [(view.device_class, f"{view.memory_mib} MiB", view.slots, view.slots_free) for view in views]
+    return table(("CLASS", "MEMORY", "SLOTS", "FREE"), rows) if rows else "no device can run tasks here"

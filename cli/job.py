@@ -9,6 +9,7 @@ import click
 from depin_node.cli.common import Settings, ago, emit, global_options, json_option, pass_settings, table
 
 if TYPE_CHECKING:
+    from depin_node.compute.jobs.events import JobEvent
     from depin_node.compute.jobs.job import JobView
 
 
@@ -47,9 +48,10 @@ def job_list(settings: Settings, /, as_json: bool) -> None:
 @global_options
 @json_option
 @click.option("--follow", is_flag=True, help="Stay until it has ended.")
+@click.option("--story", is_flag=True, help="Tell what happened: who was asked, who bid, who disagreed.")
 @click.argument("job_id", metavar="ID")
 @pass_settings
-def show(settings: Settings, /, as_json: bool, follow: bool, job_id: str) -> None:
+def show(settings: Settings, /, as_json: bool, follow: bool, story: bool, job_id: str) -> None:
     """Show how a job stands. ID may be the beginning of its id.
 
     \b
@@ -63,7 +65,11 @@ def show(settings: Settings, /, as_json: bool, follow: bool, job_id: str) -> Non
         if follow:
             watch(future)
         view = future.status()
-    emit(view, as_json, lambda: _text(view))
+        events = future.story() if story else []
+    if story:
+        emit(events, as_json, lambda: _story(events, view.created_s))
+    else:
+        emit(view, as_json, lambda: _text(view))
 
 
 @job.command()
@@ -110,6 +116,14 @@ def cancel(settings: Settings, /, as_json: bool, job_id: str) -> int:
         lambda: f"job {view.id[:12]} {'is cancelled' if cancelled else f'had ended before: {view.state}'}",
     )
     return 0 if cancelled else 1
+
+
+def _story(events: "list[JobEvent]", since_s: float) -> str:
+    rows = [
+        (f"{event.at_s - since_s:8.3f} s", event.kind, event.task if event.task >= 0 else "", event.peer, event.detail)
+        for event in events
+    ]
+    return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
 
 
 def _text(view: "JobView") -> str:

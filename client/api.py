@@ -12,6 +12,7 @@ from typing import TypeVar
 import httpx
 import msgspec
 
+from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
@@ -116,6 +117,10 @@ class Control:
                 if len(data) > BLOB_BYTES_MAX:
                     raise errors.TransportError("the node sent a program larger than programs can be")
         return bytes(data)
+
+    def story(self, job_id: str) -> list[JobEvent]:
+        """Return what happened to a job, line by line."""
+        return self._get(f"/v1/jobs/{job_id}/story", list[JobEvent])
 
     def events(self, job_id: str, timeout_s: float = QUIET_S) -> Iterator[JobView | None]:
         """Yield the job's view now and whenever it changes, until it has ended; None when nothing changed for a while.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from depin_node.client.api import Control
 from depin_node.client.outputs import Array, Outputs
+from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.programs.program import Program, decode_program
 from depin_node.core.errors import TaskError, TransportError
@@ -51,6 +52,10 @@ class Future:
     def done(self) -> bool:
         """Tell whether the job has ended, in whichever way."""
         return self.status().state in END_STATES
+
+    def story(self) -> list[JobEvent]:
+        """Return what happened to the job so far: who was found, who bid, who disagreed, who was caught."""
+        return self._control.story(self.job_id)
 
     def cancel(self) -> bool:
         """Stop the job; tell whether it is cancelled (one that had ended before is not)."""

@@ -15,7 +15,6 @@ class DeviceView(View, frozen=True):
     """What a node can run tasks on. ``slots`` is how many at once, ``slots_free`` how many more right now."""
 
     device_class: str
-    name: str
     memory_mib: int
     slots: int
     slots_free: int

@@ -35,6 +35,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),
         "price_millicredits": ("5", "5"),
+        "price_max_millicredits": ("6", "6"),
         "disk_mib": ("9", "9"),
         "control_port": ("1234", "1234"),
         "log_level": ("debug", '"debug"'),

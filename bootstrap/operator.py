@@ -1,0 +1,199 @@
+"""What the operator of a node can ask of it: the ``Backend`` of the control API, over the node's parts."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+import trio
+
+from depin_node.bootstrap.config import NodeConfig
+from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.provider import Provider
+from depin_node.bootstrap.requester import Requester
+from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.job import Job, JobView, SignedJob
+from depin_node.compute.jobs.journal import StoredReceipt
+from depin_node.compute.trust.receipts import count, verify_receipt
+from depin_node.core.errors import ConfigError, NotFoundError
+from depin_node.core.local import DataDir
+from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
+from depin_node.crypto.blob import BLOB_BYTES_MAX
+from depin_node.crypto.envelope import verify_signature
+from depin_node.crypto.identity import peer_id
+from depin_node.p2p.blob_store import BlobStore
+from depin_node.p2p.directory import Entry
+
+UPLOAD_KEPT_S = 600.0
+"""How long what a client has uploaded waits for the job that it is for."""
+JOBS_COUNTED_MAX = 1_000
+
+
+class Operator:
+    """See the module."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        data_dir: DataDir,
+        market: MarketContext,
+        requester: Requester,
+        provider: Provider | None,
+    ) -> None:
+        self._config = config
+        self._data_dir = data_dir
+        self._market = market
+        self._store = market.blobs.store
+        self._requester = requester
+        self._provider = provider
+        self._uploads = Uploads(self._store)
+        self._started_s = time.time()
+
+    # How the node is
+
+    def status(self) -> StatusView:
+        """Return how the node is."""
+        market = self._market
+        jobs = Counter(view.state for view in self._requester.jobs(JOBS_COUNTED_MAX))
+        return StatusView(
+            peer=peer_id(market.identity.key),
+            version=version("depin-node"),
+            network_id=self._config.network_id,
+            pid=os.getpid(),
+            data_dir=str(self._data_dir.path),
+            started_s=self._started_s,
+            addresses=tuple(market.network.addresses()),
+            lending=self._provider is not None,
+            slots=self._config.slots_lent(),
+            peers_connected=len(market.network.peers()),
+            peers_known=len(market.mesh.directory.peers()),
+            jobs=dict(jobs),
+            tasks_lent=self._provider.tasks_run if self._provider else 0,
+            blobs_bytes=self._store.used_bytes,
+            counters=dict(Counter(market.network.counters()) + Counter(market.mesh.counters())),
+        )
+
+    def peers(self) -> list[PeerView]:
+        """Return the peers that are known, connected ones first, then by peer id."""
+        reasons = self._market.book.reasons
+        views = [_peer_view(entry, reasons.get(entry.key, "")) for entry in self._market.mesh.directory.peers()]
+        return sorted(views, key=lambda view: (not view.connected, view.peer))
+
+    def devices(self) -> list[DeviceView]:
+        """Return what this node lends."""
+        return [
+            DeviceView(device.device_class, device.memory_mib, device.slots, device.free_slots)
+            for device in self._market.mesh.offer.devices
+        ]
+
+    async def receipts(self, limit: int) -> list[ReceiptView]:
+        """Return the newest receipts."""
+        stored = self._market.journal.reader.receipts(limit)
+        return [_receipt_view(receipt, self._config.network_id) for receipt in stored]
+
+    # Blobs
+
+    def has_blob(self, blob_id: bytes) -> bool:
+        """Tell whether the blob is here; if so, it stays long enough for a job to be submitted."""
+        if not self._store.has(blob_id):
+            return False
+        self._uploads.keep(blob_id)
+        return True
+
+    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
+        """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
+        self._uploads.keep(blob_id)
+        stored = await self._store.put_stream(chunks, size_bytes_max=BLOB_BYTES_MAX, durable=True)
+        if stored != blob_id:
+            raise ConfigError(f"these bytes are blob {stored.hex()}, not {blob_id.hex()}")
+
+    # Jobs
+
+    async def submit(self, job: Job) -> JobView:
+        """Take responsibility for ``job``: when this returns, it is journalled."""
+        return await self._requester.submit(job)
+
+    def jobs(self, limit: int) -> list[JobView]:
+        """Return the newest jobs."""
+        return self._requester.jobs(limit)
+
+    def job(self, job_id: bytes) -> JobView:
+        """Return one job. Raises ``NotFoundError``."""
+        return self._requester.job(job_id)
+
+    async def changed(self, job_id: bytes, seen: JobView) -> None:
+        """Wait until the job's view may differ from ``seen``. Cancelling loses nothing."""
+        await self._requester.changed(job_id, seen)
+
+    async def cancel(self, job_id: bytes) -> JobView:
+        """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
+        return await self._requester.cancel(job_id)
+
+    async def program(self, job_id: bytes) -> bytes:
+        """Return a job's encoded program. Raises ``NotFoundError``."""
+        stored = self._market.journal.reader.job(job_id)
+        if stored is None:
+            raise NotFoundError(f"there is no job {job_id.hex()} on this node")
+        job = verify_signature(stored.envelope, SignedJob, self._config.network_id).payload.job
+        return await self._store.read(job.program)
+
+    def story(self, job_id: bytes) -> list[JobEvent]:
+        """Return what happened to a job. Raises ``NotFoundError``."""
+        self._requester.job(job_id)
+        return self._requester.story(job_id)
+
+    def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
+        """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
+        return self._requester.output(job_id, buffer)
+
+
+class Uploads:
+    """Blobs that the client has brought, or asked about, for a job to come: kept for ``UPLOAD_KEPT_S``."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._until_s: dict[bytes, float] = {}
+
+    def keep(self, blob_id: bytes) -> None:
+        """Pin a blob for a while, and let go of those whose while is over."""
+        now_s = trio.current_time()
+        for old in [known for known, until_s in self._until_s.items() if until_s < now_s]:
+            del self._until_s[old]
+            self._store.unpin(old)
+        if blob_id not in self._until_s:
+            self._store.pin(blob_id)
+        self._until_s[blob_id] = now_s + UPLOAD_KEPT_S
+
+
+def _peer_view(entry: Entry, banned: str) -> PeerView:
+    return PeerView(
+        peer=entry.name,
+        address=str(next(iter(entry.addresses), entry.seen_at) or ""),
+        connected=entry.is_connected,
+        lending=entry.advert.lending,
+        devices=tuple(
+            DeviceView(device.device_class, device.memory_mib, device.slots, device.free_slots)
+            for device in entry.advert.devices
+        ),
+        price_millicredits=entry.advert.price,
+        version=entry.advert.software,
+        group=entry.group,
+        banned=banned,
+    )
+
+
+def _receipt_view(stored: StoredReceipt, network_id: str) -> ReceiptView:
+    verified = verify_receipt(stored.receipt, stored.countersign, network_id)
+    accepted, refused = count(verified.payload)
+    return ReceiptView(
+        id=stored.id.hex(),
+        role=stored.role,
+        peer=peer_id(stored.peer),
+        job=stored.job.hex(),
+        tasks_accepted=accepted,
+        tasks_refused=refused,
+        verified_by=verified.payload.verified_by,
+        issued_s=float(stored.at_s),
+        signed_by=("requester",) if stored.countersign is None else ("requester", "provider"),
+    )
