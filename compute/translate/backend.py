@@ -1,0 +1,49 @@
+"""C++ to one WebAssembly module: clang's code generator, then wasm-ld, both from the ziglang wheel.
+
+The C++ is our own text (print_cpp.py): nothing of it can name a file. The flags decide the bits: no fused operations, no
+relaxed SIMD, integer overflow wraps, loops without end stay. The stack lies below all data, so that overflowing it
+leaves the memory and traps.
+"""
+
+from depin_node.compute.translate.errors import CompileError, Diagnostic
+from depin_node.compute.translate.frontend import HEADERS
+from depin_node.compute.translate.toolchain import Toolchain
+
+MODULE_BYTES_MAX = 4 << 20
+STACK_BYTES = 256 << 10
+GENERATE = (
+    *("clang", "-cc1", "-x", "c++", "-std=c++20", "-triple", "wasm32-unknown-unknown", "-emit-obj", "-O3"),
+    *("-vectorize-loops", "-vectorize-slp", "-target-cpu", "generic", "-target-feature", "+simd128"),
+    *("-target-feature", "+bulk-memory", "-target-feature", "+nontrapping-fptoint", "-target-feature", "+sign-ext"),
+    *("-ffreestanding", "-fno-builtin", "-ffp-contract=off", "-fwrapv", "-fno-finite-loops", "-relaxed-aliasing"),
+    *(
+        "-nostdsysteminc",
+        "-nobuiltininc",
+        "-nostdinc++",
+        "-w",
+        "-fno-caret-diagnostics",
+        "-mllvm",
+        "-inline-threshold=1000",
+    ),
+    *("-fno-ident",),
+)
+LINK = ("wasm-ld", "--no-entry", "--import-memory", "--stack-first", "-z", f"stack-size={STACK_BYTES}", "-s")
+
+
+def compile_cpp(text: str, tools: Toolchain) -> bytes:
+    """Return the module of a C++ text.
+
+    Raises:
+        CompileError: it exhausted the compiler, or the module is too large.
+    """
+    (tools.folder / "kernel.cpp").write_text(text)
+    outcome = tools.run(*GENERATE, "-I", str(HEADERS), "-o", "kernel.o", "kernel.cpp")
+    if outcome.status == 0:
+        outcome = tools.run(*LINK, "-o", "kernel.wasm", "kernel.o")
+    if outcome.status:
+        raise tools.crash(outcome)
+    module = (tools.folder / "kernel.wasm").read_bytes()
+    if len(module) > MODULE_BYTES_MAX:
+        text = f"the compiled kernel has {len(module)} bytes, at most {MODULE_BYTES_MAX} are allowed: make it smaller"
+        raise CompileError([Diagnostic(text)], tools.filename)
+    return module

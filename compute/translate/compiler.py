@@ -1,0 +1,175 @@
+"""From CUDA source to a compiled kernel: the passes in their order, within one deadline, with a cache around them.
+
+    source ─ frontend ─► clang's tree ─ index, lower ─► typed tree ─ semantics ─► facts
+           ─ shapes ─► C++ ─ backend ─► WebAssembly
+
+Each pass is a module that explains itself; each raises for what it does not understand, so nothing is miscompiled by
+guessing. All of it runs in the submitting process; providers get the module.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.abi import slot_offsets
+from depin_node.compute.translate.backend import compile_cpp
+from depin_node.compute.translate.cache import Cache, cache_folder
+from depin_node.compute.translate.errors import CompileError, Diagnostic, Unsupported
+from depin_node.compute.translate.frontend import check_options, parse
+from depin_node.compute.translate.index import Index
+from depin_node.compute.translate.lower import Lowering
+from depin_node.compute.translate.semantics import analyse
+from depin_node.compute.translate.shapes import SHAPES
+from depin_node.compute.translate.toolchain import Toolchain
+from depin_node.compute.translate.types import Pointer, Scalar, Type, Void, homogeneous, show, size_of
+
+Shape = Literal["loop", "coroutine"]
+LANES_MAX = 4
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel.
+
+    Attributes:
+        name: as in the source.
+        kind: a pointer to global memory, or a value.
+        dtype: NumPy's name of the scalar; for pointers, of what they point to. Structs of mixed members are ``uint8``.
+        lanes: of a vector type such as ``float4`` (or a struct of up to four equal members), else 1.
+        const: of a pointer: nothing is written through it, ``const T*``.
+    """
+
+    name: str
+    kind: Literal["pointer", "scalar"]
+    dtype: str
+    lanes: int = 1
+    const: bool = False
+
+    @property
+    def pointer(self) -> bool:
+        """Whether the argument is an address; see abi.py."""
+        return self.kind == "pointer"
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A kernel, ready to run.
+
+    Attributes:
+        name: of the kernel.
+        parameters: in order.
+        module: WebAssembly; abi.py has its interface.
+        shape: how a block's threads run, see shapes.py.
+        exact: its bits are defined, as far as the source tells; see semantics.py.
+        notes: why not exact, one sentence each with the line.
+        local_only: why it may only run with ``--local``, likewise; empty if it may run anywhere.
+        shared_bytes: of static shared memory.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    module: bytes
+    shape: Shape
+    exact: bool
+    notes: tuple[str, ...]
+    local_only: tuple[str, ...]
+    shared_bytes: int
+
+
+def compile_kernel(
+    code: str,
+    name: str,
+    options: Sequence[str] = (),
+    *,
+    filename: str = "kernel.cu",
+    deadline_s: float = 30.0,
+    _shape: Shape | None = None,
+) -> CompiledKernel:
+    """Translate one kernel of a CUDA source to WebAssembly.
+
+    Args:
+        code: CUDA C++, at most 1 MiB; only headers that every kernel has anyway can be included.
+        name: of the ``__global__`` function.
+        options: ``-D``, ``-U`` and ``-std=``, as in CuPy.
+        filename: how messages call the source.
+        deadline_s: for the whole translation.
+        _shape: for tests: the shape to take.
+
+    Raises:
+        CompileError: the source is wrong, uses what is not supported, or exhausted the compiler.
+        ConfigError: the compiler is not installed.
+    """
+    checked = check_options(options, filename)
+    cache = Cache(cache_folder())
+    key = cache.key(code, name, checked, _shape or "")
+    found = cache.get(key)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(prefix="depin-compile-", ignore_cleanup_errors=True) as folder:
+        tools = Toolchain(Path(folder), filename, deadline_s)
+        try:
+            tree = parse(code, checked, tools, cache.folder)
+            kernel = Lowering(Index(tree)).kernel(name)
+            del tree
+            compiled = _finish(kernel, tools, _shape)
+        except Unsupported as error:
+            raise CompileError([error.diagnostic], filename) from None
+        except RecursionError:
+            text = "an expression or statement is nested too deeply: split it"
+            raise CompileError([Diagnostic(text)], filename) from None
+    cache.put(key, compiled)
+    return compiled
+
+
+def _finish(kernel: t.Kernel, tools: Toolchain, wanted: Shape | None) -> CompiledKernel:
+    entry = kernel.entry
+    facts = analyse(kernel)
+    natural: Shape = "coroutine" if entry in facts.synchronising else "loop"
+    if wanted == "loop" and natural == "coroutine":
+        raise Unsupported("a kernel that synchronises cannot take the loop shape", entry.line, 1)
+    shape = wanted or natural
+    parameters = tuple(_parameter(variable) for variable in entry.parameters)
+    try:
+        slot_offsets(parameters)
+    except ValueError as error:
+        raise Unsupported(str(error), entry.line, 1) from None
+    module = compile_cpp(SHAPES[shape](kernel, facts, parameters), tools)
+    return CompiledKernel(
+        name=entry.name,
+        parameters=parameters,
+        module=module,
+        shape=shape,
+        exact=not facts.notes,
+        notes=tuple(facts.notes),
+        local_only=tuple(facts.local_only),
+        shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
+    )
+
+
+def _parameter(variable: t.Variable) -> Parameter:
+    type_ = variable.type
+    if isinstance(type_, Pointer):
+        dtype, lanes = _element(type_.target, variable)
+        return Parameter(variable.name, "pointer", dtype, lanes, type_.const)
+    parts = homogeneous(type_)
+    if parts is None or parts[1] > LANES_MAX:
+        text = (
+            f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members, or a pointer to it"
+        )
+        raise Unsupported(text, variable.line, 1)
+    return Parameter(variable.name, "scalar", parts[0].dtype, parts[1])
+
+
+def _element(target: Type, variable: t.Variable) -> tuple[str, int]:
+    if isinstance(target, Void):
+        return "uint8", 1
+    if isinstance(target, Pointer):
+        raise Unsupported(f"{variable.name}: pointers to pointers are not supported", variable.line, 1)
+    parts = homogeneous(target)
+    if parts is None:
+        return "uint8", 1
+    scalar, count = parts
+    return scalar.dtype, count if count <= LANES_MAX and not isinstance(target, Scalar) else 1

@@ -1,0 +1,157 @@
+"""Clang's JSON tree, made walkable: the place of every node, declarations by id, names by scope.
+
+Clang leaves out of each location the file and line that equal those of the location it printed before, so places can
+only be read in the order of the text; ``Index`` does that once, and puts ``_line`` and ``_column`` into every node. On
+the way it builds the scopes, because types are given as text, and their names have to be looked up where they stand.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from depin_node.compute.translate.frontend import SOURCE, Node
+
+SCOPES = frozenset(
+    {
+        *("NamespaceDecl", "CXXRecordDecl", "ClassTemplateSpecializationDecl", "FunctionDecl", "CXXMethodDecl"),
+        *(
+            "CXXConstructorDecl",
+            "CXXConversionDecl",
+            "CompoundStmt",
+            "ForStmt",
+            "CXXForRangeStmt",
+            "IfStmt",
+            "SwitchStmt",
+        ),
+    }
+)
+FUNCTIONS = frozenset({"FunctionDecl", "CXXMethodDecl", "CXXConstructorDecl", "CXXConversionDecl", "CXXDestructorDecl"})
+RECORDS = frozenset({"CXXRecordDecl", "ClassTemplateSpecializationDecl"})
+NAMED_TYPES = RECORDS | {"TypedefDecl", "TypeAliasDecl", "EnumDecl"}
+
+
+@dataclass(eq=False)
+class Scope:
+    """A region of names. ``types`` holds typedefs, records and enumerations; specialisations share their template's name."""
+
+    name: str
+    parent: "Scope | None"
+    types: dict[str, list[Node]] = field(default_factory=dict)
+    inner: dict[str, "Scope"] = field(default_factory=dict)
+    """Namespaces, by name."""
+    constants: dict[str, Node] = field(default_factory=dict)
+    """Enumerators, by name."""
+
+
+class Index:
+    """See the module.
+
+    Attributes:
+        by_id: every declaration of the user's source, by clang's id.
+        definitions: the declaration with a body (or all members), for the id of each declaration of the same thing.
+        functions: the functions at namespace scope, templates' patterns left out.
+    """
+
+    def __init__(self, tree: Node) -> None:
+        self.by_id: dict[str, Node] = {}
+        self.root = Scope("", None)
+        self.functions: list[Node] = []
+        self.unnamed: dict[tuple[int, int], Node] = {}
+        self._first: dict[str, str] = {}
+        self._definitions: dict[str, Node] = {}
+        self._file, self._line = "", 0
+        self._enum: Node = {}
+        self._walk(tree, self.root, None, False)
+
+    def definition(self, node_id: str) -> Node | None:
+        """Return the defining declaration for the id of any declaration of it; None if the source has none."""
+        first = self._first.get(node_id, node_id)
+        return self._definitions.get(first) or self.by_id.get(node_id)
+
+    def _walk(self, node: Node, scope: Scope, record: Node | None, pattern: bool) -> None:
+        node["_line"], node["_column"] = self._place(node)
+        kind = node.get("kind", "")
+        if self._file == SOURCE or not node.get("loc"):
+            self._declare(node, kind, scope, record, pattern)
+        if kind in SCOPES:
+            scope = self._open(node, kind, scope)
+            node["_scope"] = scope
+        if kind in RECORDS:
+            record = node
+        elif kind in FUNCTIONS:
+            record = None
+        template = kind in ("ClassTemplateDecl", "FunctionTemplateDecl", "VarTemplateDecl")
+        for key, value in node.items():
+            if isinstance(value, list):
+                for child in value:
+                    if isinstance(child, dict) and child:
+                        is_pattern = pattern or (template and "TemplateInstantiationPattern" not in child)
+                        self._walk(child, scope, record, is_pattern and key == "inner")
+
+    def _place(self, node: Node) -> tuple[int, int]:
+        own = self._locate(node.get("loc"))
+        span: Any = node.get("range")
+        if span:
+            begin = self._locate(span.get("begin"))
+            keep = self._file
+            self._locate(span.get("end"))
+            own = own or begin
+            if not node.get("loc"):
+                node["_file"] = keep
+        return own or (0, 0)
+
+    def _locate(self, location: Any) -> tuple[int, int] | None:
+        if not location:
+            return None
+        if "expansionLoc" in location:
+            self._locate(location.get("spellingLoc"))
+            return self._locate(location["expansionLoc"])
+        self._file = location.get("file", self._file)
+        self._line = location.get("line", self._line)
+        return (self._line, location["col"]) if "col" in location else None
+
+    def _declare(self, node: Node, kind: str, scope: Scope, record: Node | None, pattern: bool) -> None:
+        identity = node.get("id")
+        if not identity or not kind.endswith("Decl"):
+            return
+        self.by_id[identity] = node
+        node["_record"], node["_pattern"] = record, pattern
+        first = self._first.get(node.get("previousDecl", ""), node.get("previousDecl", identity))
+        self._first[identity] = first
+        is_function = kind in FUNCTIONS
+        if is_function and (has_body(node) or first not in self._definitions):
+            self._definitions[first] = node
+        if kind in RECORDS and (node.get("completeDefinition") or first not in self._definitions):
+            self._definitions[first] = node
+        if kind == "FunctionDecl" and not pattern:
+            self.functions.append(node)
+        if kind == "EnumConstantDecl":
+            node["_enum"] = self._enum
+            scope.constants[node.get("name", "")] = node
+        if kind == "EnumDecl":
+            self._enum = node
+        if kind in NAMED_TYPES and not node.get("isImplicit"):
+            if node.get("name"):
+                scope.types.setdefault(node["name"], []).append(node)
+            self.unnamed[node["_line"], node["_column"]] = node
+
+    def _open(self, node: Node, kind: str, scope: Scope) -> Scope:
+        name = node.get("name", "")
+        if kind == "NamespaceDecl":
+            if node.get("isInline") or not name:
+                return scope
+            return scope.inner.setdefault(name, Scope(name, scope))
+        outer = self.by_id.get(node.get("parentDeclContextId", ""))
+        if kind in FUNCTIONS and outer and "_scope" in outer:
+            scope = outer["_scope"]
+            node["_record"] = outer
+        return Scope(name, scope)
+
+
+def children(node: Node) -> list[Node]:
+    """Return a node's children; a missing one (``for (;;)``) is an empty node."""
+    return [child or {} for child in node.get("inner", [])]
+
+
+def has_body(node: Node) -> bool:
+    """Whether a function's declaration is its definition."""
+    return any(child.get("kind") == "CompoundStmt" for child in children(node))

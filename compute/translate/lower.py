@@ -1,0 +1,302 @@
+"""From clang's tree to the typed tree: what one kernel reaches, and nothing else.
+
+Functions are lowered when a call reaches them, each instance of a template as a function of its own. Whatever is not
+understood raises ``Unsupported`` with its place; what is never reached (other kernels, host code) does not matter.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.errors import Unsupported
+from depin_node.compute.translate.frontend import Node
+from depin_node.compute.translate.index import Index, Scope, children, has_body
+from depin_node.compute.translate.lower_expressions import Expressions, is_implicit
+from depin_node.compute.translate.lower_statements import Statements
+from depin_node.compute.translate.names import Types
+from depin_node.compute.translate.types import (
+    VOID,
+    Array,
+    Pointer,
+    Record,
+    Reference,
+    Type,
+    TypeTextError,
+    has_pointer,
+    size_of,
+)
+
+FUNCTIONS_MAX = 2000
+LOCAL_BYTES_MAX = 32 << 10
+"""Of one local array or object; all of a thread's locals share a stack of ``backend.STACK_BYTES``."""
+SHARED_BYTES_MAX = 48 << 10
+
+
+class Lowering(Expressions, Statements):
+    """Lowers everything that is reachable from one kernel."""
+
+    def __init__(self, index: Index) -> None:
+        self.lowering = self
+        self.index, self.types, self.scope = index, Types(index), index.root
+        self.self_variable: t.Variable | None = None
+        self._functions: dict[str, t.Function] = {}
+        self._pending: list[tuple[Node, t.Function]] = []
+        self._variables: dict[str, t.Variable] = {}
+        self._globals: dict[str, t.Global] = {}
+        self._shared: list[t.Variable] = []
+        self._count = 0
+
+    def kernel(self, name: str) -> t.Kernel:
+        """Lower the kernel of that name.
+
+        Raises:
+            Unsupported: there is no such kernel, or it uses something that is not supported.
+        """
+        entry = self.function(self._find(name))
+        while self._pending:
+            self._lower_body(*self._pending.pop(0))
+        shared = sum(size_of(variable.type) for variable in self._shared)
+        if shared > SHARED_BYTES_MAX:
+            line = self._shared[-1].line
+            raise Unsupported(f"{shared} bytes of shared memory, at most {SHARED_BYTES_MAX} are supported", line, 1)
+        functions = list(self._functions.values())
+        return t.Kernel(entry, functions, self.types.records, list(self._globals.values()), self._shared)
+
+    def _find(self, name: str) -> Node:
+        kernels = [
+            node
+            for node in self.index.functions
+            if has_body(node) and any(child.get("kind") == "CUDAGlobalAttr" for child in children(node))
+        ]
+        matching = [node for node in kernels if node.get("name") == name]
+        if not matching:
+            known = ", ".join(sorted({node.get("name", "") for node in kernels})[:10]) or "none"
+            raise Unsupported(f"there is no kernel {name!r} in the source: it has {known}")
+        if len(matching) > 1:
+            place = matching[1]["_line"], matching[1]["_column"]
+            raise Unsupported(f"there are {len(matching)} kernels {name!r}: give them different names", *place)
+        return matching[0]
+
+    # ---- functions
+
+    def function(self, node: Node) -> t.Function:
+        """Return the function that a declaration with a body defines; its body is lowered later."""
+        if node["id"] in self._functions:
+            return self._functions[node["id"]]
+        if len(self._functions) >= FUNCTIONS_MAX:
+            raise self.refuse(f"more than {FUNCTIONS_MAX} functions are not supported", node)
+        name = node.get("name", "")
+        function = t.Function(name, self._fresh("f", name), VOID, node["_line"])
+        self._functions[node["id"]] = function
+        record = node.get("_record")
+        with self._within(node):
+            owner = self.types.record(record) if record else None
+            if node["kind"] == "CXXConstructorDecl" and owner is not None:
+                function.constructs, function.result = True, owner
+                function.self_variable = t.Variable("this", self._fresh("v", "self"), owner, "local")
+            elif owner is not None and node.get("storageClass") != "static":
+                variable = t.Variable("this", self._fresh("v", "self"), Reference(owner), "parameter")
+                function.self_variable = variable
+                function.parameters.append(variable)
+            for child in children(node):
+                if child.get("kind") == "ParmVarDecl":
+                    function.parameters.append(self._declare(child, "parameter"))
+            if not function.constructs:
+                function.result = self._result(node)
+        self._pending.append((node, function))
+        return function
+
+    def _result(self, node: Node) -> Type:
+        """Read a function's result type: from what it returns, where the text of the type names something local."""
+        text = node.get("type", {}).get("qualType", "")
+        head, arrow, tail = text.rpartition(" -> ")
+        result = (tail if arrow and head.startswith("auto ") else _before_parameters(text)).strip()
+        try:
+            return self.types.resolve(result, self.scope)
+        except TypeTextError as error:
+            raise self.refuse(str(error), node) from None
+
+    def constructor(self, record: Record, wanted: str) -> Node | None:
+        """Return the constructor of that type (clang's text), if it does more than set to zero or copy."""
+        for node in self.index.by_id.values():
+            if node["kind"] != "CXXConstructorDecl" or node.get("type", {}).get("qualType") != wanted:
+                continue
+            owner = node.get("_record")
+            if not owner or node["_pattern"] or self.types.record(owner) is not record:
+                continue
+            node = self.index.definition(node["id"]) or node
+            written = any(child.get("kind") == "CXXCtorInitializer" for child in children(node))
+            if is_implicit(node) and (not written or any(c.get("kind") == "ParmVarDecl" for c in children(node))):
+                return None
+            if not has_body(node):
+                raise self.refuse(f"a constructor of {record.name} is declared, but not defined", node)
+            return node
+        return None
+
+    def _lower_body(self, node: Node, function: t.Function) -> None:
+        self.self_variable = function.self_variable
+        with self._within(node):
+            start: list[t.Statement] = []
+            for child in children(node):
+                kind = child.get("kind")
+                if kind == "CXXCtorInitializer" and function.constructs:
+                    start.append(self._initialise_member(child, function))
+                elif kind == "CompoundStmt":
+                    body = self.statement(child)
+                    function.body = t.Block(node["_line"], [*start, *body])
+                elif kind == "CXXTryStmt":
+                    raise self.refuse("exceptions are not supported", child)
+        if function.body is None:
+            raise self.refuse(f"{function.name} is declared, but not defined", node)
+
+    def _initialise_member(self, node: Node, function: t.Function) -> t.Statement:
+        member = node.get("anyInit", {})
+        variable, value = function.self_variable, self.expression(self._last(node))
+        if not member and variable is not None and value.type == variable.type:  # a delegating constructor
+            target = t.Name(variable.type, value.line, variable)
+            return t.Evaluate(value.line, t.Assign(variable.type, value.line, "", target, value, variable.type))
+        if variable is None or not isinstance(variable.type, Record):
+            raise Unsupported("this constructor is not supported", value.line, 1)
+        for field in variable.type.fields:
+            if field.id == member.get("id"):
+                if isinstance(field.type, Array):
+                    if isinstance(value, t.Initialise) and not value.items:
+                        return t.Block(value.line, [])  # the object starts as zeros
+                    raise Unsupported("initialise arrays in the constructor's body", value.line, 1)
+                target = t.Name(variable.type, value.line, variable)
+                place = t.Member(field.type, value.line, target, field, variable.type)
+                return t.Evaluate(value.line, t.Assign(field.type, value.line, "", place, value, field.type))
+        raise Unsupported("this constructor is not supported", value.line, 1)
+
+    # ---- variables
+
+    def variable(self, declared: Node, use: Node) -> t.Expression:
+        """Return the variable that a name refers to; of a constant with a value, that value."""
+        identity = declared["id"]
+        if identity in self._variables:
+            variable = self._variables[identity]
+            type_ = variable.type.target if isinstance(variable.type, Reference) else variable.type
+            return t.Name(type_, use["_line"], variable)
+        kinds = {child.get("kind") for child in children(declared)}
+        if "CUDASharedAttr" in kinds:
+            self._share(declared)
+            return self.variable(declared, use)
+        text = declared.get("type", {}).get("qualType", "")
+        constant = "CUDAConstantAttr" in kinds or declared.get("constexpr") or text.startswith("const ")
+        name = declared.get("name", "")
+        if not constant:
+            raise self.refuse(f"{name}: variables that outlive a thread are not supported: pass a pointer", use)
+        if "init" not in declared and not declared.get("hasInit"):
+            text = f"{name} has no value: __constant__ data that the host sets is not supported yet, pass a pointer"
+            raise self.refuse(text, use)
+        return self._constant(declared, use)
+
+    def _constant(self, declared: Node, use: Node) -> t.Expression:
+        with self._within(declared):
+            value = self.expression(self._initialiser(declared))
+            type_ = self.types.of(declared, self.scope)
+        if isinstance(type_, Reference | Pointer) or not _is_constant(value):
+            text = f"{declared.get('name')}: a constant outside of functions needs a value known to the compiler"
+            raise self.refuse(text, declared)
+        if not isinstance(type_, Array | Record):
+            return value
+        name = declared.get("name", "")
+        variable = t.Variable(name, self._fresh("g", name), type_, "constant", declared["_line"])
+        self._variables[declared["id"]] = variable
+        self._globals[declared["id"]] = t.Global(variable, value)
+        return t.Name(type_, use["_line"], variable)
+
+    def _initialiser(self, declared: Node) -> Node:
+        for child in children(declared):
+            kind = child.get("kind", "")
+            if not kind.endswith(("Attr", "TemplateArgument")):
+                return child
+        raise self.refuse(f"{declared.get('name')} has no value", declared)
+
+    def _share(self, declared: Node) -> None:
+        name, type_ = declared.get("name", ""), self.types.of(declared, self.scope)
+        if any(child.get("kind") == "CXXConstructExpr" and children(child) for child in children(declared)):
+            raise self.refuse(f"{name}: shared objects with constructors are not supported", declared)
+        dynamic = isinstance(type_, Array) and type_.count is None
+        if has_pointer(type_):
+            raise self.refuse(f"{name}: pointers in shared memory are not supported", declared)
+        if declared.get("storageClass") == "extern" and not dynamic:
+            raise self.refuse(f"{name}: extern shared memory is an array without a length", declared)
+        storage = "dynamic" if dynamic else "shared"
+        variable = t.Variable(name, self._fresh("s", name), type_, storage, declared["_line"])
+        self._variables[declared["id"]] = variable
+        if not dynamic:
+            if size_of(type_) > SHARED_BYTES_MAX:
+                limit = f"at most {SHARED_BYTES_MAX} bytes of shared memory are supported"
+                raise self.refuse(f"{name} has {size_of(type_)} bytes: {limit}", declared)
+            self._shared.append(variable)
+
+    def declare_local(self, node: Node) -> t.Statement | None:
+        """Lower a variable's declaration within a function; None for what is not on the stack."""
+        kinds = {child.get("kind") for child in children(node)}
+        if "CUDASharedAttr" in kinds:
+            self._share(node)
+            return None
+        if node.get("storageClass") in ("static", "extern"):
+            return None  # a constant, or refused where it is used
+        variable = self._declare(node, "local")
+        value = None
+        if "init" in node:
+            value = self.expression(self._initialiser(node))
+            if isinstance(variable.type, Reference) and isinstance(value, t.Temporary):
+                variable.type, value = value.type, value.operand  # the temporary lives as long as its reference
+            if isinstance(value, t.Initialise) and not value.items:
+                value = None
+        return t.Declare(node["_line"], variable, value)
+
+    def _declare(self, node: Node, storage: str) -> t.Variable:
+        name, type_ = node.get("name", ""), self.types.of(node, self.scope)
+        if isinstance(type_, Array) and type_.count is None:
+            raise self.refuse(f"{name}: an array needs a length", node)
+        if not isinstance(type_, Reference) and size_of(type_) > LOCAL_BYTES_MAX:
+            text = (
+                f"{name} takes {size_of(type_)} bytes of each thread's stack, at most {LOCAL_BYTES_MAX} are supported"
+            )
+            raise self.refuse(text, node)
+        variable = t.Variable(name, self._fresh("v", name), type_, storage, node["_line"])
+        self._variables[node["id"]] = variable
+        return variable
+
+    # ---- helpers
+
+    def _fresh(self, prefix: str, name: str) -> str:
+        self._count += 1
+        plain = "".join(c for c in name if c.isascii() and (c.isalnum() or c == "_"))[:40]
+        return f"{prefix}{self._count}_{plain}"
+
+    @contextmanager
+    def _within(self, node: Node) -> Iterator[Scope]:
+        """Look types up from inside this node."""
+        outer, self.scope = self.scope, node.get("_scope") or self._scope_around(node)
+        try:
+            yield self.scope
+        finally:
+            self.scope = outer
+
+    def _scope_around(self, node: Node) -> Scope:
+        return node.get("_outer") or self.scope
+
+
+def _before_parameters(text: str) -> str:
+    """Return the result in the text of a function's type: ``const Vec<float (int)> &(int)`` gives ``const Vec<…> &``."""
+    depth = 0
+    for position, c in enumerate(text):
+        depth += (c == "<") - (c == ">")
+        if c == "(" and not depth and not text.startswith(("(unnamed", "(anonymous", "(lambda"), position):
+            return text[:position]
+    return text
+
+
+def _is_constant(value: t.Expression) -> bool:
+    allowed = t.Literal | t.Cast | t.Unary | t.Binary | t.Conditional | t.Initialise | t.Name | t.Index | t.Member
+    for node in t.walk(value):
+        if not isinstance(node, allowed):
+            return False
+        if isinstance(node, t.Name) and node.variable.storage != "constant":
+            return False
+    return True

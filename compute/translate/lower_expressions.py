@@ -1,0 +1,450 @@
+"""Expressions: from clang's nodes to the typed tree. One method for each kind of node; what has none is refused."""
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.errors import Unsupported
+from depin_node.compute.translate.frontend import Node
+from depin_node.compute.translate.index import FUNCTIONS, Scope, children, has_body
+from depin_node.compute.translate.names import Types
+from depin_node.compute.translate.types import (
+    F32,
+    F64,
+    I32,
+    Array,
+    Pointer,
+    Record,
+    Reference,
+    Scalar,
+    Type,
+    TypeTextError,
+    align_of,
+    has_pointer,
+    show,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from depin_node.compute.translate.lower import Lowering
+
+THREAD_NAMES = frozenset({"threadIdx", "blockIdx", "blockDim", "gridDim"})
+WARP_SIZE = 32
+_SAME = frozenset(
+    {
+        *("LValueToRValue", "NoOp", "FunctionToPointerDecay", "BuiltinFnToFnPtr", "ConstructorConversion"),
+        "UserDefinedConversion",
+    }
+)
+_VALUES = frozenset(
+    {
+        *("IntegralCast", "IntegralToFloating", "FloatingToIntegral", "FloatingCast", "IntegralToBoolean"),
+        *("FloatingToBoolean", "BooleanToSignedIntegral", "ToVoid"),
+    }
+)
+_WRAPPERS = frozenset(
+    {
+        *("ParenExpr", "ExprWithCleanups", "ConstantExpr", "CXXDefaultArgExpr", "CXXDefaultInitExpr"),
+        *("SubstNonTypeTemplateParmExpr", "CXXStdInitializerListExpr"),
+    }
+)
+_REFUSED = {
+    "LambdaExpr": "lambdas are not supported",
+    "StringLiteral": "text is not supported",
+    "PredefinedExpr": "text is not supported",
+    "SourceLocExpr": "text is not supported",
+    "CXXNewExpr": "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer",
+    "CXXDeleteExpr": "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer",
+    "CXXThrowExpr": "exceptions are not supported",
+    "CUDAKernelCallExpr": "a kernel cannot launch another one: launch it from the host",
+    "StmtExpr": "statements inside expressions are not supported",
+    "BinaryConditionalOperator": "?: without its middle operand is not supported",
+    "ImaginaryLiteral": "complex numbers are not supported yet",
+    "AddrLabelExpr": "goto is not supported",
+    "AtomicExpr": "only CUDA's own atomic functions are supported",
+    "CXXTypeidExpr": "type information at run time is not supported",
+    "CXXDynamicCastExpr": "type information at run time is not supported",
+    "CXXBindTemporaryExpr": "objects with destructors are not supported",
+    "CXXPseudoDestructorExpr": "destructors are not supported",
+}
+_BUILTIN_LITERALS = {
+    "__builtin_inff": (F32, "__builtin_inff()"),
+    "__builtin_huge_valf": (F32, "__builtin_inff()"),
+    "__builtin_inf": (F64, "__builtin_inf()"),
+    "__builtin_huge_val": (F64, "__builtin_inf()"),
+    "__builtin_nanf": (F32, '__builtin_nanf("")'),
+    "__builtin_nan": (F64, '__builtin_nan("")'),
+}
+
+
+class Expressions:
+    """Lowers expressions within ``scope``; ``Lowering`` has the rest."""
+
+    lowering: "Lowering"
+    types: Types
+    scope: Scope
+    self_variable: t.Variable | None
+
+    def expression(self, node: Node) -> t.Expression:
+        """Lower one expression.
+
+        Raises:
+            Unsupported: this, or something in it, is not supported.
+        """
+        kind = node.get("kind", "")
+        if kind in _WRAPPERS:
+            return self.expression(self._last(node))
+        method = getattr(self, "_" + kind, None)
+        if method is None:
+            text = _REFUSED.get(kind) or f"{kind or 'this'} is not supported"
+            raise self.refuse(text, node)
+        result: t.Expression = method(node)
+        return result
+
+    def refuse(self, text: str, node: Node) -> Unsupported:
+        """Return the error for a node."""
+        return Unsupported(text, node.get("_line", 0), node.get("_column", 0))
+
+    def type_of(self, node: Node) -> Type:
+        """Return a node's type."""
+        return self.types.of(node, self.scope)
+
+    def _last(self, node: Node) -> Node:
+        inner = children(node)
+        if not inner:
+            raise self.refuse(f"{node.get('kind')} is not supported here", node)
+        return inner[-1]
+
+    def _literal(self, node: Node, type_: Type, value: int) -> t.Literal:
+        return t.Literal(type_, node["_line"], integer_text(type_, value))
+
+    # ---- constants
+
+    def _IntegerLiteral(self, node: Node) -> t.Expression:  # noqa: N802 - clang's names
+        return self._literal(node, self.type_of(node), int(node["value"]))
+
+    def _CharacterLiteral(self, node: Node) -> t.Expression:  # noqa: N802
+        return self._literal(node, self.type_of(node), int(node["value"]))
+
+    def _CXXBoolLiteralExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        return t.Literal(self.type_of(node), node["_line"], "true" if node["value"] else "false")
+
+    def _FloatingLiteral(self, node: Node) -> t.Expression:  # noqa: N802
+        type_, value = self.type_of(node), float(node["value"])
+        if type_ == F32:
+            value = struct.unpack("<f", struct.pack("<f", value))[0]
+        elif type_ != F64:
+            raise self.refuse("long double is not supported", node)
+        return t.Literal(type_, node["_line"], value.hex() + ("f" if type_ == F32 else ""))
+
+    def _zero(self, node: Node) -> t.Expression:
+        return t.Initialise(self.type_of(node), node["_line"], [])
+
+    _ImplicitValueInitExpr = _zero
+    _CXXScalarValueInitExpr = _zero
+
+    def _UnaryExprOrTypeTraitExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        if "argType" in node:
+            measured = self.types.of({**node, "type": node["argType"]}, self.scope)
+        else:
+            measured = self.type_of(self._last(node))
+        if isinstance(measured, Reference):
+            measured = measured.target
+        if has_pointer(measured):
+            text = f"the size of {show(measured)} differs between devices: pointers may not be measured"
+            raise self.refuse(text, node)
+        measure = {"sizeof": size_of, "alignof": align_of, "_Alignof": align_of}.get(node.get("name", ""))
+        if measure is None:
+            raise self.refuse(f"{node.get('name')} is not supported", node)
+        try:
+            return self._literal(node, self.type_of(node), measure(measured))
+        except TypeTextError as error:
+            raise self.refuse(str(error), node) from None
+
+    # ---- names and places
+
+    def _DeclRefExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        target = node.get("referencedDecl", {})
+        kind, name = target.get("kind", ""), target.get("name", "")
+        declared = self.lowering.index.by_id.get(target.get("id", ""))
+        if kind == "EnumConstantDecl" and declared is not None:
+            return self._literal(node, self.type_of(node), self.types.enumerator(declared))
+        if kind not in ("VarDecl", "ParmVarDecl", "VarTemplateSpecializationDecl"):
+            what = "functions as values are" if kind in FUNCTIONS else f"{name or kind} is"
+            raise self.refuse(f"{what} not supported", node)
+        if declared is not None:
+            return self.lowering.variable(declared, node)
+        if name in THREAD_NAMES:
+            return t.ThreadName(self.type_of(node), node["_line"], name)
+        if name == "warpSize":
+            return self._literal(node, I32, WARP_SIZE)
+        raise self.refuse(f"{name} is not supported", node)
+
+    def _CXXThisExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        variable = self.self_variable
+        if variable is None:
+            raise self.refuse("this is not supported here", node)
+        target = variable.type.target if isinstance(variable.type, Reference) else variable.type
+        line = node["_line"]
+        return t.Unary(Pointer(target), line, "&", t.Name(target, line, variable))
+
+    def _MemberExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        member = self.lowering.index.by_id.get(node.get("referencedMemberDecl", ""))
+        inner = self._last(node)
+        if member is not None and member["kind"] == "EnumConstantDecl":
+            return self._literal(node, self.type_of(node), self.types.enumerator(member))
+        if member is not None and member["kind"] == "VarDecl":
+            return self.lowering.variable(member, node)
+        base = self.expression(inner)
+        base_type = base.type
+        if node.get("isArrow"):
+            if not isinstance(base_type, Pointer):
+                raise self.refuse("this member access is not supported", node)
+            base_type = base_type.target
+            base = dereference(base, base_type, node["_line"])
+        if not isinstance(base_type, Record):
+            raise self.refuse("this member access is not supported", node)
+        wanted = node.get("referencedMemberDecl") if member is not None else node.get("name")
+        for field in base_type.fields:
+            if (field.id if member is not None else field.name) == wanted:
+                record = base_type if member is not None else None
+                return t.Member(field.type, node["_line"], base, field, record)
+        raise self.refuse(f"the member {node.get('name', '')} is not supported", node)
+
+    def _ArraySubscriptExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        base, index = (self.expression(child) for child in children(node))
+        if not isinstance(base.type, Pointer):
+            base, index = index, base
+        return t.Index(self.type_of(node), node["_line"], base, index)
+
+    def _MaterializeTemporaryExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        inner = self.expression(self._last(node))
+        return t.Temporary(inner.type, node["_line"], inner)
+
+    # ---- operators
+
+    def _UnaryOperator(self, node: Node) -> t.Expression:  # noqa: N802
+        op, line = node["opcode"], node["_line"]
+        operand = self.expression(self._last(node))
+        if op == "&":
+            if isinstance(operand, t.Unary) and operand.op == "*":
+                return operand.operand
+            return t.Unary(Pointer(operand.type), line, "&", operand)
+        if op == "*":
+            return dereference(operand, self.type_of(node), line)
+        if op in ("++", "--"):
+            return t.Unary(self.type_of(node), line, ("p" if node.get("isPostfix") else "") + op, operand)
+        if op in ("+", "-", "~", "!"):
+            return t.Unary(self.type_of(node), line, op, operand)
+        if op == "__extension__":
+            return operand
+        raise self.refuse(f"the operator {op} is not supported", node)
+
+    def _BinaryOperator(self, node: Node) -> t.Expression:  # noqa: N802
+        op, line = node["opcode"], node["_line"]
+        left, right = (self.expression(child) for child in children(node))
+        type_ = self.type_of(node)
+        if op == "=":
+            return t.Assign(type_, line, "", left, right, type_)
+        if op in (".*", "->*", "<=>"):
+            raise self.refuse(f"the operator {op} is not supported", node)
+        return t.Binary(type_, line, op, left, right)
+
+    def _CompoundAssignOperator(self, node: Node) -> t.Expression:  # noqa: N802
+        left, right = (self.expression(child) for child in children(node))
+        compute = self.types.of({**node, "type": node["computeResultType"]}, self.scope)
+        op = node["opcode"].removesuffix("=")
+        return t.Assign(self.type_of(node), node["_line"], op, left, right, compute)
+
+    def _ConditionalOperator(self, node: Node) -> t.Expression:  # noqa: N802
+        condition, yes, no = (self.expression(child) for child in children(node))
+        return t.Conditional(self.type_of(node), node["_line"], condition, yes, no)
+
+    # ---- conversions
+
+    def _cast(self, node: Node) -> t.Expression:
+        kind, line, inner = node.get("castKind", ""), node["_line"], self._last(node)
+        if kind in _SAME:
+            return self.expression(inner)
+        type_ = self.type_of(node)
+        if kind == "NullToPointer":
+            return t.Cast(type_, line, "null", t.Literal(I32, line, "0"))
+        operand = self.expression(inner)
+        if kind in _VALUES:
+            return t.Cast(type_, line, "value", operand)
+        if kind == "ArrayToPointerDecay":
+            return t.Cast(type_, line, "decay", operand)
+        if kind == "PointerToBoolean":
+            return t.Cast(type_, line, "truth", operand)
+        if kind == "BitCast" and isinstance(type_, Pointer):
+            return self._bits(node, type_, operand)
+        if kind == "LValueBitCast":
+            address = t.Unary(Pointer(operand.type), line, "&", operand)
+            target = type_.target if isinstance(type_, Reference) else type_
+            return dereference(self._bits(node, Pointer(target), address), target, line)
+        if kind in ("PointerToIntegral", "IntegralToPointer"):
+            raise self.refuse("conversions between pointers and integers are not supported", node)
+        raise self.refuse(f"the conversion {kind} is not supported", node)
+
+    _ImplicitCastExpr = _CStyleCastExpr = _CXXStaticCastExpr = _CXXReinterpretCastExpr = _cast
+    _CXXConstCastExpr = _CXXFunctionalCastExpr = _cast
+
+    def _bits(self, node: Node, type_: Pointer, operand: t.Expression) -> t.Expression:
+        for end in (type_, operand.type):
+            if isinstance(end, Pointer) and has_pointer(end.target):
+                raise self.refuse("pointers may not be read as other types", node)
+        return t.Cast(type_, node["_line"], "bits", operand)
+
+    # ---- calls
+
+    def _CallExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        callee, *arguments = children(node)
+        target = self._callee(callee)
+        if target.get("kind") == "CXXMethodDecl":  # an operator, or a static method
+            return self._call_method(node, target, arguments)
+        return self._call(node, target, [lambda a=a: self.expression(a) for a in arguments])
+
+    _CXXOperatorCallExpr = _CallExpr
+
+    def _callee(self, node: Node) -> Node:
+        while node.get("kind") in ("ImplicitCastExpr", "ParenExpr"):
+            node = self._last(node)
+        target: Node = node.get("referencedDecl", {})
+        if node.get("kind") == "MemberExpr":  # a static method, called through an object
+            return self.lowering.index.by_id.get(node.get("referencedMemberDecl", ""), {})
+        if node.get("kind") != "DeclRefExpr" or target.get("kind") not in FUNCTIONS:
+            raise self.refuse("only functions can be called: pointers to functions are not supported", node)
+        return target
+
+    def _call_method(self, node: Node, target: Node, arguments: list[Node]) -> t.Expression:
+        method = self.lowering.index.definition(target.get("id", ""))
+        if method is None:
+            if target.get("name") == "operator=" and len(arguments) == 2:  # of a vector type
+                return self._copy_assignment(node, arguments)
+            raise self.refuse(f"{target.get('name', '')} is not supported", node)
+        if method.get("name") == "operator=" and is_implicit(method):
+            return self._copy_assignment(node, arguments)
+        return self._call(node, method, [lambda a=a: self.expression(a) for a in arguments])
+
+    def _copy_assignment(self, node: Node, arguments: list[Node]) -> t.Expression:
+        left, right = (self.expression(argument) for argument in arguments)
+        return t.Assign(left.type, node["_line"], "", left, right, left.type)
+
+    def _CXXMemberCallExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        callee, *arguments = children(node)
+        while callee.get("kind") == "ParenExpr":
+            callee = self._last(callee)
+        method = self.lowering.index.definition(callee.get("referencedMemberDecl", ""))
+        if method is None or callee.get("kind") != "MemberExpr":
+            raise self.refuse("this call is not supported", node)
+
+        def object_() -> t.Expression:
+            base = self.expression(self._last(callee))
+            if not callee.get("isArrow"):
+                return base
+            if not isinstance(base.type, Pointer):
+                raise self.refuse("this call is not supported", node)
+            return dereference(base, base.type.target, node["_line"])
+
+        if method.get("name") == "operator=" and is_implicit(method):
+            value = self.expression(arguments[0])
+            left = object_()
+            return t.Assign(left.type, node["_line"], "", left, value, left.type)
+        return self._call(node, method, [object_, *(lambda a=a: self.expression(a) for a in arguments)])
+
+    def _call(self, node: Node, target: Node, arguments: list[Any]) -> t.Expression:
+        name, line = target.get("name", ""), node["_line"]
+        declared = self.lowering.index.definition(target.get("id", ""))
+        type_ = self.type_of(node)
+        if name.startswith("__builtin_") and (declared is None or not has_body(declared)):
+            return self._builtin(node, name, arguments)
+        if declared is None:
+            return t.Call(type_, line, name, [argument() for argument in arguments])
+        if not has_body(declared):
+            raise self.refuse(f"{name} is declared, but not defined", node)
+        function = self.lowering.function(declared)
+        if declared["kind"] in ("CXXMethodDecl", "CXXConversionDecl") and declared.get("storageClass") == "static":
+            if len(arguments) > len(function.parameters):
+                arguments = arguments[1:]
+        return t.Call(type_, line, function, [argument() for argument in arguments])
+
+    def _builtin(self, node: Node, name: str, arguments: list[Any]) -> t.Expression:
+        if name in _BUILTIN_LITERALS:
+            return t.Literal(*(_BUILTIN_LITERALS[name][0], node["_line"], _BUILTIN_LITERALS[name][1]))
+        if name == "__builtin_expect" and arguments:
+            first: t.Expression = arguments[0]()
+            return first
+        raise self.refuse(f"{name} is not supported: use CUDA's own functions", node)
+
+    # ---- objects
+
+    def _CXXConstructExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        type_, line, arguments = self.type_of(node), node["_line"], children(node)
+        wanted = node.get("ctorType", {}).get("qualType", "")
+        if isinstance(type_, Array):
+            element = type_.element
+            while isinstance(element, Array):
+                element = element.element
+            constructor = isinstance(element, Record) and self.lowering.constructor(element, wanted)
+            if constructor:
+                raise self.refuse("arrays of objects with constructors are not supported", node)
+            return t.Initialise(type_, line, [])
+        if not isinstance(type_, Record):
+            raise self.refuse("this construction is not supported", node)
+        constructor = self.lowering.constructor(type_, wanted)
+        if constructor:
+            function = self.lowering.function(constructor)
+            return t.Call(type_, line, function, [self.expression(argument) for argument in arguments])
+        if not arguments:
+            return t.Initialise(type_, line, [])
+        if len(arguments) == 1:
+            value = self.expression(arguments[0])
+            if value.type == type_:
+                return value
+        if type_.name == "dim3" and type_.cpp == "cuda::dim3":
+            return t.Initialise(type_, line, [self.expression(argument) for argument in arguments])
+        raise self.refuse(f"this construction of {type_.name} is not supported", node)
+
+    _CXXTemporaryObjectExpr = _CXXConstructExpr
+
+    def _InitListExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        type_, line = self.type_of(node), node["_line"]
+        nodes = node.get("array_filler", [None])[1:] if "array_filler" in node else children(node)
+        items = [self.expression(child) for child in nodes]
+        if isinstance(type_, Scalar | Pointer | Reference):
+            return items[0] if items else t.Initialise(type_, line, [])
+        if len(items) == 1 and isinstance(type_, Record) and items[0].type == type_:
+            return items[0]
+        member = None
+        if isinstance(type_, Record) and type_.is_union and items:
+            wanted = node.get("field", {}).get("id")
+            member = next((field for field in type_.fields if field.id == wanted), None)
+            if member is None:
+                raise self.refuse("this initialiser of a union is not supported", node)
+        return t.Initialise(type_, line, items, member)
+
+
+def integer_text(type_: Type, value: int) -> str:
+    """Return C++ text for an integer of exactly this type."""
+    if not isinstance(type_, Scalar) or type_.kind == "f":
+        raise Unsupported(f"an integer constant of type {show(type_)} is not supported")
+    if type_.kind == "b":
+        return "true" if value else "false"
+    suffix = {"i32": "", "u32": "u", "i64": "ll", "u64": "ull"}.get(type_.name)
+    if type_.kind == "u":
+        value &= (1 << type_.bits) - 1
+    if suffix is not None and 0 <= value < 1 << (type_.bits - (type_.kind == "i")):
+        return f"{value}{suffix}"
+    return f"(({type_.name}){value & 0xFFFFFFFFFFFFFFFF}ull)"
+
+
+def dereference(pointer: t.Expression, target: Type, line: int) -> t.Expression:
+    """Return ``*pointer``; of an address just taken, the thing itself."""
+    if isinstance(pointer, t.Unary) and pointer.op == "&" and pointer.operand.type == target:
+        return pointer.operand
+    return t.Unary(target, line, "*", pointer)
+
+
+def is_implicit(method: Node) -> bool:
+    """Whether the compiler wrote this member function: then it copies."""
+    return bool(method.get("isImplicit") or method.get("explicitlyDefaulted"))

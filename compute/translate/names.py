@@ -1,0 +1,330 @@
+"""From the text of a type to the type: names looked up in clang's scopes, records taken over with their members.
+
+What the device header offers (``float4``, ``size_t``, …) is known here by name; ``headers/surface.h`` declares the same to
+clang, and a test holds the two together.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from depin_node.compute.translate.errors import Unsupported
+from depin_node.compute.translate.frontend import Node
+from depin_node.compute.translate.index import RECORDS, Index, Scope, children
+from depin_node.compute.translate.types import (
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Array,
+    Field,
+    Name,
+    Record,
+    Reference,
+    Scalar,
+    Type,
+    TypeTextError,
+    Void,
+    has_pointer,
+    parse_type,
+    shorten,
+    size_of,
+)
+
+TYPEDEFS: Final[dict[str, Type]] = {
+    "size_t": U64,
+    "ptrdiff_t": I64,
+    "uintptr_t": U64,
+    "intptr_t": I64,
+    "int8_t": I8,
+    "uint8_t": U8,
+    "int16_t": I16,
+    "uint16_t": U16,
+    "int32_t": I32,
+    "uint32_t": U32,
+    "int64_t": I64,
+    "uint64_t": U64,
+    "uchar": U8,
+    "ushort": U16,
+    "uint": U32,
+    "ulong": U64,
+    "__size_t": U64,
+    "__ptrdiff_t": I64,
+}
+_VECTORS = {
+    **{"char": (I8, 2, 4), "uchar": (U8, 2, 4), "short": (I16, 4, 8), "ushort": (U16, 4, 8), "int": (I32, 8, 16)},
+    **{"uint": (U32, 8, 16), "long": (I64, 16, 16), "ulong": (U64, 16, 16), "longlong": (I64, 16, 16)},
+    **{"ulonglong": (U64, 16, 16), "float": (F32, 8, 16), "double": (F64, 16, 16)},
+}
+
+
+def _vector(name: str, scalar: Scalar, lanes: int, align: int) -> Record:
+    members = [Field(lane, scalar, lane) for lane in "xyzw"[:lanes]]
+    return Record(name, f"cuda::{name}", align=align, fields=members)
+
+
+BUILTIN_RECORDS: Final[dict[str, Record]] = {
+    f"{name}{lanes}": _vector(f"{name}{lanes}", scalar, lanes, {2: align2, 4: align4}.get(lanes, 0))
+    for name, (scalar, align2, align4) in _VECTORS.items()
+    for lanes in (1, 2, 3, 4)
+}
+BUILTIN_RECORDS["dim3"] = _vector("dim3", U32, 3, 0)
+_TYPEDEF_DEPTH_MAX = 64
+OBJECT_BYTES_MAX = 1 << 30
+
+
+class Types:
+    """Resolves types of one source. ``records`` are those met, members before what holds them."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.records: list[Record] = []
+        self._by_id: dict[str, Record] = {}
+        self._known: dict[tuple[int, str], Type] = {}
+        self._depth = 0
+
+    def of(self, node: Node, scope: Scope) -> Type:
+        """Return the type of an expression or a declaration.
+
+        Raises:
+            Unsupported: it is not understood.
+        """
+        text = node.get("type", {})
+        try:
+            return self.resolve(text.get("desugaredQualType", text.get("qualType", "")), scope)
+        except TypeTextError as first:
+            if "desugaredQualType" in text:
+                try:
+                    return self.resolve(text["qualType"], scope)
+                except TypeTextError:
+                    pass
+            raise Unsupported(str(first), node["_line"], node["_column"]) from None
+
+    def resolve(self, text: str, scope: Scope) -> Type:
+        """Return the type that a text means within a scope.
+
+        Raises:
+            TypeTextError: it is not understood.
+        """
+        key = (id(scope), text)
+        if key not in self._known:
+            self._known[key] = parse_type(text, lambda n: self._named(n, scope), lambda n: self._constant(n, scope))
+        return self._known[key]
+
+    def _named(self, names: Sequence[Name], scope: Scope) -> Type:
+        first = names[0].text
+        if first.startswith("("):
+            return self._unnamed(first)
+        place: Scope | None = scope
+        while place is not None:
+            found = self._within(names, place)
+            if found is not None:
+                return found
+            place = place.parent
+        last = names[-1].text
+        if last.startswith("("):
+            return self._unnamed(last)
+        if len(names) == 1 and names[0].arguments is None and (last in BUILTIN_RECORDS or last in TYPEDEFS):
+            return BUILTIN_RECORDS.get(last) or TYPEDEFS[last]
+        found = self._anywhere(names[-1], self.index.root)
+        if found is None:
+            raise TypeTextError(f"the type {shorten('::'.join(n.text for n in names))!r} is not supported")
+        return found
+
+    def _within(self, names: Sequence[Name], place: Scope) -> Type | None:
+        """Look a qualified name up from one scope, without going outwards."""
+        for position, name in enumerate(names):
+            if name.text in place.inner and position + 1 < len(names):
+                place = place.inner[name.text]
+                continue
+            node = self._choose(place.types.get(name.text, []), name, place)
+            if node is None:
+                return None
+            if position + 1 == len(names):
+                return self._declared(node, place)
+            node = self.index.definition(node["id"]) or node
+            if "_scope" not in node:
+                return None
+            place = node["_scope"]
+        return None
+
+    def _anywhere(self, name: Name, place: Scope) -> Type | None:
+        """Find the only type of that name in any namespace (a using-declaration may have brought it in)."""
+        found = [inner for scope in place.inner.values() if (inner := self._anywhere(name, scope)) is not None]
+        node = self._choose(place.types.get(name.text, []), name, place)
+        if node is not None:
+            found.append(self._declared(node, place))
+        return found[0] if found and all(other == found[0] for other in found) else None
+
+    def _choose(self, nodes: Sequence[Node], name: Name, place: Scope) -> Node | None:
+        matching: dict[str, Node] = {}
+        for node in nodes:
+            special = node["kind"] == "ClassTemplateSpecializationDecl"
+            if special == (name.arguments is not None) and not (node["_pattern"] and not special):
+                if special and not self._same_arguments(node, name.arguments or (), place):
+                    continue
+                defined = self.index.definition(node["id"]) or node
+                matching[defined["id"]] = defined
+        if len(matching) > 1 and any(node["kind"] in RECORDS for node in matching.values()):
+            records = {key: node for key, node in matching.items() if node["kind"] in RECORDS}
+            if len(records) > 1:
+                raise TypeTextError(f"{name.text} is ambiguous here: write out its default template arguments")
+            matching = records
+        return next(reversed(matching.values()), None)
+
+    def _same_arguments(self, node: Node, wanted: Sequence[Type | int], place: Scope) -> bool:
+        """Compare; clang does not print trailing arguments that equal their default."""
+        own = [child for child in children(node) if child.get("kind") == "TemplateArgument"]
+        if len(own) < len(wanted):
+            return False
+        for argument, other in zip(own, wanted, strict=False):
+            if "value" in argument:
+                mine: Type | int = int(argument["value"])
+            elif "type" in argument:
+                text = argument["type"]
+                mine = self.resolve(text.get("desugaredQualType", text["qualType"]), place)
+            else:
+                return False
+            if mine != other:
+                return False
+        return True
+
+    def _declared(self, node: Node, place: Scope) -> Type:
+        if node["kind"] in RECORDS:
+            return self.record(node)
+        if node["kind"] == "EnumDecl":
+            return self._enumeration(node, place)
+        self._depth += 1
+        try:
+            if self._depth > _TYPEDEF_DEPTH_MAX:
+                raise TypeTextError(f"the type {shorten(node.get('name', ''))!r} is nested too deeply")
+            direct = self._direct(node)
+            if direct is not None:
+                return self._declared(direct, place)
+            text = node["type"]
+            return self.resolve(text.get("desugaredQualType", text["qualType"]), place)
+        finally:
+            self._depth -= 1
+
+    def _direct(self, node: Node) -> Node | None:
+        """Return the record or enumeration that a typedef names, where clang says which it is."""
+        for child in children(node):
+            kind = child.get("kind", "")
+            if kind in ("RecordType", "EnumType"):
+                return self.index.definition(child.get("decl", {}).get("id", ""))
+            if kind in ("ElaboratedType", "TypedefType", "SubstTemplateTypeParmType", "TemplateSpecializationType"):
+                return self._direct(child)
+        return None
+
+    def _unnamed(self, text: str) -> Type:
+        parts = text.rstrip(")").rsplit(":", 2)
+        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and not text.startswith("(lambda"):
+            node = self.index.unnamed.get((int(parts[1]), int(parts[2])))
+            if node is not None and node["kind"] not in ("TypedefDecl", "TypeAliasDecl"):
+                return self._declared(node, self.index.root)
+        what = "lambdas are" if text.startswith("(lambda") else "this unnamed type is"
+        raise TypeTextError(f"{what} not supported")
+
+    def _enumeration(self, node: Node, place: Scope) -> Type:
+        fixed = node.get("fixedUnderlyingType")
+        if fixed:
+            return self.resolve(fixed.get("desugaredQualType", fixed["qualType"]), place)
+        values = [self.enumerator(child) for child in children(node) if child.get("kind") == "EnumConstantDecl"]
+        low, high = min(values, default=0), max(values, default=0)
+        if low < 0:
+            return I32 if low >= -(1 << 31) and high < 1 << 31 else I64
+        return U32 if high < 1 << 32 else U64
+
+    def enumerator(self, node: Node) -> int:
+        """Return the value of an enumerator.
+
+        Raises:
+            TypeTextError: its value is of a form that is not understood.
+        """
+        if "_value" not in node:
+            for child in children(node):
+                while child and "value" not in child:
+                    child = next(iter(children(child)), {})
+                if child:
+                    node["_value"] = int(child["value"])
+            if "_value" not in node:
+                node["_value"] = self._after_previous(node)
+        return int(node["_value"])
+
+    def _after_previous(self, node: Node) -> int:
+        previous = -1
+        for sibling in children(node["_enum"]):
+            if sibling is node:
+                return previous + 1
+            if sibling.get("kind") == "EnumConstantDecl":
+                previous = self.enumerator(sibling)
+        raise TypeTextError(f"the enumerator {node.get('name', '')!r} is not understood")
+
+    def _constant(self, names: Sequence[Name], scope: Scope) -> int:
+        place: Scope | None = scope
+        while place is not None:
+            if names[-1].text in place.constants:
+                return self.enumerator(place.constants[names[-1].text])
+            place = place.parent
+        raise TypeTextError(f"the template argument {shorten(names[-1].text)!r} is not supported")
+
+    def record(self, node: Node) -> Record:
+        """Return the record that a declaration defines.
+
+        Raises:
+            Unsupported: it has a member or a base that is not supported.
+        """
+        node = self.index.definition(node["id"]) or node
+        known = self._by_id.get(node["id"])
+        if known is not None:
+            return known
+        name, line, column = node.get("name", "(unnamed)"), node["_line"], node["_column"]
+        if node.get("bases"):
+            raise Unsupported(f"{name}: base classes are not supported", line, column)
+        if not node.get("completeDefinition"):
+            raise Unsupported(f"{name} is declared, but not defined", line, column)
+        number = len(self._by_id)
+        record = Record(name, f"R{number}", is_union=node.get("tagUsed") == "union")
+        self._by_id[node["id"]] = record
+        for child in children(node):
+            kind = child.get("kind", "")
+            if kind == "FieldDecl":
+                self._add_field(record, child, node["_scope"])
+            elif kind == "AlignedAttr":
+                record.align = max(record.align, self._alignment(child))
+            elif kind in ("PackedAttr", "MaxFieldAlignmentAttr"):
+                raise Unsupported(f"{name}: packed structs are not supported", child["_line"], child["_column"])
+            elif kind == "CXXDestructorDecl" and not child.get("isImplicit") and not child.get("explicitlyDefaulted"):
+                raise Unsupported(f"{name}: destructors are not supported", child["_line"], child["_column"])
+            elif child.get("virtual"):
+                raise Unsupported(f"{name}: virtual functions are not supported", child["_line"], child["_column"])
+        if size_of(record) > OBJECT_BYTES_MAX:
+            raise Unsupported(f"{name} is too large", line, column)
+        self.records.append(record)
+        return record
+
+    def _add_field(self, record: Record, node: Node, scope: Scope) -> None:
+        line, column = node["_line"], node["_column"]
+        what = f"{record.name}::{node.get('name', '(unnamed)')}"
+        if node.get("isBitfield"):
+            raise Unsupported(f"{what}: bit-fields are not supported", line, column)
+        if any(child.get("kind") == "AlignedAttr" for child in children(node)):
+            raise Unsupported(f"{what}: alignment of single members is not supported", line, column)
+        type_ = self.of(node, scope)
+        if has_pointer(type_):
+            text = f"{what}: pointers inside structs are not supported: pass the pointer as a parameter"
+            raise Unsupported(text, line, column)
+        if isinstance(type_, Void | Reference) or (isinstance(type_, Array) and type_.count is None):
+            raise Unsupported(f"{what}: this member is not supported", line, column)
+        record.fields.append(Field(f"m{len(record.fields)}", type_, node["id"]))
+
+    def _alignment(self, node: Node) -> int:
+        for child in children(node):
+            if "value" in child:
+                return int(child["value"])
+        raise Unsupported("this alignment is not supported", node["_line"], node["_column"])

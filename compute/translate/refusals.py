@@ -1,0 +1,75 @@
+"""What CUDA has and this compiler does not, by name, each with its reason."""
+
+_WARP = "only the forms that end in _sync are supported: they name the lanes that take part"
+_TEXTURE = "textures and surfaces are not supported: pass the array as a pointer"
+_RANDOM = "curand is not supported: write a counter-based generator, such as Philox, in the kernel"
+_GROUPS = "cooperative groups are not supported: use __syncthreads and the _sync warp functions"
+_CLOCK = "clocks and processor ids are not supported: results may not depend on them"
+_HEAP = "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer"
+_HOST = "the CUDA runtime cannot be called from a kernel"
+_HALF = "half precision is not supported yet: use float"
+_COMPLEX = "complex types are not supported yet: use float2, or a struct of your own"
+_ASYNC = "asynchronous copies and barriers are not supported: copy, then call __syncthreads"
+_MATRIX = "tensor core functions are not supported"
+_VECTOR = "SIMD video instructions are not supported"
+_ROUNDING = "only rounding to nearest (_rn) is offered"
+_SPECIAL = "this special function is not in the maths header yet"
+
+NAMES = {
+    **dict.fromkeys(("__shfl", "__shfl_up", "__shfl_down", "__shfl_xor", "__ballot", "__any", "__all"), _WARP),
+    **dict.fromkeys(("__activemask", "__match_any_sync", "__match_all_sync"), "this warp function is not supported"),
+    **dict.fromkeys(("cooperative_groups", "cg", "this_thread_block", "this_grid"), _GROUPS),
+    **dict.fromkeys(("clock", "clock64", "__nanosleep", "globaltimer", "__globaltimer"), _CLOCK),
+    **dict.fromkeys(("malloc", "free", "new", "delete", "alloca"), _HEAP),
+    **dict.fromkeys(("printf", "fprintf", "puts", "vprintf"), "printing is not supported yet"),
+    **dict.fromkeys(("memcpy", "memset", "memmove"), "write a loop: the memory functions are not supported"),
+    **dict.fromkeys(("half", "half2", "__half", "__half2", "__nv_bfloat16", "float16"), _HALF),
+    **dict.fromkeys(("complex", "thrust", "cuFloatComplex", "cuDoubleComplex", "cuComplex"), _COMPLEX),
+    **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
+    **dict.fromkeys(("atomicAdd_block", "atomicAdd_system"), "only atomics of device scope are supported"),
+    **dict.fromkeys(
+        (
+            *(
+                f"{name}{kind}"
+                for name in ("sinpi", "cospi", "tgamma", "lgamma", "erfinv", "erfcinv", "erfcx")
+                for kind in ("", "f")
+            ),
+            *(
+                f"{name}{kind}"
+                for name in ("normcdf", "normcdfinv", "j0", "j1", "y0", "y1", "jn", "yn")
+                for kind in ("", "f")
+            ),
+            *(
+                f"{name}{kind}"
+                for name in ("remainder", "remquo", "nextafter", "ilogb", "logb", "sincospi")
+                for kind in ("", "f")
+            ),
+        ),
+        _SPECIAL,
+    ),
+}
+PREFIXES = {
+    "tex": _TEXTURE,
+    "surf": _TEXTURE,
+    "cudaTexture": _TEXTURE,
+    "curand": _RANDOM,
+    "cuda": _HOST,
+    "__reduce_": "warp reductions are not supported: use __shfl_down_sync",
+    "__pipeline_": _ASYNC,
+    "__half": _HALF,
+    "__hadd": _HALF,
+    "__v": _VECTOR,
+}
+ROUNDINGS = ("_rz", "_ru", "_rd")
+
+
+def why_refused(name: str) -> str:
+    """Return why a name that the source does not declare cannot be used."""
+    if name in NAMES:
+        return f"{name} is not supported: {NAMES[name]}"
+    if name.startswith("__") and name.endswith(ROUNDINGS):
+        return f"{name} is not supported: {_ROUNDING}"
+    for prefix, reason in PREFIXES.items():
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return f"{name} is not supported: {reason}"
+    return f"{name} is not supported: neither the source nor the device header declares it"

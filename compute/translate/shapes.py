@@ -1,0 +1,142 @@
+"""The code shapes: how the threads of a block run one after another and still do what CUDA says.
+
+*loop*: for kernels without barriers. Threads are iterations of loops over z, y, x; CUDA lets them run in any order, so
+the loop over x may be vectorised, unless there are atomics (their order shows) or private memory (one copy of which
+would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py).
+
+*coroutine*: for everything. A thread is a C++20 coroutine that waits at barriers and warp functions; headers/runtime.h
+schedules them warp by warp, lane by lane.
+
+A shape is a function from the typed tree to one C++ text with ``argbuf`` and ``run`` (abi.py).
+"""
+
+from collections.abc import Sequence
+
+from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.abi import ARGUMENT_BYTES, Slot, slot_offsets
+from depin_node.compute.translate.guard import Guard, find_guard
+from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
+from depin_node.compute.translate.semantics import Facts, body_of
+
+INLINE_NODES_MAX = 20_000
+"""Functions are inlined into the kernel's loop, which vectorising needs, unless that makes it larger than this."""
+_INLINE = "inline __attribute__((always_inline)) "
+
+
+def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
+    """Return the loop shape of a kernel that does not synchronise."""
+    printer = Printer(facts, waits=False)
+    entry = kernel.entry
+    names = ["k", *(p.cpp for p in entry.parameters)]
+    call = f"{entry.cpp}({', '.join(names)})"
+    parts = [_common(kernel, printer, facts)]
+    guard = find_guard(entry)
+    independent = "" if facts.has_atomics or facts.private_memory else "#pragma clang loop vectorize(assume_safety)\n"
+    rows = f"{independent}CUDA_EACH_X {call};\n"
+    if guard is not None:
+        parts.append(_guard_functions(entry, guard, facts, printer))
+        inside = f"{entry.cpp}_inside({', '.join(names)})"
+        test = f"{entry.cpp}_holds({', '.join(names)})"
+        rows = f"if (cuda::whole_row(k, [&] {{ return {test}; }})) {{\n{independent}CUDA_EACH_X {inside};\n}} else {{\nCUDA_EACH_X {call};\n}}\n"
+    parts.append(
+        f"{_RUN} {{\ncuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n{_arguments(entry, slots)}"
+        f"CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\nCUDA_EACH_ROW {{\n{rows}}}\n}}\n}}\n"
+    )
+    return "\n".join(parts)
+
+
+def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
+    """Return the coroutine shape."""
+    printer = Printer(facts, waits=True)
+    entry = kernel.entry
+    facts_entry = entry if entry in facts.synchronising else None
+    arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
+    start = f"{entry.cpp}({arguments})"
+    if facts_entry is None:  # nothing waits: a coroutine that runs to its end
+        start = f"kernel_task({arguments})"
+    parts = [_common(kernel, printer, facts)]
+    if facts_entry is None:
+        parameters = "".join(f", {cpp(p.type)} {p.cpp}" for p in entry.parameters)
+        parts.append(
+            f"static cuda::Task<void> kernel_task(cuda::Thread& k{parameters}) {{ {entry.cpp}({arguments}); co_return; }}"
+        )
+    parts.append(
+        f"{_RUN} {{\ncuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n{_arguments(entry, slots)}"
+        f"CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n"
+        f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {start}; }});\n}}\n}}\n"
+    )
+    return "\n".join(parts)
+
+
+SHAPES = {"loop": print_loop, "coroutine": print_coroutine}
+
+_RUN = (
+    'extern "C" __attribute__((export_name("run"))) void run(i64 b0, i64 b1, u32 gx, u32 gy, u32 gz, '
+    "u32 bx, u32 by, u32 bz, u32 shared_mem)"
+)
+
+
+def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
+    inline = _inlined(kernel, facts)
+    attributes = {function: _INLINE if function in inline else "" for function in kernel.functions}
+    lines = ['#include "runtime.h"', print_records(kernel.records)]
+    for item in kernel.globals:
+        assert isinstance(item.value, t.Initialise)
+        lines.append(f"static {cpp(item.variable.type)} {item.variable.cpp} = {printer.braces(item.value)};")
+    lines += [f"alignas(16) static {cpp(variable.type)} {variable.cpp};" for variable in kernel.shared]
+    clear = "".join(f"__builtin_memset(&{v.cpp}, 0, sizeof {v.cpp}); " for v in kernel.shared)
+    lines.append(f"static void clear_shared(u32 dynamic) {{ {clear}cuda::clear_dynamic(dynamic); }}")
+    lines.append(
+        f"alignas(16) static u8 argument_bytes[{ARGUMENT_BYTES}];\n"
+        'extern "C" __attribute__((export_name("argbuf"))) u8* argbuf() { return argument_bytes; }'
+    )
+    lines += [f"{printer.signature(function, attributes[function])};" for function in kernel.functions]
+    lines += [printer.function(function, attributes[function]) for function in kernel.functions]
+    return "\n".join(lines)
+
+
+def _arguments(entry: t.Function, slots: Sequence[Slot]) -> str:
+    """Return the loading of the kernel's parameters from the argument buffer."""
+    lines = []
+    for variable, slot, offset in zip(entry.parameters, slots, slot_offsets(slots), strict=True):
+        name, type_ = variable.cpp, cpp(variable.type)
+        if slot.pointer:
+            lines.append(f"{type_} {name} = ({type_})(u32)cuda::load<u64>(argument_bytes + {offset});\n")
+        elif slot.dtype == "bool" and slot.lanes == 1:
+            lines.append(f"bool {name} = cuda::load<u8>(argument_bytes + {offset}) != 0;\n")
+        else:
+            lines.append(f"{type_} {name} = cuda::load<{type_}>(argument_bytes + {offset});\n")
+    return "".join(lines)
+
+
+def _guard_functions(entry: t.Function, guard: Guard, facts: Facts, printer: Printer) -> str:
+    parameters = "".join(f", {cpp(p.type)} {p.cpp}" for p in entry.parameters)
+    checked = GuardPrinter(facts, waits=False)
+    declarations = "".join(checked.declaration(declaration) for declaration in guard.declarations)
+    holds = (
+        f"static {_INLINE}bool {entry.cpp}_holds(cuda::Thread& k{parameters}) {{\nbool fine = true;\n{declarations}"
+        f"bool inside = {checked.expression(guard.condition)};\nreturn fine && inside;\n}}\n"
+    )
+    head = f"static {_INLINE}void {entry.cpp}_inside(cuda::Thread& k{parameters})"
+    return holds + printer.definition(entry, guard.body, head, task=False)
+
+
+def _inlined(kernel: t.Kernel, facts: Facts) -> set[t.Function]:
+    """Choose the functions to inline always: all that are not recursive, as long as the whole stays small."""
+    sizes: dict[t.Function, int] = {}
+
+    def size(function: t.Function) -> int:
+        if function not in sizes:
+            sizes[function] = INLINE_NODES_MAX  # of a recursive call
+            total = 0
+            for node in t.walk(body_of(function)):
+                total += 1
+                if isinstance(node, t.Call) and isinstance(node.function, t.Function):
+                    total += size(node.function)
+            sizes[function] = min(total, 1 << 40)
+        return sizes[function]
+
+    chosen = {f for f in kernel.functions if f not in facts.recursive}
+    if size(kernel.entry) <= INLINE_NODES_MAX:
+        return chosen
+    return {f for f in chosen if sizes.get(f, INLINE_NODES_MAX) < INLINE_NODES_MAX // 100 or f is kernel.entry}

@@ -1,0 +1,277 @@
+"""The typed tree: a kernel after the front end, with everything implicit made explicit.
+
+Every conversion is a ``Cast``, every call names the one function that is meant, templates are gone (each instance is a
+function of its own), methods and constructors are functions that take or make their object, references remain. What a
+node means does not depend on where it is printed, so passes can analyse it, rearrange it and print it in any shape.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
+
+from depin_node.compute.translate.types import Field, Record, Scalar, Type
+
+
+@dataclass(eq=False)
+class Variable:
+    """``storage``: local, parameter, shared, dynamic (``extern __shared__``) or constant."""
+
+    name: str
+    cpp: str
+    type: Type
+    storage: str
+    line: int = 0
+
+
+@dataclass(eq=False)
+class Function:
+    """A function of the user's. ``self_type`` is set for methods, whose object is ``self``."""
+
+    name: str
+    cpp: str
+    result: Type
+    line: int
+    parameters: list[Variable] = field(default_factory=list)
+    body: "Block | None" = None
+    self_variable: Variable | None = None
+    constructs: bool = False
+    """A constructor: it returns ``self_variable``, which starts as zeros."""
+
+
+@dataclass
+class Expression:
+    """Every expression has a type and a line."""
+
+    type: Type
+    line: int
+
+
+@dataclass
+class Literal(Expression):
+    """A constant, as C++ text of exactly its type."""
+
+    text: str
+
+
+@dataclass
+class Name(Expression):
+    """A variable."""
+
+    variable: Variable
+
+
+@dataclass
+class ThreadName(Expression):
+    """``threadIdx``, ``blockIdx``, ``blockDim`` or ``gridDim``."""
+
+    name: str
+
+
+@dataclass
+class Unary(Expression):
+    """``op``: + - ~ ! & * ++ -- and the postfix forms ``p++`` and ``p--``."""
+
+    op: str
+    operand: Expression
+
+
+@dataclass
+class Binary(Expression):
+    """Arithmetic, comparison, logic, or the comma."""
+
+    op: str
+    left: Expression
+    right: Expression
+
+
+@dataclass
+class Assign(Expression):
+    """``op`` is empty or that of a compound assignment, which computes in ``compute``."""
+
+    op: str
+    left: Expression
+    right: Expression
+    compute: Type
+
+
+@dataclass
+class Conditional(Expression):
+    """``?:``."""
+
+    condition: Expression
+    yes: Expression
+    no: Expression
+
+
+@dataclass
+class Index(Expression):
+    """A pointer's element."""
+
+    base: Expression
+    index: Expression
+
+
+@dataclass
+class Member(Expression):
+    """A member of an object."""
+
+    object: Expression
+    field: Field
+    record: Record | None
+    """None: a vector type of the device header."""
+
+
+@dataclass
+class Cast(Expression):
+    """``kind``: value (numbers), decay (array to pointer), bits (pointer to pointer), null, truth (pointer to bool)."""
+
+    kind: str
+    operand: Expression
+
+
+@dataclass
+class Call(Expression):
+    """A call of a function of the user's, or of the device header by name."""
+
+    function: "Function | str"
+    arguments: list[Expression]
+
+
+@dataclass
+class Initialise(Expression):
+    """``{a, b, c}`` of an array or a record; what is missing is zero. Of a union, ``member`` is what is initialised."""
+
+    items: list[Expression]
+    member: Field | None = None
+
+
+@dataclass
+class Temporary(Expression):
+    """A value that a reference is bound to."""
+
+    operand: Expression
+
+
+@dataclass
+class Statement:
+    """Every statement has a line."""
+
+    line: int
+
+
+@dataclass
+class Block(Statement):
+    """``{ … }``."""
+
+    body: list[Statement]
+
+
+@dataclass
+class Declare(Statement):
+    """A local variable; without a value it starts as zeros. ``bare``: inside a switch, where C++ wants no initialiser."""
+
+    variable: Variable
+    value: Expression | None
+    bare: bool = False
+
+
+@dataclass
+class Evaluate(Statement):
+    """An expression for its effect."""
+
+    value: Expression
+
+
+@dataclass
+class If(Statement):
+    """``if``."""
+
+    condition: Expression
+    yes: Statement
+    no: Statement | None
+
+
+@dataclass
+class Loop(Statement):
+    """``for`` and ``while`` (``start`` in a block around it); ``do``: the condition comes after the body."""
+
+    condition: Expression | None
+    step: Expression | None
+    body: Statement
+    do: bool = False
+
+
+@dataclass
+class Switch(Statement):
+    """``switch``."""
+
+    value: Expression
+    body: Statement
+
+
+@dataclass
+class Case(Statement):
+    """A label: ``value`` is None for ``default``."""
+
+    value: Literal | None
+
+
+@dataclass
+class Jump(Statement):
+    """``break`` or ``continue``."""
+
+    kind: str
+
+
+@dataclass
+class Return(Statement):
+    """``return``."""
+
+    value: Expression | None
+
+
+TreeNode: TypeAlias = Expression | Statement
+
+
+@dataclass
+class Global:
+    """A table of constants: ``__constant__``, ``constexpr``, ``static const``."""
+
+    variable: Variable
+    value: Expression
+
+
+@dataclass
+class Kernel:
+    """A whole program: what is reachable from one kernel, callees before callers where there is no recursion."""
+
+    entry: Function
+    functions: list[Function]
+    records: list[Record]
+    globals: list[Global]
+    shared: list[Variable]
+    """Static shared arrays; ``extern __shared__`` ones are all at the start of the dynamic memory."""
+
+
+def parts(node: TreeNode) -> Iterator[TreeNode]:
+    """Yield the direct children of a node, in order of evaluation as written."""
+    for item in fields(node):
+        value = getattr(node, item.name)
+        if isinstance(value, Expression | Statement):
+            yield value
+        elif isinstance(value, list):
+            yield from value
+
+
+def walk(node: TreeNode) -> Iterator[TreeNode]:
+    """Yield a node and everything below it, parents first."""
+    stack: list[TreeNode] = [node]
+    while stack:
+        top = stack.pop()
+        yield top
+        stack.extend(reversed(list(parts(top))))
+
+
+def is_float(type_: Type) -> bool:
+    """Whether it is float or double."""
+    return isinstance(type_, Scalar) and type_.kind == "f"
