@@ -129,7 +129,7 @@ def bind(
 
 
 def _dim3(what: str, value: int | Sequence[int]) -> tuple[int, int, int]:
-    lengths = (value,) if isinstance(value, int | np.integer) else tuple(value)
+    lengths = tuple(value) if isinstance(value, Sequence) else (value,)
     if not 1 <= len(lengths) <= 3 or not all(isinstance(n, int | np.integer) and n >= 1 for n in lengths):
         raise ConfigError(f"{what} {value!r}: expected one to three positive integers")
     x, y, z = (*(int(n) for n in lengths), 1, 1)[:3]
@@ -137,7 +137,7 @@ def _dim3(what: str, value: int | Sequence[int]) -> tuple[int, int, int]:
 
 
 def _lengths(what: str, value: int | Sequence[int]) -> tuple[int, ...]:
-    lengths = (value,) if isinstance(value, int | np.integer) else tuple(value)
+    lengths = tuple(value) if isinstance(value, Sequence) else (value,)
     if not all(isinstance(n, int | np.integer) and n >= 1 for n in lengths):
         raise ConfigError(f"{what} {value!r}: expected positive integers")
     return tuple(int(n) for n in lengths)

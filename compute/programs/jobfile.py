@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -294,20 +294,26 @@ def _load_array(table: _Table, name: str, value: Any) -> Array:
     file, _, member = value.partition(":")
     path = table.path.parent / file
     try:
-        if not member:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(array, np.ndarray):
-                return array
-            array.close()
-            raise table.error(name, f"{path} holds several arrays: say which, as {value}:KEY")
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise table.error(name, f"{path} holds one array: say just {file}")
-            if member not in archive:
-                raise table.error(name, f"{path} has no {member!r}; it has: {', '.join(archive)[:500]}")
-            found: Array = archive[member]
-            return found
+        with path.open("rb") as opened:
+            if opened.read(2) == b"PK":
+                return _load_member(table, name, value, opened)
+        if member:
+            raise table.error(name, f"{path} holds one array: say just {file}")
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
     except OSError as error:
         raise table.error(name, f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, BadZipFile) as error:
         raise table.error(name, f"{path} is not a NumPy file: {error}") from error
+
+
+def _load_member(table: _Table, name: str, value: str, opened: BinaryIO) -> Array:
+    file, _, member = value.partition(":")
+    opened.seek(0)
+    with np.load(opened, allow_pickle=False) as archive:
+        if not member:
+            raise table.error(name, f"{file} holds several arrays: say which, as {file}:KEY")
+        if member not in archive:
+            raise table.error(name, f"{file} has no {member!r}; it has: {', '.join(archive)[:500]}")
+        array: Array = archive[member]
+        return array

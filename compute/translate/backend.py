@@ -10,6 +10,7 @@ from depin_node.compute.translate.frontend import HEADERS
 from depin_node.compute.translate.toolchain import Toolchain
 
 MODULE_BYTES_MAX = 4 << 20
+_START_SECTION = 8
 STACK_BYTES = 256 << 10
 GENERATE = (
     *("clang", "-cc1", "-x", "c++", "-std=c++20", "-triple", "wasm32-unknown-unknown", "-emit-obj", "-O3"),
@@ -42,8 +43,28 @@ def compile_cpp(text: str, tools: Toolchain) -> bytes:
         outcome = tools.run(*LINK, "-o", "kernel.wasm", "kernel.o")
     if outcome.status:
         raise tools.crash(outcome)
-    module = (tools.folder / "kernel.wasm").read_bytes()
+    module = _without_start((tools.folder / "kernel.wasm").read_bytes())
     if len(module) > MODULE_BYTES_MAX:
         text = f"the compiled kernel has {len(module)} bytes, at most {MODULE_BYTES_MAX} are allowed: make it smaller"
         raise CompileError([Diagnostic(text)], tools.filename)
     return module
+
+
+def _without_start(module: bytes) -> bytes:
+    """Drop the start section, if any.
+
+    With an imported memory wasm-ld makes a start function that zeroes what has no initial value. Ours arrives as zeros,
+    and devices refuse start functions: they would run before anything is in place.
+    """
+    kept, at = bytearray(module[:8]), 8
+    while at < len(module):
+        size, shift, body = 0, 0, at + 1
+        while True:
+            size |= (module[body] & 0x7F) << shift
+            shift, body = shift + 7, body + 1
+            if module[body - 1] < 0x80:
+                break
+        if module[at] != _START_SECTION:
+            kept += module[at : body + size]
+        at = body + size
+    return bytes(kept)

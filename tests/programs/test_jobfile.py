@@ -1,0 +1,175 @@
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from depin_node.compute.programs.jobfile import load_job
+from depin_node.compute.programs.kernel import In, InOut, Out
+from depin_node.core.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent.parent
+
+GOOD = """
+name = "shade"
+[kernel]
+file = "shade.cu"
+name = "shade"
+[launch]
+grid = ["ceil(cols / 16)", "ceil(rows / 16)"]
+block = [16, 16]
+[args]
+z = { in = "dem.npy" }
+shade = { out = "float32", shape = ["rows", "cols"], tile = [16, 16] }
+again = { inout = "more.npz:state", tile = ["one * 4"] }
+rows = { int32 = "z.shape[0]" }
+cols = { int32 = "z.shape[1]" }
+one = { uint8 = 1 }
+cell = { float32 = 90.0 }
+sun = { float32 = [0.5, "rows", 1] }
+on = { bool = true }
+[shards]
+by = "blocks"
+count = 16
+[verify]
+policy = "quorum"
+k = 2
+n = 3
+[limits]
+seconds = 60
+memory_mib = 512
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    np.save(tmp_path / "dem.npy", np.arange(40 * 50, dtype="int16").reshape(40, 50))
+    np.savez(tmp_path / "more.npz", state=np.zeros(7), other=np.ones(3))
+    (tmp_path / "shade.cu").write_text('extern "C" __global__ void shade() {}')
+    (tmp_path / "binary.cu").write_bytes(b"\xff\xfe")
+    (tmp_path / "text.npy").write_text("not an array")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 broken")
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "job.toml").write_text(text)
+    return folder / "job.toml"
+
+
+def test_a_complete_file(folder):
+    job = load_job(write(folder, GOOD))
+    assert (job.name, job.kernel.name) == ("shade", "shade")
+    assert job.kernel.filename == str(folder / "shade.cu")
+    assert (job.grid, job.block, job.shared_mem) == ((4, 3), (16, 16), 0)
+    assert (job.shards, job.k, job.n, job.seconds, job.memory_mib) == (16, 2, 3, 60, 512)
+    assert list(job.args) == ["z", "shade", "again", "rows", "cols", "one", "cell", "sun", "on"]
+    z, again = job.args["z"], job.args["again"]
+    assert isinstance(z, In)
+    assert z.array.shape == (40, 50)
+    assert isinstance(again, InOut)
+    assert (again.array.shape, again.tile) == ((7,), (4,))
+    assert job.args["shade"] == Out("float32", (40, 50), (16, 16))
+    assert [job.args[name] for name in ("rows", "cols", "one", "cell", "on")] == [40, 50, 1, 90.0, True]
+    assert job.args["sun"] == [0.5, 40, 1]
+
+
+def test_what_may_be_left_out(folder):
+    short = GOOD[: GOOD.index("[shards]")]
+    job = load_job(write(folder, short))
+    assert (job.shards, job.k, job.n, job.seconds, job.memory_mib) == (1, 2, 3, 60, 512)
+
+
+MISTAKES = {
+    "not TOML": (GOOD + "[", "job.toml: not valid TOML"),
+    "deep TOML": ("a = " + "[" * 5000, "not valid TOML"),
+    "unknown table": (GOOD + "[limit]\n", r"limit: unknown key \(did you mean limits\?\)"),
+    "unknown key": (GOOD.replace("seconds", "second"), r"\[limits\] second: unknown key \(did you mean seconds\?\)"),
+    "no name": (GOOD.replace('name = "shade"\n[kernel]', "[kernel]"), "name: is missing"),
+    "empty name": (GOOD.replace('name = "shade"\n[kernel]', 'name = ""\n[kernel]'), "1 to 64 printable"),
+    "escape in the name": (GOOD.replace('"shade"\n[kernel]', '"\\u001b[31m"\n[kernel]'), "printable"),
+    "table is a number": ("limits = 3\n" + GOOD.replace("[limits]\nseconds = 60\nmemory_mib = 512", ""), "limits: expected a table"),
+    "no kernel": (GOOD.replace("[kernel]", "[kernels]"), r"kernels: unknown key \(did you mean kernel\?\)"),
+    "no kernel file": (GOOD.replace("shade.cu", "missing.cu"), "cannot read .*missing.cu: No such file"),
+    "kernel is binary": (GOOD.replace("shade.cu", "binary.cu"), "not UTF-8 text at byte 0"),
+    "kernel is a folder": (GOOD.replace("shade.cu", "."), "cannot read"),
+    "options": (GOOD.replace('[launch]', 'options = "-DX"\n[launch]'), "expected a list of text"),
+    "expression": (GOOD.replace("cols / 16", "colums / 16"), r"\[launch\] grid: .*'colums' is not known here"),
+    "fraction": (GOOD.replace('"ceil(cols / 16)"', '"cols / 16"'), "25/8, not an integer"),
+    "zero blocks": (GOOD.replace('"ceil(cols / 16)"', '"cols - 50"'), "'cols - 50' is 0; expected at least 1"),
+    "float grid": (GOOD.replace('"ceil(cols / 16)"', "1.5"), "expected an integer or an expression"),
+    "four dimensions": (GOOD.replace("block = [16, 16]", "block = [1, 1, 1, 1]"), "one to three lengths"),
+    "no file": (GOOD.replace("dem.npy", "den.npy"), r"\[args\] z: cannot read .*den.npy: No such file"),
+    "not an array file": (GOOD.replace("dem.npy", "text.npy"), r"\[args\] z: .*text.npy is not a NumPy file"),
+    "pickle": (GOOD.replace("dem.npy", "objects.npy"), "is not a NumPy file"),
+    "broken archive": (GOOD.replace("more.npz", "broken.npz"), "is not a NumPy file"),
+    "no such member": (GOOD.replace(":state", ":stat"), "has no 'stat'; it has: state, other"),
+    "archive without member": (GOOD.replace(":state", ""), "several arrays"),
+    "member of one array": (GOOD.replace('"dem.npy"', '"dem.npy:z"'), "holds one array"),
+    "file is a number": (GOOD.replace('"dem.npy"', "5"), 'such as "a.npy", not 5'),
+    "argument is a number": (GOOD.replace('{ in = "dem.npy" }', "5"), r"\[args\] z: expected"),
+    "argument of no kind": (GOOD.replace("{ float32 = 90.0 }", "{ flaot32 = 90.0 }"), r"did you mean float32\?"),
+    "argument of two kinds": (GOOD.replace("float32 = 90.0", "float32 = 90.0, int32 = 3"), r"\[args\] cell: expected"),
+    "tile of an input": (GOOD.replace('"dem.npy" }', '"dem.npy", tile = [1] }'), "'tile' does not go with 'in'"),
+    "unknown dtype": (GOOD.replace('out = "float32"', 'out = "float"'), "dtype 'float' is not known; known are: bool"),
+    "no shape": (GOOD.replace('shape = ["rows", "cols"], ', ""), "an output needs its shape"),
+    "text for a float": (GOOD.replace("90.0", '"ninety"'), "'ninety' is not known"),
+    "number for a bool": (GOOD.replace("bool = true", "bool = 1"), "expected a bool, not 1"),
+    "bool for a number": (GOOD.replace("uint8 = 1", "uint8 = true"), "expected a uint8, not True"),
+    "later scalar": (GOOD.replace('"z.shape[0]"', '"cols"'), "'cols' is not known here"),
+    "by axis": (GOOD.replace('"blocks"', '"axis"'), r'\[shards\] by: this release cuts by "blocks" only'),
+    "no shards": (GOOD.replace("count = 16", "count = 0"), "from 1 to 1000000, not 0"),
+    "other policy": (GOOD.replace('"quorum"', '"lead"'), 'this release has "quorum" only'),
+    "no majority": (GOOD.replace("n = 3", "n = 4"), "k = 2, n = 4: k must be"),
+    "k above n": (GOOD.replace("k = 2", "k = 4"), "k = 4, n = 3: k must be"),
+    "no time": (GOOD.replace("seconds = 60", "seconds = 0.5"), r"\[limits\] seconds: expected an integer from 1"),
+    "true for a number": (GOOD.replace("seconds = 60", "seconds = true"), "expected an integer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reason"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_name_file_key_and_way_out(folder, text, reason):
+    assert text != GOOD
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_job(write(folder, text))
+    assert str(folder) in str(caught.value)
+
+
+def test_files_that_cannot_be_read(folder):
+    with pytest.raises(ConfigError, match=r"cannot read .*none.toml: No such file"):
+        load_job(folder / "none.toml")
+    (folder / "large.toml").write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(ConfigError, match="more than 1024 KiB"):
+        load_job(folder / "large.toml")
+    (folder / "binary.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_job(folder / "binary.toml")
+
+
+def test_the_example_compiles_and_binds(tmp_path):
+    shutil.copytree(ROOT / "examples" / "hillshade", tmp_path / "hillshade")
+    job = load_job(tmp_path / "hillshade" / "hillshade.toml")
+    program = job.bind().program
+    assert program.tasks == 24
+    assert program.launch.grid == (26, 22, 1)
+    assert program.kernel.exact
+    renamed = dataclasses.replace(job, args={("zz" if name == "z" else name): a for name, a in job.args.items()})
+    with pytest.raises(ConfigError, match=r"\[args\] has zz, shade.*did you mean z\?"):
+        renamed.bind()
+    wrong = dataclasses.replace(job, args={**job.args, "z": In(np.zeros((3, 3)))})
+    with pytest.raises(ConfigError, match=r"hillshade.toml: z is const int16\*, its array is float64"):
+        wrong.bind()
+
+
+def test_scheduling_needs_no_numpy():
+    """A node that only schedules and negotiates stays small: numpy and wasmtime are for workers and clients."""
+    code = (
+        "import sys, depin_node.compute.programs.program, depin_node.compute.programs.shards, "
+        "depin_node.compute.sandbox.pool; print([m for m in ('numpy', 'wasmtime') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
