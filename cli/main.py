@@ -123,3 +123,7 @@ def _report(error: Exception, settings: Settings) -> int:
 def main() -> None:
     """Run the command line of this process."""
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
