@@ -315,7 +315,10 @@ class Directory:
         if old is not None and old.group != entry.group:
             self._remove(entry.key)
         self._entries[entry.key] = entry
-        self._groups.setdefault(entry.group, OrderedDict())[entry.key] = None
+        members = self._groups.setdefault(entry.group, OrderedDict())
+        members[entry.key] = None
+        if len(members) > self._limits.group_max:  # it was seen elsewhere than it claimed to be
+            self._evict_from(entry.group)
 
     def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)

@@ -1,0 +1,105 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import ConfigError, PeerViolation
+from depin_node.core.wire import decode
+from depin_node.crypto.envelope import Envelope
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.addresses import Address, peer_id
+from depin_node.p2p.advert import ADVERT_BYTES_MAX, DeviceOffer, Offer, read_advert, sign_advert
+from depin_node.p2p.groups import group_of, own_group
+
+ALICE = Identity(bytes([1]) * 32)
+WALL_S = 1_800_000_000
+NOW = Now(5, WALL_S * SECOND_NS)
+OFFER = Offer(lending=True, devices=(DeviceOffer("wasm-1", 512, 4, 3),), price=250, software="0.1.0")
+ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_id(ALICE.key)}"
+
+
+def signed(offer=OFFER, addresses=(ADDRESS,), **changed):
+    return sign_advert(ALICE, "net", offer, addresses, **({"seq": 7, "now": NOW, "lifetime_s": 60} | changed))
+
+
+def test_an_advert_arrives():
+    data = signed()
+    verified, addresses = read_advert(data, "net", NOW)
+    assert verified.sender == ALICE.key
+    assert [str(address) for address in addresses] == [ADDRESS]
+    assert (verified.payload.devices, verified.payload.price, verified.payload.expires_s) == (
+        OFFER.devices,
+        250,
+        WALL_S + 60,
+    )
+
+
+def test_golden_vector():
+    envelope = decode(signed(), Envelope, size_bytes_max=ADVERT_BYTES_MAX)
+    assert envelope.payload.hex() == (
+        "9bc400ce6b49d23c0791b72f6970342f3139322e302e322e312f7463702f343030310101c39194a67761736d2d31cd02000403ccfaa5"
+        "302e312e30c2"
+    )
+    assert envelope.signature.hex() == GOLDEN_SIGNATURE
+
+
+GOLDEN_SIGNATURE = (
+    "60c2a719571a12bd8e1f5272394cf4aa6cc90425b3949606074680f627dab2d7"
+    "0e4962143ddecc6630516a1a499a3bc859ac6ab44c5a79eac136dbc8e811ff09"
+)
+
+
+@given(
+    st.lists(st.integers(1, 65_535), max_size=12),
+    st.lists(st.text(min_size=1, max_size=64), max_size=8),
+)
+def test_it_holds_as_many_addresses_as_fit_into_1_kib(ports, classes):
+    offer = Offer(devices=tuple(DeviceOffer(name, 1 << 20, 1000, 1000) for name in classes))
+    addresses = [f"/ip6/2001:db8:1234:5678:1234:5678:1234:{p:x}/tcp/{p}/p2p/{peer_id(ALICE.key)}" for p in ports]
+    try:
+        data = signed(offer, addresses)
+    except ConfigError as error:
+        assert "to advertise" in str(error)  # eight names of 64 characters, four bytes each
+        return
+    _, read = read_advert(data, "net", NOW)
+    assert len(data) <= ADVERT_BYTES_MAX
+    assert [address.port for address in read] == ports[: len(read)]
+    longer = len(data) + len(addresses[0]) if addresses else 0
+    assert len(read) == min(len(ports), 8) or longer > ADVERT_BYTES_MAX
+
+
+def test_too_many_devices_are_refused():
+    with pytest.raises(ConfigError, match="at most 8"):
+        signed(Offer(devices=OFFER.devices * 9))
+
+
+@given(st.data())
+def test_no_changed_byte_goes_through(data):
+    raw = bytearray(signed())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(PeerViolation):
+        read_advert(bytes(raw), "net", NOW)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("ip4", "192.0.2.1"), ("ip4", "192.0.200.9"), True),
+        (("ip4", "192.0.2.1"), ("ip4", "192.1.2.1"), False),
+        (("ip6", "2001:db8::1"), ("ip6", "2001:db8:ffff::1"), True),
+        (("ip6", "2001:db8::1"), ("ip6", "2001:db9::1"), False),
+        (("ip6", "::ffff:192.0.2.1"), ("ip4", "192.0.9.9"), True),
+        (("dns", "a.example.org"), ("dns4", "B.Example.ORG."), True),
+        (("dns", "a.example.org"), ("dns", "example.com"), False),
+        (("ip4", "127.0.0.1"), ("ip4", "127.0.0.1"), False),
+        (("ip6", "::1"), ("ip6", "::1"), False),
+        (("dns", "localhost"), ("dns", "localhost"), False),
+    ],
+)
+def test_groups(one, other, same):
+    a, b = Address(*one, 1, bytes(32)), Address(*other, 1, bytes([1]) * 32)
+    assert (group_of(a) == group_of(b)) is same
+
+
+def test_a_loopback_node_is_its_own_group():
+    assert group_of(Address("ip4", "127.1.2.3", 1, ALICE.key)) == own_group(ALICE.key)

@@ -1,0 +1,300 @@
+"""The discovery machine alone, event by event."""
+
+import random
+from collections import Counter
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.addresses import Address
+from depin_node.p2p.advert import Offer, sign_advert
+from depin_node.p2p.directory import Directory
+from depin_node.p2p.discovery import (
+    BOOK_MAX,
+    Announce,
+    AskPeers,
+    CatchUp,
+    Changed,
+    Dial,
+    DialEnded,
+    Disconnect,
+    Discovery,
+    Forward,
+    Gossiped,
+    MeshConfig,
+    Misbehaved,
+    PeerConnected,
+    PeerLost,
+    Tell,
+    Tick,
+    Told,
+    _Book,
+)
+
+US = Identity(bytes([255]) * 32)
+PEERS = [Identity(number.to_bytes(32, "big")) for number in range(1, 31)]
+WALL_S = 1_800_000_000
+
+
+def at(seconds):
+    ns = round(seconds * SECOND_NS)
+    return Now(ns, WALL_S * SECOND_NS + ns)
+
+
+def address(number):
+    return Address("ip4", f"10.{number}.0.1", 4001, PEERS[number].key)
+
+
+def advert(number, *, seq=1, seconds=0):
+    return sign_advert(
+        PEERS[number], "net", Offer(), [str(address(number))], seq=seq, now=at(seconds), lifetime_s=14_000
+    )
+
+
+def machine(*, first=(), remembered=(), seed=1, **config):
+    return Discovery(
+        Directory("net", US.key),
+        MeshConfig(**config),
+        random.Random(seed),
+        first_peers=[address(number) for number in first],
+        remembered=[address(number) for number in remembered],
+        now=at(0),
+    )
+
+
+def run(discovery, start_s, end_s, answer=None):
+    """Let time pass; ``answer`` maps an effect to the events that it brings. Return effects with their times."""
+    done, now_s = [], start_s
+    while (wake_s := discovery.wake_ns / SECOND_NS) <= end_s:
+        now_s = max(now_s, wake_s)
+        waiting = [Tick()]
+        while waiting:
+            effects = discovery.handle(waiting.pop(0), at(now_s))
+            for effect in effects:
+                done.append((now_s, effect))
+                waiting += answer(effect) if answer else []
+    return done
+
+
+def kinds(effects, kind):
+    return [(seconds, effect) for seconds, effect in effects if isinstance(effect, kind)]
+
+
+def connect(discovery, number, seconds=0.0):
+    return discovery.handle(PeerConnected(PEERS[number].key, str(address(number)), True), at(seconds))
+
+
+def test_it_announces_itself_at_once_and_dials_first_peers_before_those_it_remembers():
+    discovery = machine(first=[0, 1], remembered=[2, 3, 4], dials_max=4)
+    effects = run(discovery, 0, 0)
+    assert [type(effect) for _, effect in effects] == [Announce, Dial, Dial, Dial, Dial]
+    assert [effect.peer for _, effect in kinds(effects, Dial)] == [PEERS[number].key for number in range(4)]
+
+
+def test_a_peer_that_does_not_answer_is_dialled_less_and_less_often():
+    discovery = machine(first=[0])
+    effects = run(discovery, 0, 200, lambda effect: [DialEnded(effect.peer, "no")] if isinstance(effect, Dial) else [])
+    times = [seconds for seconds, _ in kinds(effects, Dial)]
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert pauses[0] < 1
+    assert all(pause < 22 for pause in pauses)  # 15 s, a third more, and the next tick
+    assert 10 < len(times) < 30
+
+
+def test_no_dial_is_forgotten_to_be_counted():
+    discovery = machine(first=range(10), dials_max=3)
+    assert len(kinds(run(discovery, 0, 10), Dial)) == 3  # none of them ends
+
+
+def test_with_few_neighbours_it_asks_and_dials_at_most_two_of_an_answer():
+    discovery = machine()
+    run(discovery, 0, 0)
+    connect(discovery, 0)
+    asked = kinds(run(discovery, 0, 1), AskPeers)
+    assert [effect.peer for _, effect in asked] == [PEERS[0].key]
+    told = Told(PEERS[0].key, [advert(number) for number in range(1, 9)], are_live=True)
+    assert len([e for e in discovery.handle(told, at(1)) if isinstance(e, Dial)]) == 2
+
+
+def test_it_asks_again_only_after_an_answer():
+    discovery = machine()
+    run(discovery, 0, 0)
+    connect(discovery, 0)
+    assert len(kinds(run(discovery, 0, 60), AskPeers)) == 1
+    discovery.handle(Told(PEERS[0].key, [], are_live=True), at(60))
+    assert len(kinds(run(discovery, 60, 120), AskPeers)) == 1
+    discovery.handle(PeerLost(PEERS[0].key), at(120))  # it took the question with it
+    connect(discovery, 1, 120)
+    assert len(kinds(run(discovery, 120, 180), AskPeers)) == 1
+
+
+def test_with_enough_neighbours_it_asks_nobody_and_dials_nobody_it_is_told_of():
+    discovery = machine()
+    run(discovery, 0, 0)
+    for number in range(8):
+        connect(discovery, number)
+    effects = run(discovery, 0, 600)
+    assert not kinds(effects, AskPeers) + kinds(effects, Dial)
+    told = Told(PEERS[0].key, [advert(number) for number in range(8, 20)], are_live=True)
+    assert not any(isinstance(effect, Dial) for effect in discovery.handle(told, at(600)))
+
+
+def test_adverts_it_is_told_while_catching_up_are_not_dialled():
+    discovery = machine()
+    connect(discovery, 0)
+    told = Told(PEERS[0].key, [advert(number) for number in range(1, 9)])
+    assert {type(effect) for effect in discovery.handle(told, at(1))} == {Tell}
+
+
+def test_it_announces_at_its_interval_and_soon_after_a_change_but_not_more_often():
+    discovery = machine()
+    connect(discovery, 0)
+    quiet = [seconds for seconds, _ in kinds(run(discovery, 0, 300), Announce)]
+    assert 300 / 21 < len(quiet) < 300 / 9
+    changed = []
+    for tenth in range(3001, 3101):
+        discovery.handle(Changed(), at(tenth / 10))
+        changed += kinds(run(discovery, tenth / 10, tenth / 10), Announce)
+    assert 9 <= len(changed) <= 11
+
+
+def test_the_interval_grows_with_the_mesh():
+    config = MeshConfig()
+    for peers, interval_s in ((0, 15), (15, 15), (100, 100), (4000, 4000), (10_000, 4800)):
+        assert config.announce_interval_s(peers) == interval_s
+        assert config.advert_lifetime_s(peers) == max(60, 3 * interval_s)
+
+
+def test_news_are_passed_on_once_and_only_their_authors():
+    discovery = machine()
+    news = Gossiped(PEERS[0].key, advert(0, seq=5))
+    assert Forward() in discovery.handle(news, at(0))
+    assert Forward() not in discovery.handle(news, at(0))
+    assert Forward() not in discovery.handle(Gossiped(PEERS[0].key, advert(0, seq=4)), at(0))
+    assert Forward() not in discovery.handle(Gossiped(PEERS[1].key, advert(2)), at(0))
+
+
+def test_a_ban_ends():
+    discovery = machine(violations_max=3, ban_s=100)
+    lie = Misbehaved(PEERS[0].key, "it lied")
+    connect(discovery, 0)
+    assert [type(e) for _ in range(2) for e in discovery.handle(lie, at(0))] == [Tell, Tell]
+    assert Disconnect(PEERS[0].key) in discovery.handle(lie, at(0))
+    discovery.handle(PeerLost(PEERS[0].key), at(0))
+    assert connect(discovery, 0, 99) == [Disconnect(PEERS[0].key)]
+    assert Disconnect(PEERS[0].key) not in connect(discovery, 0, 101)
+
+
+def test_old_violations_are_forgiven():
+    discovery = machine(violations_max=3, ban_s=100)
+    for seconds in range(0, 2000, 60):
+        effects = discovery.handle(Misbehaved(PEERS[0].key, "again"), at(seconds))
+        assert [effect.what for effect in effects] == ["violated"]
+
+
+def test_it_introduces_only_who_can_be_dialled():
+    discovery = machine()
+    for number in range(4):
+        discovery.handle(Told(PEERS[0].key, [advert(number)]), at(0))
+    connect(discovery, 0)  # dialled
+    for number, host in ((1, "10.1.0.1"), (2, "203.0.113.7")):  # called from where it says it is, and from elsewhere
+        discovery.handle(PeerConnected(PEERS[number].key, f"/ip4/{host}/tcp/50000", False), at(0))
+    assert set(discovery.introductions(PEERS[3].key, 16)) == {advert(0), advert(1)}
+    assert discovery.introductions(PEERS[1].key, 16) == [advert(0)]
+    assert len(discovery.introductions(PEERS[3].key, 1)) == 1
+    assert set(discovery.remembered()) == {str(address(0)), str(address(1))}
+
+
+def test_too_many_connections_are_dropped_but_not_new_ones_nor_those_in_use():
+    discovery = machine(connections_high=10, settle_s=10)
+    for number in range(20):
+        connect(discovery, number)
+    used = PEERS[3].key
+    discovery.kept = lambda peer: peer == used
+    assert not kinds(run(discovery, 0, 9), Disconnect)
+    dropped = Counter(effect.peer for _, effect in kinds(run(discovery, 9, 18), Disconnect))
+    assert len(dropped) >= 10
+    assert used not in dropped
+
+
+def test_a_book_is_bounded():
+    book = _Book()
+    for number in range(BOOK_MAX + 10):
+        book.put(number.to_bytes(4, "big"), number)
+    assert book.get((9).to_bytes(4, "big")) is None
+    assert book.get((10).to_bytes(4, "big")) == 10
+
+
+numbers = st.integers(0, 29)
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("connected"), numbers, st.booleans()),
+        st.tuples(st.just("lost"), numbers),
+        st.tuples(st.just("dial ended"), numbers, st.booleans()),
+        st.tuples(st.just("gossip"), numbers, numbers, st.integers(0, 3)),
+        st.tuples(st.just("told"), numbers, st.lists(numbers, max_size=8), st.booleans()),
+        st.tuples(st.just("garbage"), numbers),
+        st.tuples(st.just("changed")),
+        st.tuples(st.just("wait"), st.floats(0, 30)),
+    ),
+    max_size=100,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@given(events, st.integers(0, 9))
+def test_whatever_happens_dials_and_questions_stay_bounded_and_time_goes_on(events, seed):
+    """Lost, doubled, reordered and made-up events; what holds is checked after each."""
+    discovery = machine(first=[0, 1], remembered=[2], seed=seed, violations_max=2)
+    seconds, dialling, banned_until = 0.0, set(), {}
+    config = discovery.config
+
+    def check(effects):
+        for effect in effects:
+            match effect:
+                case Dial(peer, addresses):
+                    assert peer not in dialling
+                    assert addresses
+                    assert peer not in discovery.neighbours
+                    assert banned_until.get(peer, 0) <= seconds
+                    dialling.add(peer)
+                case AskPeers(peer) | CatchUp(peer):
+                    assert peer in discovery.neighbours
+                case Tell("banned", peer):
+                    banned_until[peer] = seconds + config.ban_s
+        assert len(dialling) <= config.dials_max
+
+    for event in events:
+        match event:
+            case ("connected", number, outbound):
+                key = PEERS[number].key
+                event = PeerConnected(key, str(address(number)), outbound)
+            case ("lost", number):
+                event = PeerLost(PEERS[number].key)
+            case ("dial ended", number, failed):
+                dialling.discard(PEERS[number].key)
+                event = DialEnded(PEERS[number].key, "no" if failed else None)
+            case ("gossip", author, number, seq):
+                event = Gossiped(PEERS[author].key, advert(number, seq=seq))
+            case ("told", teller, told, are_live):
+                event = Told(PEERS[teller].key, [advert(number) for number in told], are_live)
+            case ("garbage", number):
+                event = Gossiped(PEERS[number].key, b"garbage")
+            case ("changed",):
+                event = Changed()
+            case ("wait", pause):
+                end = seconds + pause
+                for _ in range(1000):
+                    wake_s = discovery.wake_ns / SECOND_NS
+                    if wake_s > end:
+                        break
+                    seconds = max(seconds, wake_s)
+                    check(discovery.handle(Tick(), at(seconds)))
+                    assert discovery.wake_ns > at(seconds).boottime_ns  # else the shell would spin
+                else:
+                    raise AssertionError("more than thirty ticks a second")
+                seconds = end
+                continue
+        check(discovery.handle(event, at(seconds)))
