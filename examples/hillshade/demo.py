@@ -47,7 +47,8 @@ JOB_S = 100.0
 RECEIPTS_S = 15.0
 TOLERANCE = 1e-5
 """Of brightness, 0 to 1: the kernel works in float32, the reference in float64."""
-TINTS = ((86, 140, 220), (226, 148, 60), (110, 178, 108), (190, 110, 190))
+AGREED, OUTVOTED, REPLACED = (120, 160, 205), (222, 92, 80), (232, 186, 82)
+"""Colours of shards: two lenders agreed at once; a wrong answer was outvoted; the killed lender held it."""
 
 
 class DemoFailed(Exception):
@@ -85,8 +86,8 @@ class Stage:
         return time.monotonic() - self._began
 
 
-def start(folder: Path, name: str, *args: str, device: str = "") -> tuple[subprocess.Popen[str], dict[str, Any]]:
-    """Start a node and wait for its ready line."""
+def spawn(folder: Path, name: str, *args: str, device: str = "") -> subprocess.Popen[str]:
+    """Start a node without waiting for it."""
     data_dir = folder / name
     data_dir.mkdir(mode=0o700)
     if device:
@@ -95,14 +96,18 @@ def start(folder: Path, name: str, *args: str, device: str = "") -> tuple[subpro
     command += ["--network-id", NETWORK, "--listen", "/ip4/127.0.0.1/tcp/0", *args]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DEPIN_")}
     with (data_dir / "stderr").open("w") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+
+
+def ready(folder: Path, name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a node's ready line."""
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_S)
     line = process.stdout.readline() if readable else ""
     if not line:
-        process.kill()
-        raise DemoFailed(f"{name} did not start: {(data_dir / 'stderr').read_text()[-2000:]}")
-    return process, json.loads(line)
+        raise DemoFailed(f"{name} did not start: {(folder / name / 'stderr').read_text()[-2000:]}")
+    facts: dict[str, Any] = json.loads(line)
+    return facts
 
 
 @contextlib.contextmanager
@@ -164,13 +169,14 @@ def wait_for_receipts(mesh: Mesh, job: str, providers: set[str]) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the records prove. ``believed``: who gave the accepted answer, by task."""
+    """What the records prove: who was caught and who was lost; which tasks were disputed and which were replaced."""
 
     providers: int
     verified: bool
     caught: frozenset[str]
     lost: frozenset[str]
-    believed: dict[int, frozenset[str]]
+    disputed: frozenset[int]
+    replaced: frozenset[int]
 
 
 def facts(data_dir: Path, job: str, tasks: int, k: int) -> Facts:
@@ -188,49 +194,47 @@ def facts(data_dir: Path, job: str, tasks: int, k: int) -> Facts:
                     believed[settled.task].add(peer_id(receipt.to))
         stored_tasks = {task for task, _, _ in journal.results(job_id, 0, tasks)}
         agreed_with = {peer for _, role, peer, _, _ in journal.agreements() if role == "requester"}
+        story = journal.events(job_id)
         return Facts(
             providers=len(agreed_with),
             verified=stored_tasks == set(range(tasks)) and all(len(believed[task]) >= k for task in range(tasks)),
             caught=frozenset(peer_id(peer) for peer, of, *_ in journal.evidence() if of == job_id),
-            lost=frozenset(event.peer for event in journal.events(job_id) if event.kind == "lost"),
-            believed={task: frozenset(peers) for task, peers in believed.items()},
+            lost=frozenset(event.peer for event in story if event.kind == "lost"),
+            disputed=frozenset(event.task for event in story if event.kind == "disagreed"),
+            replaced=frozenset(e.task for e in story if e.kind == "attempt_failed" and e.detail == "lost"),
         )
     finally:
         journal.close()
 
 
-def picture(work: Work, shade: Any, found: Facts, lenders: list[Lender], path: Path) -> None:
-    """Write the shaded relief, beside it the same tinted by who agreed on each shard."""
+def picture(work: Work, shade: Any, found: Facts, path: Path) -> None:
+    """Write the shaded relief, and beside it the same with each shard tinted by what happened to it."""
     program = work.bound.program
     owner = Outputs(program)
-    for task in range(program.tasks):
-        size = owner.sizes(0)[task] // 4
-        owner.put(task, 0, np.full(size, task, "<f4").tobytes())
-    grey = np.clip(np.asarray(shade) * 255, 0, 255)
-    tint = {lender.peer: np.array(TINTS[number], float) for number, lender in enumerate(lenders)}
-    palette = np.array(
+    for task, size_bytes in enumerate(owner.sizes(0)):
+        owner.put(task, 0, np.full(size_bytes // 4, task, "<f4").tobytes())
+    tasks = np.asarray(owner.value()).astype(int)
+    tints = np.array(
         [
-            np.mean([tint[peer] for peer in found.believed.get(task, ())] or [[255.0] * 3], axis=0)
+            OUTVOTED if task in found.disputed else REPLACED if task in found.replaced else AGREED
             for task in range(program.tasks)
         ]
     )
-    tasks = np.asarray(owner.value()).astype(int)
-    tinted = grey[..., None] / 255 * (0.35 * 255 + 0.65 * palette[tasks])
+    grey = np.clip(np.asarray(shade) * 255, 0, 255)
+    tinted = grey[..., None] / 255 * (0.4 * 255 + 0.6 * tints[tasks])
     seam = (np.diff(tasks, axis=0, prepend=tasks[:1]) != 0) | (np.diff(tasks, axis=1, prepend=tasks[:, :1]) != 0)
     tinted[seam] *= 0.45
     rows, cols = grey.shape
-    image = Image.new("RGB", (2 * cols + 12, rows + 26), "white")
+    image = Image.new("RGB", (2 * cols + 12, rows + 24), "white")
     image.paste(Image.fromarray(grey.astype(np.uint8)).convert("RGB"), (0, 0))
     image.paste(Image.fromarray(np.clip(tinted, 0, 255).astype(np.uint8)), (cols + 12, 0))
     draw = ImageDraw.Draw(image)
     draw.text((4, rows + 7), "Jacksboro fault, Tennessee (SRTM), shaded by the mesh", fill="black")
     at = cols + 16
-    for number, lender in enumerate(lenders):
-        if any(lender.peer in peers for peers in found.believed.values()):
-            draw.rectangle((at, rows + 9, at + 9, rows + 18), fill=TINTS[number])
-            draw.text((at + 13, rows + 7), lender.name, fill="black")
-            at += 80
-    draw.text((at, rows + 7), "a shard: the two who agreed, blended", fill="black")
+    for tint, text in ((AGREED, "two agreed"), (OUTVOTED, "a liar outvoted"), (REPLACED, "killed, replaced")):
+        draw.rectangle((at, rows + 8, at + 10, rows + 18), fill=tint)
+        draw.text((at + 15, rows + 7), text, fill="black")
+        at += 130
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, optimize=True)
 
@@ -269,14 +273,16 @@ def main(argv: list[str] | None = None) -> int:
     lenders = [Lender("alice"), Lender("bob"), liar, victim]
     with tempfile.TemporaryDirectory(prefix="depin-demo-") as name, ended() as processes:
         folder = Path(name)
-        process, ready = start(folder, "requester")
-        processes.append(process)
-        stage.say(f"requester and first peer: {ready['addresses'][0]}")
+        requester = spawn(folder, "requester")
+        processes.append(requester)
+        address = ready(folder, "requester", requester)["addresses"][0]
+        stage.say(f"requester and first peer: {address}")
         for lender in lenders:
-            joining = ("--lend", "--slots", "1", "--peer", ready["addresses"][0])
-            lender.process, facts_of_it = start(folder, lender.name, *joining, device=lender.device)
+            joining = ("--lend", "--slots", "1", "--peer", address)
+            lender.process = spawn(folder, lender.name, *joining, device=lender.device)
             processes.append(lender.process)
-            lender.peer = facts_of_it["peer"]
+        for lender, process in zip(lenders, processes[1:], strict=True):
+            lender.peer = ready(folder, lender.name, process)["peer"]
         names = {lender.peer: lender.name for lender in lenders}
         with Mesh(folder / "requester") as mesh:
             wait_for_lenders(mesh, lenders)
@@ -292,12 +298,12 @@ def main(argv: list[str] | None = None) -> int:
             wait_for_receipts(mesh, view.id, {part.peer for part in view.providers} - {victim.peer})
             tell(mesh, view, names, stage)
             stage.done("receipts signed by both sides")
-        process.terminate()
-        process.wait(30)
+        requester.terminate()  # its journal is whole now
+        requester.wait(30)
         found = facts(folder / "requester", view.id, work.bound.program.tasks, work.policy.k)
         z, scalars = np.load(HERE / "dem.npy"), (74.5, 92.7, -0.5, 0.5, 0.70710678)
         matches = bool(np.allclose(shade, hillshade(z, *scalars), rtol=0, atol=TOLERANCE))
-        picture(work, shade, found, lenders, options.output / "hillshade.png")
+        picture(work, shade, found, options.output / "hillshade.png")
         stage.say(f"wrote {options.output / 'hillshade.png'}")
         stage.done("check the records, draw")
     result = {
