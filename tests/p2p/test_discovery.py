@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -97,7 +98,7 @@ def test_a_peer_that_does_not_answer_is_dialled_less_and_less_often():
     discovery = machine(first=[0])
     effects = run(discovery, 0, 200, lambda effect: [DialEnded(effect.peer, "no")] if isinstance(effect, Dial) else [])
     times = [seconds for seconds, _ in kinds(effects, Dial)]
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[0] < 1
     assert all(pause < 22 for pause in pauses)  # 15 s, a third more, and the next tick
     assert 10 < len(times) < 30

@@ -1,0 +1,259 @@
+"""Blobs on a real disk."""
+
+import os
+import subprocess
+import sys
+from contextlib import aclosing
+
+import pytest
+import trio
+import trio.lowlevel
+
+from depin_node.core.errors import PeerViolation, ResourceError
+from depin_node.crypto.blob import CHUNK_BYTES, blob_id, manifest
+from depin_node.p2p.blob_store import BlobMissingError, BlobStore
+
+SIZES = [0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5]
+QUOTA = 64 << 20
+
+
+def blob(size, seed=0):
+    return bytes([seed]) + os.urandom(size - 1) if size else b""
+
+
+def files(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+async def stream(data, step):
+    for start in range(0, len(data), step):
+        yield data[start : start + step]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("durable", [False, True])
+async def test_what_is_put_can_be_read_also_after_a_restart(tmp_path, size, durable):
+    data = blob(size)
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    key = await store.put(data, durable=durable)
+    assert key == blob_id(data)
+    for reopened in (store, BlobStore(tmp_path, quota_bytes=QUOTA)):
+        assert reopened.has(key)
+        assert (reopened.size_bytes(key), reopened.used_bytes) == (size, size)
+        assert await reopened.read(key) == data
+        assert await reopened.manifest(key) == manifest(data)
+        async with reopened.open(key) as view:
+            assert view == data
+            assert view.readonly
+
+
+@pytest.mark.parametrize("step", [999, CHUNK_BYTES, 2 * CHUNK_BYTES + 3])
+async def test_a_stream_is_cut_into_chunks_whatever_its_pieces(tmp_path, step):
+    data = blob(3 * CHUNK_BYTES + 5)
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    key = await store.put_stream(stream(data, step), size_bytes_max=len(data))
+    assert key == blob_id(data)
+    assert await store.read(key) == data
+
+
+async def test_a_stream_that_is_too_long_leaves_nothing(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    with pytest.raises(ResourceError, match="beyond the 2000000 bytes"):
+        async with aclosing(stream(blob(3 * CHUNK_BYTES), 5000)) as pieces:
+            await store.put_stream(pieces, size_bytes_max=2_000_000)
+    assert (files(tmp_path), store.used_bytes) == ([], 0)
+
+
+async def test_putting_twice_takes_the_room_of_one(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    data = blob(5000)
+    assert await store.put(data) == await store.put(data)
+    assert (store.used_bytes, len(store)) == (5000, 1)
+
+
+async def test_missing_blobs_are_errors(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    for ask in (store.read, store.manifest):
+        with pytest.raises(BlobMissingError, match="not here"):
+            await ask(bytes(32))
+    store.delete(bytes(32))
+    assert not store.has(bytes(32))
+
+
+async def test_leftovers_of_a_crash_are_deleted_and_strange_files_left_alone(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    with store.writer(size_bytes_max=QUOTA) as writer:
+        await writer.write_chunk(blob(CHUNK_BYTES))
+        (tmp_path / "README").write_text("mine")
+        (tmp_path / ("z" * 64)).write_text("mine")
+        assert files(tmp_path) == ["1", "README", "z" * 64]
+        reopened = BlobStore(tmp_path, quota_bytes=QUOTA)
+        assert files(tmp_path) == ["README", "z" * 64]
+        assert reopened.used_bytes == 0
+    assert store.used_bytes == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"X" * 5000, b"longer" * 1000])
+async def test_a_blob_that_a_power_cut_damaged_counts_as_missing(tmp_path, damage):
+    key = await BlobStore(tmp_path, quota_bytes=QUOTA).put(blob(5000))
+    (tmp_path / key.hex()).write_bytes(damage)
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    with pytest.raises(BlobMissingError, match="damaged"):
+        await store.read(key)
+    assert (store.has(key), store.used_bytes, files(tmp_path)) == (False, 0, [])
+
+
+async def test_a_blob_whose_file_somebody_deleted_counts_as_missing(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    key = await store.put(blob(5000))
+    (tmp_path / key.hex()).unlink()
+    with pytest.raises(BlobMissingError, match="deleted"):
+        await store.read(key)
+    assert (store.has(key), store.used_bytes) == (False, 0)
+
+
+async def test_room_is_made_by_dropping_what_was_not_used_for_longest(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=10_000)
+    keys = [await store.put(blob(3000, seed)) for seed in range(3)]
+    await store.read(keys[0])
+    await store.put(blob(3000, 9))
+    assert [store.has(key) for key in keys] == [True, False, True]
+    assert store.used_bytes == 9000
+    assert len(files(tmp_path)) == 3
+
+
+async def test_the_order_of_use_outlives_a_restart(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=10_000)
+    keys = [await store.put(blob(3000, seed)) for seed in range(3)]
+    for age, key in enumerate(keys):
+        os.utime(tmp_path / key.hex(), (1_000_000 - age, 1_000_000 - age))
+    store = BlobStore(tmp_path, quota_bytes=10_000)
+    await store.read(keys[2])  # the oldest by date, but used
+    await store.put(blob(3000, 9))
+    assert [store.has(key) for key in keys] == [True, False, True]
+
+
+async def test_pinned_and_open_blobs_stay_and_the_error_says_what_to_do(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=10_000)
+    pinned, opened = await store.put(blob(3000, 1)), await store.put(blob(3000, 2))
+    store.pin(pinned)
+    async with store.open(opened):
+        with pytest.raises(ResourceError, match="raise the disk quota"):
+            await store.put(blob(5000))
+        assert store.has(pinned)
+        assert store.has(opened)
+        assert store.used_bytes == 6000
+    await store.put(blob(5000))
+    assert (store.has(pinned), store.has(opened)) == (True, False)
+    store.unpin(pinned)
+    await store.put(blob(9000))
+    assert not store.has(pinned)
+
+
+async def test_who_has_a_blob_open_reads_on_when_it_is_deleted(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    data = blob(CHUNK_BYTES + 7)
+    key = await store.put(data)
+    async with store.open(key) as view:
+        store.delete(key)
+        assert view == data
+    assert files(tmp_path) == []
+
+
+async def test_expected_chunks_are_checked_one_by_one_and_can_be_tried_again(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    data = blob(2 * CHUNK_BYTES + 5)
+    good = manifest(data)
+    with store.writer(size_bytes_max=QUOTA, expected=good) as writer:
+        await writer.write_chunk(data[:CHUNK_BYTES])
+        with pytest.raises(PeerViolation, match="chunk 1"):
+            await writer.write_chunk(blob(CHUNK_BYTES))
+        with pytest.raises(PeerViolation, match="ends before"):
+            await writer.finish()
+        await writer.write_chunk(data[CHUNK_BYTES : 2 * CHUNK_BYTES])
+        await writer.write_chunk(data[2 * CHUNK_BYTES :])
+        assert await writer.finish() == good.blob_id()
+    assert await store.read(good.blob_id()) == data
+    assert store.used_bytes == len(data)
+
+
+async def test_cancelled_writes_leave_nothing(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+
+    async def endless():
+        while True:
+            yield blob(CHUNK_BYTES // 2)
+            await trio.lowlevel.checkpoint()
+
+    with trio.CancelScope() as scope:
+        async with aclosing(endless()) as pieces, trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: store.put_stream(pieces, size_bytes_max=QUOTA))
+            while store.used_bytes < 4 * CHUNK_BYTES:
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+    assert (store.used_bytes, files(tmp_path)) == (0, [])
+
+
+async def test_a_folder_that_cannot_be_used_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="cannot be kept here"):
+        BlobStore(tmp_path / "file", quota_bytes=QUOTA)
+
+
+FULL_DISK = """
+import resource, sys, trio
+from pathlib import Path
+from depin_node.core.errors import ResourceError
+from depin_node.p2p.blob_store import BlobStore
+
+async def main():
+    store = BlobStore(Path(sys.argv[1]), quota_bytes=1 << 30)
+    small = await store.put(b"x" * 1000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_500_000, 3_500_000))
+    try:
+        await store.put(bytes(8 << 20), durable=True)
+    except ResourceError as error:
+        assert "disk is full" in str(error), error
+    else:
+        raise AssertionError("8 MiB fitted into 3.5 MB")
+    assert store.used_bytes == 1000
+    assert await store.read(small) == b"x" * 1000
+    assert await store.read(await store.put(b"y" * 3_000_000)) == b"y" * 3_000_000
+
+trio.run(main)
+"""
+
+
+def test_a_full_disk_is_an_error_and_the_store_goes_on(tmp_path):
+    subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], check=True, timeout=60)
+    assert len(files(tmp_path)) == 2
+
+
+KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from depin_node.p2p.blob_store import BlobStore
+
+async def main():
+    store = BlobStore(Path(sys.argv[1]), quota_bytes=1 << 30)
+    async with trio.open_nursery() as nursery:
+        for seed in range(8):
+            nursery.start_soon(lambda seed=seed: put(store, bytes([seed]) * (3 << 20)))
+
+async def put(store, data):
+    print((await store.put(data, durable=True)).hex(), flush=True)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("acknowledged", [1, 4, 7])
+async def test_what_was_acknowledged_survives_sigkill_and_what_was_not_is_whole_or_gone(tmp_path, acknowledged):
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        promised = [process.stdout.readline().strip() for _ in range(acknowledged)]
+        process.kill()
+    store = BlobStore(tmp_path, quota_bytes=1 << 30)
+    assert set(promised) <= set(files(tmp_path))
+    for name in files(tmp_path):
+        data = await store.read(bytes.fromhex(name))
+        assert data == data[:1] * (3 << 20)
