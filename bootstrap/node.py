@@ -45,8 +45,8 @@ log = structlog.get_logger("depin_node.node")
 
 PORTS_TRIED = 64
 """Ports from the default one on, before a node gives up."""
-REMEMBER_S = 30.0
-"""How often the peers to join by next time are written down."""
+REMEMBER_S = 2.0
+"""How soon new peers are written down, so that a node that crashes finds the mesh again, be it the first one."""
 ADVERTISE_S = 2.0
 """How often a change in free slots is told to the mesh; peers do not choose by it, so that it need not be new."""
 
@@ -172,6 +172,10 @@ def _advertise(mesh: Mesh, provider: Provider) -> None:
 
 
 async def _keep_remembering(market: MarketContext) -> None:
+    written: set[str] = set()
     while True:
+        known = market.mesh.remembered()
+        if not written.issuperset(known):
+            market.journal.write_soon(put_peers(known))
+            written = set(known)
         await trio.sleep(REMEMBER_S)
-        market.journal.write_soon(put_peers(market.mesh.remembered()))
