@@ -32,6 +32,7 @@ SEEDS = {"holder": bytes([1]) * 32, "asker": bytes([2]) * 32}
 
 
 def open_network(name: str):
+    """Open the node called ``name``."""
     return open_libp2p(SEEDS[name], listen=["/ip4/127.0.0.1/tcp/0"], network_id=NETWORK)
 
 
@@ -65,6 +66,7 @@ async def ask(address: str, blob_id: bytes, grant: bytes) -> float:
 
 
 def main() -> None:
+    """Run both processes and print the result."""
     if sys.argv[1:] == ["hold"]:
         trio.run(hold)
         return

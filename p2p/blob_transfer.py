@@ -114,6 +114,12 @@ class _Credit:
     def __init__(self, size_bytes: int) -> None:
         self._left = size_bytes
         self._more = trio.Event()
+        self._ended = False
+
+    def end(self) -> None:
+        """There will be no more."""
+        self._ended = True
+        self._more.set()
 
     def add(self, size_bytes: int) -> None:
         self._left += size_bytes
@@ -124,6 +130,8 @@ class _Credit:
     async def take(self, size_bytes: int, timeout_s: float) -> None:
         with trio.move_on_after(timeout_s):
             while self._left < size_bytes:
+                if self._ended:
+                    raise TransportError(f"{BLOBS_PROTOCOL}: the peer went away before the blob's end")
                 self._more = trio.Event()
                 await self._more.wait()
             self._left -= size_bytes
@@ -149,7 +157,7 @@ async def send_blob(
         if request.wants_manifest:
             body = encode(ManifestMessage(manifest.size, b"".join(manifest.hashes)))
             await send_frames(stream, [Frame(MANIFEST, body)])
-        credit = _Credit(request.credit_bytes)
+        credit, asker_ended = _Credit(request.credit_bytes), trio.Event()
 
         async def send_chunks() -> None:
             for index in range(request.first_chunk, len(manifest.hashes)):
@@ -158,12 +166,17 @@ async def send_blob(
                     piece = chunk[start : start + PIECE_BYTES]
                     await credit.take(len(piece), timeout_s)
                     await send_frames(stream, [Frame(PIECE, bytes(piece))])
+            await stream.send_eof()
+            with trio.move_on_after(timeout_s):  # closing now could break the asker's last credit, and with it the rest
+                await asker_ended.wait()
 
         async def take_credit() -> None:
             while (frame := await reader.read()) is not None:
                 if frame.kind != CREDIT or len(frame.body) != _CREDIT.size:
                     raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no credit")
                 credit.add(_CREDIT.unpack(frame.body)[0])
+            asker_ended.set()
+            credit.end()
 
         await _together(send_chunks, take_credit, ends_both=True)
 
@@ -261,24 +274,26 @@ async def receive_blob(stream: Stream, incoming: Incoming, *, round_trip_s: floa
 async def _together(
     first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]], *, ends_both: bool
 ) -> None:
-    """Run both; the first error of either ends both and is raised as it is, not in a group.
+    """Run both; raise the error of the one that failed first as it is, not in a group.
 
-    ``ends_both``: the second ends when the first has. Else both end by themselves.
+    When the second fails, the first is cancelled. When the first has ended, in whatever way, the second is cancelled
+    if ``ends_both``; else it ends by itself.
     """
     errors: list[DepinError] = []
     async with trio.open_nursery() as nursery:
 
-        async def run(task: Callable[[], Awaitable[None]], ends: bool) -> None:
+        async def run(task: Callable[[], Awaitable[None]]) -> None:
             try:
                 await task()
             except DepinError as error:
                 errors.append(error)
-                ends = True
-            if ends:
+                if task is second:
+                    nursery.cancel_scope.cancel()
+            if task is first and ends_both:
                 nursery.cancel_scope.cancel()
 
-        nursery.start_soon(run, first, ends_both)
-        nursery.start_soon(run, second, False)
+        nursery.start_soon(run, first)
+        nursery.start_soon(run, second)
     if errors:
         raise errors[0]
 

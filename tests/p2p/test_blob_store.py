@@ -248,12 +248,16 @@ trio.run(main)
 
 
 @pytest.mark.parametrize("acknowledged", [1, 4, 7])
-async def test_what_was_acknowledged_survives_sigkill_and_what_was_not_is_whole_or_gone(tmp_path, acknowledged):
+def test_what_was_acknowledged_survives_sigkill_and_what_was_not_is_whole_or_gone(tmp_path, acknowledged):
     with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
         promised = [process.stdout.readline().strip() for _ in range(acknowledged)]
         process.kill()
-    store = BlobStore(tmp_path, quota_bytes=1 << 30)
-    assert set(promised) <= set(files(tmp_path))
-    for name in files(tmp_path):
-        data = await store.read(bytes.fromhex(name))
-        assert data == data[:1] * (3 << 20)
+
+    async def check():
+        store = BlobStore(tmp_path, quota_bytes=1 << 30)
+        assert set(promised) <= set(files(tmp_path))
+        for name in files(tmp_path):
+            data = await store.read(bytes.fromhex(name))
+            assert data == data[:1] * (3 << 20)
+
+    trio.run(check)
