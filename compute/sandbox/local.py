@@ -86,7 +86,10 @@ async def run_local(
                 progress(next(done), tasks)
 
     try:
-        async with open_pool(PoolConfig(worker, workers_max=workers)) as pool, trio.open_nursery() as nursery:
+        async with (
+            open_pool(PoolConfig(worker, workers_max=workers, spare=False)) as pool,
+            trio.open_nursery() as nursery,
+        ):
             for number in range(workers):
                 nursery.start_soon(work, pool, number)
     except BaseExceptionGroup as group:

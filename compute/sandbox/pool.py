@@ -48,6 +48,7 @@ class PoolConfig:
     Attributes:
         worker: how each is started.
         workers_max: leases at a time.
+        spare: whether one more worker is kept started, so that a lease begins at once.
         window: tasks that a lease holds, from submission until their release.
         arena_bytes: room for large results that wait to be released, at least; one task's always fit twice.
         overhead_bytes: what a worker may have resident beyond arrays and arena: the interpreter takes 60 MiB, the
@@ -58,10 +59,11 @@ class PoolConfig:
 
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     workers_max: int = 1
+    spare: bool = True
     window: int = 1024
     arena_bytes: int = 64 << 20
     overhead_bytes: int = 768 << 20
-    load_timeout_s: float = 60.0
+    load_timeout_s: float = 30.0
     grace_s: float = 5.0
 
 
@@ -101,6 +103,7 @@ class SandboxPool:
         self._nursery = nursery
         self._free = trio.Semaphore(config.workers_max, max_value=config.workers_max)
         self._give, self._spares = trio.open_memory_channel[WorkerProcess | ResourceError](0)
+        self._device_class = ""
 
     async def acquire(self, name: str) -> "Lease":
         """Wait for a free slot and return a lease of it; ``name`` is for the log."""
@@ -116,12 +119,14 @@ class SandboxPool:
             self._free.release()
 
     async def take_worker(self) -> WorkerProcess:
-        """Return the spare, as soon as there is one that lives.
+        """Return the spare, as soon as there is one that lives; without spares, a new one.
 
         Raises:
             ResourceError: none can be started.
         """
         while True:
+            if not self.config.spare:
+                return await self._start()
             worker = await self._spares.receive()
             if isinstance(worker, ResourceError):
                 raise worker
@@ -130,33 +135,48 @@ class SandboxPool:
             await worker.aclose()
 
     async def device_class(self) -> str:
-        """Return the class of the device that the workers use, by asking one.
+        """Return the class of the device that the workers use, as the first of them tells.
 
         Raises:
             ResourceError: none can be started.
         """
-        worker = await self.take_worker()
-        await worker.aclose()
-        return worker.device_class
+        if not self._device_class:
+            worker = await self.take_worker()
+            self._device_class = worker.device_class
+            if self.config.spare:
+                self._nursery.start_soon(self._lend, worker)
+            else:
+                await worker.aclose()
+        return self._device_class
 
     async def keep_spare(self) -> None:
         """Keep one worker started, for ever."""
         while True:
             try:
-                worker = WorkerProcess(self.config.worker)
+                worker = await self._start()
             except ResourceError as error:
                 await self._report(error)
-                continue
-            given = False
-            try:
-                await worker.wait_ready(self.config.worker.start_timeout_s)
-                await self._give.send(worker)
-                given = True
-            except ResourceError as error:
-                await self._report(error)
-            finally:
-                if not given:
-                    await worker.aclose()
+            else:
+                await self._lend(worker)
+
+    async def _start(self) -> WorkerProcess:
+        worker = WorkerProcess(self.config.worker)
+        try:
+            await worker.wait_ready(self.config.worker.start_timeout_s)
+        except BaseException:
+            await worker.aclose()
+            raise
+        return worker
+
+    async def _lend(self, worker: WorkerProcess) -> None:
+        """Wait for a lease that takes it."""
+        given = False
+        try:
+            await self._give.send(worker)
+            given = True
+        finally:
+            if not given:
+                await worker.aclose()
 
     async def _report(self, error: ResourceError) -> None:
         log.error("no worker process", reason=str(error))
@@ -170,7 +190,8 @@ async def open_pool(config: PoolConfig) -> AsyncIterator[SandboxPool]:
     """Open a pool; at its end all workers are killed."""
     async with trio.open_nursery() as nursery:
         pool = SandboxPool(config, nursery)
-        nursery.start_soon(pool.keep_spare)
+        if config.spare:
+            nursery.start_soon(pool.keep_spare)
         try:
             yield pool
         finally:
@@ -236,8 +257,8 @@ class Lease:
         self._load = m.Load(bytes(program), self.program.inputs, self._arena.size, float(seconds), memory_limit_bytes)
         self._wanted.set()
         await self._loaded.wait()
-        if self._failure:
-            raise self._failure
+        if self._failure or self._ended.is_set():
+            raise self._failure or ResourceError("the lease is closed")
 
     async def submit(self, tasks: Iterable[tuple[bytes, int]]) -> None:
         """Hand over tasks (16-byte attempt id, task index); waits while the window or the arena is full.

@@ -32,10 +32,10 @@ def attempt(number):
 
 
 @asynccontextmanager
-async def leased(worker=WASM, **settings):
+async def leased(worker=WASM, spare=False, **settings):
     """A lease of a pool that ends with the test; a test that hangs fails."""
     with trio.fail_after(PATIENCE_S):
-        async with open_pool(PoolConfig(worker, **settings)) as pool:
+        async with open_pool(PoolConfig(worker, spare=spare, **settings)) as pool:
             lease = await pool.acquire("test")
             try:
                 yield lease
