@@ -16,6 +16,7 @@ import trio
 
 from depin_node.bootstrap.config import NodeConfig, unknown_variables
 from depin_node.bootstrap.node import Node, open_node
+from depin_node.core.errors import DepinError
 from depin_node.core.local import DataDir
 
 log = structlog.get_logger("depin_node.node")
@@ -43,7 +44,13 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
         except BrokenPipeError:  # whoever started us does not read; the node runs all the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    trio.run(_run, config, data_dir, ready)
+    try:
+        trio.run(_run, config, data_dir, ready)
+    except* DepinError:
+        raise
+    except* Exception:
+        log.exception("the node failed: this is a fault of depin-node")
+        raise
     return 0
 
 
