@@ -90,7 +90,7 @@ async def test_a_killed_peer_is_noticed_at_once() -> None:
             begin = time.monotonic()
             process.kill()
             assert await events.receive() == Disconnected(peer)
-            assert time.monotonic() - begin < 1
+            assert time.monotonic() - begin < 3  # measured: 0.11 s; a ping would take 6
 
 
 async def test_a_frozen_peer_is_noticed_and_may_come_back() -> None:

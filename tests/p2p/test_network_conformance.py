@@ -364,7 +364,7 @@ async def test_the_stream_cap_holds_and_frees_places(open_node: OpenNode) -> Non
         assert await again.receive_exactly(1) == b"y"
 
 
-async def test_a_thousand_streams_one_after_the_other(open_node: OpenNode) -> None:
+async def test_hundreds_of_streams_one_after_the_other(open_node: OpenNode) -> None:
     async with open_node("a") as a, open_node("b") as b:
         b.serve("echo/1", echo)
         await a.dial(b.addresses()[0])
