@@ -9,10 +9,9 @@ import mmap
 import os
 import sys
 
-import numpy as np
-
-_SWAPPED_OR_PRESENT = np.uint64(3 << 62)
-_FILE = np.uint64(1 << 61)
+_ENTRY_BYTES = 8
+_WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
+"""From an entry's highest byte: present (bit 63) or swapped (62), and no page of a file (61)."""
 _MAP_FIXED = 0x10
 _FAILED = ctypes.c_void_p(-1).value
 RUNS_MAX = 256
@@ -25,7 +24,7 @@ class Pages:
         self.size = mmap.PAGESIZE
         self._pagemap = -1
         self._mmap = None
-        if sys.platform == "linux":
+        if sys.platform == "linux" and sys.byteorder == "little":
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:  # not mounted, or hidden: slower, not wrong
@@ -41,21 +40,22 @@ class Pages:
         Never leaves out a byte that was written since the memory was fresh or mapped by ``map_file``; may name more.
         """
         first, last = address // self.size, -(-(address + size) // self.size)
-        wanted = (last - first) * 8
-        if self._pagemap < 0 or size < 16 * self.size:
+        if self._pagemap < 0:
             return [(0, size)]
-        entries = np.frombuffer(os.pread(self._pagemap, wanted, first * 8), np.uint64)
-        if entries.nbytes != wanted:
+        entries = os.pread(self._pagemap, (last - first) * _ENTRY_BYTES, first * _ENTRY_BYTES)
+        if len(entries) != (last - first) * _ENTRY_BYTES:
             return [(0, size)]
-        written = np.zeros(len(entries) + 2, np.int8)
-        written[1:-1] = ((entries & _SWAPPED_OR_PRESENT) != 0) & ((entries & _FILE) == 0)
-        edges = np.flatnonzero(np.diff(written))
-        if not len(edges):
-            return []
-        if len(edges) > 2 * RUNS_MAX:
-            edges = edges[[0, -1]]
-        offsets = np.clip((edges + first) * self.size - address, 0, size).tolist()
-        return list(zip(offsets[::2], offsets[1::2], strict=True))
+        written = entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_WRITTEN)
+        runs = []
+        start = written.find(1)
+        while start >= 0:
+            stop = written.find(0, start) if len(runs) < RUNS_MAX else written.rfind(1) + 1
+            stop = stop if stop >= 0 else len(written)
+            runs.append(
+                (max(0, (first + start) * self.size - address), min(size, (first + stop) * self.size - address))
+            )
+            start = written.find(1, stop)
+        return runs
 
     def map_file(self, address: int, fd: int, size: int) -> bool:
         """Lay a private, copy-on-write view of a file's first ``size`` bytes over memory that we own at ``address``.

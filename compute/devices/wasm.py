@@ -16,7 +16,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -150,22 +150,25 @@ class _Instance:
             except wasmtime.WasmtimeError as error:
                 raise TaskOutOfMemory(f"no memory of {loaded.memory_bytes >> 20} MiB to be had") from error
             self.address = ctypes.addressof(memory.data_ptr(store).contents)
-            self.bytes: Bytes = np.ctypeslib.as_array(loaded.view_type.from_address(self.address))
-            self.exports = wasmtime.Instance(store, loaded.module, [memory]).exports(store)
+            self.bytes: Bytes = np.frombuffer(loaded.view_type.from_address(self.address), np.uint8)
+            self._instance = wasmtime.Instance(store, loaded.module, [memory])
         except BaseException:
             store.close()
             raise
 
     def call(self, name: str, values: Any, results: Any) -> None:
-        """Call an export with kept arrays of raw values.
+        """Call an exported function (that there is one is known) with kept arrays of raw values.
 
         Raises:
             wasmtime.Trap, wasmtime.WasmtimeError: it trapped.
         """
+        context, export = self.store._context(), ffi.wasmtime_extern_t()
+        instance = ctypes.byref(self._instance._instance)
+        ffi.wasmtime_instance_export_get(context, instance, name.encode(), len(name), ctypes.byref(export))
         trap = ctypes.POINTER(ffi.wasm_trap_t)()
         error = ffi.wasmtime_func_call(
-            self.store._context(),
-            ctypes.byref(self.exports[name]._func),
+            context,
+            ctypes.byref(export.of.func),
             values,
             len(values),
             results,
@@ -181,6 +184,22 @@ class _Instance:
         """Free everything; ``bytes`` must not be used after."""
         del self.bytes
         self.store.close()
+
+
+class _Foreign(NamedTuple):
+    """A part of linear memory that a task must leave as it was: zeros, or ``original`` from address ``base`` on."""
+
+    start: int
+    stop: int
+    base: int
+    original: Bytes | None
+    name: str
+
+    def is_unchanged(self, memory: Bytes, start: int, stop: int) -> bool:
+        """Whether the bytes from ``start`` to ``stop`` are what they were."""
+        if self.original is None:
+            return not memory[start:stop].max()
+        return np.array_equal(memory[start:stop], self.original[start - self.base : stop - self.base])
 
 
 class WasmProgram:
@@ -222,14 +241,11 @@ class WasmProgram:
         self._gaps = self._find_gaps(info.memory_pages * PAGE_BYTES)
         self._argument_address = self._find_arguments(info.memory_pages * PAGE_BYTES)
 
-    def _find_gaps(self, start: int) -> list[tuple[int, int]]:
+    def _find_gaps(self, start: int) -> list[_Foreign]:
         """The parts of memory above the module's own that belong to no array."""
-        gaps = []
-        for address, buffer in zip(self.addresses, self.program.buffers, strict=True):
-            gaps.append((start, address))
-            start = address + buffer.size_bytes
-        gaps.append((start, self.memory_bytes))
-        return gaps
+        ends = [a + buffer.size_bytes for a, buffer in zip(self.addresses, self.program.buffers, strict=True)]
+        edges = zip([start, *ends], [*self.addresses, self.memory_bytes], strict=True)
+        return [_Foreign(low, high, low, None, "") for low, high in edges]
 
     def _find_arguments(self, own_bytes: int) -> int:
         """Ask the module once where its argument buffer is."""
@@ -280,10 +296,10 @@ class WasmProgram:
         instance.bytes[at : at + len(self._arguments)] = self._arguments
 
     def _take_outputs(self, instance: _Instance, task: int, results: Sequence[memoryview]) -> None:
+        foreign = list(self._gaps)
         for output, (index, buffer, dtype) in enumerate(self._outputs):
             address = self.addresses[index]
-            region = instance.bytes[address : address + buffer.size_bytes]
-            whole = region.view(dtype).reshape(buffer.shape)
+            whole = instance.bytes[address : address + buffer.size_bytes].view(dtype).reshape(buffer.shape)
             original = self._inputs[index][0] if buffer.is_input else None
             boxes = owned_boxes(self.program, task, output)
             result = np.frombuffer(results[output], dtype)
@@ -293,23 +309,22 @@ class WasmProgram:
                 at += box.elements
             if dtype.kind == "f":
                 _canonical_nans(result)
-            for start, stop in _foreign(buffer, dtype.itemsize, boxes, whole, original):
-                self._check_unchanged(instance, address + start, stop - start, original, start, buffer.name)
-        for start, stop in self._gaps:
-            self._check_unchanged(instance, start, stop - start, None, 0, "")
+            foreign += [
+                _Foreign(address + start, address + stop, address, original, buffer.name)
+                for start, stop in _put_back(buffer, dtype.itemsize, boxes, whole, original)
+            ]
+        self._check_unchanged(instance, foreign)
 
-    def _check_unchanged(
-        self, instance: _Instance, address: int, size: int, original: Bytes | None, offset: int, name: str
-    ) -> None:
-        for start, stop in self.device.pages.touched(instance.address + address, size):
-            part = instance.bytes[address + start : address + stop]
-            if original is None:
-                unchanged = not part.size or not part.max()
-            else:
-                unchanged = np.array_equal(part, original[offset + start : offset + stop])
-            if not unchanged:
-                where = f"to {name} outside the tiles of its blocks" if name else "between its arrays"
-                raise TaskTrapped(f"the kernel wrote {where}")
+    def _check_unchanged(self, instance: _Instance, foreign: list[_Foreign]) -> None:
+        """Compare what the task does not own with what it was, as far as it was touched."""
+        start = self._gaps[0].start
+        touched = self.device.pages.touched(instance.address + start, self.memory_bytes - start)
+        for low, high in touched:
+            for part in foreign:
+                first, last = max(part.start, start + low), min(part.stop, start + high)
+                if first < last and not part.is_unchanged(instance.bytes, first, last):
+                    where = f"to {part.name} outside the tiles of its blocks" if part.name else "between its arrays"
+                    raise TaskTrapped(f"the kernel wrote {where}")
 
 
 _NO_RESULTS = (ffi.wasmtime_val_t * 0)()
@@ -321,12 +336,12 @@ def _canonical_nans(result: npt.NDArray[Any]) -> None:
         result[nans] = np.nan  # NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000
 
 
-def _foreign(
+def _put_back(
     buffer: Buffer, item_bytes: int, boxes: Sequence[Box], whole: npt.NDArray[Any], original: Bytes | None
 ) -> list[tuple[int, int]]:
-    """Return the byte ranges of an output that must be unchanged, after putting back what is owned within them.
+    """Return the byte ranges of an output that must be unchanged.
 
-    Boxes that are contiguous in memory are left out of the ranges; the others are reset to what they were.
+    Boxes that are contiguous in memory are left out of them; what is owned but scattered is put back to what it was.
     """
     ranges, start = [], 0
     for box in boxes:

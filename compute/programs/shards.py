@@ -58,6 +58,9 @@ def owned_boxes(program: Program, task: int, output: int) -> tuple[Box, ...]:
     counts, tile = tile_counts(buffer), buffer.tile or buffer.shape
     first, last = task_blocks(program, task)
     tiles = prod(counts)
+    if len(counts) == 1:  # by far the most frequent, and the same as below
+        start, stop = min(first * tile[0], buffer.shape[0]), min(last * tile[0], buffer.shape[0])
+        return (Box((start,), (stop,)),) if start < stop else ()
     return tuple(
         Box(
             tuple(start * step for start, step in zip(box.start, tile, strict=True)),

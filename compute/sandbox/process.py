@@ -150,7 +150,7 @@ class WorkerProcess:
         return data
 
     async def error_lines(self) -> AsyncIterator[str]:
-        """What it writes to stderr, line by line, printable and bounded; ends with it."""
+        """What it writes to stderr, line by line, printable; at ``STDERR_BYTES_MAX`` its stderr is closed."""
         total, rest = 0, b""
         while True:
             try:
@@ -160,11 +160,12 @@ class WorkerProcess:
             total += len(data)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines if data else [rest]:
-                if total <= STDERR_BYTES_MAX and line:
+                if line:
                     text = line[:STDERR_LINE_MAX].decode(errors="replace")
                     yield "".join(c if c.isprintable() else " " for c in text)
             rest = rest[:STDERR_LINE_MAX]
-            if not data:
+            if not data or total > STDERR_BYTES_MAX:
+                await self._errors.aclose()
                 return
 
     def alive(self) -> bool:

@@ -22,7 +22,7 @@ from wat_programs import (
 
 from depin_node.compute.devices import wasm as wasm_module
 from depin_node.compute.devices.device import Input, TaskLimits
-from depin_node.compute.devices.pages import Pages
+from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.programs.program import Scalar, memory_bytes, placements
 from depin_node.compute.programs.shards import result_bytes
@@ -209,7 +209,7 @@ def test_touched_pages_of_sparse_memory():
     assert touched.sum() <= 4 * page or pages._pagemap < 0
     for number in range(0, 1000, 2):
         memory[number * page] = 1
-    assert len(pages.touched(address, 1000 * page)) == 1  # too ragged: all of it
+    assert len(pages.touched(address, 1000 * page)) <= RUNS_MAX + 1
 
 
 def test_placements_are_where_the_kernel_finds_its_arrays(device):
