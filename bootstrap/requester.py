@@ -53,6 +53,7 @@ CANDIDATES_MAX = 128
 CANDIDATES_S = 1.0
 GRANT_S = 3600
 ENDED_KEPT_MAX = 256
+EVIDENCE_KEPT_MAX = 4096
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
 TASKS_READ = 64
@@ -111,6 +112,7 @@ class Requester:
         self._ended: dict[bytes, JobView] = {}
         self._partners: dict[bytes, _Partner] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
+        self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
         self._candidates_wanted = trio.Event()
 
     # What the node's user asks.
@@ -316,6 +318,9 @@ class Requester:
         if isinstance(effect, e.JobEnded):
             self._job_ended(effect)
             return
+        if isinstance(effect, e.Caught):
+            self._caught(effect)
+            return
         if isinstance(effect, e.Ask):
             self._partners[effect.peer] = _Partner(RequesterTalk(self._context.pen, effect.peer), self._context.clock)
             self._nursery.start_soon(self._converse, effect)
@@ -325,8 +330,7 @@ class Requester:
             return
         talk = partner.talk
         if isinstance(effect, e.Assign):
-            first = talk.assign(effect.work, effect.tasks, now)
-            assert first == effect.first_attempt
+            talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
         elif isinstance(effect, e.AskReveal):
             talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
         elif isinstance(effect, e.AskUpload):
@@ -337,9 +341,6 @@ class Requester:
             self._open_work(partner, effect)
         elif isinstance(effect, e.CloseWork):
             self._take(partner, talk.close_work(effect.work, effect.verified_by, now))
-        elif isinstance(effect, e.Caught):
-            evidence = talk.evidence(effect.attempt)
-            self._ban(effect.peer, effect.job_id, effect.task, "its answer lost against a quorum", evidence)
         else:
             talk.end(effect.code)
             self._part(partner)
@@ -368,6 +369,22 @@ class Requester:
             opened.lines += 1
             self._context.journal.write_soon([statements.put_event(note.job_id, note.event)])
             self._tell(note.job_id)
+
+    def _caught(self, effect: e.Caught) -> None:
+        partner = self._partners.get(effect.peer)
+        evidence = partner.talk.evidence(effect.attempt) if partner is not None else None
+        evidence = evidence or self._evidence.get((effect.peer, effect.attempt))
+        if evidence is not None:
+            self._ban(effect.peer, effect.job_id, effect.task, "its answer lost against a quorum", evidence)
+
+    def _keep_evidence(self, talk: RequesterTalk) -> None:
+        """A conversation is over, but what was shown in it still counts in ballots."""
+        for attempt in talk.shown():
+            evidence = talk.evidence(attempt)
+            if evidence is not None:
+                self._evidence[(talk.peer, attempt)] = evidence
+        while len(self._evidence) > EVIDENCE_KEPT_MAX:
+            del self._evidence[next(iter(self._evidence))]
 
     def _ban(self, peer: bytes, job: bytes, task: int, reason: str, evidence: market.Evidence) -> None:
         now_s = self._context.clock().wall_ns // SECOND_NS
@@ -480,6 +497,7 @@ class Requester:
             if isinstance(error, ProvenLie):
                 self._ban(ask.peer, b"", error.evidence.task, str(error), error.evidence)
         finally:
+            self._keep_evidence(partner.talk)
             if self._partners.get(ask.peer) is partner:
                 self._feed(e.Gone(ask.peer, code))
                 self._partners.pop(ask.peer, None)
@@ -512,6 +530,7 @@ class Requester:
 
     def _part(self, partner: _Partner) -> None:
         """The conversation is over, and the scheduler knows."""
+        self._keep_evidence(partner.talk)
         if self._partners.get(partner.talk.peer) is partner:
             del self._partners[partner.talk.peer]
         if partner.conversation is not None:

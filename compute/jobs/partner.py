@@ -23,7 +23,7 @@ class Partner:
     """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not
     released."""
 
-    def __init__(self, peer: bytes, group: str, terms: Terms) -> None:
+    def __init__(self, peer: bytes, group: str, terms: Terms, first_attempt: int) -> None:
         self.peer = peer
         self.group = group
         self.terms = terms
@@ -33,7 +33,7 @@ class Partner:
         self.window = 0
         self.assign_until_ns = 0
         self.idle_since_ns = 0
-        self.next_attempt = 0
+        self.next_attempt = first_attempt
         self.next_work = 0
         self.open: dict[int, OpenTask] = {}
         self.works: dict[bytes, int] = {}

@@ -113,6 +113,7 @@ class Scheduler:
         self._unsuitable: dict[str, int] = {}
         self._backoff: dict[bytes, tuple[int, int]] = {}  # peer: not before (ns), failures in a row
         self._opened = 0
+        self._attempts = 0  # numbers below were used
         self._effects: list[Effect] = []
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
@@ -296,8 +297,10 @@ class Scheduler:
                 self._note(progress, now, state, peer, detail=code)
         for job_id, number in partner.works.items():
             self._do(CloseWork(peer, number, _verified_by(self._jobs[job_id])))
-        for attempt, task in list(partner.open.items()):
-            self._lose(partner, attempt, task, now)
+        lost, partner.open = partner.open, {}
+        for attempt, task in lost.items():
+            if not self._jobs[task.job_id].is_over:  # losing one before may have ended its job
+                self._lose(partner, attempt, task, now)
         self._dispatch(now)
         self._recruit(now)
 
@@ -358,6 +361,7 @@ class Scheduler:
     def _start(self, task: OpenTask, partner: Partner, batches: dict[bytes, list[int]]) -> None:
         attempt = partner.next_attempt
         partner.next_attempt += 1
+        self._attempts = max(self._attempts, partner.next_attempt)
         partner.open[attempt] = task
         task.ballot.started((partner.peer, attempt), partner.group, partner.device_class)
         batches.setdefault(partner.peer, []).append(task.ballot.task)
@@ -526,8 +530,7 @@ class Scheduler:
         self._do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs))
         liars = ballot.dissenters()
         for peer, attempt in liars:
-            if peer in self._partners:
-                self._do(Caught(peer, attempt, progress.id, ballot.task))
+            self._do(Caught(peer, attempt, progress.id, ballot.task))
         for (peer, attempt), run in ballot.runs.items():
             agrees = run.root == ballot.decided
             part = progress.part(peer)
@@ -633,7 +636,7 @@ class Scheduler:
                 if self._backoff.get(candidate.peer, (0, 0))[0] > now.boottime_ns:
                     continue
                 terms = _rounded(progress.terms)
-                self._partners[candidate.peer] = Partner(candidate.peer, candidate.group, terms)
+                self._partners[candidate.peer] = Partner(candidate.peer, candidate.group, terms, self._attempts)
                 engaged += 1
                 progress.part(candidate.peer).state = "asked"
                 progress.stage("first_offer", now)

@@ -315,19 +315,18 @@ class RequesterTalk:
         self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes)
         self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant)))
 
-    def assign(self, work: int, tasks: list[int], now: Now) -> int:
-        """Send one attempt for each of ``tasks``; return the number of the first, the others follow."""
-        first = self._next_attempt
+    def assign(self, work: int, first_attempt: int, tasks: list[int], now: Now) -> None:
+        """Send one attempt for each of ``tasks``, numbered from ``first_attempt`` on: higher than all before."""
+        assert first_attempt >= self._next_attempt
         if not self._attempts:
             self._heard_ns = now.boottime_ns  # nothing was to be heard until now
-        if not self._head():
+        if self._head() is None:
             self._head_since_ns = now.boottime_ns
-        for attempt, task in enumerate(tasks, first):
+        for attempt, task in enumerate(tasks, first_attempt):
             self._attempts[attempt] = _Attempt(self._works[work], task)
             self._unended.append(attempt)
             self._out_tasks.append((attempt, work, task))
-        self._next_attempt += len(tasks)
-        return first
+        self._next_attempt = first_attempt + len(tasks)
 
     def ask(self, attempt: int, set_digest: bytes, *, upload: bool, now: Now) -> None:
         """Fix the set of answers that this one is in, and have it shown."""
@@ -383,9 +382,16 @@ class RequesterTalk:
         self._state = _State.OVER
         self._out.append((Kind.END, encode(End(code))))
 
-    def evidence(self, attempt: int) -> Evidence:
+    def shown(self) -> list[int]:
+        """Return the attempts whose answers were shown, and that are not released."""
+        return [attempt for attempt, record in self._attempts.items() if record.root]
+
+    def evidence(self, attempt: int) -> Evidence | None:
         """Return the signed messages that fix an answer, while its attempt is not released."""
-        record = self._attempts[attempt]
+        record = self._attempts.get(attempt)
+        return None if record is None else self._evidence(attempt, record)
+
+    def _evidence(self, attempt: int, record: _Attempt) -> Evidence:
         return Evidence(self.agreement, record.work.id, record.task, attempt, record.commits, record.reveals)
 
     # What goes out.
@@ -584,7 +590,7 @@ class RequesterTalk:
         try:
             verify_opening(record.commitment, answer, reveal.root, reveal.salt)
         except PeerViolation as error:
-            raise ProvenLie(str(error), self.evidence(reveal.attempt)) from error
+            raise ProvenLie(str(error), self._evidence(reveal.attempt, record)) from error
 
     def _data(self, body: bytes) -> list[Event]:
         attempt = header_of(body)

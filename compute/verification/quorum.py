@@ -58,8 +58,11 @@ class Ballot:
         self._ended: Counter[bytes] = Counter()
 
     def wanted(self) -> int:
-        """Return how many attempts to start now."""
-        if self.decided:
+        """Return how many attempts to start now.
+
+        None while answers are being shown: whoever began then could wait to be told them.
+        """
+        if self.decided or any(run.phase is Phase.ASKED for run in self.runs.values()):
             return 0
         revealed = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
         best = max(Counter(revealed).values(), default=0)

@@ -1,8 +1,8 @@
 """The shells of requester and provider with all that is under them, over the in-memory network; kernels really run."""
 
-import trio.testing
 import pytest
-from market_world import InlinePool, knows, lie, make_job, output_of, stall, world
+import trio.testing
+from market_world import InlinePool, knows, lie, make_job, output_of, world
 
 from depin_node.compute.jobs.job import Quorum
 

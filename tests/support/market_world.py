@@ -1,4 +1,5 @@
-"""Requesters and providers in one process, over the in-memory network; kernels run for real, in this process or in workers."""
+"""Requesters and providers in one process, over the in-memory network; kernels run for real, in this process
+or in workers."""
 
 import copy
 import random
@@ -41,8 +42,8 @@ def clock():
 
 
 class InlinePool:
-    """A pool whose leases run tasks with the real wasm device, in this process. ``behaviour(task, outputs)`` may lie
-    (change outputs), raise a ``TaskError``, or wait."""
+    """A pool whose leases run tasks with the real wasm device, in this process. ``behaviour(task, outputs)``
+    may lie (change outputs), raise a ``TaskError``, or wait."""
 
     def __init__(self, behaviour=None):
         self.behaviour = behaviour

@@ -1,0 +1,499 @@
+"""The scheduler and both ends of every conversation, as machines, in simulated time, under seeded faults.
+
+Each conversation is a pair of queues of frames. At every step the seed chooses what happens next: a frame
+arrives, a provider finishes or fails an attempt, the journal confirms, time passes, a connection breaks, a
+frame is lost, doubled, swapped with the next, or damaged, a node restarts. Invariants are checked as it goes.
+"""
+
+import random
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
+from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.market import provider as pm
+from depin_node.compute.market import requester as rm
+from depin_node.compute.market.lender import Lender, Lending
+from depin_node.compute.market.messages import PROTOCOL, FailCode, Kind, Output, WorkBody
+from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.compute.verification.quorum import Phase
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.crypto.blob import blob_id
+from depin_node.crypto.identity import Identity
+from depin_node.crypto.replay import ReplayGuard, Sequence
+
+WALL_NS = 1_800_000_000 * SECOND_NS
+STEPS_MAX = 60_000
+
+
+@dataclass
+class Scenario:
+    """What is simulated. ``providers``: behaviour of each; see ``World.finish``."""
+
+    seed: int
+    providers: list[str]
+    policy: Quorum
+    tasks: int
+    window: int = 8
+    slots: int = 2
+    sizes: tuple[int, ...] = (8,)
+    fault_rate: float = 0.0
+    groups: list[int] = field(default_factory=list)
+    restarts: int = 0
+    cancel_at: int | None = None
+    jobs: int = 1
+    suitable_s: float = 60.0
+
+
+class Node:
+    def __init__(self, number):
+        self.identity = Identity(number.to_bytes(32, "big"))
+        self.key = self.identity.key
+
+    def pen(self, now):
+        sequence = Sequence(0, now)
+        sequence.reserved += 1 << 40
+        return Pen(self.identity, "sim", sequence, ReplayGuard({}))
+
+
+class Link:
+    """One conversation: both machines and the frames between them."""
+
+    def __init__(self, world, index, ask):
+        node = world.nodes[index]
+        self.index = index
+        self.open = True
+        self.was_disturbed = False
+        self.requester = rm.RequesterTalk(world.pen, node.key)
+        self.provider = pm.ProviderTalk(
+            world.provider_pens[index], world.requester.key, "g-requester", world.lenders[index], bytes(32)
+        )
+        self.to_provider = deque()
+        self.to_requester = deque()
+        self.running = {}  # attempt: (work, task)
+        self.bodies = {}
+        self.known = {}  # every attempt there was
+        self.shown_before = {}
+        self.closing = False
+        self.outputs = {}
+        self.requester.propose(ask.terms, ask.price_max, ask.duration_s, world.now())
+
+
+class World:
+    def __init__(self, scenario):
+        self.s = scenario
+        self.rng = random.Random(scenario.seed)
+        self.time_ns = 1_000 * SECOND_NS
+        self.requester = Node(1)
+        self.nodes = {i: Node(i + 2) for i in range(len(scenario.providers))}
+        self.index_of = {node.key: i for i, node in self.nodes.items()}
+        groups = scenario.groups or list(range(len(scenario.providers)))
+        self.group_of = {node.key: f"g{groups[i]}" for i, node in self.nodes.items()}
+        self.pen = self.requester.pen(self.now())
+        self.provider_pens = {i: node.pen(self.now()) for i, node in self.nodes.items()}
+        lending = Lending(("wasm-1",), scenario.slots, 1024, window_max=scenario.window)
+        self.lenders = {i: Lender(lending) for i in self.nodes}
+        self.links = {}
+        self.journal = deque()  # what waits to be confirmed
+        self.results = defaultdict(dict)  # durable: job → task → root
+        self.jobs = {}
+        self.ended = {}
+        self.handed = Counter()  # (job, task): how often a result was handed to the journal
+        self.caught = set()
+        self.evidence = {}
+        self.answers = defaultdict(dict)  # (job, task, root) → key → group: who computed it
+        self.revealed = Counter()  # (job, task): how many answers were shown
+        self.dead = set()
+        self.attempts_after_done = []
+        self.receipts = []
+        self.countersigned = set()
+        self.violations = []
+        self.new_scheduler()
+        for number in range(scenario.jobs):
+            self.submit(number)
+
+    # Setting up.
+
+    def now(self):
+        return Now(self.time_ns, WALL_NS + self.time_ns)
+
+    def new_scheduler(self):
+        config = SchedulerConfig(suitable_s=self.s.suitable_s)
+        self.scheduler = Scheduler(config, self.rng, bytes(32), set(self.caught))
+
+    def submit(self, number):
+        job = Job(
+            f"key{number}",
+            "sim",
+            bytes([number]) * 32,
+            100,
+            (InputRef(0, b"i" * 32, 10),),
+            self.s.tasks,
+            ("wasm-1",),
+            self.s.policy,
+            Limits(20, 64),
+            1,
+        )
+        name = job_id(self.requester.key, job)
+        self.jobs[name] = job
+        self.feed_submitted(name)
+
+    def feed_submitted(self, name):
+        done = bytearray(self.s.tasks)
+        for task in self.results[name]:
+            done[task] = 1
+        self.feed(e.Submitted(name, self.jobs[name], done, lambda task: self.s.sizes, sum(self.s.sizes)))
+
+    # The scheduler's effects.
+
+    def feed(self, event):
+        for effect in self.scheduler.handle(event, self.now()):
+            self.carry_out(effect)
+
+    def carry_out(self, effect):
+        if isinstance(effect, e.StoreResult):
+            self.check_result(effect)
+            self.journal.append(("result", self.scheduler, effect))
+        elif isinstance(effect, e.JobEnded):
+            self.journal.append(("end", self.scheduler, effect))
+        elif isinstance(effect, e.Note):
+            pass
+        elif isinstance(effect, e.Caught):
+            link = self.links[effect.peer]
+            evidence = link.requester.evidence(effect.attempt) or self.evidence[(effect.peer, effect.attempt)]
+            assert evidence.commits
+            assert evidence.reveals
+            self.caught.add(effect.peer)
+        elif isinstance(effect, e.Ask):
+            index = self.index_of[effect.peer]
+            assert effect.peer not in self.links or not self.links[effect.peer].open
+            if index in self.dead:
+                self.journal.append(("gone", self.scheduler, effect.peer))
+            else:
+                self.links[effect.peer] = Link(self, index, effect)
+        else:
+            link = self.links.get(effect.peer)
+            if link is not None:
+                self.carry_out_on(link, effect)
+
+    def carry_out_on(self, link, effect):
+        talk, now = link.requester, self.now()
+        if isinstance(effect, e.Assign):
+            talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
+        elif isinstance(effect, e.AskReveal):
+            talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
+        elif isinstance(effect, e.AskUpload):
+            talk.ask_upload(effect.attempt, now)
+        elif isinstance(effect, e.ReleaseAttempt):
+            self.take(link, talk.release(effect.attempt, effect.verdict, now))
+        elif isinstance(effect, e.OpenWork):
+            job = self.jobs[effect.job_id]
+            terms = self.scheduler.terms(effect.job_id)
+            body = WorkBody(effect.job_id, job.program, 100, job.inputs, job.tasks, terms)
+            talk.open_work(effect.work, body, b"grant", self.scheduler.sizes(effect.job_id), now)
+        elif isinstance(effect, e.CloseWork):
+            self.take(link, talk.close_work(effect.work, effect.verified_by, now))
+        else:
+            assert isinstance(effect, e.EndAgreement)
+            talk.end(effect.code)
+            link.closing = True
+
+    def take(self, link, happened):
+        for event in happened:
+            if isinstance(event, rm.StoreAgreement):
+                self.journal.append(("agreement", link, event))
+            elif isinstance(event, rm.StoreReceipt):
+                self.receipts.append(event)
+                self.journal.append(("receipt", link, event))
+            elif isinstance(event, rm.StoreCountersign):
+                self.countersigned.add(event.receipt)
+            elif link.open and self.links.get(link.requester.peer) is link and not link.closing:
+                if isinstance(event, rm.Revealed):
+                    self.note_reveals(link, event)
+                self.feed(e.Heard(link.requester.peer, event))
+                if isinstance(event, rm.Ended | rm.Declined):
+                    self.close(link)
+
+    def note_reveals(self, link, event):
+        for attempt, _ in event.items:
+            work, task = link.known[attempt]
+            self.revealed[(link.bodies[work].job, task)] += 1
+
+    def check_result(self, effect):
+        """No result against the policy: k providers of different groups computed just this, none of them a
+        copier."""
+        key = (effect.job_id, effect.task, effect.root)
+        groups = set(self.answers[key].values())
+        assert len(groups) >= self.jobs[effect.job_id].policy.k, "accepted against the policy"
+        assert effect.task not in self.results[effect.job_id], "accepted twice"
+        self.handed[(effect.job_id, effect.task)] += 1
+        if self.s.policy.k > self.s.providers.count("colluder") and (
+            self.s.policy.k > 1 or "liar" not in self.s.providers
+        ):
+            assert effect.root == honest_root(effect.job_id, effect.task, self.s.sizes)
+            assert effect.outputs == honest_outputs(effect.job_id, effect.task, self.s.sizes)
+
+    # What a provider's shell does.
+
+    def carry_out_orders(self, link, orders):
+        for order in orders:
+            if isinstance(order, pm.StoreAgreement):
+                self.journal.append(("accept", link, order))
+            elif isinstance(order, pm.StoreReceipt):
+                self.journal.append(("countersign", link, order))
+            elif isinstance(order, pm.Prepare):
+                link.bodies[order.work] = order.body
+            elif isinstance(order, pm.Run):
+                for attempt, task in order.items:
+                    link.running[attempt] = (order.work, task)
+                    link.known[attempt] = (order.work, task)
+                    job = link.bodies[order.work].job
+                    link.shown_before[attempt] = self.revealed[(job, task)]
+                    if task in self.results[job]:
+                        self.attempts_after_done.append((job, task))
+            elif isinstance(order, pm.Free):
+                for attempt in order.attempts:
+                    link.running.pop(attempt, None)
+                    link.outputs.pop(attempt, None)
+
+    def finish(self, link, attempt):
+        """A provider ends an attempt, each in its own manner."""
+        behaviour = self.s.providers[link.index]
+        work, task = link.running[attempt]
+        job = link.bodies[work].job
+        if behaviour == "staller":
+            return
+        if behaviour == "copier" and self.revealed[(job, task)] == link.shown_before[attempt]:
+            return  # it waits until somebody has shown an answer, since it was asked for its own
+        del link.running[attempt]
+        if behaviour == "failer" or (behaviour == "flaky" and self.rng.random() < 0.3):
+            link.provider.failed(attempt, FailCode.TRAPPED if behaviour == "failer" else FailCode.CRASHED, self.now())
+            return
+        outputs = honest_outputs(job, task, self.s.sizes)
+        if behaviour == "liar":
+            outputs = [bytes([link.index + 1]) * len(output) for output in outputs]
+        elif behaviour == "colluder":
+            outputs = [b"\xcc" * len(output) for output in outputs]
+        link.outputs[attempt] = outputs
+        named = tuple(Output(blob_id(output), len(output)) for output in outputs)
+        root = pm.result_root(output.blob for output in named)
+        if behaviour != "copier":
+            self.answers[(job, task, root)][link.requester.peer] = self.group_of[link.requester.peer]
+        link.provider.finished(attempt, named, 5)
+
+    # Steps.
+
+    def pump(self, link):
+        """What the writers of both ends do whenever they can."""
+        link.to_provider.extend(link.requester.drain(self.now()))
+        link.to_requester.extend(link.provider.drain(self.now()))
+        while (attempt := link.provider.next_upload()) is not None:
+            for body in data_frames(attempt, [memoryview(output) for output in link.outputs[attempt]]):
+                link.to_requester.append((Kind.DATA, body))
+
+    def deliver(self, link, queue):
+        kind, body = queue.popleft()
+        if queue is link.to_provider:
+            self.receive(link, lambda: self.carry_out_orders(link, link.provider.receive(kind, body, self.now())))
+        else:
+            self.receive(link, lambda: self.take(link, link.requester.receive(kind, body, self.now())))
+
+    def receive(self, link, action):
+        try:
+            action()
+        except PeerViolation as error:
+            assert link.was_disturbed, f"an honest pair fell out: {error}"
+            self.violations.append(error)
+            self.break_(link, error.code)
+
+    def break_(self, link, code="lost"):
+        if not link.open:
+            return
+        peer = link.requester.peer
+        self.carry_out_orders(link, link.provider.ended())
+        if self.links.get(peer) is link and not link.closing:
+            self.feed(e.Gone(peer, code))
+        self.close(link)
+
+    def close(self, link):
+        for attempt in link.requester.shown():
+            self.evidence[(link.requester.peer, attempt)] = link.requester.evidence(attempt)
+        self.carry_out_orders(link, link.provider.ended())
+        link.open = False
+
+    def disturb(self, link, queue):
+        """Do to one frame what a hostile network may, and an honest one does not."""
+        link.was_disturbed = True
+        what = self.rng.choice(["drop", "double", "swap", "damage"])
+        if what == "drop":
+            queue.popleft()
+        elif what == "double":
+            queue.append(queue[0])
+        elif what == "swap" and len(queue) > 1:
+            queue[0], queue[1] = queue[1], queue[0]
+        elif what == "damage":
+            kind, body = queue[0]
+            at = self.rng.randrange(len(body))
+            queue[0] = (kind, body[:at] + bytes([body[at] ^ 1 << self.rng.randrange(8)]) + body[at + 1 :])
+
+    def confirm(self):
+        """The journal has the oldest waiting write."""
+        what, owner, item = self.journal.popleft()
+        if what == "result":
+            self.results[item.job_id][item.task] = item.root
+            if owner is self.scheduler:
+                self.feed(e.ResultsStored(item.job_id, 1))
+        elif what == "end":
+            if owner is self.scheduler:
+                self.ended.setdefault(item.job_id, item)
+                self.scheduler.forget(item.job_id)
+        elif what == "gone":
+            if owner is self.scheduler:
+                self.feed(e.Gone(item, "unreachable"))
+        elif not owner.open:
+            return
+        elif what == "agreement":
+            owner.requester.stored(self.now())
+        elif what == "receipt":
+            owner.requester.send_receipt(item)
+        elif what == "accept":
+            self.carry_out_orders(owner, owner.provider.stored(self.now()))
+        else:
+            owner.provider.send_countersign(item)
+
+    def tick(self, step_ns):
+        self.time_ns += step_ns
+        unsuitable = {}
+        if self.scheduler.needs() is not None:
+            items = [
+                e.Candidate(node.key, self.group_of[node.key], ("wasm-1",), 1024, 0) for node in self.nodes.values()
+            ]
+            self.rng.shuffle(items)
+            self.feed(e.Candidates(tuple(items), unsuitable))
+        for link in [link for link in self.links.values() if link.open]:
+            self.take(link, link.requester.tick(self.now()))
+            if link.open:
+                self.carry_out_orders(link, link.provider.tick(self.now()))
+        self.feed(e.Tick())
+
+    def restart(self):
+        """The requester dies and comes back with what the journal had confirmed."""
+        for link in list(self.links.values()):
+            link.closing = True
+            self.close(link)
+        self.links.clear()
+        self.journal.clear()
+        self.handed.clear()
+        for job, results in self.results.items():
+            for task in results:
+                self.handed[(job, task)] += 1
+        self.new_scheduler()
+        for name in self.jobs:
+            if name not in self.ended:
+                self.feed_submitted(name)
+
+    def step(self):
+        links = [link for link in self.links.values() if link.open]
+        for link in links:
+            self.pump(link)
+        choices = []
+        for link in links:
+            if link.to_provider:
+                choices.append((self.deliver, link, link.to_provider))
+            if link.to_requester:
+                choices.append((self.deliver, link, link.to_requester))
+            runnable = [attempt for attempt in list(link.running)[: self.s.slots]]
+            if runnable:
+                choices.append((self.finish, link, self.rng.choice(runnable)))
+        if self.journal:
+            choices.append((self.confirm,))
+        if self.s.fault_rate and links and self.rng.random() < self.s.fault_rate:
+            link = self.rng.choice(links)
+            queue = self.rng.choice([link.to_provider, link.to_requester])
+            if self.rng.random() < 0.3 or not queue:
+                link.was_disturbed = True
+                self.break_(link)
+            else:
+                self.disturb(link, queue)
+            return
+        stalled = all(
+            choice[0] == self.finish and self.s.providers[choice[1].index] in ("staller", "copier")
+            for choice in choices
+        )
+        if not choices or (stalled and self.rng.random() < 0.5) or self.rng.random() < 0.02:
+            self.tick(self.rng.choice([SECOND_NS // 10, SECOND_NS // 2, SECOND_NS]))
+            return
+        function, *arguments = self.rng.choice(choices)
+        function(*arguments)
+
+    def run(self):
+        """Until every job has ended."""
+        restart_at = sorted(self.rng.randrange(2000) for _ in range(self.s.restarts))
+        for number in range(STEPS_MAX):
+            if len(self.ended) == len(self.jobs):
+                self.settle()
+                return self
+            while restart_at and number >= restart_at[0]:
+                restart_at.pop(0)
+                self.restart()
+            if self.s.cancel_at == number:
+                self.feed(e.CancelAsked(next(iter(self.jobs))))
+            self.step()
+            self.check()
+        raise AssertionError(f"no end after {STEPS_MAX} steps: {[self.scheduler.view(name) for name in self.jobs]}")
+
+    def settle(self):
+        """Let what is on its way arrive: receipts, above all."""
+        for _ in range(3000):
+            self.pump_all()
+            busy = [
+                (link, queue)
+                for link in self.links.values()
+                if link.open
+                for queue in (link.to_provider, link.to_requester)
+                if queue
+            ]
+            if busy:
+                self.deliver(*busy[0])
+            elif self.journal:
+                self.confirm()
+            else:
+                return
+        raise AssertionError("receipts do not come to rest")
+
+    def pump_all(self):
+        for link in self.links.values():
+            if link.open:
+                self.pump(link)
+
+    # Invariants.
+
+    def check(self):
+        for peer, partner in self.scheduler._partners.items():
+            assert len(partner.open) <= max(self.s.window, partner.window)
+            for attempt, task in partner.open.items():
+                assert (peer, attempt) in task.ballot.runs
+        for progress in self.scheduler._jobs.values():
+            running = 0
+            for number, task in progress.tasks.items():
+                assert not progress.done[number]
+                groups = [run.group for run in task.ballot.runs.values()]
+                assert len(groups) == len(set(groups)), "one group twice"
+                assert len(groups) <= progress.job.policy.n
+                running += sum(run.phase is Phase.RUNNING for run in task.ballot.runs.values())
+            assert progress.running == running
+            assert all(count == 1 for count in self.handed.values()), "a result was handed in twice"
+
+
+def honest_outputs(job, task, sizes):
+    return [bytes((job[0] + task + i) % 251 for i in range(size)) for size in sizes]
+
+
+def honest_root(job, task, sizes):
+    return pm.result_root(blob_id(output) for output in honest_outputs(job, task, sizes))
+
+
+__all__ = ["PROTOCOL", "STEPS_MAX", "Scenario", "World", "honest_outputs", "honest_root"]
