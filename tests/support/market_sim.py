@@ -305,7 +305,8 @@ class World:
         try:
             action()
         except PeerViolation as error:
-            assert link.was_disturbed, f"an honest pair fell out: {error}"
+            if not link.was_disturbed:
+                raise AssertionError("an honest pair fell out") from error
             self.violations.append(error)
             self.break_(link, error.code)
 
@@ -405,7 +406,7 @@ class World:
                 choices.append((self.deliver, link, link.to_provider))
             if link.to_requester:
                 choices.append((self.deliver, link, link.to_requester))
-            runnable = [attempt for attempt in list(link.running)[: self.s.slots]]
+            runnable = list(link.running)[: self.s.slots]
             if runnable:
                 choices.append((self.finish, link, self.rng.choice(runnable)))
         if self.journal:
