@@ -169,14 +169,13 @@ def wait_for_receipts(mesh: Mesh, job: str, providers: set[str]) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the records prove: who was caught and who was lost; which tasks were disputed and which were replaced."""
+    """What the records prove. ``disputed``: tasks whose answers differed; ``lost``: tasks that a lost peer held."""
 
     providers: int
     verified: bool
     caught: frozenset[str]
-    lost: frozenset[str]
     disputed: frozenset[int]
-    replaced: frozenset[int]
+    lost: dict[str, set[int]]
 
 
 def facts(data_dir: Path, job: str, tasks: int, k: int) -> Facts:
@@ -195,13 +194,16 @@ def facts(data_dir: Path, job: str, tasks: int, k: int) -> Facts:
         stored_tasks = {task for task, _, _ in journal.results(job_id, 0, tasks)}
         agreed_with = {peer for _, role, peer, _, _ in journal.agreements() if role == "requester"}
         story = journal.events(job_id)
+        lost: dict[str, set[int]] = {event.peer: set() for event in story if event.kind == "lost"}
+        for event in story:
+            if event.kind == "attempt_failed" and event.detail == "lost" and event.peer in lost:
+                lost[event.peer].add(event.task)
         return Facts(
             providers=len(agreed_with),
             verified=stored_tasks == set(range(tasks)) and all(len(believed[task]) >= k for task in range(tasks)),
             caught=frozenset(peer_id(peer) for peer, of, *_ in journal.evidence() if of == job_id),
-            lost=frozenset(event.peer for event in story if event.kind == "lost"),
             disputed=frozenset(event.task for event in story if event.kind == "disagreed"),
-            replaced=frozenset(e.task for e in story if e.kind == "attempt_failed" and e.detail == "lost"),
+            lost=lost,
         )
     finally:
         journal.close()
@@ -214,14 +216,12 @@ def picture(work: Work, shade: Any, found: Facts, path: Path) -> None:
     for task, size_bytes in enumerate(owner.sizes(0)):
         owner.put(task, 0, np.full(size_bytes // 4, task, "<f4").tobytes())
     tasks = np.asarray(owner.value()).astype(int)
-    tints = np.array(
-        [
-            OUTVOTED if task in found.disputed else REPLACED if task in found.replaced else AGREED
-            for task in range(program.tasks)
-        ]
-    )
+    tint = np.full((*tasks.shape, 3), AGREED, float)
+    tint[np.isin(tasks, list(found.disputed))] = OUTVOTED
+    hatched = np.add.outer(*map(np.arange, tasks.shape)) % 16 < 6
+    tint[np.isin(tasks, list(set().union(*found.lost.values()))) & hatched] = REPLACED
     grey = np.clip(np.asarray(shade) * 255, 0, 255)
-    tinted = grey[..., None] / 255 * (0.4 * 255 + 0.6 * tints[tasks])
+    tinted = grey[..., None] / 255 * (0.4 * 255 + 0.6 * tint)
     seam = (np.diff(tasks, axis=0, prepend=tasks[:1]) != 0) | (np.diff(tasks, axis=1, prepend=tasks[:, :1]) != 0)
     tinted[seam] *= 0.45
     rows, cols = grey.shape
@@ -309,7 +309,7 @@ def main(argv: list[str] | None = None) -> int:
     result = {
         "verified": found.verified,
         "liar_caught": liar.peer in found.caught and found.caught == {liar.peer},
-        "survived_kill": victim.peer in found.lost and view.state == "done",
+        "survived_kill": bool(found.lost.get(victim.peer)) and view.state == "done",
         "providers": found.providers,
         "matches_reference": matches,
         "seconds": round(stage.seconds(), 2),
