@@ -1,12 +1,14 @@
 """``blobs/1``: one blob, or the rest of one, over one stream. Both ends; who may have it is ``blobs.py``'s business.
 
-The flow: the asker sends a ``BlobRequest``. The holder answers with ``REFUSE`` and a code, or with the manifest (if
-asked for), then the chunks from ``first_chunk`` on, in pieces of ``PIECE_BYTES``, and ends its side. The asker checks
-the manifest against the id and each chunk against the manifest, while the next chunk comes in.
+The flow: the asker sends a ``BlobRequest`` as a frame. The holder answers with a frame: ``REFUSE`` and a code, or
+``HEAD`` with the manifest (empty if not asked for). After that it sends the blob's bytes from ``first_chunk`` on,
+without frames, and ends its side. The asker checks the manifest against the id, and each chunk against the manifest
+while the next one comes in.
 
-Credit: the holder sends only what it has credit for, since a yamux write fails after five seconds of a full window and
-since other streams of the connection have to get through. The asker gives ``WINDOW_BYTES_MIN`` with its request and
-more as pieces arrive; its window doubles as long as a whole one passes within a few round trips (``Window``).
+Credit: the holder sends only what it has credit for, so that other streams of the connection get through, and since a
+yamux write fails after a while of a full window. The asker gives ``WINDOW_BYTES_MIN`` with its request and more (frames
+of kind ``CREDIT``) as bytes arrive; its window doubles as long as a whole one passes within a few round trips
+(``Window``).
 """
 
 import struct
@@ -22,17 +24,18 @@ from depin_node.core.wire import Digest, Message, Uint, decode, encode
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Manifest
 from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, Signed
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.blob_store import BlobStore, BlobWriter
+from depin_node.p2p.blob_store import BlobMissingError, BlobStore, BlobWriter
 from depin_node.p2p.frames import ASK, REFUSE, Frame, FrameReader, RequestRefusedError, send_frames
 from depin_node.p2p.network import Stream
 
 BLOBS_PROTOCOL = "blobs/1"
-MANIFEST, PIECE, CREDIT = 4, 5, 6
-PIECE_BYTES = 256 * 1024
+HEAD, CREDIT = 4, 5
 WINDOW_BYTES_MIN = 512 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 ROOTS_MAX = 64
 _CHUNKS_WAITING_MAX = 2
+_READ_BYTES = 256 * 1024
+_WRITE_BYTES_MIN = 64 * 1024
 _CREDIT = struct.Struct("<I")
 
 
@@ -57,7 +60,7 @@ class BlobRequest(Message, frozen=True):
     size_bytes_max: Uint
     wants_manifest: bool
     first_chunk: Annotated[int, msgspec.Meta(ge=0, le=BLOB_BYTES_MAX // CHUNK_BYTES)]
-    credit_bytes: Annotated[int, msgspec.Meta(ge=PIECE_BYTES, le=WINDOW_BYTES_MAX)]
+    credit_bytes: Annotated[int, msgspec.Meta(ge=WINDOW_BYTES_MIN, le=WINDOW_BYTES_MAX)]
 
 
 class ManifestMessage(Message, frozen=True):
@@ -85,14 +88,11 @@ class Window:
         self._arrived = 0
 
     def arrived(self, size_bytes: int, now_s: float) -> int:
-        """Note that a piece arrived; return how much credit to give now (0: not yet).
+        """Note that so many bytes arrived; return how much credit to give now (0: not yet).
 
-        Raises:
-            PeerViolation: the holder sent more than it had credit for.
+        A holder that sends more than it has credit for delays its own connection only: the stream's window bounds it.
         """
-        self._under_way -= size_bytes
-        if self._under_way < 0:
-            raise PeerViolation(f"{BLOBS_PROTOCOL}: more bytes than there was credit for")
+        self._under_way = max(0, self._under_way - size_bytes)
         self._arrived += size_bytes
         if self._since_s is None:
             self._since_s, self._arrived = now_s, 0
@@ -101,7 +101,7 @@ class Window:
                 self.size_bytes = min(2 * self.size_bytes, WINDOW_BYTES_MAX)
             self._since_s, self._arrived = now_s, 0
         credit = self.size_bytes - self._under_way
-        if credit < self.size_bytes // 4:
+        if credit < self.size_bytes // 2:
             return 0
         self._under_way += credit
         return credit
@@ -127,15 +127,17 @@ class _Credit:
             raise PeerViolation(f"{BLOBS_PROTOCOL}: more credit than {WINDOW_BYTES_MAX} bytes")
         self._more.set()
 
-    async def take(self, size_bytes: int, timeout_s: float) -> None:
+    async def take(self, size_bytes_max: int, timeout_s: float) -> int:
+        """Wait for credit worth a write; return how much may be sent, at most ``size_bytes_max``."""
         with trio.move_on_after(timeout_s):
-            while self._left < size_bytes:
+            while self._left < min(size_bytes_max, _WRITE_BYTES_MIN):
                 if self._ended:
                     raise TransportError(f"{BLOBS_PROTOCOL}: the peer went away before the blob's end")
                 self._more = trio.Event()
                 await self._more.wait()
-            self._left -= size_bytes
-            return
+            taken = min(self._left, size_bytes_max)
+            self._left -= taken
+            return taken
         raise TransportError(f"{BLOBS_PROTOCOL}: the peer gave no credit for {timeout_s:g} s")
 
 
@@ -145,27 +147,32 @@ async def send_blob(
     """Answer ``request``, which has been found to be granted.
 
     Raises:
-        BlobMissingError: it is not here any more.
         PeerViolation: the asker breaks the protocol.
         TransportError: it is gone, or gives no credit for ``timeout_s``.
     """
     with store.pinned(request.blob_id):
-        manifest = await store.manifest(request.blob_id)
+        try:
+            manifest = await store.manifest(request.blob_id)
+        except BlobMissingError as error:  # damaged on disk
+            await refuse(stream, error.code)
+            return
         if manifest.size > request.size_bytes_max:
             await refuse(stream, "too_large")
             return
-        if request.wants_manifest:
-            body = encode(ManifestMessage(manifest.size, b"".join(manifest.hashes)))
-            await send_frames(stream, [Frame(MANIFEST, body)])
+        head = encode(ManifestMessage(manifest.size, b"".join(manifest.hashes))) if request.wants_manifest else b""
+        await send_frames(stream, [Frame(HEAD, head)])
         credit, asker_ended = _Credit(request.credit_bytes), trio.Event()
 
         async def send_chunks() -> None:
             for index in range(request.first_chunk, len(manifest.hashes)):
-                chunk = memoryview(await store.read_chunk(request.blob_id, index))
-                for start in range(0, len(chunk), PIECE_BYTES):
-                    piece = chunk[start : start + PIECE_BYTES]
-                    await credit.take(len(piece), timeout_s)
-                    await send_frames(stream, [Frame(PIECE, bytes(piece))])
+                try:
+                    chunk = memoryview(await store.read_chunk(request.blob_id, index))
+                except BlobMissingError as error:
+                    raise TransportError(f"{BLOBS_PROTOCOL}: {error}") from error
+                while chunk:
+                    size_bytes = await credit.take(len(chunk), timeout_s)
+                    await stream.send_all(chunk[:size_bytes])
+                    chunk = chunk[size_bytes:]
             await stream.send_eof()
             with trio.move_on_after(timeout_s):  # closing now could break the asker's last credit, and with it the rest
                 await asker_ended.wait()
@@ -217,7 +224,7 @@ async def receive_blob(stream: Stream, incoming: Incoming, *, round_trip_s: floa
         stream: freshly opened; left to the caller.
         incoming: gets its manifest and its chunks.
         round_trip_s: an estimate.
-        timeout_s: for each frame.
+        timeout_s: for each read.
 
     Raises:
         RequestRefusedError: the holder's code.
@@ -226,7 +233,7 @@ async def receive_blob(stream: Stream, incoming: Incoming, *, round_trip_s: floa
         ResourceError: our disk is full.
     """
     chunk_count_max = -(-min(incoming.size_bytes_max, BLOB_BYTES_MAX) // CHUNK_BYTES)
-    reader = FrameReader(stream, size_bytes_max=max(PIECE_BYTES, chunk_count_max * 32 + 32))
+    reader = FrameReader(stream, size_bytes_max=chunk_count_max * 32 + 64)
     request = BlobRequest(
         grant=incoming.grant,
         blob_id=incoming.blob_id,
@@ -237,38 +244,36 @@ async def receive_blob(stream: Stream, incoming: Incoming, *, round_trip_s: floa
     )
     asked_s = trio.current_time()
     await send_frames(stream, [Frame(ASK, encode(request))])
+    head = await _read_head(reader, stream, timeout_s)
+    round_trip_s = min(round_trip_s, trio.current_time() - asked_s)
     if incoming.manifest is None:
-        frame = await _read(reader, stream, timeout_s)
-        round_trip_s = min(round_trip_s, trio.current_time() - asked_s)
-        incoming.manifest = _read_manifest(frame, incoming)
+        incoming.manifest = _read_manifest(head, incoming)
         incoming.writer = incoming.open_writer(incoming.manifest)
     assert incoming.writer is not None
     writer, window = incoming.writer, Window(round_trip_s)
-    left = incoming.manifest.size - writer.chunk_count * CHUNK_BYTES
     send_chunk, receive_chunk = trio.open_memory_channel[bytearray](_CHUNKS_WAITING_MAX)
 
-    async def receive_pieces() -> None:
-        nonlocal left
-        chunk = bytearray()
+    async def receive_chunks(left: int) -> None:
+        data = reader.rest()[:left]  # less than a chunk; what comes after the blob's end is not read
         async with send_chunk:
             while left > 0:
-                frame = await _read(reader, stream, timeout_s)
-                left -= len(frame.body)
-                chunk += frame.body
-                if frame.kind != PIECE or not frame.body or left < 0 or len(chunk) > CHUNK_BYTES:
-                    raise PeerViolation(f"{BLOBS_PROTOCOL}: not the next piece of the blob")
-                credit = window.arrived(len(frame.body), trio.current_time())
-                if len(chunk) == CHUNK_BYTES or left == 0:
-                    await send_chunk.send(chunk)
-                    chunk = bytearray()
-                if credit and left > 0:
-                    await send_frames(stream, [Frame(CREDIT, _CREDIT.pack(credit))])
+                size_bytes, chunk = min(left, CHUNK_BYTES), bytearray()
+                while len(chunk) < size_bytes:
+                    data = data or await _read_bytes(stream, min(_READ_BYTES, size_bytes - len(chunk)), timeout_s)
+                    chunk += data
+                    credit = window.arrived(len(data), trio.current_time())
+                    if credit and len(chunk) < left:
+                        await send_frames(stream, [Frame(CREDIT, _CREDIT.pack(credit))])
+                    data = b""
+                left -= size_bytes
+                await send_chunk.send(chunk)
 
     async def write_chunks() -> None:
         async for chunk in receive_chunk:
             await writer.write_chunk(chunk)
 
-    await _together(receive_pieces, write_chunks, ends_both=False)
+    left = incoming.manifest.size - writer.chunk_count * CHUNK_BYTES
+    await _together(lambda: receive_chunks(left), write_chunks, ends_both=False)
 
 
 async def _together(
@@ -298,10 +303,8 @@ async def _together(
         raise errors[0]
 
 
-def _read_manifest(frame: Frame, incoming: Incoming) -> Manifest:
-    if frame.kind != MANIFEST:
-        raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no manifest")
-    message = decode(frame.body, ManifestMessage, size_bytes_max=len(frame.body))
+def _read_manifest(head: bytes, incoming: Incoming) -> Manifest:
+    message = decode(head, ManifestMessage, size_bytes_max=len(head))
     hashes = tuple(message.hashes[start : start + 32] for start in range(0, len(message.hashes), 32))
     manifest = Manifest(message.size, hashes)
     if not manifest.is_consistent() or manifest.blob_id() != incoming.blob_id:
@@ -313,13 +316,24 @@ def _read_manifest(frame: Frame, incoming: Incoming) -> Manifest:
     return manifest
 
 
-async def _read(reader: FrameReader, stream: Stream, timeout_s: float) -> Frame:
+async def _read_head(reader: FrameReader, stream: Stream, timeout_s: float) -> bytes:
     with trio.move_on_after(timeout_s):
         frame = await reader.read()
         if frame is None:
-            raise TransportError(f"{peer_id(stream.peer)} ended the transfer early")
+            raise TransportError(f"{peer_id(stream.peer)} ended the transfer before it began")
         if frame.kind == REFUSE:
             code = frame.body[:64].decode("ascii", "replace")
             raise RequestRefusedError(f"{peer_id(stream.peer)} refused the blob: {code}", code)
-        return frame
+        if frame.kind != HEAD:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no answer")
+        return frame.body
+    raise TransportError(f"{peer_id(stream.peer)} sent nothing for {timeout_s:g} s")
+
+
+async def _read_bytes(stream: Stream, size_bytes_max: int, timeout_s: float) -> bytes:
+    with trio.move_on_after(timeout_s):
+        data = await stream.receive_some(size_bytes_max)
+        if not data:
+            raise TransportError(f"{peer_id(stream.peer)} ended the transfer early")
+        return data
     raise TransportError(f"{peer_id(stream.peer)} sent nothing for {timeout_s:g} s")

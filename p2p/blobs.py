@@ -51,8 +51,8 @@ class BlobLimits:
     served_max: int = 32
     """Transfers to all peers together; above it a peer is told ``busy``."""
     served_per_peer_max: int = 8
-    frame_timeout_s: float = 30.0
-    """For each piece (256 KiB) and each credit: a peer slower than 9 kB/s is given up."""
+    stall_timeout_s: float = 30.0
+    """A peer that sends neither bytes nor credit for so long is given up."""
     rounds_max: int = 3
     """How often all holders are tried."""
     round_pause_s: float = 0.5
@@ -119,7 +119,7 @@ class Blobs:
                 del self._serving[peer]
 
     async def _answer(self, stream: Stream) -> None:
-        reader, timeout_s = FrameReader(stream, size_bytes_max=REQUEST_BYTES_MAX), self._limits.frame_timeout_s
+        reader, timeout_s = FrameReader(stream, size_bytes_max=REQUEST_BYTES_MAX), self._limits.stall_timeout_s
         frame = None
         with trio.move_on_after(timeout_s):
             frame = await reader.read()
@@ -132,11 +132,7 @@ class Blobs:
         if refusal is not None:
             await refuse(stream, refusal)
             return
-        try:
-            await send_blob(stream, reader, request, self.store, timeout_s=timeout_s)
-        except BlobMissingError as error:
-            log.info("a blob went missing while it was served", reason=str(error))
-            await refuse(stream, error.code)
+        await send_blob(stream, reader, request, self.store, timeout_s=timeout_s)
 
     def _why_not(self, peer: PeerKey, request: BlobRequest) -> str | None:
         """Return the code of why ``request`` is refused, or None. Raises ``PeerViolation`` for a forged grant."""
@@ -239,7 +235,7 @@ class Blobs:
         round_trip_s = (trio.current_time() - opening_s) / 3
         done = False
         try:
-            await receive_blob(stream, incoming, round_trip_s=round_trip_s, timeout_s=self._limits.frame_timeout_s)
+            await receive_blob(stream, incoming, round_trip_s=round_trip_s, timeout_s=self._limits.stall_timeout_s)
             done = True
         finally:
             if done:

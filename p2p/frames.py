@@ -70,6 +70,12 @@ class FrameReader:
         del self._buffer[:end]
         return Frame(kind, body)
 
+    def rest(self) -> bytes:
+        """Return what was read beyond the last frame, for protocols that go on without frames."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
     async def _fill(self, size_bytes: int) -> bool:
         while len(self._buffer) < size_bytes:
             chunk = await self._stream.receive_some(max(_READ_BYTES_MIN, size_bytes - len(self._buffer)))
