@@ -61,6 +61,8 @@ def submit(
     """
     from depin_node.client.work import prepare_file
 
+    if not (local or dry_run):
+        settings.located().read_control()  # no node: say so before the compiler runs
     work = prepare_file(file, local=local)
     for text in work.notes:
         note(text)

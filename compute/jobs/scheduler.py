@@ -567,9 +567,9 @@ class Scheduler:
                 self._end_attempt(self._jobs[task.job_id], task, (partner.peer, attempt), "caught", now)
 
     def _failed(self, partner: Partner, event: Failed, now: Now) -> None:
-        for attempt, code in event.items:
-            task = partner.open.get(attempt)
-            if task is not None:
+        ended = [(attempt, code, partner.open.pop(attempt, None)) for attempt, code in event.items]
+        for attempt, code, task in ended:
+            if task is not None and not self._jobs[task.job_id].is_over:  # the one before may have ended its job
                 self._end_attempt(self._jobs[task.job_id], task, (partner.peer, attempt), code.value, now)
 
     def _end_attempt(self, progress: Progress, task: OpenTask, ref: tuple[bytes, int], code: str, now: Now) -> None:

@@ -1,0 +1,293 @@
+"""``submit`` and ``job`` as users meet them: job files, compilers, nodes, and what is said when it is wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nodes import command, depin_node, environment
+
+from depin_node.cli import main as cli_main
+
+pytestmark = pytest.mark.net
+
+SAXPY = """extern "C" __global__ void saxpy(int n, float a, const float *x, const float *y, float *z) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) z[i] = a * x[i] + y[i];
+}
+"""
+JOB = """name = "saxpy"
+[kernel]
+file = "saxpy.cu"
+name = "saxpy"
+[launch]
+grid = "ceil(n / 256)"
+block = 256
+[args]
+n = { int32 = "x.shape[0]" }
+a = { float32 = 2.5 }
+x = { in = "x.npy" }
+y = { in = "y.npy" }
+z = { out = "float32", shape = "n", tile = 256 }
+[shards]
+count = 4
+[verify]
+k = 2
+n = 3
+[limits]
+seconds = 10
+memory_mib = 64
+"""
+N = 10_000
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A folder with a job that works; tests break it."""
+    np.save(tmp_path / "x.npy", np.arange(N, dtype=np.float32))
+    np.save(tmp_path / "y.npy", np.ones(N, np.float32))
+    (tmp_path / "saxpy.cu").write_text(SAXPY)
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path / "job.toml"
+
+
+@pytest.fixture(scope="module")
+def mesh(module_nodes):
+    config = module_nodes.folder / "config.toml"
+    config.write_text("[waits]\nsuitable = 3\n")
+    return module_nodes.mesh(3, "--config", config)
+
+
+def change(job, old, new, file="job.toml"):
+    text = (job.parent / file).read_text()
+    assert old in text
+    (job.parent / file).write_text(text.replace(old, new))
+
+
+def submit(node, job, *args):
+    return node.run("submit", job, "--output", job.parent / "out", *args)
+
+
+def check(job):
+    expected = np.float32(2.5) * np.arange(N, dtype=np.float32) + 1
+    np.testing.assert_array_equal(np.load(job.parent / "out" / "z.npy"), expected)
+    shutil.rmtree(job.parent / "out")
+
+
+def test_a_job_file_runs_locally_without_a_node(job):
+    done = depin_node("submit", "--local", job, "--output", job.parent / "out", "--data-dir", job.parent / "none")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{job.parent}/out/z.npy\n"
+    check(job)
+
+
+def test_where_results_go_by_default_is_named_after_the_job(job):
+    change(job, 'name = "saxpy"\n[kernel]', 'name = "../up/\u202e"\n[kernel]')
+    change(job, '"../up/\u202e"', '"../up"')
+    done = depin_node("submit", "--local", job, cwd=job.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "_._up-out/z.npy\n"
+
+
+def test_dry_run_compiles_and_sends_nothing(job):
+    done = depin_node("submit", "--dry-run", "--json", job, "--data-dir", job.parent / "none")
+    plan = json.loads(done.stdout)
+    assert (plan["tasks"], plan["grid"], plan["outputs"]) == (4, [40, 1, 1], {"z": 4 * N})
+    assert list(job.parent.glob("out*")) == []
+
+
+def test_a_job_goes_through_the_mesh_verified(mesh, job):
+    done = submit(mesh[0], job, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["job"]["verification"] == {"agreed": 4, "disputed": 0, "liars": []}
+    assert answer["outputs"] == [f"{job.parent}/out/z.npy"]
+    check(job)
+
+
+def test_any_node_may_submit_also_one_that_lends(mesh, job):
+    assert submit(mesh[1], job).returncode == 0
+    check(job)
+
+
+def test_submit_now_and_fetch_later(mesh, job):
+    done = submit(mesh[0], job, "--no-wait", "--key", "later")
+    (job_id,) = done.stdout.split()
+    assert submit(mesh[0], job, "--no-wait", "--key", "later").stdout.split() == [job_id]
+    shown = mesh[0].run("job", "show", job_id[:10], "--follow")
+    assert "4 of 4 done" in shown.stdout
+    assert mesh[0].run("job", "result", job_id[:10], "--output", job.parent / "out").returncode == 0
+    check(job)
+    assert job_id in [view["id"] for view in mesh[0].json("job", "list")]
+    kinds = [event["kind"] for event in mesh[0].json("job", "show", job_id, "--story")]
+    assert kinds == sorted(kinds, key=kinds.index)
+
+
+def test_unknown_jobs_are_said_to_be_unknown(mesh):
+    for args in (["show"], ["result"], ["cancel"]):
+        done = mesh[0].run("job", *args, "0123456789")
+        assert done.returncode == 1
+        assert "no job begins with '0123456789'" in done.stderr
+
+
+def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(mesh, job):
+    change(job, "z[i] = a", "for (volatile int k = 0; ; ) if (k) break; z[i] = a", "saxpy.cu")
+    change(job, "seconds = 10", "seconds = 600")
+    waiting = subprocess.Popen(
+        command("submit", job, "--output", job.parent / "out", "--data-dir", mesh[0].data_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    )
+    with waiting:
+        first = waiting.stderr.readline()
+        assert first.startswith("job "), first
+        short = first.split()[1]
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert out == ""
+    assert f"job {short} goes on" in err
+    assert f"depin-node job cancel {short}" in err
+    assert "Traceback" not in err
+    assert mesh[0].json("job", "show", short)["state"] in ("queued", "running")
+    assert mesh[0].run("job", "cancel", short).returncode == 0
+    assert mesh[0].json("job", "show", short)["state"] == "cancelled"
+    assert mesh[0].run("job", "cancel", short).returncode == 0  # it still is
+
+
+REFUSED = {
+    "no such file": (lambda job: job.unlink(), "cannot read"),
+    "damaged TOML": (lambda job: job.write_text("[kernel"), "job.toml: not valid TOML"),
+    "not text": (lambda job: job.write_bytes(b"\xff\xfe"), "not UTF-8"),
+    "unknown key": (lambda job: change(job, "count = 4", "cuont = 4"), "unknown key (did you mean count?)"),
+    "missing array": (lambda job: (job.parent / "x.npy").unlink(), "x.npy: No such file"),
+    "damaged array": (lambda job: (job.parent / "x.npy").write_bytes(b"x"), "is not a NumPy file"),
+    "pickled array": (lambda job: np.save(job.parent / "x.npy", np.array([{}])), "is not a NumPy file"),
+    "wrong dtype": (
+        lambda job: np.save(job.parent / "x.npy", np.zeros(N)),
+        "x is const float32*, its array is float64: convert it with astype('float32')",
+    ),
+    "wrong shape": (lambda job: change(job, 'shape = "n"', 'shape = "2 * n"'), "z"),
+    "wrong expression": (lambda job: change(job, "ceil(n / 256)", "ceil(m / 256)"), "[launch] grid: "),
+    "wrong argument": (lambda job: change(job, "a = {", "b = {"), "[args] has n, b, x, y, z"),
+    "does not compile": (lambda job: change(job, "a * x", "a ** x", "saxpy.cu"), "saxpy.cu:3:26: error: "),
+    "float atomics": (
+        lambda job: change(job, "z[i] = a * x[i] + y[i]", "atomicAdd(&z[0], x[i])", "saxpy.cu"),
+        "--local only",
+    ),
+    "unsupported": (lambda job: change(job, "z[i] = a", 'printf("x"); z[i] = a', "saxpy.cu"), "saxpy.cu:3:"),
+}
+BAD = {
+    "loops for ever": (
+        lambda job: (
+            change(job, "z[i] = a", "for (volatile int k = 0; ; ) if (k) break; z[i] = a", "saxpy.cu"),
+            change(job, "seconds = 10", "seconds = 1"),
+        ),
+        1,
+        "raise [limits] seconds",
+    ),
+    "writes beyond its memory": (lambda job: change(job, "z[i] =", "z[i - (1 << 29)] =", "saxpy.cu"), 1, "trapped"),
+    "too much memory": (
+        lambda job: change(job, "memory_mib = 64", "memory_mib = 4000"),
+        3,
+        "too little memory",
+    ),
+    "less memory than it needs": (
+        lambda job: (
+            np.save(job.parent / "x.npy", np.zeros(1 << 20, np.float32)),
+            np.save(job.parent / "y.npy", np.zeros(1 << 20, np.float32)),
+            change(job, "memory_mib = 64", "memory_mib = 8"),
+        ),
+        1,
+        "needed more memory than its limit: raise [limits] memory_mib",
+    ),
+    "more providers than there are": (
+        lambda job: (change(job, "k = 2", "k = 4"), change(job, "n = 3", "n = 5")),
+        3,
+        "it needs 4 providers",
+    ),
+}
+
+
+def said(args, capfd):
+    """Run a command in this process, which saves a second; return its exit code and stderr."""
+    code = cli_main.run([str(arg) for arg in args])
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return code, err
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_wrong_with_a_job_shows_before_anything_is_sent(mesh, job, capfd, kind):
+    spoil, message = REFUSED[kind]
+    spoil(job)
+    code, err = said(["submit", job, "--data-dir", mesh[0].data_dir, "--output", job.parent / "out"], capfd)
+    assert message in err
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert not (job.parent / "out").exists()
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_job_that_fails_is_explained_and_a_good_one_still_runs(mesh, job, tmp_path_factory, capfd, kind):
+    spoil, code, message = BAD[kind]
+    good = tmp_path_factory.mktemp("good")
+    shutil.copytree(job.parent, good, dirs_exist_ok=True)
+    spoil(job)
+    done = said(["submit", job, "--data-dir", mesh[0].data_dir, "--output", job.parent / "out"], capfd)
+    assert message in done[1]
+    assert done[0] == code, done[1]
+    assert not (job.parent / "out").exists()
+    assert (
+        cli_main.run(["submit", str(good / "job.toml"), "--data-dir", str(mesh[0].data_dir), "--output", f"{good}/out"])
+        == 0
+    )
+    check(good / "job.toml")
+
+
+def test_results_that_cannot_be_written_are_explained(mesh, job):
+    (job.parent / "out").mkdir()
+    (job.parent / "out" / "z.npy").mkdir()
+    done = submit(mesh[0], job)
+    assert done.returncode == 1
+    assert "the result cannot be written" in done.stderr
+
+
+def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
+    config = nodes.folder / "config.toml"
+    config.write_text("[waits]\nsuitable = 1\n")
+    alone = nodes.start("--config", config)
+    done = submit(alone, job)
+    assert done.returncode == 3
+    assert "nobody suitable took the work" in done.stderr
+    assert "--lend" in done.stderr
+
+
+def test_answers_that_never_agree_fail_verification(nodes, job):
+    config = nodes.folder / "config.toml"
+    config.write_text(
+        f'device = "lying_device:LyingDevice"\ndevice_path = "{Path(__file__).parent.parent / "support"}"\n'
+    )
+    first, *_ = nodes.mesh(3, "--config", config)
+    done = submit(first, job)
+    assert done.returncode == 4, done.stderr
+    assert "no 2 of them agree" in done.stderr
+
+
+def test_a_node_that_went_away_while_somebody_waits_is_named(nodes, job):
+    first = nodes.start()
+    waiting = subprocess.Popen(
+        command("submit", job, "--data-dir", first.data_dir), stderr=subprocess.PIPE, env=environment(), text=True
+    )
+    with waiting:
+        assert waiting.stderr.readline().startswith("job ")
+        first.kill()
+        _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 3
+    assert "went away" in err or "no node is running" in err
