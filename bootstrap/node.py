@@ -28,8 +28,7 @@ from depin_node.bootstrap.requester import Requester, open_requester
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
-from depin_node.compute.sandbox.pool import PoolConfig, open_pool
-from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities

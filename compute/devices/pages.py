@@ -46,7 +46,7 @@ class Pages:
         if len(entries) != (last - first) * _ENTRY_BYTES:
             return [(0, size)]
         written = entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_WRITTEN)
-        runs = []
+        runs: list[tuple[int, int]] = []
         start = written.find(1)
         while start >= 0:
             stop = written.find(0, start) if len(runs) < RUNS_MAX else written.rfind(1) + 1

@@ -16,7 +16,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,11 @@ import wasmtime
 from wasmtime import _ffi as ffi  # Func.__call__ asks for the function's type each time: 56 µs against 6
 
 from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
-from depin_node.compute.programs.program import Buffer, Program, Scalar, placements
-from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes, task_blocks
+from depin_node.compute.programs.program import Program, Scalar, placements
+from depin_node.compute.programs.shards import numpy_dtype, owned_boxes, task_blocks
 from depin_node.compute.translate.abi import pack_arguments
 from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
 
@@ -40,8 +41,6 @@ WATCHDOG_S = 0.05
 MAP_BYTES_MIN = 64 << 10
 DETAIL_CHARACTERS_MAX = 1000
 RUN_PARAMETERS = ("i64", "i64", *("i32",) * 7)
-
-Bytes = npt.NDArray[np.uint8]
 
 
 class Watchdog:
@@ -150,7 +149,7 @@ class _Instance:
             except wasmtime.WasmtimeError as error:
                 raise TaskOutOfMemory(f"no memory of {loaded.memory_bytes >> 20} MiB to be had") from error
             self.address = ctypes.addressof(memory.data_ptr(store).contents)
-            self.bytes: Bytes = np.frombuffer(loaded.view_type.from_address(self.address), np.uint8)
+            self.bytes: Bytes = np.frombuffer(memoryview(loaded.view_type.from_address(self.address)), np.uint8)
             self._instance = wasmtime.Instance(store, loaded.module, [memory])
         except BaseException:
             store.close()
@@ -184,22 +183,6 @@ class _Instance:
         """Free everything; ``bytes`` must not be used after."""
         del self.bytes
         self.store.close()
-
-
-class _Foreign(NamedTuple):
-    """A part of linear memory that a task must leave as it was: zeros, or ``original`` from address ``base`` on."""
-
-    start: int
-    stop: int
-    base: int
-    original: Bytes | None
-    name: str
-
-    def is_unchanged(self, memory: Bytes, start: int, stop: int) -> bool:
-        """Whether the bytes from ``start`` to ``stop`` are what they were."""
-        if self.original is None:
-            return not memory[start:stop].max()
-        return np.array_equal(memory[start:stop], self.original[start - self.base : stop - self.base])
 
 
 class WasmProgram:
@@ -241,11 +224,11 @@ class WasmProgram:
         self._gaps = self._find_gaps(info.memory_pages * PAGE_BYTES)
         self._argument_address = self._find_arguments(info.memory_pages * PAGE_BYTES)
 
-    def _find_gaps(self, start: int) -> list[_Foreign]:
+    def _find_gaps(self, start: int) -> list[Foreign]:
         """The parts of memory above the module's own that belong to no array."""
         ends = [a + buffer.size_bytes for a, buffer in zip(self.addresses, self.program.buffers, strict=True)]
         edges = zip([start, *ends], [*self.addresses, self.memory_bytes], strict=True)
-        return [_Foreign(low, high, low, None, "") for low, high in edges]
+        return [Foreign(low, high, low, None, "") for low, high in edges]
 
     def _find_arguments(self, own_bytes: int) -> int:
         """Ask the module once where its argument buffer is."""
@@ -310,12 +293,12 @@ class WasmProgram:
             if dtype.kind == "f":
                 _canonical_nans(result)
             foreign += [
-                _Foreign(address + start, address + stop, address, original, buffer.name)
-                for start, stop in _put_back(buffer, dtype.itemsize, boxes, whole, original)
+                Foreign(address + start, address + stop, address, original, buffer.name)
+                for start, stop in put_back(buffer, dtype.itemsize, boxes, whole, original)
             ]
         self._check_unchanged(instance, foreign)
 
-    def _check_unchanged(self, instance: _Instance, foreign: list[_Foreign]) -> None:
+    def _check_unchanged(self, instance: _Instance, foreign: list[Foreign]) -> None:
         """Compare what the task does not own with what it was, as far as it was touched."""
         start = self._gaps[0].start
         touched = self.device.pages.touched(instance.address + start, self.memory_bytes - start)
@@ -334,36 +317,6 @@ def _canonical_nans(result: npt.NDArray[Any]) -> None:
     nans = np.isnan(result)
     if nans.any():
         result[nans] = np.nan  # NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000
-
-
-def _put_back(
-    buffer: Buffer, item_bytes: int, boxes: Sequence[Box], whole: npt.NDArray[Any], original: Bytes | None
-) -> list[tuple[int, int]]:
-    """Return the byte ranges of an output that must be unchanged.
-
-    Boxes that are contiguous in memory are left out of them; what is owned but scattered is put back to what it was.
-    """
-    ranges, start = [], 0
-    for box in boxes:
-        first = _contiguous_start(box, buffer.shape)
-        if first is None:
-            whole[box.slices] = 0 if original is None else original.view(whole.dtype).reshape(buffer.shape)[box.slices]
-        else:
-            ranges.append((start, first * item_bytes))
-            start = (first + box.elements) * item_bytes
-    ranges.append((start, buffer.size_bytes))
-    return [(low, high) for low, high in ranges if low < high]
-
-
-def _contiguous_start(box: Box, shape: tuple[int, ...]) -> int | None:
-    """Return the C-order number of a box's first element if its elements follow each other in memory, else None."""
-    number, cut = 0, False
-    for start, stop, length in zip(box.start, box.stop, shape, strict=True):
-        if cut and stop - start < length:
-            return None
-        cut = cut or stop - start > 1
-        number = number * length + start
-    return number
 
 
 def _task_error(error: Exception, limits: TaskLimits) -> TaskTimedOut | TaskTrapped:

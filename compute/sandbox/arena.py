@@ -1,11 +1,16 @@
-"""A file in memory that a worker writes large results into and the node reads them from."""
+"""Files that a node and its worker share: the inputs, and the arena that large results go through."""
 
 import mmap
 import os
 import tempfile
 from bisect import bisect_left
+from pathlib import Path
 
 from depin_node.compute.sandbox.messages import PROGRESS, PROGRESS_PAGE_BYTES
+from depin_node.core.errors import TaskRejected
+
+InputSource = bytes | bytearray | memoryview | Path
+"""The bytes of an input, or a file of just these bytes that will not change."""
 
 
 def memory_file(name: str, size: int) -> int:
@@ -21,6 +26,35 @@ def memory_file(name: str, size: int) -> int:
         os.unlink(path)
     try:
         os.ftruncate(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_input(source: InputSource, name: str, size: int) -> int:
+    """Return the descriptor of a file with an input's bytes: the file itself, or a new one in memory.
+
+    Raises:
+        TaskRejected: it does not have the ``size`` of its array, called ``name``.
+        OSError: it cannot be read, or there is no room for it.
+    """
+    if isinstance(source, Path):
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        fd = _copy(memoryview(source).cast("B"))
+    if (found := os.fstat(fd).st_size) != size:
+        os.close(fd)
+        raise TaskRejected(f"input {name} has {found} bytes, its array {size}")
+    return fd
+
+
+def _copy(data: memoryview) -> int:
+    fd = memory_file("depin-input", len(data))
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], done)
     except BaseException:
         os.close(fd)
         raise

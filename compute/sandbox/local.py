@@ -12,8 +12,7 @@ import trio
 from depin_node.compute.programs.binding import Bound
 from depin_node.compute.programs.program import Program, encode_program
 from depin_node.compute.programs.shards import numpy_dtype, scatter
-from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, SandboxPool, open_pool
-from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, SandboxPool, WorkerConfig, open_pool
 
 BATCH: Final = 32
 """Tasks taken at a time by a worker: few, so that all end together."""

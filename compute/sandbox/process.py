@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -16,6 +15,7 @@ import structlog
 import trio
 
 from depin_node.compute.sandbox import messages as m
+from depin_node.compute.sandbox.config import WorkerConfig
 from depin_node.core import wire
 from depin_node.core.errors import ResourceError
 
@@ -24,20 +24,6 @@ STDERR_LINE_MAX: Final = 500
 STDERR_BYTES_MAX: Final = 64 << 10
 _READ_BYTES: Final = 1 << 18
 _REAP_S: Final = 5.0
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """How workers are started.
-
-    ``device`` is the dotted name of a ``devices.Device``; ``sys_path`` is added to the worker's import path for devices
-    that are not part of this package. ``nice`` is added to the niceness.
-    """
-
-    device: str = "depin_node.compute.devices.wasm:WasmDevice"
-    sys_path: tuple[str, ...] = ()
-    nice: int = 10
-    start_timeout_s: float = 60.0
 
 
 class WorkerProcess:

@@ -92,7 +92,7 @@ MISTAKES = {
     "no name": (GOOD.replace('name = "shade"\n[kernel]', "[kernel]"), "name: is missing"),
     "empty name": (GOOD.replace('name = "shade"\n[kernel]', 'name = ""\n[kernel]'), "1 to 64 printable"),
     "escape in the name": (GOOD.replace('"shade"\n[kernel]', '"\\u001b[31m"\n[kernel]'), "printable"),
-    "table is a number": ("limits = 3\n" + GOOD.replace("[limits]\nseconds = 60\nmemory_mib = 512", ""), "limits: expected a table"),
+    "table is a number": ("limits = 3\n" + GOOD[: GOOD.index("[limits]")], "limits: expected a table"),
     "no kernel": (GOOD.replace("[kernel]", "[kernels]"), r"kernels: unknown key \(did you mean kernel\?\)"),
     "no kernel file": (GOOD.replace("shade.cu", "missing.cu"), "cannot read .*missing.cu: No such file"),
     "kernel is binary": (GOOD.replace("shade.cu", "binary.cu"), "not UTF-8 text at byte 0"),

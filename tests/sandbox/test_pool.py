@@ -14,8 +14,7 @@ import trio.testing
 from wat_programs import BAD_TASKS, UNSTARTABLE_MODULES, copying, numbers, program
 
 from depin_node.compute.programs.program import encode_program, memory_bytes
-from depin_node.compute.sandbox.pool import PoolConfig, open_pool
-from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ResourceError, TaskCrashed, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
 from depin_node.crypto.blob import blob_id
 
@@ -329,7 +328,8 @@ async def test_closing_a_lease_ends_who_reads_and_who_submits():
 ORPHAN = """
 import sys, trio
 sys.path.append(sys.argv[1])
-from depin_node.compute.sandbox.process import WorkerConfig, WorkerProcess
+from depin_node.compute.sandbox.config import WorkerConfig
+from depin_node.compute.sandbox.process import WorkerProcess
 async def main():
     worker = WorkerProcess(WorkerConfig())
     await worker.wait_ready(60)

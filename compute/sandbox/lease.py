@@ -1,0 +1,347 @@
+"""One lease: a program's tasks in a worker of their own, and what happens when that worker dies.
+
+The driver takes a worker, loads the program, and keeps three tasks going: one writes what was submitted, one reads
+outcomes, one watches memory and progress and kills. When a worker dies, the task that was running then has failed
+(crashed, timed out or out of memory); those that only waited go to a fresh worker.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from depin_node.compute.programs.program import DTYPE_BYTES, Program, decode_program, memory_bytes
+from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.sandbox import messages as m
+from depin_node.compute.sandbox.arena import Arena, InputSource, open_input
+from depin_node.compute.sandbox.config import PoolConfig
+from depin_node.compute.sandbox.process import WorkerProcess
+from depin_node.core.errors import (
+    PeerViolation,
+    ResourceError,
+    TaskCrashed,
+    TaskError,
+    TaskOutOfMemory,
+    TaskRejected,
+    TaskTimedOut,
+)
+
+log = structlog.get_logger("depin_node.sandbox")
+WATCH_S: Final = 0.05
+FRUITLESS_MAX: Final = 3
+"""Workers that may die in a row without one outcome before all that waits has failed."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a task in the canonical layout. ``data`` may lie in the arena: use it before the release."""
+
+    blob_id: bytes
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt ended: with ``outputs`` in the order of ``program.outputs``, or with an ``error``."""
+
+    attempt: bytes
+    task: int
+    outputs: tuple[Output, ...]
+    error: TaskError | None
+    fuel: int
+    duration_ns: int
+
+
+@dataclass
+class _Pending:
+    attempt: bytes
+    task: int
+    sizes: tuple[int, ...]
+    places: tuple[int, ...]
+
+
+class Lease:
+    """A worker for one agreement: ``load`` once, ``submit`` often, read ``results``, ``release`` each, ``aclose``."""
+
+    def __init__(self, config: PoolConfig, take_worker: Callable[[], Awaitable[WorkerProcess]], name: str) -> None:
+        self._config, self._take_worker, self._name = config, take_worker, name
+        self._scope = trio.CancelScope()
+        self._wanted, self._loaded, self._ended = trio.Event(), trio.Event(), trio.Event()
+        self._work, self._room = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        self._give, self._results = trio.open_memory_channel[Result](config.window)
+        self._waiting: deque[_Pending] = deque()
+        self._sent: deque[_Pending] = deque()
+        self._held: dict[bytes, _Pending] = {}
+        self._fds: list[int] = []
+        self._received = 0  # outcomes of the present worker
+        self._fruitless = 0
+        self._verdict: TaskError | None = None  # why the present worker was killed
+        self._failure: TaskError | ResourceError | None = None  # why nothing can be loaded
+
+    # What the owner calls
+
+    async def load(
+        self, program: bytes | memoryview, inputs: Mapping[int, InputSource], *, seconds: float, memory_limit_bytes: int
+    ) -> None:
+        """Load a program for tasks of at most ``seconds`` and ``memory_limit_bytes`` of linear memory each.
+
+        Args:
+            program: its canonical bytes.
+            inputs: by buffer index, the bytes, or a file that has just these bytes and will not be changed.
+            seconds: from the start of a task to its result.
+            memory_limit_bytes: see ``program.memory_bytes``.
+
+        Raises:
+            TaskError: the program is refused, or nothing of it can run within the limits.
+            ResourceError: no worker or no memory on this machine.
+        """
+        self.program: Program = decode_program(program)
+        need = memory_bytes(self.program)
+        if need > memory_limit_bytes:
+            raise TaskOutOfMemory(
+                f"a task needs {need >> 20} MiB for its arrays, the limit is {memory_limit_bytes >> 20}"
+            )
+        largest = _result_bytes_max(self.program)
+        capacity = 0 if largest < m.ARENA_BYTES_MIN else max(self._config.arena_bytes, 2 * largest)
+        for index in self.program.inputs:
+            if index not in inputs:
+                raise TaskRejected(f"input {self.program.buffers[index].name} is missing")
+        try:
+            self._arena = Arena(capacity)
+            self._fds.append(self._arena.fd)
+            for index in self.program.inputs:
+                buffer = self.program.buffers[index]
+                self._fds.append(open_input(inputs[index], buffer.name, buffer.size_bytes))
+        except OSError as error:
+            raise ResourceError(f"no room for the inputs: {error}") from error
+        shared = sum(self.program.buffers[index].size_bytes for index in self.program.inputs) + capacity
+        self._resident_bytes_max = need + 2 * shared + self._config.overhead_bytes
+        self._load = m.Load(bytes(program), self.program.inputs, self._arena.size, float(seconds), memory_limit_bytes)
+        self._wanted.set()
+        await self._loaded.wait()
+        if self._failure or self._ended.is_set():
+            raise self._failure or ResourceError("the lease is closed")
+
+    async def submit(self, tasks: Iterable[tuple[bytes, int]]) -> None:
+        """Hand over tasks (16-byte attempt id, task index); waits while the window or the arena is full.
+
+        Raises:
+            TaskError, ResourceError: the lease has failed or is closed.
+        """
+        for attempt, task in tasks:
+            if attempt in self._held:
+                raise ValueError("an attempt is submitted once")
+            sizes = tuple(result_bytes(self.program, task, output) for output in range(len(self.program.outputs)))
+            while (places := self._reserve(sizes)) is None:
+                await self._room.park()
+            if self._ended.is_set():
+                raise self._failure or ResourceError("the lease is closed")
+            pending = _Pending(attempt, task, sizes, places)
+            self._held[attempt] = pending
+            self._waiting.append(pending)
+            self._work.unpark_all()
+
+    def results(self) -> AsyncIterator[Result]:
+        """Iterate over the results as they come, until the lease is closed. What failed is released already.
+
+        The iterator is no generator: it can be left and taken up again, by one reader at a time.
+        """
+        return self
+
+    def __aiter__(self) -> "Lease":
+        return self
+
+    async def __anext__(self) -> Result:
+        try:
+            result = await self._results.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if result.error:
+            self.release(result.attempt)
+        return result
+
+    def release(self, attempt: bytes) -> None:
+        """Give up a result's bytes; what is not held is ignored."""
+        pending = self._held.pop(attempt, None)
+        if pending:
+            for place, size in zip(pending.places, pending.sizes, strict=True):
+                if place != m.INLINE:
+                    self._arena.give_back(place, size)
+            self._room.unpark_all()
+
+    async def aclose(self) -> None:
+        """Kill the worker and forget all that was submitted."""
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    def _reserve(self, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        if self._ended.is_set():
+            return ()
+        if len(self._held) >= self._config.window:
+            return None
+        if sum(sizes) < m.ARENA_BYTES_MIN:
+            return (m.INLINE,) * len(sizes)
+        places: list[int] = []
+        for size in sizes:
+            place = self._arena.take(size) if size else m.INLINE
+            if place is None:
+                for taken, taken_size in zip(places, sizes, strict=False):
+                    if taken != m.INLINE:
+                        self._arena.give_back(taken, taken_size)
+                return None
+            places.append(place)
+        return tuple(places)
+
+    # The driver
+
+    async def drive(self) -> None:
+        """Serve the lease until it is closed; the pool's to call, once."""
+        try:
+            with self._scope:
+                await self._wanted.wait()
+                while self._failure is None:
+                    await self._serve_with_one_worker()
+        except ResourceError as error:
+            self._failure = error
+        finally:
+            if self._failure:  # then nobody closed the lease: its owner wants to know what became of each attempt
+                for pending in (*self._sent, *self._waiting):
+                    self._deliver(Result(pending.attempt, pending.task, (), TaskCrashed(str(self._failure)), 0, 0))
+            self._ended.set()
+            self._loaded.set()
+            self._room.unpark_all()
+            self._give.close()
+            for fd in self._fds:
+                os.close(fd)
+
+    async def _serve_with_one_worker(self) -> None:
+        worker = await self._take_worker()
+        self._verdict, self._received = None, 0
+        self._arena.reset_progress()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._log_errors, worker)
+                nursery.start_soon(self._watch, worker)
+                try:
+                    await self._load_and_read(worker, nursery)
+                except (PeerViolation, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    log.warning("the worker cannot be spoken to", lease=self._name, reason=repr(error))
+                nursery.cancel_scope.cancel()
+        finally:
+            await worker.aclose()
+        self._account_for_death(worker)
+
+    async def _load_and_read(self, worker: WorkerProcess, nursery: trio.Nursery) -> None:
+        worker.send_files(self._fds)
+        with trio.move_on_after(self._config.load_timeout_s) as scope:
+            await worker.send(self._load)
+            reply = await worker.receive()
+        if scope.cancelled_caught:
+            self._failure = TaskTimedOut(f"compiling the module took more than {self._config.load_timeout_s:g} s")
+            return
+        if isinstance(reply, m.Refused):
+            self._failure = m.task_error(reply.code, reply.detail)
+            return
+        if not isinstance(reply, m.Ready):
+            return  # it died
+        self._loaded.set()
+        nursery.start_soon(self._write, worker)
+        while (message := await worker.receive()) is not None:
+            if not isinstance(message, m.Done):
+                raise PeerViolation(f"{type(message).__name__} instead of Done")
+            for outcome in message.outcomes:
+                self._accept(outcome)
+
+    async def _write(self, worker: WorkerProcess) -> None:
+        try:
+            while True:
+                while self._waiting:
+                    batch = [self._waiting.popleft() for _ in range(min(m.BATCH_MAX, len(self._waiting)))]
+                    self._sent.extend(batch)
+                    await worker.send(m.Run(tuple(m.Task(p.attempt, p.task, p.places) for p in batch)))
+                await self._work.park()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it died: the reader sees the end too
+
+    def _accept(self, outcome: m.Outcome) -> None:
+        if not self._sent or self._sent[0].attempt != outcome.attempt:
+            raise PeerViolation("an outcome out of turn")
+        pending = self._sent[0]
+        error = m.task_error(outcome.code, outcome.detail) if outcome.code else None
+        outputs: tuple[Output, ...] = ()
+        if error is None:
+            if len(outcome.pieces) != len(pending.sizes):
+                raise PeerViolation("a result without all of its outputs")
+            outputs = tuple(
+                Output(piece.blob_id, self._output_bytes(piece, place, size))
+                for piece, place, size in zip(outcome.pieces, pending.places, pending.sizes, strict=True)
+            )
+        self._sent.popleft()
+        self._received += 1
+        self._fruitless = 0
+        self._deliver(Result(pending.attempt, pending.task, outputs, error, outcome.fuel, outcome.duration_ns))
+
+    def _output_bytes(self, piece: m.Piece, place: int, size: int) -> bytes | memoryview:
+        if place != m.INLINE:
+            return self._arena.view[place : place + size]
+        if len(piece.data) != size:
+            raise PeerViolation(f"an output of {len(piece.data)} bytes, expected {size}")
+        return piece.data
+
+    def _deliver(self, result: Result) -> None:
+        self._give.send_nowait(result)  # never full: it holds a window, and so does _held
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Kill the worker when it takes too much memory or stands still."""
+        patience_s = self._load.seconds + self._config.grace_s
+        seen, since = (-1, -1), math.inf
+        while True:
+            await trio.sleep(WATCH_S)
+            resident = worker.resident_bytes()
+            if resident > self._resident_bytes_max:
+                self._verdict = TaskOutOfMemory(f"the worker had {resident >> 20} MiB resident")
+            if (now := self._arena.progress()) != seen or not self._sent:
+                seen, since = now, trio.current_time()
+            if trio.current_time() - since > patience_s:
+                self._verdict = TaskTimedOut(f"the task stood still for {patience_s:g} s")
+            if self._verdict:
+                worker.kill()
+                return
+
+    async def _log_errors(self, worker: WorkerProcess) -> None:
+        async for line in worker.error_lines():
+            log.warning("worker", lease=self._name, pid=worker.pid, stderr=line)
+
+    def _account_for_death(self, worker: WorkerProcess) -> None:
+        """Fail the attempt that was running; let the others wait for the next worker."""
+        error = self._verdict or TaskCrashed(f"the worker died: {worker.describe_end()}")
+        log.warning("a worker died", lease=self._name, pid=worker.pid, reason=str(error))
+        started, finished = self._arena.progress()
+        position = started - 1 - self._received
+        self._fruitless += 1
+        if not self._loaded.is_set() or self._fruitless >= FRUITLESS_MAX:
+            self._failure = self._failure or error
+        elif started > finished and 0 <= position < len(self._sent):
+            pending = self._sent[position]
+            del self._sent[position]
+            self._fruitless = 0
+            self._deliver(Result(pending.attempt, pending.task, (), error, 0, 0))
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+
+def _result_bytes_max(program: Program) -> int:
+    """Return an upper bound of what one task of ``program`` returns."""
+    blocks = -(-program.launch.blocks // program.tasks)
+    total = 0
+    for index in program.outputs:
+        buffer = program.buffers[index]
+        owned = math.prod(buffer.tile or buffer.shape) * blocks
+        total += min(owned, buffer.elements) * DTYPE_BYTES[buffer.dtype]
+    return total
