@@ -10,12 +10,11 @@ heard of for longest. Peers connected now always stay. A peer's group is that of
 before it was ever connected, that of the first address it claims.
 """
 
-import random
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -26,6 +25,9 @@ from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import Advert, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
+
+if TYPE_CHECKING:
+    from random import Random
 
 DIGEST_MAX = 4096
 _PREFIX_BYTES = 8
@@ -215,7 +217,7 @@ class Directory:
         entries = list(self._entries.values())[-DIGEST_MAX:]
         return Digest(tuple(DigestLine(entry.key[:_PREFIX_BYTES], entry.advert.seq) for entry in entries))
 
-    def missing_from(self, digest: Digest, count_max: int, rng: random.Random) -> list[bytes]:
+    def missing_from(self, digest: Digest, count_max: int, rng: "Random") -> list[bytes]:
         """Return at most ``count_max`` adverts, drawn by ``rng``, that the sender of ``digest`` lacks or has older."""
         theirs = {line.prefix: line.seq for line in digest.lines}
         missing = [
@@ -227,7 +229,7 @@ class Directory:
 
     # Who can take work
 
-    def candidates(self, need: Need, count: int, rng: random.Random, *, exclude: Collection[bytes] = ()) -> list[Entry]:
+    def candidates(self, need: Need, count: int, rng: "Random", *, exclude: Collection[bytes] = ()) -> list[Entry]:
         """Draw at most ``count`` suitable peers, uniformly over groups: one of each before a second of any.
 
         Whether a peer is busy is not looked at: what it says of that is old, and choosing by it would let a peer

@@ -14,17 +14,19 @@ A peer that breaks the protocol ``violations_max`` times is disconnected and kep
 Every collection is bounded: peers by the network's connections, the rest by ``BOOK_MAX``, oldest out first.
 """
 
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.advert import Advert
 from depin_node.p2p.directory import Digest, Directory, Taken
+
+if TYPE_CHECKING:
+    from random import Random
 
 BOOK_MAX = 4096
 REMEMBERED_MAX = 64
@@ -250,7 +252,7 @@ class Discovery:
         self,
         directory: Directory,
         config: MeshConfig,
-        rng: random.Random,
+        rng: "Random",
         *,
         first_peers: Sequence[Address],
         remembered: Sequence[Address],

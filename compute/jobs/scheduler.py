@@ -17,9 +17,9 @@ Costs nothing per finished task but a byte. Time for an event is linear in its i
 providers.
 """
 
-import random
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
@@ -67,6 +67,9 @@ from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.crypto.identity import peer_id
 
+if TYPE_CHECKING:
+    from random import Random
+
 DURATION_S = 3600
 IDLE_S = 10
 """An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
@@ -100,7 +103,7 @@ class SchedulerConfig:
 class Scheduler:
     """The machine: ``handle(event, now)`` returns what is to be done."""
 
-    def __init__(self, config: SchedulerConfig, rng: random.Random, secret: bytes, banned: set[bytes]) -> None:
+    def __init__(self, config: SchedulerConfig, rng: "Random", secret: bytes, banned: set[bytes]) -> None:
         """``rng`` draws replicas, ``secret`` (32 bytes) seals commit sets: both from the operating system."""
         self._config = config
         self._rng = rng
