@@ -191,7 +191,7 @@ class BlobStore:
         return self._get(blob_id).size_bytes
 
     def path(self, blob_id: bytes) -> Path:
-        """Return where the blob is, or would be. To read it use ``open``, which verifies and pins."""
+        """Return where the blob is, or would be; ``verify`` and ``pin`` it before its file is read."""
         return self.folder / blob_id.hex()
 
     @asynccontextmanager
@@ -204,7 +204,7 @@ class BlobStore:
             BlobMissingError: not here, or damaged on disk (it is deleted then).
         """
         with self.pinned(blob_id):
-            await self._verify(blob_id)
+            await self.verify(blob_id)
             yield await self._from_file(blob_id, lambda: _map(self.path(blob_id)))
 
     async def read(self, blob_id: bytes) -> bytes:
@@ -214,7 +214,7 @@ class BlobStore:
 
     async def read_chunk(self, blob_id: bytes, index: int) -> bytes:
         """Return one chunk. Raises ``BlobMissingError``."""
-        await self._verify(blob_id)
+        await self.verify(blob_id)
         return await self._from_file(blob_id, lambda: _read(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
 
     async def manifest(self, blob_id: bytes) -> Manifest:
@@ -233,7 +233,12 @@ class BlobStore:
         self._remember(blob_id, manifest)
         return manifest
 
-    async def _verify(self, blob_id: bytes) -> None:
+    async def verify(self, blob_id: bytes) -> None:
+        """Make sure that the blob is whole, by hashing it unless this process has; it counts as used now.
+
+        Raises:
+            BlobMissingError: not here, or damaged on disk (it is deleted then).
+        """
         held = self._get(blob_id)
         self._held.move_to_end(blob_id)
         if not held.is_verified:

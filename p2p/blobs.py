@@ -180,7 +180,7 @@ class Blobs:
         if blob_id not in granted.payload.roots:
             raise PeerViolation("the grant is for other blobs")
         with trio.move_on_after(timeout_s):
-            while not self.store.has(blob_id):
+            while not await self._is_here(blob_id):
                 running = self._fetching.get(blob_id)
                 if running is not None:
                     await running.wait()  # then it is here, or it is our turn
@@ -194,6 +194,13 @@ class Blobs:
                     ended.set()
             return
         raise TransportError(f"blob {blob_id.hex()} did not arrive within {timeout_s:g} s")
+
+    async def _is_here(self, blob_id: bytes) -> bool:
+        try:
+            await self.store.verify(blob_id)
+        except BlobMissingError:
+            return False
+        return True
 
     async def _fetch(
         self, blob_id: bytes, holders: Sequence[PeerKey], grant: bytes, size_bytes_max: int, durable: bool
