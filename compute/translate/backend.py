@@ -1,7 +1,7 @@
 """C++ to one WebAssembly module: clang's code generator, then wasm-ld, both from the ziglang wheel.
 
-The C++ is our own text (print_cpp.py): nothing of it can name a file. The flags decide the bits: no fused operations, no
-relaxed SIMD, integer overflow wraps, loops without end stay. The stack lies below all data, so that overflowing it
+The C++ is our own text (print_cpp.py): nothing of it can name a file. The flags decide the bits: no fused operations,
+no relaxed SIMD, integer overflow wraps, loops without end stay. The stack lies below all data, so that overflowing it
 leaves the memory and traps.
 """
 

@@ -1,8 +1,8 @@
-"""Compiled kernels on disk, by the hash of everything that they depend on: submitting the same source again is instant.
+"""Compiled kernels on disk, by the hash of all that they depend on: submitting the same source again is instant.
 
-Entries are canonical MessagePack with a hash in front, written to a temporary name and renamed, so that a reader sees all
-or nothing; a damaged entry is as good as none. Old ones are dropped by time of last use. A cache that cannot be written
-is no error.
+Entries are MessagePack with a hash in front, written to a temporary name and renamed, so that a reader sees all or
+nothing; a damaged entry is as good as none. Old ones are dropped by time of last use. A cache that cannot be written is
+no error.
 """
 
 import contextlib

@@ -39,7 +39,7 @@ class CompileError(ConfigError):
         super().__init__("\n".join(lines))
 
 
-class Unsupported(Exception):  # noqa: N818 - it becomes a CompileError, with the file's name
+class Unsupported(Exception):
     """A construct that this compiler does not translate, at its place."""
 
     def __init__(self, text: str, line: int = 0, column: int = 0) -> None:

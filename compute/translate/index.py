@@ -31,7 +31,7 @@ NAMED_TYPES = RECORDS | {"TypedefDecl", "TypeAliasDecl", "EnumDecl"}
 
 @dataclass(eq=False)
 class Scope:
-    """A region of names. ``types`` holds typedefs, records and enumerations; specialisations share their template's name."""
+    """A region of names. ``types``: typedefs, records (specialisations by their template's name), enumerations."""
 
     name: str
     parent: "Scope | None"
@@ -80,12 +80,11 @@ class Index:
         elif kind in FUNCTIONS:
             record = None
         template = kind in ("ClassTemplateDecl", "FunctionTemplateDecl", "VarTemplateDecl")
-        for key, value in node.items():
-            if isinstance(value, list):
-                for child in value:
-                    if isinstance(child, dict) and child:
-                        is_pattern = pattern or (template and "TemplateInstantiationPattern" not in child)
-                        self._walk(child, scope, record, is_pattern and key == "inner")
+        for key in ("array_filler", "inner"):
+            for child in node.get(key, ()):
+                if child:
+                    is_pattern = pattern or (template and "TemplateInstantiationPattern" not in child)
+                    self._walk(child, scope, record, is_pattern)
 
     def _place(self, node: Node) -> tuple[int, int]:
         own = self._locate(node.get("loc"))
@@ -110,12 +109,13 @@ class Index:
         return (self._line, location["col"]) if "col" in location else None
 
     def _declare(self, node: Node, kind: str, scope: Scope, record: Node | None, pattern: bool) -> None:
-        identity = node.get("id")
+        identity: str = node.get("id", "")
         if not identity or not kind.endswith("Decl"):
             return
         self.by_id[identity] = node
         node["_record"], node["_pattern"] = record, pattern
-        first = self._first.get(node.get("previousDecl", ""), node.get("previousDecl", identity))
+        previous: str = node.get("previousDecl", identity)
+        first = self._first.get(previous, previous)
         self._first[identity] = first
         is_function = kind in FUNCTIONS
         if is_function and (has_body(node) or first not in self._definitions):

@@ -44,6 +44,7 @@ class Lowering(Expressions, Statements):
         self._variables: dict[str, t.Variable] = {}
         self._globals: dict[str, t.Global] = {}
         self._shared: list[t.Variable] = []
+        self._dynamic: list[t.Variable] = []
         self._count = 0
 
     def kernel(self, name: str) -> t.Kernel:
@@ -60,7 +61,8 @@ class Lowering(Expressions, Statements):
             line = self._shared[-1].line
             raise Unsupported(f"{shared} bytes of shared memory, at most {SHARED_BYTES_MAX} are supported", line, 1)
         functions = list(self._functions.values())
-        return t.Kernel(entry, functions, self.types.records, list(self._globals.values()), self._shared)
+        tables = list(self._globals.values())
+        return t.Kernel(entry, functions, self.types.records, tables, self._shared, self._dynamic)
 
     def _find(self, name: str) -> Node:
         kernels = [
@@ -142,8 +144,7 @@ class Lowering(Expressions, Statements):
                 if kind == "CXXCtorInitializer" and function.constructs:
                     start.append(self._initialise_member(child, function))
                 elif kind == "CompoundStmt":
-                    body = self.statement(child)
-                    function.body = t.Block(node["_line"], [*start, *body])
+                    function.body = t.Block(node["_line"], [*start, *self.block(child).body])
                 elif kind == "CXXTryStmt":
                     raise self.refuse("exceptions are not supported", child)
         if function.body is None:
@@ -225,7 +226,9 @@ class Lowering(Expressions, Statements):
         storage = "dynamic" if dynamic else "shared"
         variable = t.Variable(name, self._fresh("s", name), type_, storage, declared["_line"])
         self._variables[declared["id"]] = variable
-        if not dynamic:
+        if dynamic:
+            self._dynamic.append(variable)
+        else:
             if size_of(type_) > SHARED_BYTES_MAX:
                 limit = f"at most {SHARED_BYTES_MAX} bytes of shared memory are supported"
                 raise self.refuse(f"{name} has {size_of(type_)} bytes: {limit}", declared)
@@ -283,7 +286,7 @@ class Lowering(Expressions, Statements):
 
 
 def _before_parameters(text: str) -> str:
-    """Return the result in the text of a function's type: ``const Vec<float (int)> &(int)`` gives ``const Vec<…> &``."""
+    """Return the result in the text of a function's type: of ``const Vec<int> &(float)``, ``const Vec<int> &``."""
     depth = 0
     for position, c in enumerate(text):
         depth += (c == "<") - (c == ">")

@@ -363,9 +363,8 @@ class Expressions:
         if not has_body(declared):
             raise self.refuse(f"{name} is declared, but not defined", node)
         function = self.lowering.function(declared)
-        if declared["kind"] in ("CXXMethodDecl", "CXXConversionDecl") and declared.get("storageClass") == "static":
-            if len(arguments) > len(function.parameters):
-                arguments = arguments[1:]
+        if declared.get("storageClass") == "static" and len(arguments) > len(function.parameters):
+            arguments = arguments[1:]  # a static method's object
         return t.Call(type_, line, function, [argument() for argument in arguments])
 
     def _builtin(self, node: Node, name: str, arguments: list[Any]) -> t.Expression:

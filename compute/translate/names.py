@@ -1,7 +1,7 @@
 """From the text of a type to the type: names looked up in clang's scopes, records taken over with their members.
 
-What the device header offers (``float4``, ``size_t``, …) is known here by name; ``headers/surface.h`` declares the same to
-clang, and a test holds the two together.
+What the device header offers (``float4``, ``size_t``, …) is known here by name; ``headers/surface.h`` declares the same
+to clang, and a test holds the two together.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,18 @@ TYPEDEFS: Final[dict[str, Type]] = {
     "__ptrdiff_t": I64,
 }
 _VECTORS = {
-    **{"char": (I8, 2, 4), "uchar": (U8, 2, 4), "short": (I16, 4, 8), "ushort": (U16, 4, 8), "int": (I32, 8, 16)},
-    **{"uint": (U32, 8, 16), "long": (I64, 16, 16), "ulong": (U64, 16, 16), "longlong": (I64, 16, 16)},
-    **{"ulonglong": (U64, 16, 16), "float": (F32, 8, 16), "double": (F64, 16, 16)},
+    "char": (I8, 2, 4),
+    "uchar": (U8, 2, 4),
+    "short": (I16, 4, 8),
+    "ushort": (U16, 4, 8),
+    "int": (I32, 8, 16),
+    "uint": (U32, 8, 16),
+    "long": (I64, 16, 16),
+    "ulong": (U64, 16, 16),
+    "longlong": (I64, 16, 16),
+    "ulonglong": (U64, 16, 16),
+    "float": (F32, 8, 16),
+    "double": (F64, 16, 16),
 }
 
 

@@ -85,7 +85,7 @@ class Printer:
         elif function.result == VOID:
             end = "co_return;\n" if task else ""
         elif not isinstance(function.result, Reference):
-            end = f"{self._return} {cpp(function.result)}();\n"
+            end = f"{self._return} {{}};\n"
         return f"{head} {{\n{start}{self._body(body)}{end}}}\n"
 
     @property
@@ -106,21 +106,18 @@ class Printer:
         if isinstance(node, t.Declare):
             return self.declaration(node)
         if isinstance(node, t.If):
-            no = "" if node.no is None else f"else {{\n{self.statement(node.no)}}}\n"
-            return f"if ({self.expression(node.condition)}) {{\n{self.statement(node.yes)}}}\n{no}"
+            no = "" if node.no is None else f"else {self.statement(node.no)}"
+            return f"if ({self.expression(node.condition)}) {self.statement(node.yes)}{no}"
         if isinstance(node, t.Loop):
             return self._loop(node)
         if isinstance(node, t.Switch):
-            return f"switch ({self.expression(node.value)}) {{\n{self._body_of_switch(node.body)}}}\n"
+            return f"switch ({self.expression(node.value)}) {{\n{self._body(node.body)}}}\n"
         if isinstance(node, t.Case):
             return f"case {node.value.text}:;\n" if node.value else "default:;\n"
         if isinstance(node, t.Jump):
             return f"{node.kind};\n"
         assert isinstance(node, t.Return)
         return self._print_return(node)
-
-    def _body_of_switch(self, body: t.Statement) -> str:
-        return self._body(body) if isinstance(body, t.Block) else self.statement(body)
 
     def declaration(self, node: t.Declare) -> str:
         """Return a local variable's declaration: what has no value starts as zeros."""
@@ -136,9 +133,9 @@ class Printer:
     def _loop(self, node: t.Loop) -> str:
         condition = "" if node.condition is None else self.expression(node.condition)
         if node.do:
-            return f"do {{\n{self.statement(node.body)}}} while ({condition});\n"
+            return f"do {self.statement(node.body)}while ({condition});\n"
         step = "" if node.step is None else self.expression(node.step)
-        return f"for (; {condition}; {step}) {{\n{self.statement(node.body)}}}\n"
+        return f"for (; {condition}; {step}) {self.statement(node.body)}"
 
     def _print_return(self, node: t.Return) -> str:
         function = self._function

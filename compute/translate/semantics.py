@@ -1,12 +1,12 @@
 """What a kernel does, as far as its text tells: barriers, recursion, private memory, and whether its bits are defined.
 
-Answers lean to the safe side. *Synchronising* functions wait for other threads, themselves or in what they call; a kernel
-with one needs the coroutine shape. *Private memory* is a thread's own memory that optimisers may be unable to keep in
-registers (arrays, addresses of locals): the loop shape then may not promise that its iterations are independent.
+Answers lean to the safe side. *Synchronising* functions wait for other threads, themselves or in what they call; a
+kernel with one needs the coroutine shape. *Private memory* is a thread's own memory that optimisers may be unable to
+keep in registers (arrays, addresses of locals): then the loop shape may not promise independent iterations.
 
-Exact means: no float atomics, no atomic whose result is used, no bits of a NaN made visible where they could not be made
-canonical, no fences between blocks. (Uninitialised memory reads as zeros, here.) That no thread depends on another's
-unsynchronised writes cannot be read from the text; submission tries it.
+Exact means: no float atomics, no atomic whose result is used, no bits of a NaN made visible where they could not be
+made canonical, no fences between blocks. (Uninitialised memory reads as zeros, here.) That no thread depends on
+another's unsynchronised writes cannot be read from the text; submission tries it.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,16 @@ from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.types import (
     F32,
+    F64,
+    I32,
+    I64,
+    U32,
+    U64,
     VOID,
     Array,
     Pointer,
     Record,
     Reference,
-    Scalar,
     Type,
     homogeneous,
 )
@@ -72,6 +76,10 @@ def analyse(kernel: t.Kernel) -> Facts:
         if function in reached:
             facts.recursive.add(function)
     facts.punned_unions = {record for record in kernel.records if record.is_union and _is_punned(record)}
+    elements = {homogeneous(variable.type.element) for variable in kernel.dynamic if isinstance(variable.type, Array)}
+    if len(elements) > 1:
+        line = kernel.dynamic[-1].line
+        facts.notes.append(f"line {line}: dynamic shared memory has several types: the bits of NaNs may differ")
     for function in kernel.functions:
         _Reader(facts, function).read()
     if facts.local_only and facts.has_atomics:
@@ -158,9 +166,8 @@ def visible_bits(node: t.Expression) -> t.Expression | None:
         cast = node.operand
         if cast.kind == "bits" and isinstance(cast.operand, t.Unary) and cast.operand.op == "&":
             source = cast.operand.operand
-            if t.is_float(source.type) and isinstance(node.type, Scalar) and isinstance(source.type, Scalar):
-                if node.type.kind in "iu" and node.type.bits == source.type.bits:
-                    return source
+            if (source.type == F32 and node.type in (I32, U32)) or (source.type == F64 and node.type in (I64, U64)):
+                return source
     return None
 
 

@@ -25,55 +25,47 @@ _INLINE = "inline __attribute__((always_inline)) "
 
 def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
     """Return the loop shape of a kernel that does not synchronise."""
-    printer = Printer(facts, waits=False)
-    entry = kernel.entry
-    names = ["k", *(p.cpp for p in entry.parameters)]
-    call = f"{entry.cpp}({', '.join(names)})"
-    parts = [_common(kernel, printer, facts)]
-    guard = find_guard(entry)
-    independent = "" if facts.has_atomics or facts.private_memory else "#pragma clang loop vectorize(assume_safety)\n"
-    rows = f"{independent}CUDA_EACH_X {call};\n"
-    if guard is not None:
-        parts.append(_guard_functions(entry, guard, facts, printer))
-        inside = f"{entry.cpp}_inside({', '.join(names)})"
-        test = f"{entry.cpp}_holds({', '.join(names)})"
-        rows = f"if (cuda::whole_row(k, [&] {{ return {test}; }})) {{\n{independent}CUDA_EACH_X {inside};\n}} else {{\nCUDA_EACH_X {call};\n}}\n"
-    parts.append(
-        f"{_RUN} {{\ncuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n{_arguments(entry, slots)}"
-        f"CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\nCUDA_EACH_ROW {{\n{rows}}}\n}}\n}}\n"
+    printer, entry = Printer(facts, waits=False), kernel.entry
+    arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
+    common, guard = _common(kernel, printer, facts), find_guard(entry)
+    each = "CUDA_EACH_X"
+    if not facts.has_atomics and not facts.private_memory:
+        each = "#pragma clang loop vectorize(assume_safety)\nCUDA_EACH_X"
+    if guard is None:
+        return common + _run(entry, slots, f"CUDA_EACH_ROW {{\n{each} {entry.cpp}({arguments});\n}}\n")
+    rows = (
+        f"CUDA_EACH_ROW if (cuda::whole_row(k, [&] {{ return {entry.cpp}_holds({arguments}); }})) {{\n"
+        f"{each} {entry.cpp}_inside({arguments});\n}} else {{\nCUDA_EACH_X {entry.cpp}({arguments});\n}}\n"
     )
-    return "\n".join(parts)
+    return common + _guard_functions(entry, guard, facts, printer) + _run(entry, slots, rows)
 
 
 def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
     """Return the coroutine shape."""
-    printer = Printer(facts, waits=True)
-    entry = kernel.entry
-    facts_entry = entry if entry in facts.synchronising else None
+    printer, entry = Printer(facts, waits=True), kernel.entry
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
-    start = f"{entry.cpp}({arguments})"
-    if facts_entry is None:  # nothing waits: a coroutine that runs to its end
-        start = f"kernel_task({arguments})"
-    parts = [_common(kernel, printer, facts)]
-    if facts_entry is None:
-        parameters = "".join(f", {cpp(p.type)} {p.cpp}" for p in entry.parameters)
-        parts.append(
-            f"static cuda::Task<void> kernel_task(cuda::Thread& k{parameters}) {{ {entry.cpp}({arguments}); co_return; }}"
-        )
-    parts.append(
-        f"{_RUN} {{\ncuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n{_arguments(entry, slots)}"
-        f"CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n"
-        f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {start}; }});\n}}\n}}\n"
-    )
-    return "\n".join(parts)
+    call, text = f"{entry.cpp}({arguments})", _common(kernel, printer, facts)
+    if not printer.is_task(entry):  # nothing waits: a coroutine that runs to its end
+        text += f"static cuda::Task<void> whole(cuda::Thread& k{_parameters(entry)}) {{ {call}; co_return; }}\n"
+        call = f"whole({arguments})"
+    return text + _run(entry, slots, f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {call}; }});\n")
 
 
 SHAPES = {"loop": print_loop, "coroutine": print_coroutine}
 
-_RUN = (
-    'extern "C" __attribute__((export_name("run"))) void run(i64 b0, i64 b1, u32 gx, u32 gy, u32 gz, '
-    "u32 bx, u32 by, u32 bz, u32 shared_mem)"
-)
+
+def _parameters(function: t.Function) -> str:
+    return "".join(f", {cpp(p.type)} {p.cpp}" for p in function.parameters)
+
+
+def _run(entry: t.Function, slots: Sequence[Slot], block: str) -> str:
+    """Return ``run``, which does ``block`` for each block of its range."""
+    return (
+        'extern "C" __attribute__((export_name("run"))) void run(i64 b0, i64 b1, u32 gx, u32 gy, u32 gz, '
+        "u32 bx, u32 by, u32 bz, u32 shared_mem) {\n"
+        "cuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n"
+        f"{_arguments(entry, slots)}CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n{block}}}\n}}\n"
+    )
 
 
 def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
@@ -92,7 +84,7 @@ def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
     )
     lines += [f"{printer.signature(function, attributes[function])};" for function in kernel.functions]
     lines += [printer.function(function, attributes[function]) for function in kernel.functions]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def _arguments(entry: t.Function, slots: Sequence[Slot]) -> str:
@@ -110,7 +102,7 @@ def _arguments(entry: t.Function, slots: Sequence[Slot]) -> str:
 
 
 def _guard_functions(entry: t.Function, guard: Guard, facts: Facts, printer: Printer) -> str:
-    parameters = "".join(f", {cpp(p.type)} {p.cpp}" for p in entry.parameters)
+    parameters = _parameters(entry)
     checked = GuardPrinter(facts, waits=False)
     declarations = "".join(checked.declaration(declaration) for declaration in guard.declarations)
     holds = (

@@ -168,7 +168,7 @@ class Block(Statement):
 
 @dataclass
 class Declare(Statement):
-    """A local variable; without a value it starts as zeros. ``bare``: inside a switch, where C++ wants no initialiser."""
+    """A local variable; without a value it starts as zeros, unless ``bare``: inside a switch C++ forbids that."""
 
     variable: Variable
     value: Expression | None
@@ -187,8 +187,8 @@ class If(Statement):
     """``if``."""
 
     condition: Expression
-    yes: Statement
-    no: Statement | None
+    yes: Block
+    no: Block | None
 
 
 @dataclass
@@ -197,7 +197,7 @@ class Loop(Statement):
 
     condition: Expression | None
     step: Expression | None
-    body: Statement
+    body: Block
     do: bool = False
 
 
@@ -206,7 +206,7 @@ class Switch(Statement):
     """``switch``."""
 
     value: Expression
-    body: Statement
+    body: Block
 
 
 @dataclass
@@ -250,7 +250,9 @@ class Kernel:
     records: list[Record]
     globals: list[Global]
     shared: list[Variable]
-    """Static shared arrays; ``extern __shared__`` ones are all at the start of the dynamic memory."""
+    """Static shared arrays."""
+    dynamic: list[Variable]
+    """``extern __shared__`` arrays: all of them begin where the dynamic memory does."""
 
 
 def parts(node: TreeNode) -> Iterator[TreeNode]:

@@ -1,9 +1,9 @@
 """The types of a kernel, as the device sees them: ``long`` and ``size_t`` have 64 bits, ``char`` is signed.
 
-Clang's JSON gives types as text. ``parse_type`` reads that text (not CUDA source) with a small recursive-descent parser;
-names are looked up by a function that the caller passes. Qualifiers are dropped, except whether a pointer's target is
-const. Enumerations are their underlying integer. Sizes follow the LP64 layout that nvptx64 and, for everything without
-pointers, wasm32 share.
+Clang's JSON gives types as text. ``parse_type`` reads that text (not CUDA source) with a small recursive-descent
+parser; names are looked up by a function that the caller passes. Qualifiers are dropped, except whether a pointer's
+target is const. Enumerations are their underlying integer. Sizes follow the LP64 layout that nvptx64 and, for
+everything without pointers, wasm32 share.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ U8, U16, U32, U64 = (Scalar("u", bits) for bits in (8, 16, 32, 64))
 F32, F64 = Scalar("f", 32), Scalar("f", 64)
 VOID = Void()
 
-_WORDS = {
+_WORDS: dict[str, Type] = {
     "bool": BOOL,
     "char": I8,
     "signed char": I8,
@@ -186,17 +186,18 @@ class _Parser:
         return self.declarator(base, const)
 
     def specifiers(self) -> tuple[Type, bool]:
-        const, words, named = False, [], None
+        const, words = False, list[str]()
+        named: Type | None = None
         while True:
-            token = self.peek()
-            if token in _QUALIFIERS:
-                const = const or token == "const"
-            elif token in _KEYS:
+            word = self.peek()
+            if word in _QUALIFIERS:
+                const = const or word == "const"
+            elif word in _KEYS:
                 pass
-            elif token in _BUILTIN and named is None:
-                words.append(token)
-            elif named is None and not words and (token[:1].isalpha() or token[:1] in "_(:") and token != "(":
-                if not token:
+            elif word in _BUILTIN and named is None:
+                words.append(word)
+            elif named is None and not words and (word[:1].isalpha() or word[:1] in "_(:") and word != "(":
+                if not word:
                     break
                 named = self.lookup(self.qualified())
                 continue
@@ -215,12 +216,12 @@ class _Parser:
         if self.peek() == "::":
             self.at += 1
         while True:
-            token = self.next()
+            word = self.next()
             arguments = None
             if self.peek() == "<":
                 self.at += 1
                 arguments = self.template_arguments()
-            names.append(Name(token, arguments))
+            names.append(Name(word, arguments))
             if self.peek() != "::":
                 return names
             self.at += 1
@@ -239,20 +240,20 @@ class _Parser:
         return tuple(arguments)
 
     def template_argument(self) -> Type | int:
-        token = self.peek()
-        if token in ("true", "false"):
+        word = self.peek()
+        if word in ("true", "false"):
             self.at += 1
-            return int(token == "true")
-        if token[:1] == "'" and len(token) == 3:
+            return int(word == "true")
+        if word[:1] == "'" and len(word) == 3:
             self.at += 1
-            return ord(token[1])
+            return ord(word[1])
         sign = 1
-        if token == "-":
+        if word == "-":
             self.at += 1
-            sign, token = -1, self.peek()
-        if token[:1].isdigit():
+            sign, word = -1, self.peek()
+        if word[:1].isdigit():
             self.at += 1
-            return sign * int(token.rstrip("uUlL"))
+            return sign * int(word.rstrip("uUlL"))
         start = self.at
         try:
             return self.type()
@@ -272,21 +273,21 @@ class _Parser:
                 raise TypeTextError(f"functions as values are not supported: {shorten(self.text)!r}")
             start, depth = self.at, 0
             while self.at < len(self.tokens):
-                token = self.next()
-                depth += (token == "(") - (token == ")")
+                word = self.next()
+                depth += (word == "(") - (word == ")")
                 if not depth:
                     break
             inner = (start + 1, self.at - 1)
         counts: list[int | None] = []
         while self.peek() == "[":
             self.at += 1
-            token = self.next()
-            if token == "]":
+            word = self.next()
+            if word == "]":
                 counts.append(None)
                 continue
-            if not token.isdigit() or self.next() != "]":
+            if not word.isdigit() or self.next() != "]":
                 raise TypeTextError(f"arrays of variable length are not supported: {shorten(self.text)!r}")
-            counts.append(int(token))
+            counts.append(int(word))
         if self.peek() == "(":
             raise TypeTextError(f"pointers to functions are not supported: {shorten(self.text)!r}")
         for count in reversed(counts):

@@ -206,7 +206,9 @@ INLINE i32 __mulhi(i32 a, i32 b) { return (i32)(((i64)a * b) >> 32); }
 INLINE u32 __umulhi(u32 a, u32 b) { return (u32)(((u64)a * b) >> 32); }
 INLINE u64 __umul64hi(u64 a, u64 b) {
   const u64 al = (u32)a, ah = a >> 32, bl = (u32)b, bh = b >> 32;
-  const u64 middle = ah * bl + (al * bl >> 32), other = al * bh + (u32)middle;
+  u64 middle = ah * bl + (al * bl >> 32);
+  asm("" : "+r"(middle));  // else the optimiser sees a 128-bit product and calls __multi3
+  const u64 other = al * bh + (u32)middle;
   return ah * bh + (middle >> 32) + (other >> 32);
 }
 INLINE i64 __mul64hi(i64 a, i64 b) {
@@ -272,5 +274,12 @@ template <class T> INLINE T atomicCAS(T* p, T expected, T v) {
 }
 
 }  // namespace cuda
+
+// What the optimiser calls where it finds the upper half of a 64-bit product spelt out.
+extern "C" __attribute__((visibility("hidden"))) __int128 __multi3(__int128 a, __int128 b) {
+  const u64 al = (u64)a, bl = (u64)b;
+  const u64 high = cuda::__umul64hi(al, bl) + (u64)(a >> 64) * bl + al * (u64)(b >> 64);
+  return (__int128)((unsigned __int128)high << 64 | al * bl);
+}
 
 #include "maths.h"
