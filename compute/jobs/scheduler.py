@@ -115,6 +115,7 @@ class Scheduler:
         self._candidates: tuple[Candidate, ...] = ()
         self._unsuitable: dict[str, int] = {}
         self._backoff: dict[bytes, tuple[int, int]] = {}  # peer: not before (ns), failures in a row
+        self._refusers: set[bytes] = set()  # of those, who would refuse the same terms again
         self._opened = 0
         self._attempts = 0  # numbers below were used
         self._effects: list[Effect] = []
@@ -188,6 +189,9 @@ class Scheduler:
             return
         progress = Progress(event.job_id, event.job, event.done, event.sizes, event.output_bytes_max, now)
         self._jobs[event.job_id] = progress
+        for peer in self._refusers:  # they refused other terms than this job's
+            self._backoff.pop(peer, None)
+        self._refusers.clear()
         if progress.accepted == event.job.tasks:
             self._finish(progress, "done", None, now)
             return
@@ -311,6 +315,7 @@ class Scheduler:
         failures = self._backoff.get(peer, (0, 0))[1] + 1
         if code in _PERMANENT:
             wait_s = 30.0
+            self._refusers.add(peer)
         elif was_agreed and code in _ORDERLY:
             wait_s, failures = 0.2, 0
         else:
@@ -669,6 +674,7 @@ class Scheduler:
         self._backoff = {
             peer: wait for peer, wait in self._backoff.items() if wait[0] > now.boottime_ns - 60 * SECOND_NS
         }
+        self._refusers &= self._backoff.keys()
         self._recruit(now)
         self._dispatch(now)
 
