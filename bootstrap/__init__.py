@@ -1,0 +1,1 @@
+"""How a node comes up, and what it answers to its operator."""

@@ -1,0 +1,1 @@
+"""What is computed, and whether to believe it."""

@@ -1,0 +1,1 @@
+"""Running tasks: the interface of a device, and the devices."""

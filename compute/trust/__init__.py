@@ -1,0 +1,1 @@
+"""What is kept about peers: receipts, and the local book."""
