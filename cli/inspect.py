@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depin_node.cli.common import Settings, ago, emit, global_options, json_option, pass_settings, table
+from depin_node.cli.common import Settings, ago, emit, global_options, json_option, note, pass_settings, table
 
 if TYPE_CHECKING:
     from depin_node.core.views import DeviceView, PeerView, StatusView
@@ -49,14 +49,27 @@ def peers(settings: Settings, /, as_json: bool) -> None:
 @json_option
 @pass_settings
 def devices(settings: Settings, /, as_json: bool) -> None:
-    """List what this machine can run tasks on. GPUs through CuPy are not in this release.
+    """List what this machine can run tasks on: what the node lends, or what it could lend.
+
+    GPUs through CuPy are not in this release.
 
     \b
     Example:
       depin-node devices
     """
-    with settings.mesh() as mesh:
-        views = mesh.devices()
+    from depin_node.core.local import NotRunningError
+
+    views: list[DeviceView] = []
+    try:
+        with settings.mesh() as mesh:
+            views = mesh.devices()
+    except NotRunningError:
+        note("no node is running")
+    if not views:
+        from depin_node.client.local import local_devices
+
+        views = local_devices()
+        note("nothing is lent: start the node with --lend")
     emit(views, as_json, lambda: _devices_text(views))
 
 

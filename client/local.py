@@ -1,12 +1,16 @@
 """Work on this machine alone: in the same sandboxed workers that lenders use, without node, peers or verification."""
 
+import os
 from collections.abc import Callable
 
+import psutil
 import trio
 
 from depin_node.client.outputs import Array
 from depin_node.client.work import Work
 from depin_node.compute.sandbox.local import run_local as run_in_workers
+from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.core.views import DeviceView
 
 
 def run_local(work: Work, progress: Callable[[int, int], None] | None = None) -> dict[str, Array]:
@@ -30,3 +34,17 @@ def run_local(work: Work, progress: Callable[[int, int], None] | None = None) ->
     arrays = trio.run(run)
     program = work.bound.program
     return {program.buffers[index].name: array for index, array in zip(program.outputs, arrays, strict=True)}
+
+
+def local_devices() -> list[DeviceView]:
+    """Return what this machine could lend: started and asked, not guessed. None of its slots is free, as none is lent.
+
+    Raises:
+        ResourceError: no worker can be started.
+    """
+
+    async def ask() -> str:
+        async with open_pool(PoolConfig()) as pool:
+            return await pool.device_class()
+
+    return [DeviceView(trio.run(ask), psutil.virtual_memory().total >> 20, os.cpu_count() or 1, 0)]

@@ -111,7 +111,7 @@ def test_garbage_ends_its_connection_and_nothing_else(http, control, garbage):
             raw.shutdown(socket.SHUT_WR)
             while raw.recv(65_536):
                 pass
-        except ConnectionError:
+        except OSError:  # it may hang up first
             pass
     assert http.get("/v1/status").status_code == 200
 

@@ -1,13 +1,17 @@
 """Nodes as processes: what they print, how they start, refuse to start, and end."""
 
 import json
+import logging
 import os
 import signal
 import socket
 import time
 
 import pytest
+import structlog
 from nodes import depin_node
+
+from depin_node.cli import main as cli_main
 
 pytestmark = pytest.mark.net
 
@@ -138,17 +142,31 @@ def test_first_peers_come_from_the_file_too(nodes):
         (lambda d: (d / "logs").write_text(""), [], 2, "the log cannot be written"),
     ],
 )
-def test_what_keeps_a_node_from_starting_is_said_in_one_line(tmp_path, prepare, args, code, message):
+def test_what_keeps_a_node_from_starting_is_said_in_one_line(tmp_path, capfd, own_logs, prepare, args, code, message):
     tmp_path.chmod(0o700)
     prepare(tmp_path)
     if (tmp_path / "identity").is_file() and "chmod" not in message:
         (tmp_path / "identity").chmod(0o600)
-    done = depin_node("start", "--data-dir", tmp_path, "--listen", "/ip4/127.0.0.1/tcp/0", *args)
-    assert done.returncode == code
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("depin-node: ")]
-    assert message in line
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    start = ["start", "--data-dir", str(tmp_path), "--listen", "/ip4/127.0.0.1/tcp/0", *args]
+    assert cli_main.run(start) == code
+    out, err = capfd.readouterr()
+    assert message in err
+    assert err.startswith("depin-node: ")
+    assert len(err.splitlines()) == 1
+    assert out == ""
+
+
+@pytest.fixture
+def own_logs():
+    """Let a node that runs in this process set up its log, and put back ours."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def test_a_control_port_that_is_taken_is_an_error(nodes, tmp_path):

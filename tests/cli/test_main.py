@@ -139,3 +139,16 @@ def test_without_a_node_every_command_says_how_to_start_one(tmp_path, args):
     assert done.stderr == (
         f"depin-node: no node is running on {tmp_path}; start it with: depin-node start --data-dir {tmp_path}\n"
     )
+
+
+@pytest.mark.net
+def test_devices_are_shown_with_and_without_a_node(nodes, tmp_path):
+    alone = depin_node("devices", "--json", "--data-dir", tmp_path)
+    (device,) = json.loads(alone.stdout)
+    assert (device["device_class"], device["slots_free"]) == ("wasm-1", 0)
+    assert "start the node with --lend" in alone.stderr
+    lender = nodes.start("--lend", "--slots", 3, "--memory-mib", 99)
+    lent = {"device_class": "wasm-1", "memory_mib": 99, "slots": 3, "slots_free": 3}
+    assert lender.json("devices") == [lent]
+    assert "99 MiB" in lender.run("devices").stdout
+    assert "lending 3 slots" in lender.run("status").stdout
