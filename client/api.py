@@ -5,6 +5,7 @@ One HTTP connection pool to the node on this machine. Every wait is bounded: a n
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -27,6 +28,9 @@ CONNECT_S = 5.0
 EVENT_BYTES_MAX = 8 << 20
 BLOB_BYTES_MAX = 8 << 20
 """The largest blob that is read back whole: a program."""
+KNOWN_BLOBS_MAX = 1024
+KNOWN_S = 300.0
+"""For so long nobody asks again whether the node has a blob: it keeps what was uploaded for twice as long."""
 
 
 class _QuietError(errors.TransportError):
@@ -49,6 +53,7 @@ class Control:
             timeout=httpx.Timeout(QUIET_S, connect=CONNECT_S),
             trust_env=False,  # a proxy has no business between us and our own machine
         )
+        self._on_node_until_s: dict[bytes, float] = {}
 
     def close(self) -> None:
         """Close the connections."""
@@ -73,11 +78,21 @@ class Control:
     def put_blob(self, data: Buffer) -> bytes:
         """Make sure that the node has ``data`` (contiguous) and return its 32-byte id; nothing is sent if it has."""
         digest = blob_id(data)
+        now_s = time.monotonic()
+        if self._on_node_until_s.get(digest, 0) > now_s:
+            return digest
+        self._put(digest, data)
+        self._on_node_until_s = {known: until for known, until in self._on_node_until_s.items() if until > now_s}
+        if len(self._on_node_until_s) < KNOWN_BLOBS_MAX:
+            self._on_node_until_s[digest] = now_s + KNOWN_S
+        return digest
+
+    def _put(self, digest: bytes, data: Buffer) -> None:
         path = f"/v1/blobs/{digest.hex()}"
         with self._reaching():
             there = self._http.head(path)
         if there.status_code == 204:
-            return digest
+            return
         if there.status_code != 404:
             self._check(self._http.get(path))  # a HEAD has no body; ask again for the reason
         size = memoryview(data).nbytes
@@ -86,7 +101,6 @@ class Control:
                 path, content=(bytes(chunk) for chunk in chunks(data)), headers={"content-length": str(size)}
             )
         self._check(stored)
-        return digest
 
     def submit(self, job: Job) -> JobView:
         """Hand over a job. When this returns the node has it on disk; the same key again is the same job."""
