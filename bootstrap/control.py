@@ -51,7 +51,7 @@ from depin_node.crypto.blob import BLOB_BYTES_MAX
 log = structlog.get_logger("depin_node.control")
 
 JOB_BYTES_MAX = 64 * 1024
-LISTED_MAX = 1_000
+LISTED_MAX = 200
 UPLOAD_STALL_S = 30.0
 """An uploading client on the same machine that sends nothing for so long is gone."""
 KEEP_ALIVE_S = 10.0

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 
 import trio
@@ -27,7 +27,8 @@ from depin_node.p2p.directory import Entry
 
 UPLOAD_KEPT_S = 600.0
 """How long what a client has uploaded waits for the job that it is for."""
-JOBS_COUNTED_MAX = 1_000
+UPLOADS_KEPT_MAX = 1_024
+JOBS_COUNTED_MAX = 200
 
 
 class Operator:
@@ -111,8 +112,19 @@ class Operator:
     # Jobs
 
     async def submit(self, job: Job) -> JobView:
-        """Take responsibility for ``job``: when this returns, it is journalled."""
-        return await self._requester.submit(job)
+        """Take responsibility for ``job``: when this returns, it is journalled.
+
+        Raises:
+            NotFoundError: its program or an input is not here; upload it and submit again.
+            ConfigError, ResourceError: see ``Requester.submit``.
+        """
+        blobs = [job.program, *(item.blob for item in job.inputs)]
+        for blob in blobs:
+            if not self._store.has(blob):
+                raise NotFoundError(f"blob {blob.hex()} is not on this node: upload the program and the inputs first")
+        view = await self._requester.submit(job)
+        self._uploads.let_go(blobs)  # the job holds them now
+        return view
 
     def jobs(self, limit: int) -> list[JobView]:
         """Return the newest jobs."""
@@ -149,21 +161,29 @@ class Operator:
 
 
 class Uploads:
-    """Blobs that the client has brought, or asked about, for a job to come: kept for ``UPLOAD_KEPT_S``."""
+    """Blobs that the client has brought, or asked about, for a job to come: kept until then, or ``UPLOAD_KEPT_S``."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
         self._until_s: dict[bytes, float] = {}
 
     def keep(self, blob_id: bytes) -> None:
-        """Pin a blob for a while, and let go of those whose while is over."""
+        """Pin a blob for a while, and let go of those whose while is over; beyond so many, of the oldest."""
         now_s = trio.current_time()
-        for old in [known for known, until_s in self._until_s.items() if until_s < now_s]:
-            del self._until_s[old]
-            self._store.unpin(old)
-        if blob_id not in self._until_s:
+        self.let_go([known for known, until_s in self._until_s.items() if until_s < now_s])
+        if blob_id in self._until_s:
+            del self._until_s[blob_id]  # so that it becomes the newest
+        else:
             self._store.pin(blob_id)
         self._until_s[blob_id] = now_s + UPLOAD_KEPT_S
+        if len(self._until_s) > UPLOADS_KEPT_MAX:
+            self.let_go([next(iter(self._until_s))])
+
+    def let_go(self, blob_ids: Iterable[bytes]) -> None:
+        """Unpin blobs; those that were not kept are left alone."""
+        for blob_id in blob_ids:
+            if self._until_s.pop(blob_id, None) is not None:
+                self._store.unpin(blob_id)
 
 
 def _peer_view(entry: Entry, banned: str) -> PeerView:

@@ -86,7 +86,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def note(text: str) -> None:
     """Tell the user something that is not data: on stderr."""
-    click.echo(text, err=True)
+    from depin_node.core.text import printable
+
+    click.echo(printable(text, keep="\n"), err=True)
 
 
 def on_terminal() -> bool:

@@ -30,7 +30,7 @@ BLOB_BYTES_MAX = 8 << 20
 """The largest blob that is read back whole: a program."""
 KNOWN_BLOBS_MAX = 1024
 KNOWN_S = 300.0
-"""For so long nobody asks again whether the node has a blob: it keeps what was uploaded for twice as long."""
+"""For so long nobody asks again whether the node has a blob."""
 
 
 class _QuietError(errors.TransportError):
@@ -86,6 +86,10 @@ class Control:
         if len(self._on_node_until_s) < KNOWN_BLOBS_MAX:
             self._on_node_until_s[digest] = now_s + KNOWN_S
         return digest
+
+    def forget_uploads(self) -> None:
+        """Ask again what the node has, from now on."""
+        self._on_node_until_s.clear()
 
     def _put(self, digest: bytes, data: Buffer) -> None:
         path = f"/v1/blobs/{digest.hex()}"

@@ -104,14 +104,24 @@ class Mesh:
             ConfigError: the node refuses it.
             TransportError: the node went away.
         """
+        key = key or secrets.token_hex(16)
+        try:
+            view = self._control.submit(self._uploaded(work, key))
+        except NotFoundError:  # the node made room since we last looked
+            self._control.forget_uploads()
+            view = self._control.submit(self._uploaded(work, key))
+        return Future(self._control, view, work.bound.program)
+
+    def _uploaded(self, work: Work, key: str) -> Job:
+        """Bring what the node lacks, and return the job."""
         program_bytes, bound = work.program_bytes, work.bound
         program = self._control.put_blob(program_bytes)
         inputs = [
             InputRef(index, self._control.put_blob(array.data), array.nbytes)
             for index, array in sorted(bound.inputs.items())
         ]
-        job = Job(
-            key=key or secrets.token_hex(16),
+        return Job(
+            key=key,
             name=work.name,
             program=program,
             program_bytes=len(program_bytes),
@@ -122,7 +132,6 @@ class Mesh:
             limits=work.limits,
             created_s=int(time.time()),
         )
-        return Future(self._control, self._control.submit(job), bound.program)
 
     def future(self, job_id: str) -> Future:
         """Return the future of a job, by its id or the beginning of its id.

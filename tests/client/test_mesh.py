@@ -10,7 +10,7 @@ import wat_programs as wat
 from depin_node.client import JobFailed, Limits, Mesh, NobodySuitable, quorum
 from depin_node.client.work import Work
 from depin_node.compute.programs.binding import Bound
-from depin_node.core.errors import ConfigError, NotFoundError, TransportError
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 
 pytestmark = pytest.mark.net
 WAIT_S = 120
@@ -168,7 +168,7 @@ def test_the_node_refuses_what_does_not_fit_together(mesh):
 
     for change, message in (
         ({"tasks": 3}, "the job says 3 tasks, its program has 2"),
-        ({"program": bytes(32)}, "is not on this node"),
+        ({"program": bytes(32)}, "upload the program"),
         ({"program": data}, "the program is refused"),
         ({"program_bytes": 1}, "another size"),
         ({"inputs": ()}, "other buffers"),
@@ -176,6 +176,30 @@ def test_the_node_refuses_what_does_not_fit_together(mesh):
     ):
         with pytest.raises(ConfigError, match=message):
             control.submit(msgspec.structs.replace(good, **change))
+
+
+def test_what_the_node_has_dropped_is_uploaded_again(nodes):
+    first, _ = nodes.mesh(1, "--disk-mib", 5)
+    with Mesh(first.data_dir) as mesh:
+        small = copying(tasks=1, k=1, of=1)
+        large = copying(n=1 << 20, tasks=4, k=1, of=1)  # 4 MiB in, 4 MiB out: room for one such job at a time
+        np.testing.assert_array_equal(mesh.submit(small).result(WAIT_S), wat.numbers())
+        mesh._control.put_blob(bytes(5 << 20))  # everything else has to go
+        np.testing.assert_array_equal(mesh.submit(small).result(WAIT_S), wat.numbers())
+        with pytest.raises(ResourceError, match="raise the disk quota"):
+            mesh.submit(large).result(WAIT_S)
+
+
+def test_a_reader_that_stalls_cannot_keep_a_node_from_ending(nodes):
+    config = config_with(nodes.folder, "[waits]\nshutdown = 2\n")
+    first, _ = nodes.mesh(1, "--config", config)
+    with Mesh(first.data_dir) as mesh:
+        future = mesh.submit(copying(n=4 << 20, tasks=4, k=1, of=1))
+        assert future.wait(WAIT_S).state == "done"
+        with mesh._control.output(future.job_id, 1) as parts:
+            assert next(parts)
+            assert first.stop() == 1
+    assert "not stopped in time: ending at once" in first.log()
 
 
 def test_a_mesh_without_a_node_says_so(tmp_path):
