@@ -23,7 +23,7 @@ from depin_node.core.errors import ConfigError
 from depin_node.core.wire import Message, Uint
 from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.advert import Advert, read_advert
+from depin_node.p2p.advert import PROTOCOL_VERSION, Advert, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
 
 if TYPE_CHECKING:
@@ -236,8 +236,7 @@ class Directory:
         choose us.
         """
         groups: dict[str, list[Entry]] = {}
-        for key in sorted(self._entries):
-            entry = self._entries[key]
+        for entry in sorted(self.peers(), key=lambda entry: entry.key):
             if self._lacks(entry, need, exclude) is None:
                 groups.setdefault(entry.group, []).append(entry)
         order = sorted(groups)
@@ -257,8 +256,8 @@ class Directory:
         return Counter(reason for reason in lacks if reason is not None)
 
     def _lacks(self, entry: Entry, need: Need, exclude: Collection[bytes]) -> str | None:
-        if entry.key == self.own_key or entry.advert.leaving:
-            return "leaving"
+        if not entry.advert.protocol_min <= PROTOCOL_VERSION <= entry.advert.protocol_max:
+            return "other protocol version"
         if not entry.advert.lending:
             return "not lending"
         if not any(device.device_class in need.device_classes for device in entry.advert.devices):

@@ -17,13 +17,33 @@ Every collection is bounded: peers by the network's connections, the rest by ``B
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.advert import Advert
 from depin_node.p2p.directory import Digest, Directory, Taken
+from depin_node.p2p.discovery_events import (
+    Announce,
+    AskPeers,
+    CatchUp,
+    Changed,
+    Dial,
+    DialEnded,
+    Disconnect,
+    Effect,
+    Event,
+    Forward,
+    Gossiped,
+    Introduced,
+    Misbehaved,
+    PeerConnected,
+    PeerLost,
+    Tell,
+    Tick,
+    Told,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -40,7 +60,8 @@ class MeshConfig:
     neighbours_wanted: int = 8
     """A random graph of degree 8 stays connected when many nodes die."""
     ask_every_s: float = 1.5
-    """Asking a neighbour for peers, ± a third. At 40 nodes each had 4 neighbours after 4 s."""
+    """Asking a neighbour for peers, ± a third. At 40 nodes each had 4 neighbours after 4 s. While answers name nobody
+    new the pause doubles, up to ``announce_every_s``: a small mesh has no more to give."""
     dials_max: int = 4
     """Dials under way at once."""
     dial_pause_s: tuple[float, float] = (0.25, 15.0)
@@ -68,134 +89,6 @@ class MeshConfig:
     def advert_lifetime_s(self, peers: int) -> int:
         """Return for how long an advert holds: two may get lost."""
         return int(min(max(60.0, 3 * self.announce_interval_s(peers)), Advert.LIFETIME_S_MAX))
-
-
-# What happens
-
-
-@dataclass(frozen=True)
-class Tick:
-    """``wake_ns`` has come."""
-
-
-@dataclass(frozen=True)
-class PeerConnected:
-    """The network has a connection to ``peer``."""
-
-    peer: bytes
-    address: str
-    outbound: bool
-
-
-@dataclass(frozen=True)
-class PeerLost:
-    """The network's last connection to ``peer`` is gone."""
-
-    peer: bytes
-
-
-@dataclass(frozen=True)
-class DialEnded:
-    """A dial has ended; ``error`` says why it failed."""
-
-    peer: bytes
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Gossiped:
-    """An advert came by gossip, published by ``author``."""
-
-    author: bytes
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Told:
-    """``peer`` sent adverts. ``are_live``: it answered the question for live peers."""
-
-    peer: bytes
-    adverts: Sequence[bytes]
-    are_live: bool = False
-
-
-@dataclass(frozen=True)
-class Introduced:
-    """``peer`` sent its own advert over its own connection."""
-
-    peer: bytes
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Misbehaved:
-    """``peer`` broke a protocol, this one or another."""
-
-    peer: bytes
-    reason: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """What we offer, or where we can be dialled, has changed."""
-
-
-Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Introduced | Misbehaved | Changed
-
-# What is to be done
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Dial ``peer`` at ``addresses``, one after the other; report by ``DialEnded``."""
-
-    peer: bytes
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AskPeers:
-    """Ask ``peer`` for live peers; report by ``Told``."""
-
-    peer: bytes
-
-
-@dataclass(frozen=True)
-class CatchUp:
-    """Send ``peer`` our advert and digest, and take what we miss; report by ``Told``."""
-
-    peer: bytes
-
-
-@dataclass(frozen=True)
-class Announce:
-    """Sign a new advert, keep and gossip it."""
-
-
-@dataclass(frozen=True)
-class Forward:
-    """The gossiped advert is news: pass it on."""
-
-
-@dataclass(frozen=True)
-class Disconnect:
-    """Close the connection to ``peer``."""
-
-    peer: bytes
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Something a person may want to see. ``what`` is one of ``joined``, ``alone``, ``connected``, ``lost``,
-    ``discovered``, ``left``, ``expired``, ``undialled``, ``violated``, ``banned``.
-    """
-
-    what: str
-    peer: bytes
-    detail: str = ""
-
-
-Effect: TypeAlias = Dial | AskPeers | CatchUp | Announce | Forward | Disconnect | Tell
 
 
 class _Book(Generic[V]):
@@ -270,6 +163,7 @@ class Discovery:
         self._tries: _Book[_Tries] = _Book()
         self._strikes: _Book[_Strikes] = _Book()
         self._asking: bytes | None = None
+        self._ask_pause_s = config.ask_every_s
         start = now.boottime_ns
         self._announced_ns = start - int(config.change_spacing_s * SECOND_NS)
         self._announce_ns = self._ask_ns = self._catch_up_ns = self._sweep_ns = self._heal_ns = start
@@ -357,7 +251,7 @@ class Discovery:
             self._heal_ns = max(self._heal_ns, self._ask_ns)
             return effects
         if ns >= self._ask_ns and len(self._neighbours) < self.config.neighbours_wanted:
-            self._ask_ns = self._after(ns, self.config.ask_every_s)
+            self._ask_ns = self._after(ns, self._ask_pause_s)
             if self._asking is None:
                 self._asking = self._any_neighbour()
                 effects.append(AskPeers(self._asking))
@@ -447,12 +341,19 @@ class Discovery:
             self._announce_by(now.boottime_ns + SECOND_NS, now)
             if joined:
                 self._ask_ns = now.boottime_ns + SECOND_NS // 4
+            self._ask_soon(now)
         return effects
+
+    def _ask_soon(self, now: Now) -> None:
+        """Forget that answers named nobody new: things have changed."""
+        self._ask_pause_s = self.config.ask_every_s
+        self._ask_ns = min(self._ask_ns, self._after(now.boottime_ns, self._ask_pause_s))
 
     def _lost(self, peer: bytes, now: Now) -> list[Effect]:
         if self._neighbours.pop(peer, None) is None:
             return []
         self.directory.lost(peer)
+        self._ask_soon(now)
         if self._asking == peer:
             self._asking = None
         effects: list[Effect] = [Tell("lost", peer)]
@@ -489,12 +390,16 @@ class Discovery:
                 effects += self._misbehaved(peer, str(error), now)
                 break
             effects += self._noted(taken, key, now)
+            if taken is Taken.DISCOVERED and self._tries.get(key) is not None:
+                self.directory.unreachable(key)  # we tried before we knew its advert
             live.append(key)
         if are_live:
             if self._asking == peer:
                 self._asking = None
             wanted = self.config.neighbours_wanted - len(self._neighbours) - len(self._dialling)
             strangers = [key for key in live if key not in self._neighbours]
+            longer_s = min(2 * self._ask_pause_s, self.config.announce_every_s)
+            self._ask_pause_s = self.config.ask_every_s if strangers else longer_s
             self._rng.shuffle(strangers)
             effects += self._dial(strangers[: max(0, min(wanted, 2))], now.boottime_ns)
         return effects

@@ -25,8 +25,8 @@ from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
 from depin_node.p2p.directory import Directory, DirectoryLimits, Entry, Need
-from depin_node.p2p.discovery import (
-    REMEMBERED_MAX,
+from depin_node.p2p.discovery import REMEMBERED_MAX, Discovery, MeshConfig
+from depin_node.p2p.discovery_events import (
     Announce,
     AskPeers,
     CatchUp,
@@ -34,13 +34,11 @@ from depin_node.p2p.discovery import (
     Dial,
     DialEnded,
     Disconnect,
-    Discovery,
     Effect,
     Event,
     Forward,
     Gossiped,
     Introduced,
-    MeshConfig,
     Misbehaved,
     PeerConnected,
     PeerLost,
@@ -266,23 +264,27 @@ class Mesh:
             self._handle(DialEnded(peer, None))
             return
         self._dials[peer] = ended = trio.Event()
-        error: str | None = "given up before it answered" if addresses else "no address of it is known"
+        error: str | None = None  # a dial that is cancelled has not failed
         try:
-            reasons = []
-            for address in addresses:
-                try:
-                    await self.network.dial(address)
-                    error = None
-                    break
-                except DepinError as failure:
-                    reasons.append(str(failure))
-                    error = "; ".join(reasons)
+            error = await self._dial_each(peer, addresses)
         finally:
             del self._dials[peer]
             ended.set()
             self._handle(DialEnded(peer, error))
         if error is not None:
             raise TransportError(f"{peer_id(peer)} cannot be reached: {error}")
+
+    async def _dial_each(self, peer: PeerKey, addresses: Sequence[str]) -> str | None:
+        reasons: list[str] = []
+        for address in addresses:
+            try:
+                await self.network.dial(address)
+                return None
+            except DepinError as failure:
+                reasons.append(str(failure))
+            if peer in self.network.peers():  # it called while we dialled
+                return None
+        return "; ".join(reasons) or "no address of it is known"
 
     async def _ask_peers(self, peer: PeerKey) -> None:
         adverts = await self._answer_of(peer, protocol.ask_for_peers(self.network, peer))

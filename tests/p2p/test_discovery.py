@@ -12,8 +12,8 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.advert import Offer, sign_advert
 from depin_node.p2p.directory import Directory
-from depin_node.p2p.discovery import (
-    BOOK_MAX,
+from depin_node.p2p.discovery import BOOK_MAX, Discovery, MeshConfig, _Book
+from depin_node.p2p.discovery_events import (
     Announce,
     AskPeers,
     CatchUp,
@@ -21,17 +21,14 @@ from depin_node.p2p.discovery import (
     Dial,
     DialEnded,
     Disconnect,
-    Discovery,
     Forward,
     Gossiped,
-    MeshConfig,
     Misbehaved,
     PeerConnected,
     PeerLost,
     Tell,
     Tick,
     Told,
-    _Book,
 )
 
 US = Identity(bytes([255]) * 32)
@@ -104,6 +101,17 @@ def test_a_peer_that_does_not_answer_is_dialled_less_and_less_often():
     assert 10 < len(times) < 30
 
 
+def test_a_dead_peers_advert_that_comes_after_it_was_dialled_does_not_make_it_reachable():
+    discovery = machine(first=[0])
+    run(discovery, 0, 0)
+    discovery.handle(DialEnded(PEERS[0].key, "refused"), at(1))
+    connect(discovery, 1, 2)
+    discovery.handle(Told(PEERS[1].key, [advert(0)]), at(2))
+    assert discovery.directory.get(PEERS[0].key).is_unreachable
+    discovery.handle(Gossiped(PEERS[0].key, advert(0, seq=2)), at(3))  # it lives after all
+    assert not discovery.directory.get(PEERS[0].key).is_unreachable
+
+
 def test_no_dial_is_forgotten_to_be_counted():
     discovery = machine(first=range(10), dials_max=3)
     assert len(kinds(run(discovery, 0, 10), Dial)) == 3  # none of them ends
@@ -129,6 +137,21 @@ def test_it_asks_again_only_after_an_answer():
     discovery.handle(PeerLost(PEERS[0].key), at(120))  # it took the question with it
     connect(discovery, 1, 120)
     assert len(kinds(run(discovery, 120, 180), AskPeers)) == 1
+
+
+def test_a_small_mesh_is_asked_less_and_less_until_something_changes():
+    discovery = machine()
+    run(discovery, 0, 0)
+    connect(discovery, 0)
+
+    def nobody_new(effect):
+        return [Told(effect.peer, [], are_live=True)] if isinstance(effect, AskPeers) else []
+
+    times = [seconds for seconds, _ in kinds(run(discovery, 0, 300, nobody_new), AskPeers)]
+    assert sum(seconds < 10 for seconds in times) >= 2
+    assert sum(seconds > 100 for seconds in times) <= 20
+    connect(discovery, 1, 300)
+    assert len(kinds(run(discovery, 300, 310, nobody_new), AskPeers)) >= 2
 
 
 def test_with_enough_neighbours_it_asks_nobody_and_dials_nobody_it_is_told_of():

@@ -1,0 +1,132 @@
+"""What the discovery machine is told, and what it wants done; see ``discovery.py``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+# What happens
+
+
+@dataclass(frozen=True)
+class Tick:
+    """``wake_ns`` has come."""
+
+
+@dataclass(frozen=True)
+class PeerConnected:
+    """The network has a connection to ``peer``."""
+
+    peer: bytes
+    address: str
+    outbound: bool
+
+
+@dataclass(frozen=True)
+class PeerLost:
+    """The network's last connection to ``peer`` is gone."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class DialEnded:
+    """A dial has ended; ``error`` says why it failed."""
+
+    peer: bytes
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Gossiped:
+    """An advert came by gossip, published by ``author``."""
+
+    author: bytes
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Told:
+    """``peer`` sent adverts. ``are_live``: it answered the question for live peers."""
+
+    peer: bytes
+    adverts: Sequence[bytes]
+    are_live: bool = False
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """``peer`` sent its own advert over its own connection."""
+
+    peer: bytes
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Misbehaved:
+    """``peer`` broke a protocol, this one or another."""
+
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What we offer, or where we can be dialled, has changed."""
+
+
+Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Introduced | Misbehaved | Changed
+
+# What is to be done
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Dial ``peer`` at ``addresses``, one after the other; report by ``DialEnded``."""
+
+    peer: bytes
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AskPeers:
+    """Ask ``peer`` for live peers; report by ``Told``."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """Send ``peer`` our advert and digest, and take what we miss; report by ``Told``."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Sign a new advert, keep and gossip it."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The gossiped advert is news: pass it on."""
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    """Close the connection to ``peer``."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Something a person may want to see. ``what`` is one of ``joined``, ``alone``, ``connected``, ``lost``,
+    ``discovered``, ``left``, ``expired``, ``undialled``, ``violated``, ``banned``.
+    """
+
+    what: str
+    peer: bytes
+    detail: str = ""
+
+
+Effect: TypeAlias = Dial | AskPeers | CatchUp | Announce | Forward | Disconnect | Tell
