@@ -196,14 +196,17 @@ class Control:
         raise error_for(problem.code)(problem.message)
 
 
+_KINDS = {
+    kind.code: kind
+    for kind in (*vars(errors).values(), NotRunningError)
+    if isinstance(kind, type) and issubclass(kind, errors.DepinError)
+}
+"""What a node's codes mean. Parts that are not the client's may use the same words for errors of their own."""
+
+
 def error_for(code: str) -> type[errors.DepinError]:
     """Return the error class of a code."""
-    classes: list[type[errors.DepinError]] = [errors.DepinError]
-    for kind in classes:
-        if kind.code == code:
-            return kind
-        classes.extend(kind.__subclasses__())
-    return errors.DepinError
+    return _KINDS.get(code, errors.DepinError)
 
 
 def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
