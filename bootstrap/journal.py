@@ -18,6 +18,7 @@ from depin_node.core.errors import ResourceError
 
 Then = Callable[[ResourceError | None], None]
 """Called when the statements are on disk, or with the reason why they are not."""
+LINGER_S = 0.05
 TRANSACTION_MAX = 2048
 """Queued writes in one transaction, so that none waits for ever."""
 
@@ -31,13 +32,21 @@ class JournalWriter:
         self.reader = Journal(path)
         self._queue: list[tuple[list[Statement], Then]] = []
         self._wake = trio.Event()
+        self._urgent = False
         self._closing = False
         self._limiter = trio.CapacityLimiter(1)
 
     def write_soon(self, statements: Iterable[Statement], then: Then | None = None) -> None:
         """Queue statements; ``then`` is called from the writer, and must not raise."""
         self._queue.append((list(statements), then or _ignore))
+        self._urgent = True
         self._wake.set()
+
+    def write_lazily(self, statements: Iterable[Statement], then: Then | None = None) -> None:
+        """Queue statements that may wait ``LINGER_S`` for others to share their transaction."""
+        self._queue.append((list(statements), then or _ignore))
+        if len(self._queue) == 1:
+            self._wake.set()
 
     async def write(self, statements: Iterable[Statement]) -> None:
         """Write and wait until it survives a crash. If cancelled, it may or may not be written.
@@ -62,13 +71,21 @@ class JournalWriter:
         with trio.CancelScope(shield=True):
             while self._queue or not self._closing:
                 if not self._queue:
-                    self._wake = trio.Event()
-                    await self._wake.wait()
+                    await self._woken()
                     continue
+                if not self._urgent:
+                    with trio.move_on_after(LINGER_S):
+                        while not self._urgent and not self._closing:
+                            await self._woken()
+                self._urgent = False
                 batch, self._queue = self._queue[:TRANSACTION_MAX], self._queue[TRANSACTION_MAX:]
                 error = await self._apply([statement for statements, _ in batch for statement in statements])
                 for _, then in batch:
                     then(error)
+
+    async def _woken(self) -> None:
+        self._wake = trio.Event()
+        await self._wake.wait()
 
     async def _apply(self, statements: list[Statement]) -> ResourceError | None:
         try:

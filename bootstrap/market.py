@@ -3,6 +3,7 @@ loop that carries one conversation's frames.
 
 One stream for each pair, one task that reads it, one that writes it. The writer asks the machine what has gathered
 since its last write (``drain``), so that under load one signature covers many tasks, and a lone message leaves at once.
+What the peer does not wait for (releases, receipts) goes with the next message, or after ``LINGER_S``.
 """
 
 import os
@@ -33,6 +34,8 @@ from depin_node.p2p.network import Network, Stream
 
 log = structlog.get_logger("depin_node.market")
 TICK_S = 0.5
+LINGER_S = 0.02
+"""Well below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
 RESERVE_S = 0.5
@@ -41,6 +44,12 @@ _SEQUENCE = "sequence"
 
 class Talk(Protocol):
     """What both machines of ``market/1`` have."""
+
+    def is_urgent(self) -> bool:
+        """Tell whether the peer waits for something that waits to be written."""
+
+    def has_output(self) -> bool:
+        """Tell whether anything waits to be written."""
 
     def drain(self, now: Now) -> list[tuple[int, bytes]]:
         """Return what is to be written."""
@@ -128,6 +137,7 @@ class Conversation:
         self._reader = FrameReader(stream, size_bytes_max=FRAME_BYTES_MAX)
         self._wake = trio.Event()
         self._closing = False
+        self._busy = False  # bulk may remain, so that the next write needs no reason
         self._written = trio.Event()
         self._listening = trio.CancelScope()
         self._broken: TransportError | None = None
@@ -184,12 +194,12 @@ class Conversation:
     async def _write(self) -> None:
         try:
             while True:
-                self._wake = trio.Event()
+                await self._until_worth_it()
                 frames = [Frame(*frame) for frame in self._talk.drain(self._clock())]
                 if self._data is not None:
                     frames.extend(self._data())
+                # Never cancelled in the middle of a frame: the network's own deadline ends a stall.
                 if frames:
-                    # Never cancelled in the middle of a frame: the network's own deadline ends a stall.
                     with trio.CancelScope(shield=True):
                         await send_frames(self._stream, frames)
                 elif self._closing:
@@ -197,12 +207,26 @@ class Conversation:
                         await self._stream.send_eof()
                     return
                 else:
-                    await self._wake.wait()
+                    self._busy = False
         except TransportError as error:
             self._broken = error
             self._listening.cancel()
         finally:
             self._written.set()
+
+    async def _until_worth_it(self) -> None:
+        """Wait until the peer waits for what there is to write, or for ``LINGER_S`` since there is any."""
+        while not (self._busy or self._closing or self._talk.is_urgent()):
+            self._wake = trio.Event()
+            if not self._talk.has_output():
+                await self._wake.wait()
+                continue
+            with trio.move_on_after(LINGER_S):
+                while not (self._closing or self._talk.is_urgent()):
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+            break
+        self._busy = True
 
 
 async def open_conversation_stream(context: MarketContext, peer: bytes, timeout_s: float) -> Stream:

@@ -53,7 +53,6 @@ class _Work:
 
     body: WorkBody
     ready: trio.Event = field(default_factory=trio.Event)
-    program: bytes = b""
     inputs: dict[int, Path] = field(default_factory=dict)
     failure: FailCode | None = None
     blobs: list[bytes] = field(default_factory=list)
@@ -152,6 +151,10 @@ class _Shop:
             taken.append((attempt, task))
         return taken
 
+    async def read_program(self, work: _Work) -> bytes:
+        """Return the bytes of a work's program."""
+        return await self._provider.context.blobs.store.read(work.body.program)
+
     def has_next(self, number: int) -> bool:
         """Tell whether the next queued attempt is of work ``number``."""
         return bool(self._queue) and self._queue[0][0] == number
@@ -234,8 +237,9 @@ class _Lane:
         self._lease = await pool.acquire(self._name)
         limits = work.body.terms.limits
         try:
+            program = await self._shop.read_program(work)
             await self._lease.load(
-                work.program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
+                program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
             )
         except (TaskError, ResourceError) as error:
             log.warning("a program cannot be loaded", lane=self._name, reason=str(error))
@@ -386,7 +390,10 @@ class Provider:
                 talk.send_countersign(order)
                 self._talks[talk][0].wake()
 
-        self.context.journal.write_soon(writes, then)
+        if isinstance(order, StoreAgreement):
+            self.context.journal.write_soon(writes, then)
+        else:
+            self.context.journal.write_lazily(writes, then)
 
     async def fetch(self, requester: bytes, order: market.Prepare, work: _Work) -> None:
         """Get a work's blobs; they stay until ``unpin``.
@@ -401,7 +408,6 @@ class Provider:
             work.blobs.append(blob)
             if not blobs.store.has(blob):
                 await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
-        work.program = await blobs.store.read(body.program)
         work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
 
     def unpin(self, work: _Work) -> None:

@@ -10,7 +10,7 @@ journal has open are resumed.
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -29,7 +29,7 @@ from depin_node.compute.jobs.job import (
     job_id,
 )
 from depin_node.compute.jobs.journal import StoredJob, StoredOutput
-from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.jobs.scheduler import DURATION_S, Scheduler, SchedulerConfig
 from depin_node.compute.market import requester as market
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
@@ -51,8 +51,12 @@ INLINE_BYTES_MAX = 64 * 1024
 CONNECT_TIMEOUT_S = 20.0
 CANDIDATES_MAX = 128
 CANDIDATES_S = 1.0
-GRANT_S = 3600
+GRANT_S = 2 * DURATION_S
+"""Grants are used again for the next job under the same agreement, and so outlive it."""
+GRANT_BLOBS_MAX = 64
+GRANTS_KEPT_MAX = 64
 ENDED_KEPT_MAX = 256
+PROGRAMS_KEPT_MAX = 16
 EVIDENCE_KEPT_MAX = 4096
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
@@ -80,6 +84,7 @@ class _Partner:
     clock: Callable[[], Now]
     conversation: Conversation | None = None
     receipts_open: int = 0
+    grants: dict[tuple[bytes, ...], bytes] = field(default_factory=dict)
 
     def wake(self) -> None:
         if self.conversation is not None:
@@ -112,6 +117,7 @@ class Requester:
         self._ended: dict[bytes, JobView] = {}
         self._partners: dict[bytes, _Partner] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
+        self._programs: dict[bytes, Program] = {}
         self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
         self._candidates_wanted = trio.Event()
 
@@ -223,7 +229,7 @@ class Requester:
             raise ConfigError(f"job {identifier.hex()} is {view.state}: only a job that is done has its outputs")
         job = self._signed(stored.envelope)
         store = self._context.blobs.store
-        program = decode_program(await store.read(job.program))
+        program = await self._program(job)
         if buffer not in program.outputs:
             raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
         position = program.outputs.index(buffer)
@@ -247,13 +253,15 @@ class Requester:
 
     async def _check(self, job: Job) -> Program:
         store = self._context.blobs.store
-        for blob in _blobs_of(job):
+        blobs = _blobs_of(job)
+        if len(blobs) > GRANT_BLOBS_MAX:
+            raise ConfigError(
+                f"the program and its inputs are {len(blobs)} blobs; at most {GRANT_BLOBS_MAX} can be granted"
+            )
+        for blob in blobs:
             if not store.has(blob):
                 raise ConfigError(f"blob {blob.hex()} is not on this node: put the program and the inputs first")
-        try:
-            program = decode_program(await store.read(job.program))
-        except TaskError as error:
-            raise ConfigError(f"the program is refused: {error}") from error
+        program = await self._program(job)
         if program.tasks != job.tasks:
             raise ConfigError(f"the job says {job.tasks} tasks, its program has {program.tasks}")
         if store.size_bytes(job.program) != job.program_bytes:
@@ -265,6 +273,19 @@ class Requester:
             if not item.size_bytes == store.size_bytes(item.blob) == expected:
                 name = program.buffers[item.buffer].name
                 raise ConfigError(f"input {name} has {store.size_bytes(item.blob)} bytes, its shape says {expected}")
+        return program
+
+    async def _program(self, job: Job) -> Program:
+        """Return a job's program; the last few are kept decoded."""
+        program = self._programs.pop(job.program, None)
+        if program is None:
+            try:
+                program = decode_program(await self._context.blobs.store.read(job.program))
+            except TaskError as error:
+                raise ConfigError(f"the program is refused: {error}") from error
+        self._programs[job.program] = program
+        if len(self._programs) > PROGRAMS_KEPT_MAX:
+            del self._programs[next(iter(self._programs))]
         return program
 
     # Views.
@@ -351,23 +372,28 @@ class Requester:
         job, now = opened.job, context.clock()
         progress_terms = self._scheduler.terms(effect.job_id)
         body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, progress_terms)
-        roots = _blobs_of(job)[:64]
-        grant = issue_grant(
-            context.identity,
-            context.network.network_id,
-            effect.peer,
-            roots,
-            seq=context.pen.next_seq(),
-            now=now,
-            lifetime_s=GRANT_S,
-        )
+        roots = tuple(_blobs_of(job))
+        grant = partner.grants.get(roots)
+        if grant is None:
+            grant = issue_grant(
+                context.identity,
+                context.network.network_id,
+                effect.peer,
+                roots,
+                seq=context.pen.next_seq(),
+                now=now,
+                lifetime_s=GRANT_S,
+            )
+            if len(partner.grants) >= GRANTS_KEPT_MAX:
+                partner.grants.clear()
+            partner.grants[roots] = grant
         partner.talk.open_work(effect.work, body, grant, self._scheduler.sizes(effect.job_id), now)
 
     def _note(self, note: e.Note) -> None:
         opened = self._open.get(note.job_id)
         if opened is not None and opened.lines < statements.EVENTS_KEPT_MAX:
             opened.lines += 1
-            self._context.journal.write_soon([statements.put_event(note.job_id, note.event)])
+            self._context.journal.write_lazily([statements.put_event(note.job_id, note.event)])
             self._tell(note.job_id)
 
     def _caught(self, effect: e.Caught) -> None:
@@ -519,10 +545,10 @@ class Requester:
             elif isinstance(event, market.StoreReceipt):
                 partner.receipts_open += 1
                 write = statements.put_receipt(event.receipt, "requester", peer, event.job, event.envelope, None, now_s)
-                journal.write_soon([write], partial(partner.receipt_stored, event))
+                journal.write_lazily([write], partial(partner.receipt_stored, event))
             elif isinstance(event, market.StoreCountersign):
                 partner.receipts_open -= 1
-                journal.write_soon([statements.put_countersign(event.receipt, event.envelope)])
+                journal.write_lazily([statements.put_countersign(event.receipt, event.envelope)])
             elif self._partners.get(peer) is partner:
                 self._feed(e.Heard(peer, event))
                 if isinstance(event, market.Ended | market.Declined):
@@ -607,7 +633,7 @@ class Requester:
 
 
 def _blobs_of(job: Job) -> list[bytes]:
-    return [job.program, *(item.blob for item in job.inputs)]
+    return list(dict.fromkeys([job.program, *(item.blob for item in job.inputs)]))
 
 
 def _queued(identifier: bytes, job: Job) -> JobView:

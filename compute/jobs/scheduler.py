@@ -665,12 +665,10 @@ class Scheduler:
     def _tick(self, now: Now) -> None:
         self._end_idle(now)
         for progress in self._open_jobs():
-            if progress.running or len(progress.tasks) > len(progress.needy):
+            if progress.running or len(progress.tasks) > len(progress.needy) or self._waits_its_turn(progress, now):
                 progress.active_ns = now.boottime_ns
             elif now.boottime_ns > progress.active_ns + int(self._config.suitable_s * SECOND_NS):
                 self._finish(progress, "failed", self._nobody(progress), now)
-            else:
-                self._unblock(progress, now)
         self._backoff = {
             peer: wait for peer, wait in self._backoff.items() if wait[0] > now.boottime_ns - 60 * SECOND_NS
         }
@@ -691,26 +689,41 @@ class Scheduler:
                 self._gone(partner.peer, EndCode.DONE.value, now)
                 self._do(EndAgreement(partner.peer, EndCode.DONE))
 
-    def _unblock(self, progress: Progress, now: Now) -> None:
-        """Nothing runs, and what is wanted does not fit the windows: void the youngest task, so that the
-        oldest fits.
-
-        Windows can fill with answers that wait for a replacement elsewhere, whose own window is full of the
-        same.
-        """
-        if not progress.needy:
-            return
-        oldest = next(iter(progress.needy.values()))
+    def _waits_its_turn(self, progress: Progress, now: Now) -> bool:
+        """Tell whether a job that stands still has providers, and these are only full; see that they do not stay so."""
         suitable = [p for p in self._partners.values() if p.suits(progress.job, progress.terms, now.boottime_ns)]
-        if self._draw_replacements(oldest, suitable, oldest.ballot.wanted(), needs_credit=False) is None:
-            return  # nobody could take it, full or not
-        youngest = max(progress.tasks.values(), key=lambda task: task.sequence)
-        if youngest is oldest:
+        if progress.needy:
+            oldest = next(iter(progress.needy.values()))
+            chosen = self._draw_replacements(oldest, suitable, oldest.ballot.wanted(), needs_credit=False)
+            for partner in chosen or ():
+                if partner.credit_max() <= 0:
+                    self._unblock(partner, oldest)
+            if chosen is not None:
+                return True
+        return (
+            progress.next_open() is not None
+            and len(suitable) >= progress.job.policy.k
+            and self._draw_new(suitable, progress.job.policy.k) is not None
+        )
+
+    def _unblock(self, partner: Partner, oldest: OpenTask) -> None:
+        """Void the youngest task that stands still and holds a place with ``partner``, for the sake of an older one.
+
+        Windows can fill with answers that wait for a replacement elsewhere, where the window is full of the same.
+        """
+        stuck = [
+            task
+            for task in partner.open.values()
+            if task.sequence > oldest.sequence and task.ballot.task in self._jobs[task.job_id].needy
+        ]
+        if not stuck:
             return
+        youngest = max(stuck, key=lambda task: task.sequence)
+        progress, number = self._jobs[youngest.job_id], youngest.ballot.task
         self._release_all(youngest)
-        del progress.tasks[youngest.ballot.task]
-        progress.needy.pop(youngest.ballot.task, None)
-        progress.again.append(youngest.ballot.task)
+        del progress.tasks[number]
+        del progress.needy[number]
+        progress.again.append(number)
 
     def _nobody(self, progress: Progress) -> JobError:
         policy = progress.job.policy

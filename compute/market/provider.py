@@ -193,6 +193,7 @@ class ProviderTalk:
         self._next_work = 0
         self._unreceipted: dict[int, tuple[int, int, bytes]] = {}
         self._out: deque[Frame] = deque()
+        self._out_last: deque[Frame] = deque()  # in no hurry
         self._out_commits: deque[Commit] = deque()
         self._out_failures: deque[Failure] = deque()
         self._out_reveals: deque[tuple[int, bool]] = deque()
@@ -242,7 +243,7 @@ class ProviderTalk:
 
     def send_countersign(self, receipt: StoreReceipt) -> None:
         """A receipt is stored: confirm it."""
-        self._out.append((Kind.COUNTERSIGN, receipt.countersign))
+        self._out_last.append((Kind.COUNTERSIGN, receipt.countersign))
 
     def end(self, code: EndCode) -> list[Order]:
         """End the agreement from this side."""
@@ -275,9 +276,13 @@ class ProviderTalk:
 
     # What goes out.
 
+    def is_urgent(self) -> bool:
+        """Tell whether the requester waits for something that ``drain`` would return."""
+        return bool(self._out or self._out_commits or self._out_failures or self._out_reveals)
+
     def has_output(self) -> bool:
         """Tell whether ``drain`` would return anything."""
-        return bool(self._out or self._out_commits or self._out_failures or self._out_reveals)
+        return bool(self.is_urgent() or self._out_last)
 
     def drain(self, now: Now) -> list[Frame]:
         """Return what is to be written now, signed; at most one batch of each kind."""
@@ -292,6 +297,8 @@ class ProviderTalk:
             reveals = self._reveals()
             if reveals:
                 frames.append((Kind.REVEALS, self._pen.sign(Reveals, self.peer, now, self.agreement, reveals)))
+        frames.extend(self._out_last)
+        self._out_last.clear()
         if frames:
             self._sent_ns = now.boottime_ns
         return frames
@@ -508,7 +515,7 @@ class ProviderTalk:
             return self.end(EndCode.EXPIRED)
         if not self._attempts and at_ns > self._idle_since_ns + IDLE_S * SECOND_NS:
             return self.end(EndCode.IDLE)
-        if self._unended and at_ns > self._sent_ns + PROGRESS_S * SECOND_NS:
+        if self._attempts and at_ns > self._sent_ns + PROGRESS_S * SECOND_NS:
             self._sent_ns = at_ns
             self._out.append((Kind.PROGRESS, encode(Progress(self._ended_count, self._unended))))
         return []

@@ -284,6 +284,7 @@ class RequesterTalk:
         self._works: dict[int, _Work] = {}
         self._receipts: dict[bytes, None] = {}
         self._out: deque[Frame] = deque()
+        self._out_last: deque[Frame] = deque()  # behind the releases, and in no hurry
         self._out_sets: deque[SetEntry] = deque()
         self._out_tasks: deque[tuple[int, int, int]] = deque()  # attempt, work, task
         self._out_releases: deque[int] = deque()
@@ -367,7 +368,7 @@ class RequesterTalk:
         """End a work with its last receipt. What is open is void: the caller has released it."""
         work = self._works.pop(number)
         self._out_tasks = deque(item for item in self._out_tasks if item[1] != number)
-        self._out.append((Kind.CANCEL, encode(Cancel(number))))
+        self._out_last.append((Kind.CANCEL, encode(Cancel(number))))
         return self._receipt(work, final=True, verified_by=verified_by, now=now)
 
     def send_receipt(self, receipt: StoreReceipt) -> None:
@@ -375,12 +376,12 @@ class RequesterTalk:
         if len(self._receipts) >= RECEIPTS_OPEN_MAX:  # a provider that does not countersign loses only its copies
             self._receipts.pop(next(iter(self._receipts)))
         self._receipts[receipt.receipt] = None
-        self._out.append((Kind.RECEIPT, receipt.envelope))
+        self._out_last.append((Kind.RECEIPT, receipt.envelope))
 
     def end(self, code: EndCode) -> None:
         """End the agreement from this side."""
         self._state = _State.OVER
-        self._out.append((Kind.END, encode(End(code))))
+        self._out_last.append((Kind.END, encode(End(code))))
 
     def shown(self) -> list[int]:
         """Return the attempts whose answers were shown, and that are not released."""
@@ -396,12 +397,16 @@ class RequesterTalk:
 
     # What goes out.
 
+    def is_urgent(self) -> bool:
+        """Tell whether the provider waits for something that ``drain`` would return."""
+        return bool(self._out or self._out_sets or self._out_tasks or self._out_uploads)
+
     def has_output(self) -> bool:
         """Tell whether ``drain`` would return anything."""
-        return bool(self._out or self._out_sets or self._out_tasks or self._out_releases or self._out_uploads)
+        return bool(self.is_urgent() or self._out_releases or self._out_last)
 
     def drain(self, now: Now) -> list[Frame]:
-        """Return what is to be written now, signed; at most one batch of each kind."""
+        """Return what is to be written now, signed: at most one batch of each signed kind."""
         frames = list(self._out)
         self._out.clear()
         if self._out_sets:
@@ -409,8 +414,10 @@ class RequesterTalk:
             frames.append((Kind.COMMIT_SET, self._pen.sign(CommitSet, self.peer, now, self.agreement, entries)))
         if self._out_uploads:
             frames.append((Kind.UPLOAD, encode(Upload(tuple(_take(self._out_uploads))))))
-        if self._out_releases:
+        while self._out_releases:  # all, and before new tasks: these may count on the room that those give
             frames.append((Kind.RELEASE, encode(Release(tuple(_take(self._out_releases))))))
+        frames.extend(self._out_last)
+        self._out_last.clear()
         if self._out_tasks:
             frames.append((Kind.TASKS, self._tasks(now)))
         return frames

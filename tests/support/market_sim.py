@@ -169,7 +169,8 @@ class World:
             self.caught.add(effect.peer)
         elif isinstance(effect, e.Ask):
             index = self.index_of[effect.peer]
-            assert effect.peer not in self.links or not self.links[effect.peer].open
+            if effect.peer in self.links and self.links[effect.peer].open:
+                self.last_words(self.links[effect.peer])
             if index in self.dead:
                 self.journal.append(("gone", self.scheduler, effect.peer))
             else:
@@ -325,6 +326,14 @@ class World:
         self.carry_out_orders(link, link.provider.ended())
         link.open = False
 
+    def last_words(self, link):
+        """We have ended it: what is on its way to the provider arrives before a new conversation begins."""
+        assert link.closing
+        self.pump(link)
+        while link.open and link.to_provider:
+            self.deliver(link, link.to_provider)
+        self.close(link)
+
     def disturb(self, link, queue):
         """Do to one frame what a hostile network may, and an honest one does not."""
         link.was_disturbed = True
@@ -398,10 +407,10 @@ class World:
 
     def step(self):
         links = [link for link in self.links.values() if link.open]
-        for link in links:
-            self.pump(link)
         choices = []
         for link in links:
+            if link.requester.has_output() or link.provider.has_output():
+                choices.append((self.pump, link))
             if link.to_provider:
                 choices.append((self.deliver, link, link.to_provider))
             if link.to_requester:
@@ -424,8 +433,8 @@ class World:
             choice[0] == self.finish and self.s.providers[choice[1].index] in ("staller", "copier")
             for choice in choices
         )
-        if not choices or (stalled and self.rng.random() < 0.5) or self.rng.random() < 0.02:
-            self.tick(self.rng.choice([SECOND_NS // 10, SECOND_NS // 2, SECOND_NS]))
+        if not choices or (stalled and self.rng.random() < 0.5) or self.rng.random() < 0.01:
+            self.tick(self.rng.choice([SECOND_NS // 10, SECOND_NS // 2]))
             return
         function, *arguments = self.rng.choice(choices)
         function(*arguments)
