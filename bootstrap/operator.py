@@ -83,8 +83,16 @@ class Operator:
 
     def devices(self) -> list[DeviceView]:
         """Return what this node lends."""
+        layers = self._provider.pool.layers() if self._provider else ()
         return [
-            DeviceView(device.device_class, device.memory_mib, device.slots, device.free_slots)
+            DeviceView(
+                device.device_class,
+                device.memory_mib,
+                device.slots,
+                device.free_slots,
+                tuple(str(layer) for layer in layers if layer.active),
+                tuple(str(layer) for layer in layers if not layer.active),
+            )
             for device in self._market.mesh.offer.devices
         ]
 

@@ -138,5 +138,10 @@ def _peers_text(views: "list[PeerView]") -> str:
 
 
 def _devices_text(views: "list[DeviceView]") -> str:
+    if not views:
+        return "no device can run tasks here"
     rows = [(view.device_class, f"{view.memory_mib} MiB", view.slots, view.slots_free) for view in views]
-    return table(("CLASS", "MEMORY", "SLOTS", "FREE"), rows) if rows else "no device can run tasks here"
+    layers = [("held by", layer) for view in views[:1] for layer in view.layers]
+    layers += [("NOT held by", layer) for view in views[:1] for layer in view.layers_missing]
+    text = table(("CLASS", "MEMORY", "SLOTS", "FREE"), rows)
+    return text + "\n" + table(("", ""), layers) if layers else text

@@ -1,13 +1,14 @@
 """Work on this machine alone: in the same sandboxed workers that lenders use, without node, peers or verification."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psutil
 import trio
 
 from depin_node.client.outputs import Array
-from depin_node.client.work import Work
+from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.sandbox.local import run_local as run_in_workers
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.core.views import DeviceView
@@ -43,8 +44,41 @@ def local_devices() -> list[DeviceView]:
         ResourceError: no worker can be started.
     """
 
-    async def ask() -> str:
+    async def ask() -> DeviceView:
         async with open_pool(PoolConfig()) as pool:
-            return await pool.device_class()
+            device_class, layers = await pool.device_class(), pool.layers()
+        return DeviceView(
+            device_class,
+            psutil.virtual_memory().total >> 20,
+            os.cpu_count() or 1,
+            0,
+            tuple(str(layer) for layer in layers if layer.active),
+            tuple(str(layer) for layer in layers if not layer.active),
+        )
 
-    return [DeviceView(trio.run(ask), psutil.virtual_memory().total >> 20, os.cpu_count() or 1, 0)]
+    return [trio.run(ask)]
+
+
+def launch(
+    kernel: Any,
+    grid: int | Sequence[int] | None = None,
+    block: int | Sequence[int] | None = None,
+    args: Sequence[Any] = (),
+    **options: Any,
+) -> Array | tuple[Array, ...]:
+    """Launch a kernel on this machine and return its output, a tuple if it has several.
+
+    Args:
+        kernel: as for ``Mesh.launch``.
+        grid: likewise.
+        block: likewise.
+        args: likewise.
+        options: likewise: ``shared_mem``, ``size``, ``axis``, ``keepdims``, ``shards``, ``limits``.
+
+    Raises:
+        ConfigError: kernel, arguments or cut are wrong; says where.
+        TaskError: a task failed.
+        ResourceError: no worker can be started.
+    """
+    arrays = tuple(run_local(prepare_launch(kernel, grid, block, args, local=True, **options)).values())
+    return arrays[0] if len(arrays) == 1 else arrays

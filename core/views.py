@@ -12,12 +12,18 @@ class View(msgspec.Struct, frozen=True):
 
 
 class DeviceView(View, frozen=True):
-    """What a node can run tasks on. ``slots`` is how many at once, ``slots_free`` how many more right now."""
+    """What a node can run tasks on. ``slots`` is how many at once, ``slots_free`` how many more right now.
+
+    Of our own devices also what the operating system confines their workers by: ``layers``, and ``layers_missing`` with
+    the reasons; each is ``name: how or why not``.
+    """
 
     device_class: str
     memory_mib: int
     slots: int
     slots_free: int
+    layers: tuple[str, ...] = ()
+    layers_missing: tuple[str, ...] = ()
 
 
 class PeerView(View, frozen=True):

@@ -50,12 +50,15 @@ class Watchdog:
         self._engine = engine
         self._lock = threading.Lock()
         self._deadline: float | None = None
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     def arm(self, seconds: float) -> None:
         """Start the clock of a task."""
         with self._lock:
             self._deadline = time.monotonic() + seconds
+            if self._thread is None:  # not before: a worker has one thread when it confines itself
+                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+                self._thread.start()
 
     def disarm(self) -> None:
         """Stop it; no epoch is advanced after this returns."""

@@ -1,6 +1,10 @@
 """What can be set about workers."""
 
 from dataclasses import dataclass, field
+from typing import Final
+
+LAYERS: Final = ("memory", "capabilities", "landlock", "seccomp")
+"""What the operating system confines a worker by, where it has it; see ``confine``."""
 
 
 @dataclass(frozen=True)
@@ -8,13 +12,15 @@ class WorkerConfig:
     """How workers are started.
 
     ``device`` is the dotted name of a ``devices.Device``; ``sys_path`` is added to the worker's import path for devices
-    that are not part of this package. ``nice`` is added to the niceness.
+    that are not part of this package. ``nice`` is added to the niceness. ``layers`` are those to put on where the system
+    has them: all, but in tests of one alone; no user's configuration leads here.
     """
 
     device: str = "depin_node.compute.devices.wasm:WasmDevice"
     sys_path: tuple[str, ...] = ()
     nice: int = 10
     start_timeout_s: float = 60.0
+    layers: tuple[str, ...] = LAYERS
 
 
 @dataclass(frozen=True)

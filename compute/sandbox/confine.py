@@ -1,21 +1,34 @@
-"""What a worker gives up before it reads its first byte, and how it makes sure that it does not outlive its node."""
+"""What a worker gives up before it reads its first byte, and how it makes sure that it does not outlive its node.
 
-import ctypes
+::
+
+    confine     first of all: core dumps, writing files, new privileges; it dies with its node
+    (imports, the device is made, the pipes are wrapped)
+    seal        the layers: capabilities, landlock, seccomp; nothing can be imported or opened from here on
+    limit_data  when a program is loaded, and it is known how much it may take
+
+A layer that the system does not have is left out and reported, and the worker runs all the same.
+"""
+
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Collection
+from typing import Final
+
+from depin_node.compute.sandbox import linux
+from depin_node.compute.sandbox.landlock import forbid_files
+from depin_node.compute.sandbox.messages import Layer
+from depin_node.compute.sandbox.seccomp import forbid_system_calls
 
 DESCRIPTORS_MAX = 256
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 def confine(parent: int, nice: int) -> None:
     """Give up core dumps, writing files, many descriptors and new privileges; die with process ``parent``.
 
-    Memory is not limited here: RLIMIT_AS breaks wasmtime, which reserves 4 GiB of addresses for each memory. The node
-    watches what is resident.
+    Addresses are not limited: RLIMIT_AS breaks wasmtime, which reserves 4 GiB of them for each memory.
     """
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
@@ -26,20 +39,63 @@ def confine(parent: int, nice: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node decides; a terminal's Ctrl-C is not for us
     os.nice(nice)
     if sys.platform == "linux":
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-        for option, argument in (
-            (_PR_SET_PDEATHSIG, signal.SIGKILL),
-            (_PR_SET_NO_NEW_PRIVS, 1),
-        ):
-            if prctl(option, argument, 0, 0, 0):
-                raise OSError(ctypes.get_errno(), f"prctl {option}")
+        linux.die_with_parent(signal.SIGKILL)
+        linux.no_new_privileges()
     if orphaned(parent):  # it died before the line above
         os._exit(1)
+
+
+def _drop_capabilities() -> str:
+    linux.machine()
+    linux.drop_capabilities()
+    return "none is held"
+
+
+def _may_limit_data() -> str:
+    linux.machine()
+    return "RLIMIT_DATA, by what each program needs"
+
+
+_LAYERS: Final[dict[str, Callable[[], str]]] = {
+    "memory": _may_limit_data,
+    "capabilities": _drop_capabilities,
+    "landlock": forbid_files,
+    "seccomp": forbid_system_calls,  # last: it leaves no system call for the others
+}
+
+
+def seal(wanted: Collection[str]) -> tuple[Layer, ...]:
+    """Put on the layers of ``wanted`` that the system has; call it from the only thread.
+
+    Returns:
+        Each layer, whether it holds, and how or why not.
+    """
+    return tuple(
+        _put_on(name, put_on) if name in wanted else Layer(name, False, "switched off")
+        for name, put_on in _LAYERS.items()
+    )
+
+
+def _put_on(name: str, put_on: Callable[[], str]) -> Layer:
+    try:
+        return Layer(name, True, put_on())
+    except OSError as error:
+        return Layer(name, False, error.strerror or str(error))
 
 
 def orphaned(parent: int) -> bool:
     """Whether the node is gone."""
     return os.getppid() != parent
+
+
+def limit_data(size: int) -> None:
+    """Let no allocation pass ``size`` bytes of private writable memory: what is reserved, stacks and code do not count.
+
+    It refuses at once what the node's watch over resident memory would see only after it was written.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def limit_cpu(seconds: float) -> None:

@@ -33,6 +33,8 @@ from depin_node.core.errors import (
 
 log = structlog.get_logger("depin_node.sandbox")
 WATCH_S: Final = 0.05
+DATA_BEYOND_BYTES: Final = 1 << 30
+"""A worker may allocate so much more than it may have resident, so that it is mostly the watch that ends it, by name."""
 FRUITLESS_MAX: Final = 3
 """Workers that may die in a row without one outcome before all that waits has failed."""
 
@@ -121,7 +123,14 @@ class Lease:
             raise ResourceError(f"no room for the inputs: {error}") from error
         shared = sum(self.program.buffers[index].size_bytes for index in self.program.inputs) + capacity
         self._resident_bytes_max = need + 2 * shared + self._config.overhead_bytes
-        self._load = m.Load(bytes(program), self.program.inputs, self._arena.size, float(seconds), memory_limit_bytes)
+        self._load = m.Load(
+            bytes(program),
+            self.program.inputs,
+            self._arena.size,
+            float(seconds),
+            memory_limit_bytes,
+            self._resident_bytes_max + DATA_BEYOND_BYTES,
+        )
         self._wanted.set()
         await self._loaded.wait()
         if self._failure or self._ended.is_set():

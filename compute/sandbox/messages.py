@@ -41,10 +41,22 @@ Detail = Annotated[str, Meta(max_length=DETAIL_CHARACTERS_MAX)]
 Seconds = Annotated[float, Meta(gt=0, le=7 * 86400)]
 
 
+class Layer(wire.Message, frozen=True):
+    """One layer of confinement: whether it holds in this worker, and how, or why not."""
+
+    name: wire.Name
+    active: bool
+    detail: Annotated[str, Meta(max_length=200)]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}"
+
+
 class Hello(wire.Message, frozen=True):
     """The worker stands. It never says more of the machine than this."""
 
     device_class: wire.Name
+    layers: Annotated[tuple[Layer, ...], Meta(max_length=8)]
 
 
 class Load(wire.Message, frozen=True):
@@ -55,6 +67,8 @@ class Load(wire.Message, frozen=True):
     arena_bytes: wire.Uint
     seconds: Seconds
     memory_bytes: wire.Uint
+    data_bytes: wire.Uint
+    """What the worker may allocate in all."""
 
 
 class Ready(wire.Message, frozen=True):

@@ -10,10 +10,21 @@ import trio
 from depin_node.compute.sandbox.arena import InputSource
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.lease import Lease, Output, Result
+from depin_node.compute.sandbox.messages import Layer
 from depin_node.compute.sandbox.process import WorkerProcess
 from depin_node.core.errors import ResourceError
 
-__all__ = ["InputSource", "Lease", "Output", "PoolConfig", "Result", "SandboxPool", "WorkerConfig", "open_pool"]
+__all__ = [
+    "InputSource",
+    "Layer",
+    "Lease",
+    "Output",
+    "PoolConfig",
+    "Result",
+    "SandboxPool",
+    "WorkerConfig",
+    "open_pool",
+]
 
 log = structlog.get_logger("depin_node.sandbox")
 START_RETRY_S: Final = 5.0
@@ -28,6 +39,7 @@ class SandboxPool:
         self._free = trio.Semaphore(config.workers_max, max_value=config.workers_max)
         self._give, self._spares = trio.open_memory_channel[WorkerProcess | ResourceError](0)
         self._device_class = ""
+        self._layers: tuple[Layer, ...] = ()
 
     async def acquire(self, name: str) -> Lease:
         """Wait for a free slot and return a lease of it; ``name`` is for the log."""
@@ -73,6 +85,10 @@ class SandboxPool:
                 await worker.aclose()
         return self._device_class
 
+    def layers(self) -> tuple[Layer, ...]:
+        """Return what confines the workers and what does not, as the first of them told; before it, nothing."""
+        return self._layers
+
     async def keep_spare(self) -> None:
         """Keep one worker started, for ever."""
         while True:
@@ -90,6 +106,10 @@ class SandboxPool:
         except BaseException:
             await worker.aclose()
             raise
+        if not self._layers:
+            self._layers = worker.layers
+            if missing := {layer.name: layer.detail for layer in worker.layers if not layer.active}:
+                log.warning("workers are less confined than they could be", **missing)
         return worker
 
     async def _lend(self, worker: WorkerProcess) -> None:

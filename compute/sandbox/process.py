@@ -24,6 +24,8 @@ STDERR_LINE_MAX: Final = 500
 STDERR_BYTES_MAX: Final = 64 << 10
 _READ_BYTES: Final = 1 << 18
 _REAP_S: Final = 5.0
+_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""A slot is one core; and landlock binds only threads that start after it, so NumPy must start none at its import."""
 
 
 class WorkerProcess:
@@ -50,6 +52,7 @@ class WorkerProcess:
                     "nice": config.nice,
                     "sys_path": config.sys_path,
                     "device": config.device,
+                    "layers": config.layers,
                     "read_fd": to_worker,
                     "write_fd": to_node,
                     "socket_fd": fds_theirs.fileno(),
@@ -61,7 +64,7 @@ class WorkerProcess:
                     stderr=errors_out,
                     pass_fds=(to_worker, to_node, fds_theirs.fileno()),
                     cwd="/",
-                    env={"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+                    env=_ENVIRONMENT,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -75,6 +78,7 @@ class WorkerProcess:
         self._buffer = bytearray()
         self._usage = psutil.Process(self.pid)
         self.device_class = ""
+        self.layers: tuple[m.Layer, ...] = ()
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until it has imported everything and confined itself.
@@ -85,7 +89,7 @@ class WorkerProcess:
         with trio.move_on_after(timeout_s):
             message = await self.receive()
             if isinstance(message, m.Hello):
-                self.device_class = message.device_class
+                self.device_class, self.layers = message.device_class, message.layers
                 return
             raise ResourceError(f"the worker process ended as it started: {await self._last_words()}")
         raise ResourceError(f"the worker process was not ready within {timeout_s:g} s")

@@ -19,15 +19,16 @@ from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits
 from depin_node.compute.programs.program import BUFFERS_MAX, Program, decode_program
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox import messages as m
-from depin_node.compute.sandbox.confine import confine, limit_cpu, orphaned
+from depin_node.compute.sandbox.confine import confine, limit_cpu, limit_data, orphaned, seal
 from depin_node.core import wire
-from depin_node.core.errors import PeerViolation, TaskError
+from depin_node.core.errors import PeerViolation, TaskError, TaskOutOfMemory
 from depin_node.crypto.blob import blob_id
 
 FLUSH_S = 0.001
 """Results of tasks faster than this are sent together."""
 PENDING_MAX = 32
 TICK_S = 0.1
+_NO_MEMORY = "the worker could not allocate more memory"
 
 
 class Pipe:
@@ -126,6 +127,8 @@ class Agreement:
             )
         except TaskError as error:
             code, detail = error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]
+        except MemoryError:
+            code, detail = TaskOutOfMemory.code, _NO_MEMORY
         self.finished += 1
         m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
         return m.Outcome(task.attempt, code, detail, fuel, time.perf_counter_ns() - begin, pieces)
@@ -151,14 +154,19 @@ def _make_device(dotted: str) -> Device:
     return device
 
 
-def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender) -> NoReturn:
+def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, *, limit_memory: bool) -> NoReturn:
     """Serve one agreement until the node closes the pipe."""
     load = pipe.receive()
     if not isinstance(load, m.Load):
         raise PeerViolation(f"{type(load).__name__} before Load")
     _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 1)
+    if limit_memory:
+        limit_data(load.data_bytes)
     try:
-        agreement = Agreement(device, load, fds)
+        try:
+            agreement = Agreement(device, load, fds)
+        except MemoryError as error:
+            raise TaskOutOfMemory(_NO_MEMORY) from error
     except TaskError as error:
         pipe.send(m.Refused(error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]))
         while True:
@@ -181,8 +189,11 @@ def main(arguments: list[str]) -> NoReturn:
     sys.path.extend(config["sys_path"])
     device = _make_device(config["device"])
     pipe = Pipe(config["read_fd"], config["write_fd"])
-    pipe.send(m.Hello(device.device_class))
-    serve(pipe, socket.socket(fileno=config["socket_fd"]), device, Sender(pipe, config["parent"]))
+    fd_socket = socket.socket(fileno=config["socket_fd"])
+    layers = seal(config["layers"])
+    pipe.send(m.Hello(device.device_class, layers))
+    limit_memory = any(layer.name == "memory" and layer.active for layer in layers)
+    serve(pipe, fd_socket, device, Sender(pipe, config["parent"]), limit_memory=limit_memory)
 
 
 if __name__ == "__main__":

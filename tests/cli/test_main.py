@@ -8,6 +8,7 @@ import pytest
 from nodes import depin_node, environment
 
 from depin_node.cli import main as cli_main
+from depin_node.compute.sandbox.config import LAYERS
 from depin_node.core import errors
 
 HEAVY = ["numpy", "trio", "libp2p", "httpx", "wasmtime", "msgspec", "rich", "structlog", "starlette", "nacl"]
@@ -146,9 +147,14 @@ def test_devices_are_shown_with_and_without_a_node(nodes, tmp_path):
     alone = depin_node("devices", "--json", "--data-dir", tmp_path)
     (device,) = json.loads(alone.stdout)
     assert (device["device_class"], device["slots_free"]) == ("wasm-1", 0)
+    layers = {name: device[name] for name in ("layers", "layers_missing")}
+    told = [*device["layers"], *device["layers_missing"]]
+    assert {layer.split(":")[0] for layer in told} == set(LAYERS)
     assert "start the node with --lend" in alone.stderr
     lender = nodes.start("--lend", "--slots", 3, "--memory-mib", 99)
-    lent = {"device_class": "wasm-1", "memory_mib": 99, "slots": 3, "slots_free": 3}
+    lent = {"device_class": "wasm-1", "memory_mib": 99, "slots": 3, "slots_free": 3, **layers}
     assert lender.json("devices") == [lent]
-    assert "99 MiB" in lender.run("devices").stdout
+    shown = lender.run("devices").stdout
+    assert "99 MiB" in shown
+    assert all(layer in shown for layer in told)
     assert "lending 3 slots" in lender.run("status").stdout

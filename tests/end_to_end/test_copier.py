@@ -1,7 +1,8 @@
 """A copier on a real mesh: it waits until the others have shown their answers, and then gives theirs as its own.
 
-It is as strong as it can be: it reads the accepted results out of the requester's own journal. Its answers come after
-the commit set is sealed, or not within the task's time; either way nothing of it is accepted.
+It is as strong as it can be: it reads the accepted results out of the requester's own journal. A confined worker
+cannot, but confinement protects the lender and binds nobody who lends: this one has a process outside, which tells the
+worker what it found. Its answers come after the commit set is sealed, or not within the task's time; either way nothing of it is accepted.
 """
 
 import time
@@ -24,26 +25,45 @@ TASKS = 6
 WAIT_S = 120
 
 COPIER = """
-import sqlite3, time
+import os, sqlite3, struct, time
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.journal import StoredResult
 from depin_node.core.wire import decode
 
+HEAD = struct.Struct("<II")
+
 class Copier(WasmDevice):
+    def __init__(self):  # before the worker is confined; the child dies with the worker's session
+        super().__init__()
+        read_fd, write_fd = os.pipe()
+        if os.fork() == 0:
+            tell(write_fd)
+        os.close(write_fd)
+        self.told, self.answers = os.fdopen(read_fd, "rb"), {}
+
     def load(self, program, inputs, limits):
         return self
 
     def run(self, task, limits, results):
-        while True:  # for ever, if nobody answers before us
-            journal = sqlite3.connect("file:{journal}?mode=ro", uri=True)
-            row = journal.execute("SELECT outputs FROM results WHERE task = ?", (task,)).fetchone()
-            journal.close()
-            if row:
-                outputs = decode(row[0], StoredResult, size_bytes_max=1 << 20).outputs
-                for result, output in zip(results, outputs):
-                    result.cast("B")[:] = output.inline
-                return 1
-            time.sleep(0.02)
+        while task not in self.answers:  # for ever, if nobody answers before us
+            number, size = HEAD.unpack(self.told.read(HEAD.size))
+            self.answers[number] = self.told.read(size)
+        (result,) = results
+        result.cast("B")[:] = self.answers[task]
+        return 1
+
+def tell(write_fd):
+    worker, told = os.getppid(), set()
+    while os.getppid() == worker:
+        journal = sqlite3.connect("file:{journal}?mode=ro", uri=True)
+        for task, stored in journal.execute("SELECT task, outputs FROM results").fetchall():
+            if task not in told:
+                told.add(task)
+                (output,) = decode(stored, StoredResult, size_bytes_max=1 << 20).outputs
+                os.write(write_fd, HEAD.pack(task, len(output.inline)) + output.inline)
+        journal.close()
+        time.sleep(0.02)
+    os._exit(0)
 """
 
 

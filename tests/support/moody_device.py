@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import sys
 import time
 
@@ -11,15 +12,23 @@ import numpy as np
 
 from depin_node.core.errors import TaskRejected
 
+KINDS = {stat.S_IFCHR: "character", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFREG: "file"}
+
 
 class MoodyDevice:
     """Results are the worker's pid; the kernel's source ``"what:task"`` says what goes wrong with which task."""
 
     device_class = "moody"
 
+    def __init__(self):
+        self.start = {"cwd": os.getcwd(), "niceness": os.nice(0)}  # of what no confined worker can ask
+        self.start["leads its session"] = os.getsid(0) == os.getpid()
+        for name in ("CORE", "FSIZE", "NOFILE"):
+            self.start[name] = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+
     def load(self, program, inputs, limits):
         if program.kernel.source == "spy":
-            raise TaskRejected(json.dumps(spy()))
+            raise TaskRejected(json.dumps(self.start | spy()))
         if program.kernel.source == "die at load":
             os._exit(3)
         if program.kernel.source == "hang at load":
@@ -31,22 +40,18 @@ def spy():
     return {
         "environment": sorted(os.environ),
         "descriptors": sorted(descriptors()),
-        "cwd": os.getcwd(),
-        "leads its session": os.getsid(0) == os.getpid(),
-        "niceness": os.nice(0),
-        "core": resource.getrlimit(resource.RLIMIT_CORE),
-        "file": resource.getrlimit(resource.RLIMIT_FSIZE),
-        "descriptors_max": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "modules": [name for name in ("trio", "wasmtime", "depin_node.crypto.identity") if name in sys.modules],
     }
 
 
 def descriptors():
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in range(256):
         try:
-            yield os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:  # that of the listing itself
+            found = os.fstat(fd)
+        except OSError:
             continue
+        kind = stat.S_IFMT(found.st_mode)
+        yield f"{KINDS[kind]} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {found.st_nlink}"
 
 
 class Moody:
