@@ -22,7 +22,7 @@ from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
 
 if TYPE_CHECKING:
-    from depin_node.compute.programs.kernel import RawKernel
+    from depin_node.compute.programs.generated import Kernel
 
 PREFIX_LENGTH_MIN = 4
 _ID_LENGTH = 64
@@ -55,29 +55,36 @@ class Mesh:
 
     def launch(
         self,
-        kernel: "RawKernel",
-        grid: int | Sequence[int],
-        block: int | Sequence[int],
-        args: Sequence[Any],
+        kernel: "Kernel",
+        grid: int | Sequence[int] | None = None,
+        block: int | Sequence[int] | None = None,
+        args: Sequence[Any] = (),
         *,
         shared_mem: int = 0,
+        size: int | None = None,
+        axis: int | Sequence[int] | None = None,
+        keepdims: bool = False,
         shards: int = 1,
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
         key: str | None = None,
     ) -> Future:
-        """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``.
+        """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``, or ``kernel(*args)``.
 
         The kernel is compiled and all is checked before anything is sent.
 
         Args:
-            kernel: CUDA C, as for ``cupy.RawKernel``.
-            grid: blocks along x, y, z.
-            block: threads of a block along x, y, z.
+            kernel: a ``RawKernel``, ``ElementwiseKernel`` or ``ReductionKernel``, ours or CuPy's.
+            grid: of a raw kernel: blocks along x, y, z. The other kinds choose grid and block themselves.
+            block: of a raw kernel: threads of a block along x, y, z.
             args: in the order of the kernel's parameters: NumPy arrays for ``const T*``, ``Out`` or ``InOut`` for
                 ``T*``, Python or NumPy scalars for the rest, converted to the declared type if that is exact.
-            shared_mem: dynamic shared memory of a block, in bytes.
+                Elementwise and reduction kernels make their outputs themselves; they may be left out.
+            shared_mem: of a raw kernel: dynamic shared memory of a block, in bytes.
+            size: of an elementwise kernel's loop, if all its arrays are raw.
+            axis: of a reduction: along which axes; by default all.
+            keepdims: of a reduction: leave the reduced axes in the result, with length 1.
             shards: tasks to cut it into, each a range of blocks; by default one.
             verify: when to believe a result; by default ``quorum(2, 3)``.
             limits: what one task may use; by default 60 s and what its arrays need.
@@ -89,7 +96,18 @@ class Mesh:
             TransportError: the node went away.
         """
         work = prepare_launch(
-            kernel, grid, block, args, shared_mem=shared_mem, shards=shards, verify=verify, limits=limits, name=name
+            kernel,
+            grid,
+            block,
+            args,
+            shared_mem=shared_mem,
+            size=size,
+            axis=axis,
+            keepdims=keepdims,
+            shards=shards,
+            verify=verify,
+            limits=limits,
+            name=name,
         )
         return self.submit(work, key=key)
 

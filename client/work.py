@@ -13,9 +13,11 @@ from typing import Any
 
 from depin_node.compute.jobs.job import Limits, Policy, Quorum
 from depin_node.compute.programs.binding import Bound, bind
+from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import RawKernel
 from depin_node.compute.programs.program import encode_program, memory_bytes
+from depin_node.core.errors import ConfigError
 
 DEFAULT_POLICY = Quorum(2, 3)
 """Two of at most three answers agree: a result is believed only when verified."""
@@ -43,11 +45,14 @@ class Work:
 
 def prepare_launch(
     kernel: Any,
-    grid: int | Sequence[int],
-    block: int | Sequence[int],
-    args: Sequence[Any],
+    grid: int | Sequence[int] | None = None,
+    block: int | Sequence[int] | None = None,
+    args: Sequence[Any] = (),
     *,
     shared_mem: int = 0,
+    size: int | None = None,
+    axis: int | Sequence[int] | None = None,
+    keepdims: bool = False,
     shards: int = 1,
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
@@ -59,10 +64,31 @@ def prepare_launch(
     Raises:
         ConfigError: kernel, arguments or cut are wrong; says where.
     """
-    ours = RawKernel.of(kernel)
-    bound = bind(ours, grid, block, args, shared_mem=shared_mem, shards=shards, local=local)
+    ours = adopt(kernel)
+    if isinstance(ours, RawKernel):
+        _refuse(f"{ours.name} is a raw kernel", size=size, axis=axis, keepdims=keepdims or None)
+        if grid is None or block is None:
+            raise ConfigError(f"{ours.name} is a raw kernel: give grid and block")
+        launch = Lowered(ours, grid, block, args)
+    else:
+        why = f"{ours.name} is {'a reduction' if isinstance(ours, ReductionKernel) else 'an elementwise'} kernel"
+        _refuse(why, grid=grid, block=block, shared_mem=shared_mem or None)
+        if isinstance(ours, ReductionKernel):
+            _refuse(why, size=size)
+            launch = ours.lower(args, axis=axis, keepdims=keepdims, shards=shards)
+        else:
+            _refuse(why, axis=axis, keepdims=keepdims or None)
+            launch = ours.lower(args, size=size, shards=shards)
+    raw = launch.kernel
+    bound = bind(raw, launch.grid, launch.block, launch.args, shared_mem=shared_mem, shards=shards, local=local)
     needed = Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, -(-memory_bytes(bound.program) >> 20)))
-    return Work((name or ours.name)[:NAME_LENGTH_MAX], bound, verify, limits or needed, tuple(ours.compile().notes))
+    return Work((name or raw.name)[:NAME_LENGTH_MAX], bound, verify, limits or needed, tuple(raw.compile().notes))
+
+
+def _refuse(why: str, **options: Any) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{why}: {option} does not go with it")
 
 
 def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
