@@ -75,6 +75,8 @@ IDLE_S = 10
 """An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
 ATTEMPTS_AGAIN_MAX = 3
 """How often a task may be tried again with one provider that failed it through no fault of the task."""
+NEEDY_SEEN_MAX = 16
+"""Open tasks that are looked at for a way on when a job stands still."""
 MEMORY_STEP_MIB = 256
 SECONDS_STEP = 60
 OUTPUT_BYTES_MIN = 1 << 20
@@ -692,14 +694,15 @@ class Scheduler:
     def _waits_its_turn(self, progress: Progress, now: Now) -> bool:
         """Tell whether a job that stands still has providers, and these are only full; see that they do not stay so."""
         suitable = [p for p in self._partners.values() if p.suits(progress.job, progress.terms, now.boottime_ns)]
-        if progress.needy:
-            oldest = next(iter(progress.needy.values()))
-            chosen = self._draw_replacements(oldest, suitable, oldest.ballot.wanted(), needs_credit=False)
+        for task in itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX):
+            chosen = self._draw_replacements(task, suitable, task.ballot.wanted(), needs_credit=False)
             for partner in chosen or ():
                 if partner.credit_max() <= 0:
-                    self._unblock(partner, oldest)
+                    self._unblock(partner, task)
             if chosen is not None:
                 return True
+        if progress.needy:
+            return False
         return (
             progress.next_open() is not None
             and len(suitable) >= progress.job.policy.k
