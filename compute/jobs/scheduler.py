@@ -17,6 +17,7 @@ Costs nothing per finished task but a byte. Time for an event is linear in its i
 providers.
 """
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
