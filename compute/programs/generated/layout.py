@@ -1,8 +1,9 @@
 """How arrays lie under a loop, and how a result is cut into the tiles that blocks own.
 
 *Under the loop.* Inputs are sent contiguous and without repetition: a view is copied on the submitting side, and an
-axis along which an array is broadcast is not sent at all. So the place of an array's element i is a sum over the loop's axes
-of digit times stride, with stride 0 where it is broadcast. Neighbouring axes that broadcast alike count as one.
+axis along which an array is broadcast is not sent at all. So the place of an array's element i is a sum over the
+loop's axes of digit times stride, with stride 0 where it is broadcast. Neighbouring axes that broadcast alike count as
+one.
 
 *Tiles.* A block makes a contiguous run of the result in C order. By the tile rule (``program.py``) that run has to be a
 box: whole along the last axes, cut along one, single along the first. If the cuts leave no ragged end inside the array,

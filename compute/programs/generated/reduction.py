@@ -31,7 +31,7 @@ import numpy as np
 
 from depin_node.compute.programs.generated.arguments import Argument, Arguments, broadcast, sort_arguments
 from depin_node.compute.programs.generated.layout import Axes, Blocks, compact, cut_into_blocks, merge_axes
-from depin_node.compute.programs.generated.parameters import parse_parameters
+from depin_node.compute.programs.generated.parameters import C_TYPES, parse_parameters
 from depin_node.compute.programs.generated.source import (
     Lowered,
     Signature,
@@ -160,7 +160,16 @@ class ReductionKernel:
         text = Text()
         calls = self._functions(text, signature, arguments, shape, result)
         text.add(
-            _kernel(self.name, signature, looped, arguments, axes, blocks, calls, _Order(lanes, count, self.identity))
+            _kernel(
+                self.name,
+                signature,
+                looped,
+                arguments,
+                axes,
+                blocks,
+                calls,
+                _Order(lanes, count, self.identity, self.reduce_type in {*C_TYPES.values(), *arguments.variables}),
+            )
         )
         kernel = generated_kernel(str(text), self.name, self.options, tuple(text.fragments))
         return Lowered(kernel, blocks.count, blocks.elements * lanes, tuple(signature.args))
@@ -247,6 +256,8 @@ class _Order(NamedTuple):
     lanes: int
     elements: int
     identity: str
+    plain: bool
+    """The type of what is reduced is a number's."""
 
 
 def _kernel(
@@ -275,6 +286,14 @@ def _kernel(
     def start(lane: str) -> str:
         return f"_type_reduce({order.identity})" if order.identity else mapped(lane)
 
+    def array(where: str, name: str, length: int) -> str:
+        if order.plain:
+            return f"{where}_type_reduce {name}[{length}];"
+        return (  # objects with constructors cannot be shared, nor begin as anything
+            f"{where}__align__(16) char {name}_bytes[{length} * sizeof(_type_reduce)];\n"
+            f"    _type_reduce* const {name} = reinterpret_cast<_type_reduce*>({name}_bytes);"
+        )
+
     outputs = [f"{a.info.name}[_i]" for a in arguments.outputs]
     post = f"_post({', '.join(['@', *calls.others, *outputs, '_i'])});"
     first = 0 if order.identity else lanes
@@ -288,7 +307,7 @@ extern "C" __global__ void {name}(
     ptrdiff_t _k = {first};
 #if defined(__DEPIN__) && !defined(DEPIN_THREADS)
     if (_lane != 0 || !_mine) return;
-    _type_reduce _s[{lanes}];
+    {array("", "_s", lanes)}
     for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {start("_t")};
     for (; _k + {lanes} <= {m}; _k += {lanes})
         for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};
@@ -297,8 +316,8 @@ extern "C" __global__ void {name}(
         for (int _t = 0; _t < _half; ++_t) _s[_t] = {calls.reduced("_s[_t]", "_s[_t + _half]")};
     {post.replace("@", "_s[0]")}
 #else
-    __shared__ _type_reduce _s[{LANES_MAX}];
-    _type_reduce* const _own = _s + _member * {lanes};
+    {array("__shared__ ", "_shared", LANES_MAX)}
+    _type_reduce* const _own = _shared + _member * {lanes};
     if (_mine) {{
         _type_reduce _v = {start("_lane")};
         for (; _k + _lane < {m}; _k += {lanes}) _v = {calls.reduced("_v", mapped("(_k + _lane)"))};
