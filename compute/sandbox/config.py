@@ -12,8 +12,8 @@ class WorkerConfig:
     """How workers are started.
 
     ``device`` is the dotted name of a ``devices.Device``; ``sys_path`` is added to the worker's import path for devices
-    that are not part of this package. ``nice`` is added to the niceness. ``layers`` are those to put on where the system
-    has them: all, but in tests of one alone; no user's configuration leads here.
+    that are not part of this package. ``nice`` is added to the niceness. ``layers`` are those to put on where the
+    system has them: all, but in tests of one alone; no user's configuration leads here.
     """
 
     device: str = "depin_node.compute.devices.wasm:WasmDevice"

@@ -91,7 +91,8 @@ def orphaned(parent: int) -> bool:
 def limit_data(size: int) -> None:
     """Let no allocation pass ``size`` bytes of private writable memory: what is reserved, stacks and code do not count.
 
-    It refuses at once what the node's watch over resident memory would see only after it was written.
+    It refuses at once what the node's watch over resident memory would see only after it was written. That watch stays:
+    memory that was written and then made read-only is not counted here.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = size if hard == resource.RLIM_INFINITY else min(size, hard)

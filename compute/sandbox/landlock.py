@@ -1,8 +1,9 @@
 """Landlock: this process can open no file and no TCP connection again, whatever code runs in it.
 
 A *ruleset* names the accesses that it handles; what is handled and not allowed by a rule is denied. Ours handles all
-that the kernel knows and has no rule. It binds the thread that calls and those started after it, for ever. What is open
-already stays usable: that is how inputs reach a worker. It also forbids ptrace of, and looking into, any process outside.
+that the kernel knows and has no rule. It binds the thread that calls and those started after it, for ever. What is
+open already stays usable: that is how inputs reach a worker. It also forbids ptrace of, and looking into, any process
+outside.
 
 Each version of the interface (*ABI*) knows more: 1 files, 2 moving them, 3 truncating, 4 TCP, 5 device ioctls,
 6 signals and abstract Unix sockets outside. What it never covers: UDP, Unix sockets with a path, ``stat``, ``fork``;

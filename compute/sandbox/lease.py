@@ -34,7 +34,7 @@ from depin_node.core.errors import (
 log = structlog.get_logger("depin_node.sandbox")
 WATCH_S: Final = 0.05
 DATA_BEYOND_BYTES: Final = 1 << 30
-"""A worker may allocate so much more than it may have resident, so that it is mostly the watch that ends it, by name."""
+"""A worker may allocate so much more than it may have resident: so mostly the watch ends it, and names the cause."""
 FRUITLESS_MAX: Final = 3
 """Workers that may die in a row without one outcome before all that waits has failed."""
 

@@ -1,8 +1,8 @@
 """Seccomp: the system calls that a worker may still make, by a list; every other one fails with EPERM.
 
 The kernel runs a small program (classic BPF) before each system call. Ours knows the calls by number: those of
-``ALWAYS`` pass, those of ``IF`` pass with arguments that are named there, and nothing else does. So there is no socket, no
-``open`` by path, no ``fork``, ``execve``, ``ptrace``, ``mount``, ``bpf``, ``io_uring``, and no signal to
+``ALWAYS`` pass, those of ``IF`` pass with arguments that are named there, and nothing else does. So there is no
+socket, no ``open`` by path, no ``fork``, ``execve``, ``ptrace``, ``mount``, ``bpf``, ``io_uring``, and no signal to
 another process, while the interpreter, NumPy and wasmtime's compiler and signal handlers go on: they need memory,
 threads, clocks, and the descriptors that they hold.
 
@@ -99,14 +99,15 @@ _NAMESPACES: Final = 0x7E020000 | 0x80
 _THREAD: Final = 0x00010000
 _AT_EMPTY_PATH: Final = 0x1000
 _MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
-_SHARED_ANONYMOUS: Final = _MAP_SHARED | _MAP_ANONYMOUS
+_MAP_KIND: Final = _MAP_SHARED | _MAP_ANONYMOUS | 0x100
+"""With ``MAP_GROWSDOWN``."""
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
 _RLIMIT_CPU, _RLIMIT_DATA = 0, 2
 _F_GETFD, _F_SETFD, _F_GETFL, _F_DUPFD_CLOEXEC = 1, 2, 3, 1030
 
 IF: Final[Mapping[str, tuple[tuple[int, int], tuple[tuple[Check, ...], ...]]]] = {
-    # Memory that is shared and has no file is not counted by RLIMIT_DATA.
-    "mmap": ((9, 222), tuple((Check(3, kind, _SHARED_ANONYMOUS),) for kind in (_MAP_ANONYMOUS, _MAP_SHARED, 0))),
+    # RLIMIT_DATA does not count memory that is shared and has no file, nor what grows down.
+    "mmap": ((9, 222), tuple((Check(3, kind, _MAP_KIND),) for kind in (_MAP_ANONYMOUS, _MAP_SHARED, 0))),
     "clone": ((56, 220), ((Check(0, _THREAD, _THREAD | _NAMESPACES),),)),
     "fcntl": ((72, 25), tuple((Check(1, command),) for command in (_F_DUPFD_CLOEXEC, _F_GETFD, _F_SETFD, _F_GETFL))),
     "newfstatat": ((262, 79), ((Check(3, _AT_EMPTY_PATH),),)),

@@ -2,7 +2,8 @@
 
 It is as strong as it can be: it reads the accepted results out of the requester's own journal. A confined worker
 cannot, but confinement protects the lender and binds nobody who lends: this one has a process outside, which tells the
-worker what it found. Its answers come after the commit set is sealed, or not within the task's time; either way nothing of it is accepted.
+worker what it found. Its answers come after the commit set is sealed, or not within the task's time; either way
+nothing of it is accepted.
 """
 
 import time
