@@ -45,7 +45,11 @@ class Loaded(Protocol):
 
 
 class Device(Protocol):
-    """A device of this machine; constructed without arguments, by its dotted name."""
+    """A device of this machine; constructed without arguments, by its dotted name.
+
+    Its constructor imports and opens all that ``load`` and ``run`` will need, and starts no thread: after it the worker
+    is confined, can open nothing more, and a thread that was there before is not held by all of its layers.
+    """
 
     device_class: str
     """Providers whose results must agree bit for bit."""

@@ -5,7 +5,6 @@ Only x86-64 and aarch64 are spoken; elsewhere ``machine`` says so and the layers
 
 import ctypes
 import os
-import platform
 import sys
 from typing import Final, Literal, cast, get_args
 
@@ -25,7 +24,7 @@ def machine() -> Machine:
     """
     if sys.platform != "linux":
         raise OSError("only on Linux")
-    found = platform.machine()
+    found = os.uname().machine
     for name in get_args(Machine):
         if name == found and sys.maxsize > 1 << 32:  # a 32-bit interpreter makes other system calls
             return cast(Machine, name)
