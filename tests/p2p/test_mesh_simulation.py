@@ -152,7 +152,7 @@ async def test_a_node_joins_by_peers_it_remembers_when_its_first_peer_is_dead():
         await sim.start(0)
         for number in range(1, 6):
             await sim.start(number, 0)
-        await sim.until(sim.all_know_all, 10)
+        await sim.until(lambda: len(sim.meshes[1].remembered()) >= 4, 20)
         dead, remembered = sim.meshes[0].network.addresses(), sim.meshes[1].remembered()
         sim.kill(0)
         mesh = await sim.start(6, first_addresses=dead, remembered=remembered)
