@@ -229,6 +229,10 @@ def put_in_words(
     Raises:
         ConfigError: a member that is not there.
     """
+    for argument in (*arguments.inputs, *arguments.outputs):
+        if not argument.info.raw or argument.number is not None:
+            continue
+        text = _raw_in_words(text, label, signature, argument)
     for name, (shape, digits) in indexers.items():
 
         def indexer(
@@ -245,16 +249,12 @@ def put_in_words(
             raise ConfigError(f"{label}: {match[0].strip()!r} is not supported: of {name} there are {known}")
 
         text = _members(name).sub(indexer, text)
-    for argument in (*arguments.inputs, *arguments.outputs):
-        if not argument.info.raw or argument.number is not None:
-            continue
-        text = _raw_in_words(text, label, signature, argument)
     return text
 
 
 def _raw_in_words(text: str, label: str, signature: Signature, argument: Argument) -> str:
     name, shape = argument.info.name, argument.shape or ()
-    several = re.search(rf"(?<![\w.]){name}\s*\[\s*(\{{|_\w*ind\b)", text)
+    several = re.search(rf"(?<![\w.]){name}\s*\[\s*(\{{|_\w*ind\s*\.\s*get\s*\(\s*\)\s*\])", text)
     if several:
         raise ConfigError(f"{label}: {several[0]!r}: a raw array takes one index here, that of its element in C order")
 
