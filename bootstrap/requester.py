@@ -51,6 +51,7 @@ INLINE_BYTES_MAX = 64 * 1024
 CONNECT_TIMEOUT_S = 20.0
 CANDIDATES_MAX = 128
 CANDIDATES_S = 1.0
+NEWS_S = 0.1
 GRANT_S = 2 * DURATION_S
 """Grants are used again for the next job under the same agreement, and so outlive it."""
 GRANT_BLOBS_MAX = 64
@@ -193,22 +194,11 @@ class Requester:
             while identifier in self._open:
                 await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
 
-    async def watch(self, identifier: bytes) -> AsyncIterator[JobView]:
-        """Yield the job's view whenever it has changed, the last one when it has ended. Raises
-        ``NotFoundError``."""
-        while True:
-            view = self.job(identifier)
-            yield view
-            if view.state in _END_STATES:
-                return
-            await self.changed(identifier, view)
-
     async def wait(self, identifier: bytes) -> JobView:
         """Wait until a job has ended. Raises ``NotFoundError``."""
-        self.job(identifier)
-        while identifier in self._open:
+        while (view := self.job(identifier)).state not in _END_STATES:
             await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
-        return self.job(identifier)
+        return view
 
     async def cancel(self, identifier: bytes) -> JobView:
         """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
@@ -565,10 +555,11 @@ class Requester:
 
     # Time.
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Resume what the journal has open; then look at deadlines and candidates, for ever."""
         for stored in self._context.journal.reader.open_jobs():
             await self._resume(stored)
+        task_status.started()
         looked = float("-inf")
         while True:
             self._candidates_wanted = trio.Event()
@@ -582,6 +573,14 @@ class Requester:
             with trio.move_on_after(TICK_S):
                 await self._candidates_wanted.wait()
                 looked = float("-inf")
+
+    async def watch_mesh(self) -> None:
+        """Look for candidates soon after somebody new is heard of, while a job is open."""
+        heard = self._context.mesh.watch()
+        async for tell in heard:
+            if tell.what in ("discovered", "connected", "joined") and self._scheduler.needs() is not None:
+                self._candidates_wanted.set()
+                await trio.sleep(NEWS_S)  # what comes meanwhile is seen at the next look
 
     def _look_for_candidates(self) -> None:
         needs = self._scheduler.needs()
@@ -665,6 +664,7 @@ async def open_requester(context: MarketContext, config: SchedulerConfig | None 
         store.pin(blob)
     async with trio.open_nursery() as nursery:
         requester = Requester(context, config or SchedulerConfig(), nursery)
-        nursery.start_soon(requester.run)
+        nursery.start_soon(requester.watch_mesh)
+        await nursery.start(requester.run)
         yield requester
         nursery.cancel_scope.cancel()

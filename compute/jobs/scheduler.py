@@ -76,6 +76,8 @@ IDLE_S = 10
 """An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
 ATTEMPTS_AGAIN_MAX = 3
 """How often a task may be tried again with one provider that failed it through no fault of the task."""
+BACKOFF_S_MAX = 300.0
+"""A peer that lets every conversation end badly is asked again after so long at most; one accepted answer clears it."""
 NEEDY_SEEN_MAX = 16
 """Open tasks that are looked at for a way on when a job stands still."""
 MEMORY_STEP_MIB = 256
@@ -84,6 +86,7 @@ OUTPUT_BYTES_MIN = 1 << 20
 """Terms are rounded up to these, so that one agreement serves one job after the other."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
 _PERMANENT = frozenset({"unsupported_class", "too_large", "memory", "time", "not_lending", "price", "banned"})
+_PASSING = frozenset({"busy", "group_limit", "stale"})
 _ORDERLY = frozenset({code.value for code in EndCode} - {EndCode.STALLED.value})
 
 
@@ -283,7 +286,6 @@ class Scheduler:
     def _agreed(self, partner: Partner, event: Agreed, now: Now) -> None:
         until_ns = now.boottime_ns + event.duration_s * SECOND_NS
         partner.agreed(event.device_class, event.slots, event.window, until_ns, now.boottime_ns)
-        self._backoff.pop(partner.peer, None)
         for progress in self._open_jobs():
             if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 progress.stage("first_agreement", now)
@@ -320,9 +322,10 @@ class Scheduler:
             wait_s = 30.0
             self._refusers.add(peer)
         elif was_agreed and code in _ORDERLY:
-            wait_s, failures = 0.2, 0
+            wait_s, failures = 0.2, failures - 1
         else:
-            wait_s = min(30.0, 0.5 * 2.0 ** min(failures, 8))
+            longest_s = BACKOFF_S_MAX if was_agreed else 10.0 if code in _PASSING else 30.0
+            wait_s = min(longest_s, 0.5 * 2.0 ** min(failures, 16))
         self._backoff[peer] = (now.boottime_ns + int(wait_s * SECOND_NS), failures)
 
     def _lose(self, partner: Partner, attempt: int, task: OpenTask, now: Now) -> None:
@@ -546,6 +549,8 @@ class Scheduler:
             agrees = run.root == ballot.decided
             part = progress.part(peer)
             part.done += agrees
+            if agrees:
+                self._backoff.pop(peer, None)
             partner = self._partners.get(peer)
             if partner is not None and partner.open.pop(attempt, None) is not None:
                 part.running -= 1

@@ -1,37 +1,395 @@
 """The shells of requester and provider with all that is under them, over the in-memory network; kernels really run."""
 
-import pytest
-import trio.testing
-from market_world import InlinePool, knows, lie, make_job, output_of, world
+import os
 
-from depin_node.compute.jobs.job import Quorum
+import pytest
+import trio
+import trio.testing
+from market_world import InlinePool, knows, lie, make_job, output_of, stall, world
+from msgspec.structs import replace
+from wat_programs import TRAP, copying, program
+
+from depin_node.compute.jobs.job import InputRef, Limits, Quorum
+from depin_node.compute.jobs.scheduler import SchedulerConfig
+from depin_node.compute.market.lender import Lending
+from depin_node.compute.market.messages import PROTOCOL, Kind, Offer, Terms, Verdict
+from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.compute.trust.receipts import verify_receipt
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
+from depin_node.crypto.blob import blob_id
+from depin_node.crypto.envelope import sign
+from depin_node.crypto.identity import Identity, peer_id
+from depin_node.p2p.frames import Frame, send_frames
+
+TASKS = 24
+MANY = program(tasks=TASKS, n=TASKS * 64)
+LARGE = program(tasks=4, n=1 << 20, block=1024)  # 1 MiB a task
+IMPATIENT = SchedulerConfig(suitable_s=5.0)
 
 
 @pytest.fixture
 def autojump_clock():
-    # Jumps only when nothing has happened for a while: the journal's thread is not seen by the clock.
-    return trio.testing.MockClock(autojump_threshold=0.02)
+    """Simulated time, which leaps only when nothing has happened for a while: it does not see the journal's thread."""
+    return trio.testing.MockClock(autojump_threshold=0.05)
 
 
-async def test_a_job_is_done(tmp_path, autojump_clock):
+async def done(peer, job):
+    view = await peer.requester.submit(job)
+    return await peer.requester.wait(bytes.fromhex(view.id))
+
+
+async def running(peer, view, tasks_done):
+    """Wait until so many tasks of a job are done."""
+    while (seen := peer.requester.job(bytes.fromhex(view.id))).tasks_done < tasks_done:
+        await peer.requester.changed(bytes.fromhex(view.id), seen)
+
+
+async def until(condition):
+    while not condition():
+        await trio.sleep(0.1)
+
+
+async def test_a_job_is_done_and_both_sides_hold_its_receipts(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1)
         b = await w.start(2, pool=InlinePool())
         await knows(a, [b])
-        job, x = await make_job(a)
-        view = await a.requester.submit(job)
-        view = await a.requester.wait(bytes.fromhex(view.id))
-        assert view.state == "done", view
-        assert (await output_of(a, view) == x).all()
+        job, x = await make_job(a, candidate=MANY)
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert view.verification.agreed == TASKS
+
+        journal = a.context.journal.reader
+        await until(lambda: all(stored.countersign for stored in journal.receipts(9)))
+        (stored,) = journal.receipts(9)
+        (theirs,) = b.context.journal.reader.receipts(9)
+        receipt = verify_receipt(stored.receipt, stored.countersign, "test").payload
+        assert (theirs.receipt, theirs.countersign) == (stored.receipt, stored.countersign)
+        assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
+        assert sorted(settled.task for settled in receipt.settled) == list(range(TASKS))
+        assert {settled.verdict for settled in receipt.settled} == {Verdict.ACCEPTED}
+        ours, its = journal.agreements(), b.context.journal.reader.agreements()
+        assert [(one[0], one[3:]) for one in ours] == [(one[0], one[3:]) for one in its]
 
 
-async def test_a_liar_is_caught_and_the_job_is_done(tmp_path, autojump_clock):
+async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1)
         lenders = [await w.start(n, pool=InlinePool(lie if n == 3 else None)) for n in (2, 3, 4, 5)]
+        liar = lenders[1]
         await knows(a, lenders)
-        job, x = await make_job(a, policy=Quorum(2, 3))
+        job, x = await make_job(a, candidate=MANY, policy=Quorum(2, 3))
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert view.verification.liars == (peer_id(liar.key),)
+        assert view.verification.disputed
+        assert "caught" in {line.kind for line in a.requester.story(bytes.fromhex(view.id))}
+        journal = a.context.journal.reader
+        assert set(journal.bans()) == {liar.key}
+        assert {peer for peer, *_ in journal.evidence()} == {liar.key}
+
+        ran = len(liar.pool.tasks)
+        job, _ = await make_job(a, key="second", candidate=MANY, policy=Quorum(2, 3))
+        assert (await done(a, job)).state == "done"
+        assert len(liar.pool.tasks) == ran, "a banned peer was asked again"
+
+
+async def test_nothing_of_a_copier_is_accepted(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+
+        async def copy(task, results):
+            """Wait until the others' answer is accepted, and give it as our own."""
+            await until(lambda: any(a.context.journal.reader.results(name, task, 1) for name in a.requester._open))
+
+        lenders = [await w.start(n, pool=InlinePool(copy if n == 2 else None)) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=Quorum(2, 3), seconds=2)
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert lenders[0].pool.tasks  # it had its chance
+        for stored in a.context.journal.reader.receipts(99):
+            receipt = verify_receipt(stored.receipt, stored.countersign, "test").payload
+            if receipt.to == lenders[0].key:
+                assert not [settled for settled in receipt.settled if settled.verdict is Verdict.ACCEPTED]
+
+
+async def test_a_killed_provider_costs_a_retry(tmp_path, autojump_clock):
+    async with world(tmp_path, latency_s=(0.005, 0.02)) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=Quorum(2, 3))
         view = await a.requester.submit(job)
+        await running(a, view, 2)
+        w.fabric.kill(lenders[0].key)
         view = await a.requester.wait(bytes.fromhex(view.id))
-        assert view.state == "done", view
-        assert (await output_of(a, view) == x).all()
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+
+
+async def test_a_provider_that_stalls_or_freezes_is_given_up(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(stall if n == 2 else None)) for n in (2, 3, 4, 5)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=Quorum(2, 3), seconds=3)
+        view = await a.requester.submit(job)
+        await running(a, view, 1)
+        w.fabric.freeze(lenders[1].key)
+        view = await a.requester.wait(bytes.fromhex(view.id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+
+
+async def test_large_results_lie_in_the_blob_store(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=LARGE, policy=Quorum(2, 2))
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, LARGE) == x).all()
+        assert a.blobs.store.has(blob_id(x[: 1 << 18].tobytes()))
+
+
+async def test_workers_are_real_processes_too(tmp_path):
+    async with world(tmp_path) as w, open_pool(PoolConfig(WorkerConfig(nice=0), workers_max=2)) as pool:
+        a = await w.start(1)
+        b = await w.start(2, pool=pool, lending=Lending(("wasm-1",), 2, 1024))
+        await knows(a, [b])
+        for key, candidate in (("many", MANY), ("large", LARGE), ("again", MANY)):
+            job, x = await make_job(a, key=key, candidate=candidate)
+            view = await done(a, job)
+            assert view.state == "done", view.error
+            assert (await output_of(a, view, candidate) == x).all()
+
+
+async def test_a_kernel_that_traps_fails_its_job_and_the_next_one_runs(tmp_path):
+    async with world(tmp_path) as w, open_pool(PoolConfig(WorkerConfig(nice=0))) as pool:
+        a = await w.start(1)
+        b = await w.start(2, pool=pool)
+        await knows(a, [b])
+        job, _ = await make_job(a, key="bad", candidate=program(copying(before=TRAP)))
+        view = await done(a, job)
+        assert (view.state, view.error.code) == ("failed", "trapped")
+        job, _ = await make_job(a, key="good")
+        assert (await done(a, job)).state == "done"
+
+
+async def test_a_cancelled_job_ends_and_frees_its_providers(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool(stall))
+        await knows(a, [b])
+        job, _ = await make_job(a)
+        view = await a.requester.submit(job)
+        await until(lambda: b.pool.tasks)
+        view = await a.requester.cancel(bytes.fromhex(view.id))
+        assert view.state == "cancelled"
+        assert (await a.requester.cancel(bytes.fromhex(view.id))).state == "cancelled"
+        await until(lambda: not any(talk.open_attempts() for talk in b.provider._talks))
+        with pytest.raises(ConfigError, match="only a job that is done"):
+            await output_of(a, view)
+
+
+async def test_nobody_and_no_agreement_fail_with_the_reasons(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1, config=IMPATIENT)
+        await w.start(2)
+        small = await w.start(3, pool=InlinePool(), lending=Lending(("wasm-1",), 1, 16))
+        dear = await w.start(4, pool=InlinePool(), lending=Lending(("wasm-1",), 1, 1024, seconds_max=5))
+        await knows(a, [small, dear])
+        job, _ = await make_job(a)
+        view = await done(a, job)
+        assert (view.state, view.error.code) == ("failed", "nobody_suitable")
+        assert "1 declined (time)" in view.error.message
+        assert "1 known nodes: too little memory" in view.error.message
+        assert "1 known nodes: not lending" in view.error.message
+
+
+async def test_answers_that_never_agree_fail_the_verification(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+
+        def liar(number):
+            async def lie_differently(task, results):
+                results[0][0] ^= number
+
+            return lie_differently
+
+        lenders = [await w.start(n, pool=InlinePool(liar(n))) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        job, _ = await make_job(a, policy=Quorum(2, 3))
+        view = await done(a, job)
+        assert (view.state, view.error.code) == ("failed", "verification")
+
+
+async def test_the_same_key_is_the_same_job_and_no_other(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        job, _ = await make_job(a)
+        first = await done(a, job)
+        ran = len(b.pool.tasks)
+        again = await done(a, replace(job, created_s=job.created_s + 99))
+        assert again == first
+        assert len(b.pool.tasks) == ran
+        with pytest.raises(ConfigError, match="another job's"):
+            await a.requester.submit(replace(job, name="other"))
+        assert [view.id for view in a.requester.jobs(9)] == [first.id]
+        with pytest.raises(NotFoundError):
+            a.requester.job(bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda job: {"program": bytes(32)}, "put the program and the inputs first"),
+        (lambda job: {"tasks": 5}, "its program has 4"),
+        (lambda job: {"program_bytes": 5}, "another size"),
+        (lambda job: {"inputs": ()}, "for other buffers"),
+        (lambda job: {"inputs": (InputRef(0, job.program, job.program_bytes),)}, "its shape says 4096"),
+        (lambda job: {"program": job.inputs[0].blob}, "the program is refused"),
+    ],
+)
+async def test_a_job_that_does_not_fit_is_refused_at_once(tmp_path, autojump_clock, change, why):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        job, _ = await make_job(a)
+        with pytest.raises(ConfigError, match=why):
+            await a.requester.submit(replace(job, **change(job)))
+        assert a.requester.jobs(9) == []
+
+
+async def test_a_job_goes_on_after_a_restart_and_repeats_only_what_was_lost(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        job, x = await make_job(a, candidate=LARGE)
+        runs = []
+
+        async def note(task, results):
+            runs.append(task)
+            if len(runs) == 3:
+                await trio.sleep_forever()
+
+        b = await w.start(2, pool=InlinePool(note))
+        await knows(a, [b])
+        view = await a.requester.submit(job)
+        identifier = bytes.fromhex(view.id)
+        await running(a, view, 2)
+        a.scope.cancel()
+        await trio.sleep(1)
+        (tmp_path / "1" / "blobs" / blob_id(x[: 1 << 18].tobytes()).hex()).unlink()  # as after a power cut
+
+        runs.clear()
+        runs.extend([-1] * 9)
+        w.first = b.context.network.addresses()[0]
+        a = await w.start(1)
+        view = await a.requester.wait(identifier)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, LARGE) == x).all()
+        assert sorted(runs[9:]) == [0, 2, 3]
+
+
+async def test_a_full_disk_fails_the_job_and_says_so(tmp_path, autojump_clock, monkeypatch):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        job, _ = await make_job(a, candidate=LARGE)
+
+        async def full(data, *, durable=False):
+            raise ResourceError("the disk is full; free some space")
+
+        monkeypatch.setattr(a.blobs.store, "put", full)
+        view = await done(a, job)
+        assert (view.state, view.error.code) == ("failed", "resource")
+        monkeypatch.undo()
+        job, _ = await make_job(a, key="good", candidate=LARGE)
+        assert (await done(a, job)).state == "done"
+
+
+# What strangers may try on market/1.
+
+
+def terms():
+    return Terms(("wasm-1",), Limits(10, 64), 100)
+
+
+def offer(identity, to, network="test", seq=1, expires_s=1_800_000_020):
+    return Frame(Kind.OFFER, sign(identity, network, Offer(to, expires_s, seq, terms(), 0, 60)))
+
+
+MALLORY, OTHER = Identity(b"m" * 32), Identity(b"o" * 32)
+HOSTILE = {
+    "garbage": lambda to: [Frame(Kind.OFFER, os.urandom(300))],
+    "unknown kind": lambda to: [Frame(200, b"")],
+    "empty": lambda to: [Frame(Kind.OFFER, b"")],
+    "oversized": lambda to: [Frame(Kind.OFFER, bytes(70_000))],
+    "a provider's message": lambda to: [Frame(Kind.BID, b"")],
+    "expired": lambda to: [offer(MALLORY, to, expires_s=1_799_990_000)],
+    "valid for too long": lambda to: [offer(MALLORY, to, expires_s=1_800_009_999)],
+    "misaddressed": lambda to: [offer(MALLORY, OTHER.key)],
+    "foreign network": lambda to: [offer(MALLORY, to, network="elsewhere")],
+    "another's": lambda to: [offer(OTHER, to)],
+    "replayed": lambda to: [offer(MALLORY, to, seq=5)] * 2,
+    "tasks without an agreement": lambda to: [Frame(Kind.RELEASE, b"\x91\x91\x00")],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_message_costs_its_sender_the_stream_and_nobody_else(tmp_path, autojump_clock, name):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        async with w.fabric.open(MALLORY.key, host="10.66.0.1") as network:
+            await network.dial(b.context.network.addresses()[0])
+            stream = await network.open_stream(b.key, PROTOCOL)
+            await send_frames(stream, HOSTILE[name](b.key))
+            with pytest.raises(TransportError):
+                await stream.receive_exactly(1 << 20)
+            job, _ = await make_job(a)
+            assert (await done(a, job)).state == "done"
+        assert b.context.network.counters()["streams_violated"] == 1
+
+
+async def test_conversations_are_bounded(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        b = await w.start(2, pool=InlinePool())
+        async with w.fabric.open(MALLORY.key, host="10.66.0.1") as network:
+            await network.dial(b.context.network.addresses()[0])
+            streams = [await network.open_stream(b.key, PROTOCOL) for _ in range(9)]
+            await trio.sleep(1)
+            assert len(b.provider._talks) == 4  # all strangers are one group
+            refused = 0
+            for stream in streams:
+                with trio.move_on_after(1):
+                    try:
+                        await stream.receive_some()
+                    except TransportError:
+                        refused += 1
+            assert refused == 5
+
+
+async def test_an_idle_agreement_gives_way_to_another_requester(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lender = await w.start(2, pool=InlinePool())
+        c = await w.start(3)
+        await knows(a, [lender])
+        await knows(c, [lender])
+        job, _ = await make_job(a)
+        assert (await done(a, job)).state == "done"
+        assert lender.provider.lender.slots_free() == 0  # kept for the next job
+        job, _ = await make_job(c)
+        begin = trio.current_time()
+        assert (await done(c, job)).state == "done"
+        assert trio.current_time() - begin < 5

@@ -26,7 +26,7 @@ from depin_node.crypto.identity import Identity
 from depin_node.crypto.replay import ReplayGuard, Sequence
 
 WALL_NS = 1_800_000_000 * SECOND_NS
-STEPS_MAX = 60_000
+STEPS_MAX = 300_000
 
 
 @dataclass
