@@ -1,5 +1,6 @@
 """What commands share: the options that every command takes, JSON or text on stdout, tables."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ class Settings:
         from depin_node.core.local import DataDir
 
         return DataDir.locate(self.data_dir)
+
+    def repeated(self) -> str:
+        """Return the options that another command needs to reach the same node, to be shown after it."""
+        return f" --data-dir {shlex.quote(self.data_dir)}" if self.data_dir else ""
 
     def mesh(self) -> "Mesh":
         """Return a connection to the running node. Raises ``NotRunningError``."""

@@ -67,7 +67,7 @@ def show(settings: Settings, /, as_json: bool, follow: bool, story: bool, job_id
         view = future.status()
         events = future.story() if story else []
     if story:
-        emit(events, as_json, lambda: _story(events, view.created_s))
+        emit(events, as_json, lambda: _story(events))
     else:
         emit(view, as_json, lambda: _text(view))
 
@@ -91,7 +91,7 @@ def result(settings: Settings, /, as_json: bool, output: str | None, job_id: str
 
     with settings.mesh() as mesh:
         future = mesh.future(job_id)
-        return finish(future, Path(output or f"{safe_name(future.status().name)}-out"), as_json)
+        return finish(future, Path(output or f"{safe_name(future.status().name)}-out"), settings, as_json)
 
 
 @job.command()
@@ -118,15 +118,23 @@ def cancel(settings: Settings, /, as_json: bool, job_id: str) -> int:
     return 0 if cancelled else 1
 
 
-def _story(events: "list[JobEvent]", since_s: float) -> str:
+def _story(events: "list[JobEvent]") -> str:
     rows = [
-        (f"{event.at_s - since_s:8.3f} s", event.kind, event.task if event.task >= 0 else "", event.peer, event.detail)
+        (
+            f"{event.at_s - events[0].at_s:8.3f} s",
+            event.kind,
+            event.task if event.task >= 0 else "",
+            event.peer,
+            event.detail,
+        )
         for event in events
     ]
     return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
 
 
 def _text(view: "JobView") -> str:
+    from depin_node.cli.submit import took_s
+
     checked = view.verification
     rows = [
         ("job", view.id),
@@ -138,7 +146,7 @@ def _text(view: "JobView") -> str:
         ("submitted", f"{ago(time.time() - view.created_s)} ago"),
     ]
     if view.finished_s is not None:
-        rows.append(("took", f"{view.finished_s - view.created_s:.2f} s"))
+        rows.append(("took", f"{took_s(view):.2f} s"))
     rows += [("stage", f"{name} after {seconds:.3f} s") for name, seconds in view.stages_s.items()]
     rows += [("caught", peer) for peer in checked.liars]
     rows += [

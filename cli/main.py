@@ -69,9 +69,10 @@ def cli() -> None:
     """Lend and borrow compute, peer to peer: CUDA kernels, run by peers, believed only when verified.
 
     \b
-    Example: two terminals, one mesh
+    Example: a mesh in three terminals, and a job in a fourth
       depin-node start
-      depin-node start --lend --listen /ip4/127.0.0.1/tcp/0 --data-dir b --peer ADDRESS
+      depin-node start --lend --data-dir b --peer ADDRESS
+      depin-node start --lend --data-dir c --peer ADDRESS
       depin-node submit examples/hillshade/hillshade.toml
     """
 

@@ -83,18 +83,19 @@ def submit(
             emit({"job": future.job_id}, as_json, lambda: future.job_id)
             return 0
         note(f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks")
-        return finish(future, folder, as_json)
+        return finish(future, folder, settings, as_json)
 
 
-def finish(future: "Future", folder: Path, as_json: bool) -> int:
+def finish(future: "Future", folder: Path, settings: Settings, as_json: bool) -> int:
     """Wait for a job, save its outputs, and say so. Ctrl-C stops the waiting, not the job."""
     try:
         watch(future)
         arrays = future.outputs()
     except KeyboardInterrupt:
-        short = future.job_id[:12]
-        note(f"\nno longer waiting; job {short} goes on. Its state: depin-node job show {short}")
-        note(f"its result: depin-node job result {short}    stop it: depin-node job cancel {short}")
+        short, again = future.job_id[:12], settings.repeated()
+        note(f"\nno longer waiting; job {short} goes on")
+        for what, command in (("its state", "show"), ("its result", "result"), ("stop it", "cancel")):
+            note(f"  {what + ':':<12} depin-node job {command} {short}{again}")
         return INTERRUPTED
     report(future.status(), save(arrays, folder), as_json)
     return 0
@@ -104,7 +105,7 @@ def watch(future: "Future") -> None:
     """Wait until the job has ended, showing how it goes."""
     with progress(future.status().tasks_total) as advance:
         for view in future.views():
-            advance(view.tasks_done, f"{view.state}, {view.tasks_running} running")
+            advance(view.tasks_done, f"{view.tasks_running} running" if view.tasks_running else view.state)
 
 
 def save(arrays: "dict[str, Array]", folder: Path) -> list[Path]:
@@ -136,10 +137,18 @@ def report(view: "JobView | None", paths: list[Path], as_json: bool) -> None:
     if view is not None:
         checked = view.verification
         liars = f", {len(checked.liars)} caught" if checked.liars else ""
-        seconds = (view.finished_s or 0) - view.created_s
-        note(f"{view.tasks_done} tasks in {seconds:.2f} s, {checked.agreed} agreed, {checked.disputed} disputed{liars}")
+        counts = f"{checked.agreed} agreed, {checked.disputed} disputed{liars}"
+        note(f"{view.tasks_done} tasks in {took_s(view):.2f} s, {counts}")
     for path in paths:
         click.echo(path)
+
+
+def took_s(view: "JobView") -> float:
+    """Return how long a job that has ended took. It was created in a whole second; its stages count finer, but anew
+    when its node starts again."""
+    coarse_s = (view.finished_s or view.created_s) - view.created_s
+    fine_s = view.stages_s.get(view.state, coarse_s)
+    return fine_s if coarse_s - fine_s < 2 else coarse_s
 
 
 def safe_name(text: str) -> str:

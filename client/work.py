@@ -81,14 +81,25 @@ def prepare_launch(
             launch = ours.lower(args, size=size, shards=shards)
     raw = launch.kernel
     bound = bind(raw, launch.grid, launch.block, launch.args, shared_mem=shared_mem, shards=shards, local=local)
-    needed = Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, -(-memory_bytes(bound.program) >> 20)))
-    return Work((name or raw.name)[:NAME_LENGTH_MAX], bound, verify, limits or needed, tuple(raw.compile().notes))
+    limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
+    _check_memory(bound, limits, "limits")
+    return Work((name or raw.name)[:NAME_LENGTH_MAX], bound, verify, limits, tuple(raw.compile().notes))
 
 
 def _refuse(why: str, **options: Any) -> None:
     for option, value in options.items():
         if value is not None:
             raise ConfigError(f"{why}: {option} does not go with it")
+
+
+def _memory_mib(bound: Bound) -> int:
+    return -(-memory_bytes(bound.program) >> 20)
+
+
+def _check_memory(bound: Bound, limits: Limits, source: str) -> None:
+    needed = _memory_mib(bound)
+    if limits.memory_mib < needed:
+        raise ConfigError(f"{source}: a task holds the kernel and all arrays: {needed} MiB, not {limits.memory_mib}")
 
 
 def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
@@ -100,4 +111,5 @@ def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
     job = load_job(Path(path))
     bound = job.bind(local=local)
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
+    _check_memory(bound, limits, f"{path}: [limits] memory_mib")
     return Work(job.name, bound, policy, limits, tuple(job.kernel.compile().notes))
