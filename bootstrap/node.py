@@ -91,7 +91,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         provider = await _open_provider(stack, config, market) if config.lend else None
         scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
         requester = await stack.enter_async_context(open_requester(market, scheduling))
-        await stack.enter_async_context(_housekeeping(market, provider))
+        await stack.enter_async_context(_housekeeping(market, provider, join_by))
         operator = Operator(config, data_dir, market, requester, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
@@ -118,11 +118,15 @@ async def _open_network(stack: AsyncExitStack, config: NodeConfig, identity: Ide
     for listen in _listen_addresses(config):
         host = open_libp2p(identity.seed, listen=(listen,), network_id=config.network_id, limits=limits)
         try:
-            return await stack.enter_async_context(host)
+            network = await stack.enter_async_context(host)
         except ListenError as error:
             if not config.listen_is_default:
                 raise
-            log.warning("port taken, trying the next one", listen=listen, reason=str(error))
+            log.debug("port taken, trying the next one", listen=listen, reason=str(error))
+            continue
+        if listen != config.listen:
+            log.info("the usual port is taken: listening on another", usual=config.listen, listen=listen)
+        return network
     raise ListenError(f"{PORTS_TRIED} ports from {config.listen} on are taken; name a free one with --listen")
 
 
@@ -143,13 +147,18 @@ async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: Mark
 
 
 @asynccontextmanager
-async def _housekeeping(market: MarketContext, provider: Provider | None) -> AsyncIterator[None]:
-    """Advertise what is lent, and write down whom to join by next time, as long as the block runs."""
+async def _housekeeping(
+    market: MarketContext, provider: Provider | None, join_by: tuple[str, ...]
+) -> AsyncIterator[None]:
+    """Advertise what is lent, tell if nobody can be joined, and write down whom to join by next time, as long as the
+    block runs."""
     async with trio.open_nursery() as nursery:
         if provider is not None:
             _advertise(market.mesh, provider)
             nursery.start_soon(_keep_advertising, market.mesh, provider)
         nursery.start_soon(_keep_remembering, market)
+        if join_by:
+            nursery.start_soon(_tell_if_unjoined, market.mesh)
         try:
             yield
         finally:
@@ -168,6 +177,18 @@ def _advertise(mesh: Mesh, provider: Provider) -> None:
     assert lending is not None
     devices = [DeviceOffer(name, lending.memory_mib, lending.slots, free) for name in lending.device_classes]
     mesh.set_offer(devices, lending=True, price=lending.price)
+
+
+async def _tell_if_unjoined(mesh: Mesh) -> None:
+    """Tell once that no peer to join by can be reached, and why: else a mistyped address looks like an empty mesh."""
+    while not mesh.ready.is_set():
+        if failures := mesh.failures():
+            peer, reason = next(iter(failures.items()))
+            log.warning("no peer can be reached yet; trying on", peer=peer, reason=reason)
+            await mesh.ready.wait()
+            log.info("joined the mesh")
+            return
+        await trio.sleep(REMEMBER_S)
 
 
 async def _keep_remembering(market: MarketContext) -> None:

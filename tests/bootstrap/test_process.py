@@ -112,7 +112,22 @@ def test_a_named_port_that_is_taken_is_an_error_and_the_default_one_is_not(nodes
             pass  # taken by somebody else: as good
         moved = nodes.start(listen=None)
         assert int(moved.address.split("/")[4]) > 4701
-        assert "port taken, trying the next one" in moved.log()
+        assert "the usual port is taken" in moved.log()
+
+
+def test_first_peers_that_do_not_answer_are_told_of_and_so_is_the_one_that_does(nodes):
+    a = nodes.start()
+    a.stop()
+    b = nodes.start("--peer", a.address)
+    deadline = time.monotonic() + 60
+    while "no peer can be reached yet" not in b.log():
+        assert time.monotonic() < deadline
+        assert b.json("peers") == []
+    assert a.peer in b.log()
+    nodes.start(data_dir=a.data_dir, listen=a.address.partition("/p2p/")[0])
+    while "joined the mesh" not in b.log():
+        assert time.monotonic() < deadline
+        b.json("peers")
 
 
 def test_first_peers_come_from_the_file_too(nodes):
