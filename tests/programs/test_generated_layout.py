@@ -2,7 +2,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wat_programs import copying
 
@@ -18,9 +18,10 @@ from depin_node.compute.programs.program import (
 )
 from depin_node.compute.programs.shards import owned_boxes
 
-SHAPES = st.lists(st.integers(1, 7), max_size=4).map(tuple)
+SHAPES = st.lists(st.integers(1, 6), max_size=4).map(tuple)
 
 
+@settings(deadline=None)
 @given(SHAPES, st.integers(1, 40), st.data())
 def test_a_block_begins_where_its_tile_does(shape, elements_max, data):
     """``_first`` and ``_row`` of source.py against the tile rule, block by block."""
@@ -35,7 +36,7 @@ def test_a_block_begins_where_its_tile_does(shape, elements_max, data):
         row, part = divmod(block, blocks.parts)
         first = row * blocks.row + part * blocks.elements
         mine = [first + t for t in range(blocks.elements) if part * blocks.elements + t < blocks.row]
-        assert [k for k in range(order.size) if order[k] == block] == mine
+        assert np.flatnonzero(order == block).tolist() == mine
 
 
 def _tiles(shape, blocks):
@@ -54,6 +55,7 @@ def _tiles(shape, blocks):
         yield box.slices
 
 
+@settings(deadline=None)
 @given(SHAPES, st.data())
 def test_places_are_those_of_broadcasting(shape, data):
     """Digit times stride, summed, is where NumPy's broadcasting finds the element."""

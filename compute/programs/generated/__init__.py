@@ -7,6 +7,7 @@
         arguments.py    which argument is what, and the shape of the loop by broadcasting
         layout.py       how arrays lie under that loop, and which tile of the result a block owns
         source.py       the text: parameters, user fragments, and whose line an error is in
+        words.py        members of CuPy's objects in fragments, put in plain words
         elementwise.py, reduction.py
         adopt.py        CuPy's own kernel objects become ours
     ──► Lowered: a RawKernel with its grid, block and arguments, from here on as if the user had written it

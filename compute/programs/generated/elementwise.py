@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from depin_node.compute.programs.generated.arguments import Argument, Arguments, broadcast, sort_arguments
 from depin_node.compute.programs.generated.layout import Axes, Blocks, compact, cut_into_blocks, merge_axes
 from depin_node.compute.programs.generated.parameters import parse_parameters
@@ -28,10 +30,10 @@ from depin_node.compute.programs.generated.source import (
     checked_text,
     generated_kernel,
     place,
-    put_in_words,
     result_of,
     typedefs,
 )
+from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
@@ -130,9 +132,9 @@ class ElementwiseKernel:
         if size is not None:
             if shapes:
                 raise ConfigError(f"{self.name}: size is for kernels whose arrays are all raw; the others decide it")
-            if not isinstance(size, int) or size < 1:
+            if not isinstance(size, int | np.integer) or size < 1:
                 raise ConfigError(f"{self.name}: size = {size!r}: expected a positive integer")
-            shapes = [(size,)]
+            shapes = [(int(size),)]
         if not shapes:
             raise ConfigError(f"{self.name}: no array decides the size of the loop, for all are raw: give size")
         shape = broadcast(shapes)

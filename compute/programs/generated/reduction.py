@@ -41,10 +41,10 @@ from depin_node.compute.programs.generated.source import (
     checked_text,
     generated_kernel,
     place,
-    put_in_words,
     result_of,
     typedefs,
 )
+from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
