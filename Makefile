@@ -18,9 +18,10 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt overrides.txt
 	@test -n "$(PYTHON)" || { echo "depin-node needs Python 3.11, 3.12 or 3.13 on PATH (for example: apt install python3 python3-venv)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# a venv without pip is one that failed half way: for want of python3-venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt -e ".[dev]"
 	@touch $@
