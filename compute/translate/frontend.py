@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from depin_node.compute.translate.errors import CompileError, Diagnostic
-from depin_node.compute.translate.refusals import why_refused
+from depin_node.compute.translate.refusals import why_no_file, why_refused
 from depin_node.compute.translate.toolchain import Toolchain, compiler_version
 
 SOURCE_BYTES_MAX = 1 << 20
@@ -162,6 +163,9 @@ def _findings(text: str, filename: str) -> list[Diagnostic]:
                 file = filename if parts[0] == SOURCE else parts[0]
                 found.append(Diagnostic(_clearer(message), int(parts[1]), int(parts[2]), file))
                 break
+        note = line.partition(": note: candidate ")[2]
+        if note and found and found[-1].text.startswith("no matching ") and "(" not in found[-1].text:
+            found[-1] = replace(found[-1], text=f"{found[-1].text} ({note})")
     return found
 
 
@@ -170,7 +174,6 @@ def _clearer(message: str) -> str:
     for start in ("use of undeclared identifier '", "unknown type name '", "no template named '", "no type named '"):
         if message.startswith(start):
             return why_refused(message.removeprefix(start).partition("'")[0])
-    for end in (" file not found", " not found"):
-        if message.endswith(end) or (message.startswith("module ") and end in message):
-            return f"{message}: a kernel is one source text, other files cannot be included"
+    if message.endswith(" not found"):
+        return f"{message}: {why_no_file(message.split(chr(39))[1] if chr(39) in message else '')}"
     return message

@@ -49,12 +49,14 @@ class Index:
         by_id: every declaration of the user's source, by clang's id.
         definitions: the declaration with a body (or all members), for the id of each declaration of the same thing.
         functions: the functions at namespace scope, templates' patterns left out.
+        assembly: ``asm`` outside of functions.
     """
 
     def __init__(self, tree: Node) -> None:
         self.by_id: dict[str, Node] = {}
         self.root = Scope("", None)
         self.functions: list[Node] = []
+        self.assembly: list[Node] = []
         self.unnamed: dict[tuple[int, int], Node] = {}
         self._first: dict[str, str] = {}
         self._definitions: dict[str, Node] = {}
@@ -122,6 +124,8 @@ class Index:
             self._definitions[first] = node
         if kind in RECORDS and (node.get("completeDefinition") or first not in self._definitions):
             self._definitions[first] = node
+        if kind == "FileScopeAsmDecl":
+            self.assembly.append(node)
         if kind == "FunctionDecl" and not pattern:
             self.functions.append(node)
         if kind == "EnumConstantDecl":

@@ -53,6 +53,8 @@ class Lowering(Expressions, Statements):
         Raises:
             Unsupported: there is no such kernel, or it uses something that is not supported.
         """
+        for node in self.index.assembly:
+            raise self.refuse("inline assembly is not supported: write it in CUDA C", node)
         entry = self.function(self._find(name))
         while self._pending:
             self._lower_body(*self._pending.pop(0))
@@ -88,6 +90,8 @@ class Lowering(Expressions, Statements):
         if len(self._functions) >= FUNCTIONS_MAX:
             raise self.refuse(f"more than {FUNCTIONS_MAX} functions are not supported", node)
         name = node.get("name", "")
+        if node.get("variadic"):
+            raise self.refuse(f"{name}: functions with a variable number of arguments are not supported", node)
         function = t.Function(name, self._fresh("f", name), VOID, node["_line"])
         self._functions[node["id"]] = function
         record = node.get("_record")

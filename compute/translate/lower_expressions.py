@@ -66,6 +66,8 @@ _REFUSED = {
     "CXXDynamicCastExpr": "type information at run time is not supported",
     "CXXBindTemporaryExpr": "objects with destructors are not supported",
     "CXXPseudoDestructorExpr": "destructors are not supported",
+    "OffsetOfExpr": "offsetof is not supported",
+    "VAArgExpr": "functions with a variable number of arguments are not supported",
 }
 _BUILTIN_LITERALS = {
     "__builtin_inff": (F32, "__builtin_inff()"),

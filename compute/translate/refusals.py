@@ -63,6 +63,28 @@ PREFIXES = {
 ROUNDINGS = ("_rz", "_ru", "_rd")
 
 
+FILES = {
+    "cooperative_groups": _GROUPS,
+    "curand": _RANDOM,
+    "cuda_fp16": _HALF,
+    "cuda_bf16": _HALF,
+    "cuComplex": _COMPLEX,
+    "cupy/complex": _COMPLEX,
+    "thrust": _COMPLEX,
+    "mma": _MATRIX,
+    "texture": _TEXTURE,
+    "surface": _TEXTURE,
+}
+
+
+def why_no_file(name: str) -> str:
+    """Return why a file cannot be included."""
+    for prefix, reason in FILES.items():
+        if name.startswith(prefix):
+            return reason
+    return "a kernel is one source text, other files cannot be included"
+
+
 def why_refused(name: str) -> str:
     """Return why a name that the source does not declare cannot be used."""
     if name in NAMES:

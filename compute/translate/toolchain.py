@@ -101,16 +101,20 @@ class Toolchain:
                 ) from None
             finally:
                 _kill(child)
-        if paths[0].stat().st_size >= OUTPUT_BYTES_MAX:
-            raise self._error("the expanded kernel is too large to translate; make it smaller")
+        written = max(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        if written >= OUTPUT_BYTES_MAX:
+            raise self._error(f"the kernel expands to more than {OUTPUT_BYTES_MAX >> 20} MiB; make it smaller")
         with paths[1].open("rb") as stream:
             text = stream.read(ERROR_BYTES_MAX).decode(errors="replace")
         return Outcome(child.returncode, paths[0].read_bytes(), text)
 
     def crash(self, outcome: Outcome) -> CompileError:
         """Return the error for a child that failed without saying where in the source."""
-        memory = "out of memory" in outcome.errors or "bad_alloc" in outcome.errors
-        reason = "ran out of memory" if memory else f"ended with status {outcome.status}"
+        reason = f"ended with status {outcome.status}"
+        if "out of memory" in outcome.errors or "bad_alloc" in outcome.errors:
+            reason = f"needed more than {MEMORY_BYTES_MAX >> 20} MiB of memory"
+        elif outcome.status == -getattr(signal, "SIGXFSZ", 0):
+            reason = f"wrote more than {OUTPUT_BYTES_MAX >> 20} MiB"
         first = next((line for line in outcome.errors.splitlines() if line.strip()), "no message")
         return self._error(f"the compiler {reason} ({first.strip()}); make the kernel smaller or simpler")
 

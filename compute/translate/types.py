@@ -217,6 +217,8 @@ class _Parser:
             self.at += 1
         while True:
             word = self.next()
+            if not (word[:1].isalpha() or word[:1] == "_" or word[:2] in ("(u", "(a", "(l")):
+                raise self.fail()
             arguments = None
             if self.peek() == "<":
                 self.at += 1
@@ -266,7 +268,7 @@ class _Parser:
             base = Pointer(base, const) if self.next() == "*" else Reference(base)
             const = False
             while self.peek() in _QUALIFIERS:
-                const = const or self.next() == "const"
+                const = self.next() == "const" or const
         inner: tuple[int, int] | None = None
         if self.peek() == "(":
             if self.at + 1 < len(self.tokens) and self.tokens[self.at + 1] not in ("*", "&", "&&", "("):
