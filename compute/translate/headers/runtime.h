@@ -134,6 +134,7 @@ struct Fiber : Thread {
 };
 static Fiber fibers[THREADS_MAX];
 static Fiber* current;
+static u32 at_barrier, barrier_votes, in_warp[THREADS_MAX / WARP];  // how many threads wait
 static bool switched;  // a task was called or returned: go on with the same thread
 
 struct Promise {
@@ -192,56 +193,73 @@ template <> struct Task<void> {
   void await_resume() { handle.destroy(); }
 };
 
-template <class T> struct Wait {
-  State state;
+template <class T> INLINE T answer(u64 value) {
+  if constexpr (sizeof(T) == 8) return __builtin_bit_cast(T, value);
+  else return __builtin_bit_cast(T, (u32)value);
+}
+struct Barrier {
+  Wish wish;
+  u32 vote;
+  bool await_ready() { return false; }
+  void await_suspend(std::coroutine_handle<> h) {
+    current->top = h;
+    current->state = AT_BARRIER;
+    current->wish = wish;
+    ++at_barrier;
+    barrier_votes += vote;
+  }
+  void await_resume() {}
+};
+struct Count : Barrier {
+  i32 await_resume() { return (i32)current->value; }
+};
+template <class T> struct InWarp {
   Wish wish;
   u32 mask, source;
   u64 value;
   bool await_ready() { return false; }
   void await_suspend(std::coroutine_handle<> h) {
     current->top = h;
-    current->state = state;
+    current->state = IN_WARP;
     current->wish = wish;
     current->mask = mask | 1u << (current->lane & 31);
     current->source = source;
     current->value = value;
+    ++in_warp[current->lane / WARP];
   }
-  T await_resume() {
-    if constexpr (sizeof(T) == 8) return __builtin_bit_cast(T, current->value);
-    else return __builtin_bit_cast(T, (u32)current->value);
-  }
+  T await_resume() { return answer<T>(current->value); }
 };
-struct WaitOnly : Wait<u32> {
+struct WarpOnly : InWarp<u32> {
   void await_resume() {}
 };
-INLINE WaitOnly __syncthreads() { return {{AT_BARRIER, NOTHING, 0, 0, 0}}; }
-INLINE Wait<i32> __syncthreads_count(i32 p) { return {AT_BARRIER, COUNT, 0, 0, p != 0}; }
-INLINE Wait<i32> __syncthreads_and(i32 p) { return {AT_BARRIER, AND, 0, 0, p != 0}; }
-INLINE Wait<i32> __syncthreads_or(i32 p) { return {AT_BARRIER, OR, 0, 0, p != 0}; }
-INLINE WaitOnly __syncwarp(u32 mask) { return {{IN_WARP, NOTHING, mask, 0, 0}}; }
-INLINE Wait<u32> __ballot_sync(u32 mask, i32 p) { return {IN_WARP, BALLOT, mask, 0, p != 0}; }
-INLINE Wait<i32> __any_sync(u32 mask, i32 p) { return {IN_WARP, ANY, mask, 0, p != 0}; }
-INLINE Wait<i32> __all_sync(u32 mask, i32 p) { return {IN_WARP, ALL, mask, 0, p != 0}; }
+INLINE Barrier __syncthreads() { return {NOTHING, 0}; }
+INLINE Count __syncthreads_count(i32 p) { return {{COUNT, p != 0}}; }
+INLINE Count __syncthreads_and(i32 p) { return {{AND, p != 0}}; }
+INLINE Count __syncthreads_or(i32 p) { return {{OR, p != 0}}; }
+INLINE WarpOnly __syncwarp(u32 mask) { return {{NOTHING, mask, 0, 0}}; }
+INLINE InWarp<u32> __ballot_sync(u32 mask, i32 p) { return {BALLOT, mask, 0, p != 0}; }
+INLINE InWarp<i32> __any_sync(u32 mask, i32 p) { return {ANY, mask, 0, p != 0}; }
+INLINE InWarp<i32> __all_sync(u32 mask, i32 p) { return {ALL, mask, 0, p != 0}; }
 
 // Shuffles: CUDA C++ Programming Guide, "Warp Shuffle Functions"; a lane without a source keeps its own value.
-template <class T> INLINE Wait<T> shuffle(u32 mask, T v, u32 source) {
+template <class T> INLINE InWarp<T> shuffle(u32 mask, T v, u32 source) {
   u64 value;
   if constexpr (sizeof(T) == 8) value = __builtin_bit_cast(u64, v);
   else value = __builtin_bit_cast(u32, v);
-  return {IN_WARP, SHUFFLE, mask, source, value};
+  return {SHUFFLE, mask, source, value};
 }
 INLINE u32 lane() { return current->lane & 31; }
-template <class T> INLINE Wait<T> __shfl_sync(u32 mask, T v, i32 source, i32 width) {
+template <class T> INLINE InWarp<T> __shfl_sync(u32 mask, T v, i32 source, i32 width) {
   return shuffle(mask, v, (lane() & ~((u32)width - 1)) | ((u32)source & ((u32)width - 1)));
 }
-template <class T> INLINE Wait<T> __shfl_up_sync(u32 mask, T v, u32 delta, i32 width) {
+template <class T> INLINE InWarp<T> __shfl_up_sync(u32 mask, T v, u32 delta, i32 width) {
   return shuffle(mask, v, (lane() & ((u32)width - 1)) >= delta ? lane() - delta : lane());
 }
-template <class T> INLINE Wait<T> __shfl_down_sync(u32 mask, T v, u32 delta, i32 width) {
+template <class T> INLINE InWarp<T> __shfl_down_sync(u32 mask, T v, u32 delta, i32 width) {
   const u32 place = lane() & ((u32)width - 1);
   return shuffle(mask, v, delta < (u32)width && place + delta < (u32)width ? lane() + delta : lane());
 }
-template <class T> INLINE Wait<T> __shfl_xor_sync(u32 mask, T v, i32 other, i32 width) {
+template <class T> INLINE InWarp<T> __shfl_xor_sync(u32 mask, T v, i32 other, i32 width) {
   const u32 source = lane() ^ (u32)other;
   return shuffle(mask, v, source <= (lane() | ((u32)width - 1)) ? source : lane());
 }
@@ -257,6 +275,7 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
   for (u32 i = 0; i < lanes; ++i)
     if (waiting >> i & 1 && (warp[i].mask & ~(waiting | ended)) == 0) ready |= 1u << i;
   if (!ready) return false;
+  in_warp[warp->lane / WARP] -= (u32)__builtin_popcount(ready);
   u64 values[WARP];
   u32 votes = 0;
   for (u32 i = 0; i < lanes; ++i) {
@@ -277,20 +296,16 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
 }
 
 // Let the threads at a barrier go on, if all that have not ended are there.
-static bool answer_barrier(u32 threads) {
-  u32 count = 0, arrived = 0;
-  for (u32 i = 0; i < threads; ++i) {
-    if (fibers[i].state == DONE) continue;
-    if (fibers[i].state != AT_BARRIER) return false;
-    ++arrived;
-    count += fibers[i].value != 0;
-  }
+static bool answer_barrier(u32 threads, u32 alive) {
+  if (at_barrier != alive) return false;
   for (u32 i = 0; i < threads; ++i) {
     Fiber& f = fibers[i];
     if (f.state != AT_BARRIER) continue;
-    f.value = f.wish == COUNT ? count : f.wish == AND ? count == arrived : count != 0;
     f.state = RUNS;
+    if (f.wish != NOTHING)
+      f.value = f.wish == COUNT ? barrier_votes : f.wish == AND ? barrier_votes == alive : barrier_votes != 0;
   }
+  at_barrier = barrier_votes = 0;
   return true;
 }
 
@@ -325,9 +340,9 @@ template <class Start> static inline void run_block(const Thread& k, Start start
             --alive;
           }
         }
-      } while (answer_warp(fibers + w, lanes));
+      } while (in_warp[w / WARP] && answer_warp(fibers + w, lanes));
     }
-    if (alive && !answer_barrier(threads) && !progress) __builtin_trap();
+    if (alive && !answer_barrier(threads, alive) && !progress) __builtin_trap();
   }
 }
 
