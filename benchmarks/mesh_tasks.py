@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -215,6 +216,7 @@ async def idle_rss_mib(folder: Path, address: str) -> float:
 
 def main() -> None:
     """Print the figures."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time-out ends the lenders too
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="measure what has this in its name")
     figures = trio.run(measure, parser.parse_args().only)
