@@ -34,8 +34,8 @@ from depin_node.p2p.network import Network, Stream
 
 log = structlog.get_logger("depin_node.market")
 TICK_S = 0.5
-LINGER_S = 0.02
-"""Well below the deadlines that releases and receipts bear on."""
+LINGER_S = 0.005
+"""A few times what a message costs; far below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
 RESERVE_S = 0.5

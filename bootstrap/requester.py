@@ -34,7 +34,7 @@ from depin_node.compute.market import requester as market
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.compute.programs.program import Program, decode_program
-from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.programs.shards import result_sizes
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, ResourceError, TaskError, TransportError
 from depin_node.crypto.blob import CHUNK_BYTES
@@ -62,6 +62,7 @@ EVIDENCE_KEPT_MAX = 4096
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
 TASKS_READ = 64
+_TO_STORE = (market.StoreAgreement, market.StoreReceipt, market.StoreCountersign)
 _END_STATES = frozenset({"done", "failed", "cancelled"})
 
 
@@ -196,9 +197,10 @@ class Requester:
 
     async def wait(self, identifier: bytes) -> JobView:
         """Wait until a job has ended. Raises ``NotFoundError``."""
-        while (view := self.job(identifier)).state not in _END_STATES:
+        self.job(identifier)
+        while identifier in self._open:
             await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
-        return view
+        return self.job(identifier)
 
     async def cancel(self, identifier: bytes) -> JobView:
         """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
@@ -302,24 +304,21 @@ class Requester:
     # The machine and its effects.
 
     def _start(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> None:
-        outputs = len(program.outputs)
-
-        def sizes(task: int) -> tuple[int, ...]:
-            return tuple(result_bytes(program, task, output) for output in range(outputs))
-
+        sizes = result_sizes(program)
         self._open[identifier] = _OpenJob(job, program)
         largest = max(sum(sizes(task)) for task in {0, job.tasks // 2, job.tasks - 1})
         self._feed(e.Submitted(identifier, job, done, sizes, 2 * largest))
-        self._candidates_wanted.set()
+        if not self._scheduler.knows_candidates():
+            self._candidates_wanted.set()
 
     def _feed(self, event: e.Event) -> None:
-        for effect in self._scheduler.handle(event, self._context.clock()):
-            self._carry_out(effect)
+        now = self._context.clock()
+        for effect in self._scheduler.handle(event, now):
+            self._carry_out(effect, now)
         if isinstance(event, e.ResultsStored):
             self._tell(event.job_id)
 
-    def _carry_out(self, effect: e.Effect) -> None:
-        now = self._context.clock()
+    def _carry_out(self, effect: e.Effect, now: Now) -> None:
         if isinstance(effect, e.StoreResult):
             self._store_result(effect)
             return
@@ -524,8 +523,13 @@ class Requester:
     def _take(self, partner: _Partner, happened: list[market.Event]) -> None:
         """Do what a conversation's machine asks for, and tell the scheduler the rest."""
         peer, journal = partner.talk.peer, self._context.journal
-        now_s = self._context.clock().wall_ns // SECOND_NS
         for event in happened:
+            if self._partners.get(peer) is partner and not isinstance(event, _TO_STORE):
+                self._feed(e.Heard(peer, event))
+                if isinstance(event, market.Ended | market.Declined):
+                    self._part(partner)
+                continue
+            now_s = self._context.clock().wall_ns // SECOND_NS
             if isinstance(event, market.StoreAgreement):
                 writes = [
                     statements.put_agreement(event.agreement, "requester", peer, event.bid, event.award, now_s),
@@ -539,10 +543,6 @@ class Requester:
             elif isinstance(event, market.StoreCountersign):
                 partner.receipts_open -= 1
                 journal.write_lazily([statements.put_countersign(event.receipt, event.envelope)])
-            elif self._partners.get(peer) is partner:
-                self._feed(e.Heard(peer, event))
-                if isinstance(event, market.Ended | market.Declined):
-                    self._part(partner)
 
     def _part(self, partner: _Partner) -> None:
         """The conversation is over, and the scheduler knows."""
@@ -555,11 +555,13 @@ class Requester:
 
     # Time.
 
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Resume what the journal has open; then look at deadlines and candidates, for ever."""
+    async def resume(self) -> None:
+        """Go on with the jobs that the journal has open."""
         for stored in self._context.journal.reader.open_jobs():
             await self._resume(stored)
-        task_status.started()
+
+    async def run(self) -> None:
+        """Look at deadlines and candidates, for ever."""
         looked = float("-inf")
         while True:
             self._candidates_wanted = trio.Event()
@@ -665,6 +667,7 @@ async def open_requester(context: MarketContext, config: SchedulerConfig | None 
     async with trio.open_nursery() as nursery:
         requester = Requester(context, config or SchedulerConfig(), nursery)
         nursery.start_soon(requester.watch_mesh)
-        await nursery.start(requester.run)
+        await requester.resume()
+        nursery.start_soon(requester.run)
         yield requester
         nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 each."""
 
 from collections import Counter, deque
+from functools import lru_cache
 
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job, JobError, JobView, ProviderView, Verification
@@ -14,6 +15,10 @@ UPLOAD_BYTES_MAX = 256 << 20
 """What the results of a job's open tasks may take in this node's memory while they arrive."""
 OPEN_TASKS_MAX = 4096
 PROVIDERS_SHOWN_MAX = 256
+
+
+shown = lru_cache(maxsize=4096)(peer_id)
+"""The peer id of a key; base58 takes as long as a signature."""
 
 
 class Part:
@@ -106,7 +111,7 @@ class Progress:
             tasks_running=len(self.tasks),
             attempts_failed=self.attempts_failed,
             providers=tuple(
-                ProviderView(peer_id(peer), part.state, part.done, part.running, part.reason)
+                ProviderView(shown(peer), part.state, part.done, part.running, part.reason)
                 for peer, part in self.parts.items()
             ),
             created_s=float(self.job.created_s),
@@ -114,7 +119,7 @@ class Progress:
             finished_s=_seconds(self.finished_ns),
             error=self.error,
             stages_s=dict(self.stages_s),
-            verification=Verification(self.accepted, self.disputed, tuple(peer_id(peer) for peer in self.liars)),
+            verification=Verification(self.accepted, self.disputed, tuple(shown(peer) for peer in self.liars)),
         )
 
 

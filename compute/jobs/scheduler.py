@@ -52,7 +52,7 @@ from depin_node.compute.jobs.events import (
 )
 from depin_node.compute.jobs.job import JobError, JobView, Limits
 from depin_node.compute.jobs.partner import OpenTask, Partner
-from depin_node.compute.jobs.progress import Progress
+from depin_node.compute.jobs.progress import Progress, shown
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, FailCode, Terms, Verdict
 from depin_node.compute.market.requester import (
     Agreed,
@@ -66,7 +66,6 @@ from depin_node.compute.market.requester import (
 )
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.crypto.identity import peer_id
 
 if TYPE_CHECKING:
     from random import Random
@@ -162,6 +161,10 @@ class Scheduler:
         """Return the bytes of each output of an open job's tasks."""
         return self._jobs[job_id].sizes
 
+    def knows_candidates(self) -> bool:
+        """Tell whether there is anybody to ask."""
+        return bool(self._candidates)
+
     def needs(self) -> tuple[frozenset[str], int] | None:
         """Return the device classes and the least memory (MiB) of open jobs; None if candidates are of no use."""
         jobs = [progress.job for progress in self._open_jobs()]
@@ -182,8 +185,8 @@ class Scheduler:
     def _note(
         self, progress: Progress, now: Now, kind: str, peer: bytes = b"", task: int = -1, detail: str = ""
     ) -> None:
-        shown = peer_id(peer) if peer else ""
-        self._do(Note(progress.id, JobEvent(now.wall_ns / SECOND_NS, kind, shown, task, detail)))
+        name = shown(peer) if peer else ""
+        self._do(Note(progress.id, JobEvent(now.wall_ns / SECOND_NS, kind, name, task, detail)))
 
     # Jobs come and go.
 
@@ -771,9 +774,7 @@ def _verified_by(progress: Progress) -> str:
 
 def _who_said_what(ballot: Ballot) -> str:
     return ", ".join(
-        f"{peer_id(peer)}: {run.root.hex()[:12]}"
-        for (peer, _), run in ballot.runs.items()
-        if run.phase is Phase.REVEALED
+        f"{shown(peer)}: {run.root.hex()[:12]}" for (peer, _), run in ballot.runs.items() if run.phase is Phase.REVEALED
     )
 
 

@@ -32,6 +32,8 @@ PROTOCOL = "market/1"
 BATCH_MAX = 128
 """Tasks in one message: beyond 32 the signature no longer counts; this bounds what one bad message can
 hold."""
+GATHERED = 16
+"""So many items are worth a message of their own: from here on its fixed cost is a few per cent of each (measured)."""
 WINDOW_MAX = 1024
 SLOTS_MAX = 256
 OUTPUTS_MAX = 64

@@ -21,6 +21,7 @@ from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import (
     BATCH_MAX,
     FROM_REQUESTER,
+    GATHERED,
     LIFETIME_S,
     Accept,
     Award,
@@ -277,12 +278,21 @@ class ProviderTalk:
     # What goes out.
 
     def is_urgent(self) -> bool:
-        """Tell whether the requester waits for something that ``drain`` would return."""
-        return bool(self._out or self._out_commits or self._out_failures or self._out_reveals)
+        """Tell whether the requester waits for something that ``drain`` would return.
+
+        A few commitments while many attempts are still open are no hurry: more will soon share their signature.
+        """
+        commits = len(self._out_commits)
+        return bool(
+            self._out
+            or self._out_failures
+            or self._out_reveals
+            or (commits and (commits >= GATHERED or self._unended < GATHERED))
+        )
 
     def has_output(self) -> bool:
         """Tell whether ``drain`` would return anything."""
-        return bool(self.is_urgent() or self._out_last)
+        return bool(self.is_urgent() or self._out_commits or self._out_last)
 
     def drain(self, now: Now) -> list[Frame]:
         """Return what is to be written now, signed; at most one batch of each kind."""

@@ -26,6 +26,7 @@ from typing import TypeVar
 from depin_node.compute.market.messages import (
     BATCH_MAX,
     FROM_PROVIDER,
+    GATHERED,
     RECEIPT_TASKS_MAX,
     Accept,
     Award,
@@ -398,12 +399,21 @@ class RequesterTalk:
     # What goes out.
 
     def is_urgent(self) -> bool:
-        """Tell whether the provider waits for something that ``drain`` would return."""
-        return bool(self._out or self._out_sets or self._out_tasks or self._out_uploads)
+        """Tell whether the provider waits for something that ``drain`` would return.
+
+        A few tasks are no hurry as long as it has plenty: more will soon share their signature.
+        """
+        tasks = len(self._out_tasks)
+        return bool(
+            self._out
+            or self._out_sets
+            or self._out_uploads
+            or (tasks and (tasks >= GATHERED or len(self._unended) - tasks < 2 * GATHERED))
+        )
 
     def has_output(self) -> bool:
         """Tell whether ``drain`` would return anything."""
-        return bool(self.is_urgent() or self._out_releases or self._out_last)
+        return bool(self.is_urgent() or self._out_tasks or self._out_releases or self._out_last)
 
     def drain(self, now: Now) -> list[Frame]:
         """Return what is to be written now, signed: at most one batch of each signed kind."""

@@ -9,7 +9,7 @@ the array, little-endian: the *canonical layout*. Its size is known beforehand.
 This module imports no NumPy at the top: nodes that only schedule need none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,6 +100,32 @@ def result_bytes(program: Program, task: int, output: int) -> int:
     """Return the size of the result of ``task`` for ``output``; 0 where it owns nothing."""
     buffer = program.buffers[program.outputs[output]]
     return sum(box.elements for box in owned_boxes(program, task, output)) * DTYPE_BYTES[buffer.dtype]
+
+
+def result_sizes(program: Program) -> Callable[[int], tuple[int, ...]]:
+    """Return what gives ``result_bytes`` of all outputs of a task at once, cheaply where all tiles are whole."""
+    blocks, tasks = program.launch.blocks, program.tasks
+    whole: list[tuple[int, int] | None] = []  # number and bytes of the tiles, for each output
+    for index in program.outputs:
+        buffer = program.buffers[index]
+        tile = buffer.tile or buffer.shape
+        is_whole = all(length % step == 0 for length, step in zip(buffer.shape, tile, strict=True))
+        tile_bytes = prod(tile) * DTYPE_BYTES[buffer.dtype]
+        whole.append((prod(tile_counts(buffer)), tile_bytes) if is_whole else None)
+
+    def sizes(task: int) -> tuple[int, ...]:
+        first, last = task * blocks // tasks, (task + 1) * blocks // tasks
+        return tuple(
+            result_bytes(program, task, output) if tiles is None else _count(first, last, tiles[0]) * tiles[1]
+            for output, tiles in enumerate(whole)
+        )
+
+    return sizes
+
+
+def _count(first: int, last: int, tiles: int) -> int:
+    """Return how many of the blocks [first, last) own one of so many tiles."""
+    return max(0, min(last, tiles) - first)
 
 
 def gather(program: Program, task: int, output: int, whole: "Array", into: "Array") -> None:

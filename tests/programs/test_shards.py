@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wat_programs import program
 
 from depin_node.compute.programs.program import Shards, validate
-from depin_node.compute.programs.shards import gather, owned_boxes, result_bytes, scatter, task_blocks
+from depin_node.compute.programs.shards import gather, owned_boxes, result_bytes, result_sizes, scatter, task_blocks
 
 
 @st.composite
@@ -105,3 +105,11 @@ def test_a_result_of_another_size_or_array_is_refused():
         scatter(candidate, 0, 0, bytes(1024), whole.astype("float64"))
     with pytest.raises(IndexError):
         task_blocks(candidate, 4)
+
+
+@given(tiled())
+def test_the_sizes_of_all_results_at_once_are_those_of_each(candidate):
+    sizes = result_sizes(candidate)
+    for task in range(candidate.tasks):
+        expected = tuple(result_bytes(candidate, task, output) for output in range(len(candidate.outputs)))
+        assert sizes(task) == expected
