@@ -511,6 +511,9 @@ class Requester:
             self._context.mesh.report(ask.peer, error)
             if isinstance(error, ProvenLie):
                 self._ban(ask.peer, b"", error.evidence.task, str(error), error.evidence)
+        except Exception:  # the per-peer border: a fault met with one peer costs that conversation, and is logged
+            code = "fault"
+            log.exception("a conversation failed", peer=peer_id(ask.peer))
         finally:
             self._keep_evidence(partner.talk)
             if self._partners.get(ask.peer) is partner:
