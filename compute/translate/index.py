@@ -26,6 +26,7 @@ SCOPES = frozenset(
 )
 FUNCTIONS = frozenset({"FunctionDecl", "CXXMethodDecl", "CXXConstructorDecl", "CXXConversionDecl", "CXXDestructorDecl"})
 RECORDS = frozenset({"CXXRecordDecl", "ClassTemplateSpecializationDecl"})
+TEMPLATES = frozenset({"ClassTemplateDecl", "FunctionTemplateDecl", "VarTemplateDecl"})
 NAMED_TYPES = RECORDS | {"TypedefDecl", "TypeAliasDecl", "EnumDecl"}
 
 
@@ -48,6 +49,7 @@ class Index:
     Attributes:
         by_id: every declaration of the user's source, by clang's id.
         definitions: the declaration with a body (or all members), for the id of each declaration of the same thing.
+        scopes: all of them, the outermost first.
         functions: the functions at namespace scope, templates' patterns left out.
         assembly: ``asm`` outside of functions.
     """
@@ -55,6 +57,7 @@ class Index:
     def __init__(self, tree: Node) -> None:
         self.by_id: dict[str, Node] = {}
         self.root = Scope("", None)
+        self.scopes: list[Scope] = [self.root]
         self.functions: list[Node] = []
         self.assembly: list[Node] = []
         self.unnamed: dict[tuple[int, int], Node] = {}
@@ -69,6 +72,12 @@ class Index:
         first = self._first.get(node_id, node_id)
         return self._definitions.get(first) or self.by_id.get(node_id)
 
+    def is_static(self, node: Node) -> bool:
+        """Whether a member function has no object; only the declaration within the class says so."""
+        identity: str = node["id"]
+        first = self.by_id.get(self._first.get(identity, identity), node)
+        return "static" in (node.get("storageClass"), first.get("storageClass"))
+
     def _walk(self, node: Node, scope: Scope, record: Node | None, pattern: bool) -> None:
         node["_line"], node["_column"] = self._place(node)
         kind = node.get("kind", "")
@@ -81,10 +90,12 @@ class Index:
             record = node
         elif kind in FUNCTIONS:
             record = None
-        template = kind in ("ClassTemplateDecl", "FunctionTemplateDecl", "VarTemplateDecl")
+        template = kind in TEMPLATES
         for key in ("array_filler", "inner"):
             for child in node.get(key, ()):
                 if child:
+                    if kind == "ClassTemplateDecl":
+                        child["_template"] = node
                     is_pattern = pattern or (template and "TemplateInstantiationPattern" not in child)
                     self._walk(child, scope, record, is_pattern)
 
@@ -143,12 +154,18 @@ class Index:
         if kind == "NamespaceDecl":
             if node.get("isInline") or not name:
                 return scope
-            return scope.inner.setdefault(name, Scope(name, scope))
+            if name not in scope.inner:
+                scope.inner[name] = self._scope(name, scope)
+            return scope.inner[name]
         outer = self.by_id.get(node.get("parentDeclContextId", ""))
         if kind in FUNCTIONS and outer and "_scope" in outer:
             scope = outer["_scope"]
             node["_record"] = outer
-        return Scope(name, scope)
+        return self._scope(name, scope)
+
+    def _scope(self, name: str, parent: Scope) -> Scope:
+        self.scopes.append(Scope(name, parent))
+        return self.scopes[-1]
 
 
 def children(node: Node) -> list[Node]:

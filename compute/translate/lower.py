@@ -94,13 +94,13 @@ class Lowering(Expressions, Statements):
             raise self.refuse(f"{name}: functions with a variable number of arguments are not supported", node)
         function = t.Function(name, self._fresh("f", name), VOID, node["_line"])
         self._functions[node["id"]] = function
-        record = node.get("_record")
+        record = node.get("_record") if node["kind"] != "FunctionDecl" else None  # a friend is no member
         with self._within(node):
             owner = self.types.record(record) if record else None
             if node["kind"] == "CXXConstructorDecl" and owner is not None:
                 function.constructs, function.result = True, owner
                 function.self_variable = t.Variable("this", self._fresh("v", "self"), owner, "local")
-            elif owner is not None and node.get("storageClass") != "static":
+            elif owner is not None and not self.index.is_static(node):
                 variable = t.Variable("this", self._fresh("v", "self"), Reference(owner), "parameter")
                 function.self_variable = variable
                 function.parameters.append(variable)
@@ -120,7 +120,12 @@ class Lowering(Expressions, Statements):
         try:
             return self.types.resolve(result, self.scope)
         except TypeTextError as error:
-            raise self.refuse(str(error), node) from None
+            returned = _find(node, "ReturnStmt")
+            value = next(iter(children(returned)), None) if returned else None
+            if value is None:
+                raise self.refuse(str(error), node) from None
+            type_ = self.type_of(value)
+            return Reference(type_) if value.get("valueCategory") == "lvalue" else type_
 
     def constructor(self, record: Record, wanted: str) -> Node | None:
         """Return the constructor of that type (clang's text), if it does more than set to zero or copy."""
@@ -252,6 +257,8 @@ class Lowering(Expressions, Statements):
             value = self.expression(self._initialiser(node))
             if isinstance(variable.type, Reference) and isinstance(value, t.Temporary):
                 variable.type, value = value.type, value.operand  # the temporary lives as long as its reference
+            if isinstance(variable.type, Array) and isinstance(value.type, Pointer):
+                variable.type = value.type  # so clang prints a deduced ``auto*`` that points to an array
             if isinstance(value, t.Initialise) and not value.items:
                 value = None
         return t.Declare(node["_line"], variable, value)
@@ -287,6 +294,15 @@ class Lowering(Expressions, Statements):
 
     def _scope_around(self, node: Node) -> Scope:
         return node.get("_outer") or self.scope
+
+
+def _find(node: Node, kind: str) -> Node | None:
+    """Return the first node of that kind below a node."""
+    for child in children(node):
+        found = child if child.get("kind") == kind else _find(child, kind)
+        if found is not None:
+            return found
+    return None
 
 
 def _before_parameters(text: str) -> str:

@@ -1,5 +1,6 @@
 """Expressions: from clang's nodes to the typed tree. One method for each kind of node; what has none is refused."""
 
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from depin_node.compute.translate.frontend import Node
 from depin_node.compute.translate.index import FUNCTIONS, Scope, children, has_body
 from depin_node.compute.translate.names import Types
 from depin_node.compute.translate.types import (
+    BOOL,
     F32,
     F64,
     I32,
@@ -113,9 +115,7 @@ class Expressions:
 
     def _last(self, node: Node) -> Node:
         inner = children(node)
-        if not inner:
-            raise self.refuse(f"{node.get('kind')} is not supported here", node)
-        return inner[-1]
+        return inner[-1] if inner else {}
 
     def _literal(self, node: Node, type_: Type, value: int) -> t.Literal:
         return t.Literal(type_, node["_line"], integer_text(type_, value))
@@ -133,6 +133,8 @@ class Expressions:
 
     def _FloatingLiteral(self, node: Node) -> t.Expression:  # noqa: N802
         type_, value = self.type_of(node), float(node["value"])
+        if math.isinf(value):
+            return t.Literal(type_, node["_line"], "__builtin_inff()" if type_ == F32 else "__builtin_inf()")
         if type_ == F32:
             value = struct.unpack("<f", struct.pack("<f", value))[0]
         elif type_ != F64:
@@ -217,7 +219,9 @@ class Expressions:
         base, index = (self.expression(child) for child in children(node))
         if not isinstance(base.type, Pointer):
             base, index = index, base
-        return t.Index(self.type_of(node), node["_line"], base, index)
+        if not isinstance(base.type, Pointer):
+            raise self.refuse("this index is not supported", node)
+        return t.Index(base.type.target, node["_line"], base, index)
 
     def _MaterializeTemporaryExpr(self, node: Node) -> t.Expression:  # noqa: N802
         inner = self.expression(self._last(node))
@@ -233,9 +237,11 @@ class Expressions:
                 return operand.operand
             return t.Unary(Pointer(operand.type), line, "&", operand)
         if op == "*":
-            return dereference(operand, self.type_of(node), line)
+            if not isinstance(operand.type, Pointer):
+                raise self.refuse("this dereference is not supported", node)
+            return dereference(operand, operand.type.target, line)
         if op in ("++", "--"):
-            return t.Unary(self.type_of(node), line, ("p" if node.get("isPostfix") else "") + op, operand)
+            return t.Unary(operand.type, line, ("p" if node.get("isPostfix") else "") + op, operand)
         if op in ("+", "-", "~", "!"):
             return t.Unary(self.type_of(node), line, op, operand)
         if op == "__extension__":
@@ -245,22 +251,28 @@ class Expressions:
     def _BinaryOperator(self, node: Node) -> t.Expression:  # noqa: N802
         op, line = node["opcode"], node["_line"]
         left, right = (self.expression(child) for child in children(node))
-        type_ = self.type_of(node)
         if op == "=":
-            return t.Assign(type_, line, "", left, right, type_)
+            return t.Assign(left.type, line, "", left, right, left.type)
         if op in (".*", "->*", "<=>"):
             raise self.refuse(f"the operator {op} is not supported", node)
+        pointer = next((side.type for side in (left, right) if isinstance(side.type, Pointer)), None)
+        if pointer is not None and op in ("+", "-") and not (op == "-" and isinstance(right.type, Pointer)):
+            return t.Binary(pointer, line, op, left, right)
+        type_ = right.type if op == "," else self.type_of(node)
         return t.Binary(type_, line, op, left, right)
 
     def _CompoundAssignOperator(self, node: Node) -> t.Expression:  # noqa: N802
         left, right = (self.expression(child) for child in children(node))
-        compute = self.types.of({**node, "type": node["computeResultType"]}, self.scope)
+        compute = left.type
+        if not isinstance(compute, Pointer):
+            compute = self.types.of({**node, "type": node["computeResultType"]}, self.scope)
         op = node["opcode"].removesuffix("=")
-        return t.Assign(self.type_of(node), node["_line"], op, left, right, compute)
+        return t.Assign(left.type, node["_line"], op, left, right, compute)
 
     def _ConditionalOperator(self, node: Node) -> t.Expression:  # noqa: N802
         condition, yes, no = (self.expression(child) for child in children(node))
-        return t.Conditional(self.type_of(node), node["_line"], condition, yes, no)
+        type_ = yes.type if yes.type == no.type else self.type_of(node)
+        return t.Conditional(type_, node["_line"], condition, yes, no)
 
     # ---- conversions
 
@@ -268,14 +280,19 @@ class Expressions:
         kind, line, inner = node.get("castKind", ""), node["_line"], self._last(node)
         if kind in _SAME:
             return self.expression(inner)
+        if kind == "ArrayToPointerDecay":
+            operand = self.expression(inner)
+            if not isinstance(operand.type, Array):
+                raise self.refuse("this array is not supported", node)
+            return t.Cast(Pointer(operand.type.element), line, "decay", operand)
+        if kind == "PointerToBoolean" and self._last(inner).get("kind") == "StringLiteral":
+            return t.Literal(BOOL, line, "true")  # assert(x && "why")
         type_ = self.type_of(node)
         if kind == "NullToPointer":
             return t.Cast(type_, line, "null", t.Literal(I32, line, "0"))
         operand = self.expression(inner)
         if kind in _VALUES:
             return t.Cast(type_, line, "value", operand)
-        if kind == "ArrayToPointerDecay":
-            return t.Cast(type_, line, "decay", operand)
         if kind == "PointerToBoolean":
             return t.Cast(type_, line, "truth", operand)
         if kind == "BitCast" and isinstance(type_, Pointer):
@@ -365,7 +382,7 @@ class Expressions:
         if not has_body(declared):
             raise self.refuse(f"{name} is declared, but not defined", node)
         function = self.lowering.function(declared)
-        if declared.get("storageClass") == "static" and len(arguments) > len(function.parameters):
+        if self.lowering.index.is_static(declared) and len(arguments) > len(function.parameters):
             arguments = arguments[1:]  # a static method's object
         return t.Call(type_, line, function, [argument() for argument in arguments])
 

@@ -87,6 +87,22 @@ _TYPEDEF_DEPTH_MAX = 64
 OBJECT_BYTES_MAX = 1 << 30
 
 
+def _arguments(node: Node) -> list[Node]:
+    return [child for child in children(node) if child.get("kind") == "TemplateArgument"]
+
+
+def _parameters(template: Node) -> list[Node]:
+    kinds = ("TemplateTypeParmDecl", "NonTypeTemplateParmDecl", "TemplateTemplateParmDecl")
+    return [child for child in children(template) if child.get("kind") in kinds]
+
+
+def _equal(mine: Type | int | None, other: Type | int) -> bool:
+    """Compare template arguments. Clang's JSON gives integers sign-extended, of ``bool`` even: true is -1."""
+    if isinstance(mine, int) and isinstance(other, int) and mine < 0 < other:
+        return other - mine in (2, 1 << 8, 1 << 16, 1 << 32, 1 << 64)
+    return mine == other
+
+
 class Types:
     """Resolves types of one source. ``records`` are those met, members before what holds them."""
 
@@ -140,7 +156,7 @@ class Types:
             return self._unnamed(last)
         if len(names) == 1 and names[0].arguments is None and (last in BUILTIN_RECORDS or last in TYPEDEFS):
             return BUILTIN_RECORDS.get(last) or TYPEDEFS[last]
-        found = self._anywhere(names[-1], self.index.root)
+        found = self._anywhere(names[-1])
         if found is None:
             raise TypeTextError(f"the type {shorten('::'.join(n.text for n in names))!r} is not supported")
         return found
@@ -162,15 +178,28 @@ class Types:
             place = node["_scope"]
         return None
 
-    def _anywhere(self, name: Name, place: Scope) -> Type | None:
-        """Find the only type of that name in any namespace (a using-declaration may have brought it in)."""
-        found = [inner for scope in place.inner.values() if (inner := self._anywhere(name, scope)) is not None]
-        node = self._choose(place.types.get(name.text, []), name, place)
-        if node is not None:
-            found.append(self._declared(node, place))
+    def _anywhere(self, name: Name) -> Type | None:
+        """Find the only type of that name in the whole source: clang prints some names without their scope."""
+        found = []
+        for scope in self.index.scopes:
+            node = self._choose(scope.types.get(name.text, []), name, scope)
+            if node is not None:
+                found.append(self._declared(node, scope))
         return found[0] if found and all(other == found[0] for other in found) else None
 
     def _choose(self, nodes: Sequence[Node], name: Name, place: Scope) -> Node | None:
+        matching = self._matching(nodes, name, place)
+        if len(matching) > 1 and name.arguments is not None:
+            defaulted = {key: node for key, node in matching.items() if self._rest_is_default(node, name, place)}
+            matching = defaulted or matching
+        if len(matching) > 1 and any(node["kind"] in RECORDS for node in matching.values()):
+            records = {key: node for key, node in matching.items() if node["kind"] in RECORDS}
+            if len(records) > 1:
+                raise TypeTextError(f"{name.text} is ambiguous here: write out its default template arguments")
+            matching = records
+        return next(reversed(matching.values()), None)
+
+    def _matching(self, nodes: Sequence[Node], name: Name, place: Scope) -> dict[str, Node]:
         matching: dict[str, Node] = {}
         for node in nodes:
             special = node["kind"] == "ClassTemplateSpecializationDecl"
@@ -179,27 +208,40 @@ class Types:
                     continue
                 defined = self.index.definition(node["id"]) or node
                 matching[defined["id"]] = defined
-        if len(matching) > 1 and any(node["kind"] in RECORDS for node in matching.values()):
-            records = {key: node for key, node in matching.items() if node["kind"] in RECORDS}
-            if len(records) > 1:
-                raise TypeTextError(f"{name.text} is ambiguous here: write out its default template arguments")
-            matching = records
-        return next(reversed(matching.values()), None)
+        return matching
 
     def _same_arguments(self, node: Node, wanted: Sequence[Type | int], place: Scope) -> bool:
         """Compare; clang does not print trailing arguments that equal their default."""
-        own = [child for child in children(node) if child.get("kind") == "TemplateArgument"]
+        own = _arguments(node)
         if len(own) < len(wanted):
             return False
-        for argument, other in zip(own, wanted, strict=False):
-            if "value" in argument:
-                mine: Type | int = int(argument["value"])
-            elif "type" in argument:
-                text = argument["type"]
-                mine = self.resolve(text.get("desugaredQualType", text["qualType"]), place)
-            else:
+        return all(_equal(self._argument(mine, place), other) for mine, other in zip(own, wanted, strict=False))
+
+    def _argument(self, argument: Node, place: Scope) -> Type | int | None:
+        if "value" in argument:
+            return int(argument["value"])
+        if "type" in argument:
+            text = argument["type"]
+            return self.resolve(text.get("desugaredQualType", text["qualType"]), place)
+        return None
+
+    def _rest_is_default(self, node: Node, name: Name, place: Scope) -> bool:
+        """Whether the arguments that were not printed equal their parameters' defaults, as far as these are simple."""
+        own, parameters = _arguments(node), _parameters(node.get("_template", {}))
+        for position in range(len(name.arguments or ()), len(own)):
+            if position >= len(parameters):
                 return False
-            if mine != other:
+            default = next(iter(_arguments(parameters[position])), {})
+            value = next(iter(children(default)), {}).get("value")
+            names = [parameter.get("name") for parameter in parameters]
+            text = default.get("type", {}).get("qualType")
+            if text in names:
+                wanted = self._argument(own[names.index(text)], place)
+            elif text is not None:
+                wanted = self._argument(default, place)
+            else:
+                wanted = int(value) if value is not None else None
+            if wanted is None or not _equal(self._argument(own[position], place), wanted):
                 return False
         return True
 

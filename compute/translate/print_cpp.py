@@ -216,6 +216,8 @@ class Printer:
         return f"{self.expression(node.object)}.{node.field.name}"
 
     def _cast(self, node: t.Cast) -> str:
+        if node.kind == "null":
+            return "nullptr"
         operand = self.expression(node.operand)
         if node.kind == "truth" or (node.kind == "value" and isinstance(node.type, Scalar) and node.type.kind == "b"):
             return f"({operand} != 0)"

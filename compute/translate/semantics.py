@@ -157,7 +157,8 @@ def reinterprets(cast: t.Expression) -> bool:
         return False
     ends = [type_.target for type_ in (cast.type, cast.operand.type) if isinstance(type_, Pointer)]
     parts = [homogeneous(end) for end in ends]
-    return any(part is None or t.is_float(part[0]) for part in parts) and parts[0] != parts[-1]
+    scalars = {part and part[0] for part in parts}
+    return len(scalars) > 1 and any(scalar is None or t.is_float(scalar) for scalar in scalars)
 
 
 def visible_bits(node: t.Expression) -> t.Expression | None:

@@ -97,12 +97,13 @@ _WORDS: dict[str, Type] = {
     "long": I64,
     "unsigned long": U64,
     "long long": I64,
+    "wchar_t": I32,
     "unsigned long long": U64,
     "float": F32,
     "double": F64,
     "void": VOID,
 }
-_BUILTIN = {word for name in _WORDS for word in name.split()} | {"wchar_t", "char8_t", "char16_t", "char32_t"}
+_BUILTIN = {word for name in _WORDS for word in name.split()} | {"char8_t", "char16_t", "char32_t"}
 _BUILTIN |= {"__int128", "_Float16", "half", "__bf16", "__fp16", "__float128", "_BitInt", "_Complex", "auto"}
 _QUALIFIERS = {"const", "volatile", "restrict", "__restrict", "__restrict__"}
 _KEYS = {"struct", "class", "union", "enum", "typename", "template"}
@@ -293,7 +294,7 @@ class _Parser:
         if self.peek() == "(":
             raise TypeTextError(f"pointers to functions are not supported: {shorten(self.text)!r}")
         for count in reversed(counts):
-            base = Array(base, count)
+            base = _array(base, count)
         if inner is None:
             return base
         end, (self.at, stop) = self.at, inner
@@ -303,6 +304,13 @@ class _Parser:
             raise self.fail()
         self.tokens, self.at = self.tokens + rest, end
         return result
+
+
+def _array(element: Type, count: int | None) -> Type:
+    """Return an array. An array of references, as clang prints a deduced ``auto&``, is a reference to an array."""
+    if isinstance(element, Reference):
+        return Reference(_array(element.target, count))
+    return Array(element, count)
 
 
 def align_of(type_: Type) -> int:
