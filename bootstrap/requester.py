@@ -529,7 +529,11 @@ class Requester:
         for event in happened:
             if self._partners.get(peer) is partner and not isinstance(event, _TO_STORE):
                 self._feed(e.Heard(peer, event))
-                if isinstance(event, market.Ended | market.Declined):
+                if isinstance(event, market.Failed):
+                    for _, code in event.items:
+                        self._context.book.let_down(peer, code.value)
+                elif isinstance(event, market.Ended | market.Declined):
+                    self._context.book.let_down(peer, event.code)
                     self._part(partner)
                 continue
             now_s = self._context.clock().wall_ns // SECOND_NS

@@ -1,0 +1,566 @@
+"""The two ends of a conversation, message by message: what each may say, when, and what else becomes of it."""
+
+import pytest
+from msgspec.structs import replace
+
+from depin_node.compute.jobs.job import InputRef, Limits
+from depin_node.compute.market import messages as m
+from depin_node.compute.market import provider as pm
+from depin_node.compute.market import requester as rm
+from depin_node.compute.market.lender import Lender, Lending
+from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict
+from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import encode
+from depin_node.crypto.blob import blob_id
+from depin_node.crypto.commitment import Answer, result_root, verify_opening
+from depin_node.crypto.envelope import Envelope, decode, sign, verify_signature
+from depin_node.crypto.identity import Identity
+from depin_node.crypto.replay import ReplayGuard, Sequence
+
+REQUESTER, PROVIDER = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
+WALL_NS = 1_800_000_000 * SECOND_NS
+TERMS = m.Terms(("wasm-1",), Limits(10, 64), 1 << 20)
+BODY = m.WorkBody(b"j" * 32, b"p" * 32, 100, (InputRef(0, b"i" * 32, 10),), 50, TERMS)
+OUTPUTS = [b"first output", b"", b"third"]
+NAMED = tuple(m.Output(blob_id(output), len(output)) for output in OUTPUTS)
+SIZES = tuple(len(output) for output in OUTPUTS)
+DIGEST = b"d" * 32
+
+
+class Pair:
+    """Both ends, at time ``at_s``; ``heard`` and ``ordered`` collect what each machine wants of its shell."""
+
+    def __init__(self, **lending):
+        self.at_s = 100
+        fields = {"device_classes": ("wasm-1",), "slots": 2, "memory_mib": 1024, "window_max": 4} | lending
+        self.lender = Lender(Lending(**fields))
+        self.pens = [self.pen(REQUESTER), self.pen(PROVIDER)]
+        self.r = rm.RequesterTalk(self.pens[0], PROVIDER.key)
+        self.p = pm.ProviderTalk(self.pens[1], REQUESTER.key, "g", self.lender, b"s" * 32)
+        self.heard, self.ordered = [], []
+
+    def pen(self, identity):
+        sequence = Sequence(0, self.now)
+        sequence.reserved += 1000
+        return Pen(identity, "net", sequence, ReplayGuard({}))
+
+    @property
+    def now(self):
+        return Now(self.at_s * SECOND_NS, WALL_NS + self.at_s * SECOND_NS)
+
+    def to_provider(self):
+        """Deliver what the requester has to say; return the kinds."""
+        frames = self.r.drain(self.now)
+        for kind, body in frames:
+            self.ordered += self.p.receive(kind, body, self.now)
+        return [Kind(kind) for kind, _ in frames]
+
+    def to_requester(self):
+        frames = self.p.drain(self.now)
+        while (attempt := self.p.next_upload()) is not None:
+            frames += [(Kind.DATA, body) for body in data_frames(attempt, [memoryview(o) for o in OUTPUTS])]
+        for kind, body in frames:
+            self.heard += self.r.receive(kind, body, self.now)
+        return [Kind(kind) for kind, _ in frames]
+
+    def take(self, kind):
+        """Return the one effect of a kind, and forget all others."""
+        (found,) = [item for item in self.heard + self.ordered if isinstance(item, kind)]
+        self.heard.clear()
+        self.ordered.clear()
+        return found
+
+    def bid(self):
+        self.r.propose(TERMS, 0, 3600, self.now)
+        assert self.to_provider() == [Kind.OFFER]
+        assert self.to_requester() == [Kind.BID]
+        return self
+
+    def agree(self):
+        self.bid()
+        assert not self.r.has_output()  # nothing is awarded before it is stored
+        self.take(rm.StoreAgreement)
+        self.r.stored(self.now)
+        assert self.to_provider() == [Kind.AWARD]
+        assert not self.p.has_output()
+        self.take(rm.StoreAgreement)
+        self.ordered += self.p.stored(self.now)
+        assert self.to_requester() == [Kind.ACCEPT]
+        self.take(rm.Agreed)
+        return self
+
+    def work(self, *tasks):
+        self.agree()
+        self.r.open_work(0, BODY, b"grant", lambda task: SIZES, self.now)
+        self.r.assign(0, 0, list(tasks or [7]), self.now)
+        assert self.to_provider() == [Kind.WORK, Kind.TASKS]
+        return self
+
+    def commit(self):
+        self.work()
+        self.p.finished(0, NAMED, 55)
+        assert self.to_requester() == [Kind.COMMITS]
+        return self
+
+    def reveal(self, upload=True):
+        self.commit()
+        self.r.ask(0, DIGEST, upload=upload, now=self.now)
+        assert self.to_provider() == [Kind.COMMIT_SET]
+        self.heard.clear()
+        self.to_requester()
+        return self
+
+    def say(self, identity, kind, *fields):
+        """Sign a message that the machine itself would not."""
+        pen = self.pens[0 if identity is REQUESTER else 1]
+        to = PROVIDER.key if identity is REQUESTER else REQUESTER.key
+        return kind.KIND, pen.sign(kind, to, self.now, *fields)
+
+    def provider_says(self, kind, *fields):
+        self.heard += self.r.receive(*self.say(PROVIDER, kind, *fields), self.now)
+
+    def requester_says(self, kind, *fields):
+        self.ordered += self.p.receive(*self.say(REQUESTER, kind, *fields), self.now)
+
+
+def test_the_whole_way_of_an_attempt():
+    pair = Pair().commit()
+    assert pair.take(rm.Committed).items[0][0] == 0
+    pair.r.ask(0, DIGEST, upload=True, now=pair.now)
+    assert pair.to_provider() == [Kind.COMMIT_SET]
+    assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
+    root = result_root(output.blob for output in NAMED)
+    revealed, delivered = pair.heard
+    assert revealed == rm.Revealed([(0, root)])
+    assert (delivered.root, [bytes(output) for output in delivered.outputs]) == (root, OUTPUTS)
+    pair.heard.clear()
+    assert pair.r.release(0, Verdict.ACCEPTED, pair.now) == []
+    pair.heard += pair.r.close_work(0, "quorum 1 of 1", pair.now)
+    stored = pair.take(rm.StoreReceipt)
+    pair.r.send_receipt(stored)
+    assert pair.to_provider() == [Kind.RELEASE, Kind.CANCEL, Kind.RECEIPT]
+    assert [type(order) for order in pair.ordered] == [pm.Free, pm.Forget, pm.StoreReceipt]
+    pair.p.send_countersign(pair.take(pm.StoreReceipt))
+    assert pair.to_requester() == [Kind.COUNTERSIGN]
+    assert pair.take(rm.StoreCountersign).receipt == stored.receipt
+    receipt = verify_signature(stored.envelope, m.Receipt, "net").payload
+    assert receipt.settled == (m.Settled(0, 7, receipt.settled[0].commitment, Verdict.ACCEPTED, 55),)
+    assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
+
+
+def test_evidence_shows_a_third_party_who_answered_what_to_which_program():
+    pair = Pair().reveal()
+    evidence = pair.r.evidence(0)
+    commits = verify_signature(evidence.commits, m.Commits, "net")
+    reveals = verify_signature(evidence.reveals, m.Reveals, "net")
+    assert commits.sender == reveals.sender == PROVIDER.key
+    assert evidence.work == m.work_id(evidence.agreement, 0, BODY)
+    (commit,), (reveal,) = commits.payload.commits, reveals.payload.reveals
+    answer = Answer("net", evidence.work, evidence.task, m.attempt_bytes(evidence.attempt), PROVIDER.key)
+    verify_opening(commit.commitment, answer, reveal.root, reveal.salt)
+    with pytest.raises(PeerViolation):
+        verify_opening(commit.commitment, replace_task(answer), reveal.root, reveal.salt)
+
+
+def replace_task(answer):
+    return Answer(answer.network, answer.agreement, answer.task + 1, answer.attempt, answer.peer)
+
+
+def test_bytes_can_be_asked_for_later_and_again():
+    pair = Pair().reveal(upload=False)
+    assert [type(event) for event in pair.heard] == [rm.Revealed]
+    for _ in range(2):
+        pair.heard.clear()
+        pair.r.ask_upload(0, pair.now)
+        assert pair.to_provider() == [Kind.UPLOAD]
+        assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
+        assert [bytes(output) for output in pair.take(rm.Delivered).outputs] == OUTPUTS
+
+
+def test_many_attempts_share_messages_of_128():
+    pair = Pair(window_max=1000).agree()
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.assign(0, 0, [n % 50 for n in range(300)], pair.now)
+    assert pair.to_provider() == [Kind.WORK, Kind.TASKS]
+    assert [len(order.items) for order in pair.ordered if isinstance(order, pm.Run)] == [128]
+    assert pair.to_provider() == [Kind.TASKS]
+    assert pair.to_provider() == [Kind.TASKS]
+    for attempt in range(300):
+        pair.p.finished(attempt, NAMED, 1)
+    while pair.to_requester():
+        pass
+    assert sum(len(event.items) for event in pair.heard if isinstance(event, rm.Committed)) == 300
+
+
+def test_what_was_never_sent_needs_no_release():
+    pair = Pair().agree()
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.assign(0, 0, [1, 2, 3], pair.now)
+    pair.r.release(1, None, pair.now)
+    assert pair.to_provider() == [Kind.WORK, Kind.TASKS]
+    assert pair.to_provider() == [Kind.TASKS]
+    assert [order.items for order in pair.ordered if isinstance(order, pm.Run)] == [[(0, 1)], [(2, 3)]]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_crosses_a_release_is_ignored(finished):
+    pair = Pair().work()
+    if finished:
+        pair.p.finished(0, NAMED, 1)
+    else:
+        pair.p.failed(0, FailCode.CRASHED, pair.now)
+    pair.heard.clear()
+    pair.r.release(0, None, pair.now)
+    pair.to_requester()  # it was on its way
+    assert pair.heard == []
+    assert pair.to_provider() == [Kind.RELEASE]
+    pair.p.finished(0, NAMED, 1)  # a worker that was not stopped in time
+    pair.p.failed(0, FailCode.CRASHED, pair.now)
+    assert pair.to_requester() == []
+
+
+def test_a_late_commitment_is_void():
+    pair = Pair().work(7, 8)
+    pair.r.release(0, None, pair.now)  # replaced elsewhere, its set is sealed
+    pair.p.finished(0, NAMED, 1)
+    pair.p.finished(1, NAMED, 1)
+    pair.heard.clear()
+    pair.to_requester()
+    assert [attempt for event in pair.heard for attempt, _ in event.items] == [1]
+
+
+def test_a_decline_carries_its_code_and_ends_the_talk():
+    pair = Pair()
+    pair.lender.lending = None
+    pair.r.propose(TERMS, 0, 3600, pair.now)
+    pair.to_provider()
+    assert pair.to_requester() == [Kind.DECLINE]
+    assert pair.heard == [rm.Declined("not_lending")]
+
+
+def test_an_award_may_be_declined_as_busy():
+    pair = Pair().bid()
+
+    class Other:
+        def is_idle(self):
+            return False
+
+    pair.lender.take(Other(), "elsewhere", 2)
+    pair.r.stored(pair.now)
+    pair.to_provider()
+    assert pair.to_requester() == [Kind.DECLINE]
+    assert pair.heard[-1] == rm.Declined("busy")
+
+
+OFFER = (TERMS, 0, 60)
+BID = (b"o" * 32, "wasm-1", 4, 2, 0, 60)
+SOMETHING = b"?" * 32
+
+PROVIDER_MAY_NOT = {
+    "bid before an offer": (Pair, m.Bid, BID),
+    "bid for another offer": (lambda: proposed(Pair()), m.Bid, BID),
+    "accept before an award": (lambda: proposed(Pair()), m.Accept, (SOMETHING,)),
+    "accept another agreement": (lambda: Pair().bid(), m.Accept, (SOMETHING,)),
+    "decline something else": (lambda: Pair().bid(), m.Decline, (SOMETHING, DeclineCode.BUSY)),
+    "bid twice": (lambda: Pair().bid(), m.Bid, BID),
+    "commit without an agreement": (Pair, m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
+    "commit under another agreement": (lambda: Pair().work(), m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
+    "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING,)),
+    "offer": (Pair, m.Offer, OFFER),
+}
+
+
+def proposed(pair):
+    pair.r.propose(TERMS, 0, 3600, pair.now)
+    pair.to_provider()
+    return pair
+
+
+@pytest.mark.parametrize("name", PROVIDER_MAY_NOT)
+def test_a_provider_may_not(name):
+    make, kind, fields = PROVIDER_MAY_NOT[name]
+    with pytest.raises(PeerViolation):
+        make().provider_says(kind, *fields)
+
+
+REVEAL = m.Reveal(0, SOMETHING, SOMETHING, ())
+ABOUT_ATTEMPTS = {
+    "commit twice": ("commit", m.Commits, ((m.Commit(0, SOMETHING, 1),), ())),
+    "fail after committing": ("commit", m.Commits, ((), (m.Failure(0, FailCode.TRAPPED),))),
+    "commit what was never asked": ("work", m.Commits, ((m.Commit(9, SOMETHING, 1),), ())),
+    "commit nothing": ("work", m.Commits, ((), ())),
+    "reveal unasked": ("commit", m.Reveals, ((REVEAL,),)),
+    "reveal twice": ("reveal", m.Reveals, ((REVEAL,),)),
+    "reveal what was never asked": ("work", m.Reveals, ((replace(REVEAL, attempt=9),),)),
+}
+
+
+@pytest.mark.parametrize("name", ABOUT_ATTEMPTS)
+def test_a_provider_may_not_say_of_an_attempt(name):
+    stage, kind, fields = ABOUT_ATTEMPTS[name]
+    pair = getattr(Pair(), stage)()
+    with pytest.raises(PeerViolation):
+        pair.provider_says(kind, pair.r.agreement, *fields)
+
+
+def asked():
+    pair = Pair().commit()
+    pair.r.ask(0, DIGEST, upload=True, now=pair.now)
+    pair.to_provider()
+    (_, body), *_ = pair.p.drain(pair.now)
+    (true,) = verify_signature(body, m.Reveals, "net").payload.reveals
+    return pair, true
+
+
+def test_an_opening_that_misses_its_commitment_is_a_proven_lie():
+    pair, true = asked()
+    with pytest.raises(rm.ProvenLie) as caught:
+        pair.provider_says(m.Reveals, pair.r.agreement, (replace(true, root=SOMETHING),))
+    evidence = caught.value.evidence
+    assert verify_signature(evidence.commits, m.Commits, "net").sender == PROVIDER.key
+    (reveal,) = verify_signature(evidence.reveals, m.Reveals, "net").payload.reveals
+    assert reveal.root == SOMETHING
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [(), NAMED[:2], (NAMED[0], NAMED[0], NAMED[2]), tuple(replace(output, size_bytes=1 << 30) for output in NAMED)],
+    ids=["none", "too few", "others", "too large"],
+)
+def test_outputs_have_to_be_those_of_the_root(outputs):
+    pair, true = asked()
+    with pytest.raises(PeerViolation):
+        pair.provider_says(m.Reveals, pair.r.agreement, (replace(true, outputs=outputs),))
+
+
+def test_a_bid_may_not_ask_for_more_than_was_offered():
+    for change in ({"price": 5}, {"device_class": "cuda"}):
+        pair = proposed(Pair())
+        (_, body), *_ = pair.p.drain(pair.now)
+        bid = replace(verify_signature(body, m.Bid, "net").payload, seq=1 << 60, **change)
+        with pytest.raises(PeerViolation, match="bid"):
+            pair.r.receive(Kind.BID, sign(PROVIDER, "net", bid), pair.now)
+
+
+BAD_DATA = {
+    "short": lambda bodies: [bodies[0][:18]],
+    "too long": lambda bodies: [bodies[0] + bytes(70_000)],
+    "out of order": lambda bodies: [bodies[1]],
+    "twice": lambda bodies: [bodies[0], bodies[0]],
+    "more than announced": lambda bodies: [bodies[0] + b"!"],
+    "other bytes": lambda bodies: [bodies[0][:-1] + b"!"],
+    "another attempt": lambda bodies: [bytes([9]) + bodies[0][1:]],
+    "after the end": lambda bodies: [*bodies, bodies[1]],
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bytes_have_to_be_the_signed_ones_in_order(name):
+    pair, true = asked()
+    pair.provider_says(m.Reveals, pair.r.agreement, (true,))
+    bodies = list(data_frames(0, [memoryview(output) for output in OUTPUTS]))
+    with pytest.raises(PeerViolation):
+        for body in BAD_DATA[name](bodies):
+            pair.r.receive(Kind.DATA, body, pair.now)
+
+
+def test_bytes_that_nobody_asked_for_are_a_violation():
+    pair = Pair().reveal(upload=False)
+    (body, *_) = data_frames(0, [memoryview(output) for output in OUTPUTS])
+    with pytest.raises(PeerViolation):
+        pair.r.receive(Kind.DATA, body, pair.now)
+
+
+REQUESTER_MAY_NOT = {
+    "award nothing": ("", m.Award, lambda pair: (SOMETHING,)),
+    "award another bid": ("bid", m.Award, lambda pair: (SOMETHING,)),
+    "offer under an agreement": ("agree", m.Offer, lambda pair: OFFER),
+    "open work without an agreement": ("bid", m.Work, lambda pair: (SOMETHING, 0, BODY, b"")),
+    "open work under another agreement": ("agree", m.Work, lambda pair: (SOMETHING, 0, BODY, b"")),
+    "open a work twice": ("work", m.Work, lambda pair: (pair.p.agreement, 0, BODY, b"")),
+    "open work beyond the terms": (
+        "agree",
+        m.Work,
+        lambda pair: (pair.p.agreement, 0, replace(BODY, terms=replace(TERMS, limits=Limits(11, 64))), b""),
+    ),
+    "send tasks of no work": ("agree", m.Tasks, lambda pair: (pair.p.agreement, 0, 0, (1,))),
+    "send tasks beyond the work": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 5, (50,))),
+    "use a number again": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 0, (1,))),
+    "overfill the window": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 5, (1, 2, 3, 4))),
+    "ask before a commitment": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(0, DIGEST, True),))),
+    "ask twice": ("reveal", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(0, DIGEST, True),))),
+    "ask for what never was": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(9, DIGEST, True),))),
+    "pay for what was not given": (
+        "reveal",
+        m.Receipt,
+        lambda pair: (
+            pair.p.agreement, 0, b"j" * 32, b"p" * 32,
+            (m.Settled(0, 7, SOMETHING, Verdict.ACCEPTED, 1),), 0, True, "",
+        ),
+    ),
+    "pay under another agreement": (
+        "reveal", m.Receipt, lambda pair: (SOMETHING, 0, b"j" * 32, b"p" * 32, (), 0, True, "")
+    ),
+    "bid": ("", m.Bid, lambda pair: BID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REQUESTER_MAY_NOT)
+def test_a_requester_may_not(name):
+    stage, kind, fields = REQUESTER_MAY_NOT[name]
+    pair = getattr(Pair(), stage)() if stage else Pair()
+    with pytest.raises(PeerViolation):
+        pair.requester_says(kind, *fields(pair))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Kind.RELEASE, m.Release((9,))),
+        (Kind.UPLOAD, m.Upload((0,))),
+        (Kind.CANCEL, m.Cancel(3)),
+        (Kind.PROGRESS, m.Progress(0, 0)),
+    ],
+)
+def test_a_requester_may_not_say_unsigned(kind, message):
+    pair = Pair().work()
+    with pytest.raises(PeerViolation):
+        pair.p.receive(kind, encode(message), pair.now)
+
+
+def test_the_same_frame_twice_is_a_replay():
+    pair = Pair()
+    pair.r.propose(TERMS, 0, 60, pair.now)
+    (frame,) = pair.r.drain(pair.now)
+    pair.p.receive(*frame, pair.now)
+    with pytest.raises(PeerViolation, match="replayed"):
+        pair.p.receive(*frame, pair.now)
+
+
+def test_after_the_end_only_receipts_count():
+    pair = Pair().work()
+    assert pair.p.end(EndCode.EXPIRED) == [pm.Free([0]), pm.Over("expired")]
+    pair.to_requester()
+    assert pair.heard[-1] == rm.Ended("expired")
+    assert pair.p.receive(Kind.TASKS, b"crossed", pair.now) == []
+    assert pair.r.receive(Kind.COMMITS, b"crossed", pair.now) == []
+    assert pair.lender.slots_free() == 2
+
+
+# Deadlines.
+
+
+def test_nobody_waits_for_ever_for_an_answer_to_an_offer():
+    pair = proposed(Pair())
+    pair.at_s += rm.NEGOTIATE_S
+    assert pair.r.tick(pair.now) == []
+    pair.at_s += 1
+    assert pair.r.tick(pair.now) == [rm.Ended("no_answer")]
+
+
+def test_silence_ends_it_and_progress_does_not():
+    pair = Pair().work()
+    for _ in range(3):
+        pair.at_s += rm.SILENCE_S - 1
+        assert pair.p.tick(pair.now) == []
+        assert pair.to_requester() == [Kind.PROGRESS]
+        if pair.at_s < 100 + 2 * rm.GRACE_S:
+            assert pair.r.tick(pair.now) == []
+    pair = Pair().work()
+    pair.at_s += rm.SILENCE_S + 1
+    assert pair.r.tick(pair.now) == [rm.Ended("silent")]
+
+
+def test_the_oldest_attempt_has_its_limit_and_some_grace():
+    pair = Pair().work(1, 2)
+    pair.p.finished(1, NAMED, 1)  # the younger one: the elder is still to come
+    pair.to_requester()
+    limit_s = TERMS.limits.seconds + rm.GRACE_S
+    ended = None
+    for _ in range(limit_s + 2):
+        pair.at_s += 1
+        pair.p.tick(pair.now)
+        pair.to_requester()
+        ended = pair.r.tick(pair.now)
+        if ended:
+            break
+    assert ended == [rm.Ended("stalled")]
+    assert pair.at_s == 100 + limit_s + 1
+
+
+def test_who_commits_and_does_not_show_is_given_up():
+    pair = Pair().commit()
+    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    for _ in range(rm.GRACE_S + 1):
+        pair.at_s += 1
+        pair.r.receive(Kind.PROGRESS, encode(m.Progress(1, 1)), pair.now)
+        ended = pair.r.tick(pair.now)
+    assert ended == [rm.Ended("stalled")]
+
+
+def test_an_agreement_ends_when_idle_or_expired():
+    pair = Pair().agree()
+    pair.at_s += pm.IDLE_S + 1
+    assert pair.p.tick(pair.now)[-1] == pm.Over("idle")
+    pair = Pair().work()
+    pair.at_s += 10_000
+    assert pair.p.tick(pair.now)[-1] == pm.Over("expired")
+
+
+def test_salts_do_not_repeat_and_tell_nothing_of_each_other():
+    pair = Pair().work(1, 2)
+    for attempt in (0, 1):
+        pair.p.finished(attempt, NAMED, 1)
+    first, second = pair.p._attempts.values()
+    assert first.salt != second.salt
+    assert first.commitment != second.commitment
+
+
+def test_golden_vectors():
+    """One message of each type, byte for byte: a change of any is a change of the protocol."""
+    commit = m.Commit(5, b"c" * 32, 12)
+    messages = [
+        m.Offer(PROVIDER.key, 1, 2, TERMS, 3, 60),
+        m.Bid(REQUESTER.key, 1, 2, DIGEST, "wasm-1", 4, 2, 0, 60),
+        m.Decline(REQUESTER.key, 1, 2, DIGEST, DeclineCode.BUSY),
+        m.Award(PROVIDER.key, 1, 2, DIGEST),
+        m.Accept(REQUESTER.key, 1, 2, DIGEST),
+        m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant"),
+        m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
+        m.Commits(REQUESTER.key, 1, 2, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
+        m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, True),)),
+        m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1]),)),
+        m.Receipt(
+            PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, (m.Settled(5, 7, DIGEST, Verdict.ACCEPTED, 12),), 0, True,
+            "quorum 2 of 3",
+        ),
+        m.Countersign(REQUESTER.key, 1, 2, DIGEST),
+    ]  # fmt: skip
+    found = {}
+    for message in messages:
+        envelope = sign(PROVIDER if message.to == REQUESTER.key else REQUESTER, "net", message)
+        assert decode(envelope, Envelope, size_bytes_max=1 << 16).payload == encode(message)
+        assert verify_signature(envelope, type(message), "net").payload == message
+        found[message.TYPE] = m.digest(envelope).hex()[:16]
+    assert found == GOLDEN
+    assert m.agreement_id(b"bid", b"award").hex()[:16] == "6fe1db1920c0166c"
+    assert m.work_id(DIGEST, 3, BODY).hex()[:16] == "fd8d76ed2d73ee47"
+
+
+GOLDEN = {
+    "offer": "a524a052cb0b427c",
+    "bid": "493af8e4b909dc3a",
+    "decline": "e4ffcb6ea8f971e6",
+    "award": "ea190553f9295450",
+    "accept": "ec6437a0c9113016",
+    "work": "4a8f33fcae633c59",
+    "tasks": "eaa5406e5619f491",
+    "commits": "eb185dacb7b63de5",
+    "commit_set": "6c1d5ebc02741858",
+    "reveals": "82e4a30499a7eaa6",
+    "receipt": "1f5dd4e1f71a38d0",
+    "countersign": "e4706e06e26251f9",
+}
