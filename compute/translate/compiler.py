@@ -35,7 +35,7 @@ class Parameter:
     """One parameter of a kernel.
 
     Attributes:
-        name: as in the source.
+        name: as in the source; ``argument0`` and so on where it has none.
         kind: a pointer to global memory, or a value.
         dtype: NumPy's name of the scalar; for pointers, of what they point to. Structs of mixed members are ``uint8``.
         lanes: of a vector type such as ``float4`` (or a struct of up to four equal members), else 1.
@@ -131,7 +131,7 @@ def _finish(kernel: t.Kernel, tools: Toolchain, wanted: Shape | None) -> Compile
     if wanted == "loop" and natural == "coroutine":
         raise Unsupported("a kernel that synchronises cannot take the loop shape", entry.line, 1)
     shape = wanted or natural
-    parameters = tuple(_parameter(variable) for variable in entry.parameters)
+    parameters = tuple(_parameter(place, variable) for place, variable in enumerate(entry.parameters))
     try:
         slot_offsets(parameters)
     except ValueError as error:
@@ -149,18 +149,18 @@ def _finish(kernel: t.Kernel, tools: Toolchain, wanted: Shape | None) -> Compile
     )
 
 
-def _parameter(variable: t.Variable) -> Parameter:
-    type_ = variable.type
+def _parameter(place: int, variable: t.Variable) -> Parameter:
+    type_, name = variable.type, variable.name or f"argument{place}"
     if isinstance(type_, Pointer):
         dtype, lanes = _element(type_.target, variable)
-        return Parameter(variable.name, "pointer", dtype, lanes, type_.const)
+        return Parameter(name, "pointer", dtype, lanes, type_.const)
     parts = homogeneous(type_)
     if parts is None or parts[1] > LANES_MAX:
         text = (
             f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members, or a pointer to it"
         )
         raise Unsupported(text, variable.line, 1)
-    return Parameter(variable.name, "scalar", parts[0].dtype, parts[1])
+    return Parameter(name, "scalar", parts[0].dtype, parts[1])
 
 
 def _element(target: Type, variable: t.Variable) -> tuple[str, int]:

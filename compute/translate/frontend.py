@@ -11,7 +11,8 @@ is resolved as a GPU compiler would) and prints its tree as JSON. It sees a virt
 import contextlib
 import hashlib
 import json
-import os
+import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ VIRTUAL = "/depin-kernel"
 SOURCE = f"{VIRTUAL}/kernel.cu"
 SURFACE = f"{VIRTUAL}/surface.h"
 PRECOMPILED = f"{VIRTUAL}/surface.pch"
+PRECOMPILED_MAX = 8
 HEADERS = Path(__file__).with_name("headers")
 EMPTY_HEADERS = (
     *("assert.h", "cassert", "cfloat", "climits", "cmath", "cstddef", "cstdint", "float.h", "limits.h", "math.h"),
@@ -147,7 +149,14 @@ def _precompiled(options: Sequence[str], tools: Toolchain, cache: Path) -> Path 
         raise tools.crash(outcome)
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        os.replace(made, path)
+        temporary = cache / f".{path.name}.{secrets.token_hex(4)}"
+        try:
+            shutil.copyfile(made, temporary)  # the private folder may be on another file system
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in sorted(cache.glob("surface-*.pch"), key=lambda file: file.stat().st_mtime_ns)[:-PRECOMPILED_MAX]:
+            old.unlink(missing_ok=True)
         return path
     return None
 

@@ -32,7 +32,7 @@ def test_parameters_tell_what_the_caller_has_to_pass(build: Any) -> None:
     namespace { enum Mode : unsigned char { A, B }; }
     __global__ void k(const real* __restrict__ in, double *const out, const float4* const four, Mixed* mixed, void* raw,
                       bool flag, long wide, float3 three, const unsigned short small, Mode mode,
-                      char2* pairs, const bool* mask) {}"""
+                      char2* pairs, const bool* mask, int) {}"""
     assert build(source).parameters == (
         Parameter("in", "pointer", "float32", 1, True),
         Parameter("out", "pointer", "float64", 1, False),
@@ -46,6 +46,7 @@ def test_parameters_tell_what_the_caller_has_to_pass(build: Any) -> None:
         Parameter("mode", "scalar", "uint8"),
         Parameter("pairs", "pointer", "int8", 2, False),
         Parameter("mask", "pointer", "bool", 1, True),
+        Parameter("argument12", "scalar", "int32"),
     )
 
 

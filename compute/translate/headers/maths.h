@@ -324,7 +324,7 @@ INLINE f64 hypot(f64 x, f64 y) {
 // 2/pi in pieces of 28 bits: their products with a float are exact in double
 constexpr f64 PIECES[7] = {0x1.45f306c000000p-1,  0x1.c9c882a000000p-29,  0x1.4fe13a8000000p-59, 0x1.f47d4d0000000p-86,
                            0x1.bb81b6c000000p-113, 0x1.4acc9e0000000p-143, 0x1.0e4107c000000p-170};
-struct Quarter { f64 r; i64 n; };  // x = (n + r) * pi/2 modulo 2 pi, |r| <= 1/2 and a little
+struct Quarter { f64 r; i64 n; };  // x = (n + r) * pi/2 modulo 2 pi, |r| <= 1/2
 INLINE Quarter quarter_turns(f32 x) {
   const f64 v = x, a = fabs(v);
   const bool b1 = a >= 0x1p53, b2 = a >= 0x1p81, b3 = a >= 0x1p109;
@@ -332,10 +332,10 @@ INLINE Quarter quarter_turns(f32 x) {
   const f64 p0 = v * PIECE(0), p1 = v * PIECE(1), p2 = v * PIECE(2), p3 = v * PIECE(3);
 #undef PIECE
   const f64 q0 = p0 - 4.0 * rint(p0 * 0.25), n0 = rint(q0), n1 = rint(p1);
-  const Double2 s = two_sum(q0 - n0, p1 - n1);
-  const f64 n2 = rint(s.hi);
+  const Double2 s = two_sum(q0 - n0, p1 - n1), t = two_sum(s.hi, p2);
+  const f64 n2 = rint(t.hi);
   const f64 turns = n0 + n2 + (n1 - 4.0 * rint(n1 * 0.25));
-  return {(s.hi - n2) + (s.lo + (p2 + p3)), magic_integer(turns + MAGIC)};
+  return {(t.hi - n2) + (t.lo + (s.lo + p3)), magic_integer(turns + MAGIC)};
 }
 INLINE f64 sin_float(f64 y) {  // accurate to float, |y| <= pi/4
   const f64 z = y * y, w = z * z, s = z * y;
