@@ -101,7 +101,7 @@ ONE: dict[str, tuple[Reference, float, float, tuple[float, float]]] = {
 }
 TWO: dict[str, tuple[Reference, float, float]] = {
     "pow": (power, 0.51, 0.9),
-    "atan2": (mpmath.atan2, 0.51, 1.5),
+    "atan2": (mpmath.atan2, 0.51, 2.0),
     "hypot": (lambda x, y: mpmath.sqrt(x * x + y * y), 0.51, 1.0),
     "fmod": (long(lambda x, y: mpmath.nan if y == 0 else odd(lambda a: mpmath.fmod(a, abs(y)))(x)), 0, 0),
     "fdim": (lambda x, y: max(x - y, mpf(0)), 0.5, 0.5),
