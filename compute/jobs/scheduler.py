@@ -645,6 +645,9 @@ class Scheduler:
         for progress in self._open_jobs():
             policy = progress.job.policy
             useful = max(policy.n, policy.k * (progress.job.tasks - progress.accepted))
+            # Who has failed a task is of no use to it: each failure makes room for somebody else.
+            stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
+            useful += max((task.ballot.attempts_ended for task in stuck), default=0)
             wanted = min(self._config.providers_max, useful)
             engaged = sum(self._serves(partner, progress, now) for partner in self._partners.values())
             for candidate in self._candidates:

@@ -362,9 +362,13 @@ def test_bytes_have_to_be_the_signed_ones_in_order(name):
     pair, true = asked()
     pair.provider_says(m.Reveals, pair.r.agreement, (true,))
     bodies = list(data_frames(0, [memoryview(output) for output in OUTPUTS]))
-    with pytest.raises(PeerViolation):
+
+    def receive_all():
         for body in BAD_DATA[name](bodies):
             pair.r.receive(Kind.DATA, body, pair.now)
+
+    with pytest.raises(PeerViolation):
+        receive_all()
 
 
 def test_bytes_that_nobody_asked_for_are_a_violation():

@@ -1,0 +1,254 @@
+"""The scheduler alone, with providers that answer at once; under faults it is tried in ``tests/market``."""
+
+import tracemalloc
+from collections import Counter
+
+import pytest
+from instant_mesh import InstantMesh
+
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs.job import JobError, Limits, Quorum
+from depin_node.compute.jobs.partner import Partner
+from depin_node.compute.jobs.scheduler import SchedulerConfig
+from depin_node.compute.market import requester as rm
+from depin_node.compute.market.messages import EndCode, FailCode, Terms
+from depin_node.core.clock import SECOND_NS
+
+TERMS = Terms(("wasm-1",), Limits(60, 64), 100)
+
+
+def wait(mesh, seconds, candidates=True):
+    """Let time pass in steps of a second; return all effects."""
+    effects = []
+    for _ in range(seconds):
+        mesh.time_ns += SECOND_NS
+        if candidates:
+            effects += mesh.scheduler.handle(e.Candidates(mesh.candidates, {}), mesh.now())
+        effects += mesh.scheduler.handle(e.Tick(), mesh.now())
+    return effects
+
+
+def test_memory_does_not_grow_with_finished_tasks():
+    mesh = InstantMesh(providers=4)
+    mesh.submit(20_000, Quorum(1, 1))
+    held = []
+
+    def look(_):
+        if mesh.events % 10_000 == 0:
+            held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        mesh.run(on_event=look)
+    finally:
+        tracemalloc.stop()
+    assert [ended.state for ended in mesh.ended.values()] == ["done"]
+    assert len(held) > 5
+    assert held[-1] < held[1] + 50_000
+
+
+def test_replicas_are_drawn_uniformly_over_groups_and_then_within_them():
+    mesh = InstantMesh()
+    groups = [0, 0, 0, 0, 0, 1, 2, 2, 3]
+    partners = [Partner(bytes([n]) * 32, f"g{group}", TERMS, 0) for n, group in enumerate(groups)]
+    for partner in partners:
+        partner.agreed("wasm-1", 1, 8, 1 << 60, 0)
+    drawn = Counter(mesh.scheduler._draw(partners, 1, {"g3"}, "wasm-1")[0].peer[0] for _ in range(6000))
+    assert set(drawn) == set(range(8))
+    assert sum(drawn[n] for n in range(5)) == pytest.approx(2000, rel=0.15)
+    assert drawn[5] == pytest.approx(2000, rel=0.15)
+    assert drawn[0] == pytest.approx(400, rel=0.3)
+    pair = mesh.scheduler._draw(partners, 3, {"g3"}, "wasm-1")
+    assert len({partner.group for partner in pair}) == 3
+    assert mesh.scheduler._draw(partners, 4, {"g3"}, "wasm-1") is None
+    assert mesh.scheduler._draw(partners, 1, set(), "cuda") is None
+
+
+def test_a_large_group_draws_no_more_than_a_small_one():
+    mesh = InstantMesh(providers=9, window=1024)
+    big = {candidate.peer for candidate in mesh.candidates[:6]}
+    mesh.candidates = tuple(c._replace(group="one owner") if c.peer in big else c for c in mesh.candidates)
+    mesh.submit(1000, Quorum(2, 3))
+    mesh.run()
+    assert sum(mesh.attempts[peer] for peer in big) <= 1000  # never both replicas of a task
+    assert sum(mesh.attempts.values()) == 2000
+
+
+def test_what_is_accepted_is_not_run_again():
+    mesh = InstantMesh()
+    done = bytearray(50)
+    done[10:30] = b"\1" * 20
+    (name,) = (mesh.submit(50, Quorum(1, 1), done=done),)
+    mesh.run()
+    assert sum(mesh.attempts.values()) == 30
+    assert mesh.scheduler.view(name).tasks_done == 50
+
+
+def test_a_job_that_was_done_needs_nobody():
+    mesh = InstantMesh()
+    mesh.submit(5, Quorum(1, 1), done=bytearray(b"\1" * 5))
+    mesh.run()
+    assert not mesh.attempts
+    assert [ended.state for ended in mesh.ended.values()] == ["done"]
+
+
+def test_jobs_beyond_the_bound_wait_and_can_be_cancelled():
+    mesh = InstantMesh(providers=0, config=SchedulerConfig(jobs_max=2))
+    names = [mesh.submit(3, Quorum(1, 1), key=str(n)) for n in range(4)]
+    mesh.run()
+    assert [mesh.scheduler.view(name) is not None for name in names] == [True, True, False, False]
+    effects = mesh.scheduler.handle(e.CancelAsked(names[3]), mesh.now())
+    assert effects == [e.JobEnded(names[3], "cancelled", None)]
+    mesh.scheduler.handle(e.CancelAsked(names[0]), mesh.now())
+    assert mesh.scheduler.view(names[2]).state == "queued"
+    mesh.scheduler.forget(names[0])
+    assert mesh.scheduler.view(names[0]) is None
+
+
+def test_providers_are_asked_as_far_as_they_are_of_use():
+    for tasks, policy, expected in (
+        (1, Quorum(1, 1), 1),
+        (1, Quorum(2, 3), 3),
+        (3, Quorum(2, 3), 6),
+        (999, Quorum(1, 1), 32),
+    ):
+        mesh = InstantMesh(providers=40)
+        mesh.submit(tasks, policy)
+        asked = [
+            effect
+            for event in list(mesh.queue)
+            for effect in mesh.scheduler.handle(event, mesh.now())
+            if isinstance(effect, e.Ask)
+        ]
+        assert len(asked) == expected
+
+
+def test_who_is_banned_too_dear_or_too_small_is_not_asked():
+    mesh = InstantMesh(providers=4)
+    mesh.scheduler._banned.add(mesh.candidates[0].peer)
+    mesh.candidates = (
+        mesh.candidates[0],
+        mesh.candidates[1]._replace(price=1),
+        mesh.candidates[2]._replace(memory_mib=63),
+        mesh.candidates[3]._replace(device_classes=("cuda",)),
+    )
+    name = mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    effects = wait(mesh, 61)
+    assert not any(isinstance(effect, e.Ask) for effect in effects)
+    assert mesh.scheduler.view(name).error.code == "nobody_suitable"
+
+
+def first_ask(mesh):
+    """Run until somebody is asked; return whom."""
+    mesh.carry_out = lambda effect: None
+    mesh.run()
+    return next(iter(mesh.scheduler._partners))
+
+
+@pytest.mark.parametrize(("code", "again_within_s"), [("busy", 2), ("memory", 31), ("unreachable", 2)])
+def test_who_declines_is_asked_again_after_a_while(code, again_within_s):
+    mesh = InstantMesh(providers=1)
+    mesh.submit(3, Quorum(1, 1))
+    peer = first_ask(mesh)
+    assert mesh.scheduler.handle(e.Heard(peer, rm.Declined(code)), mesh.now())
+    assert not any(isinstance(effect, e.Ask) for effect in mesh.scheduler.handle(e.Tick(), mesh.now()))
+    asked = [effect for effect in wait(mesh, again_within_s) if isinstance(effect, e.Ask)]
+    assert [effect.peer for effect in asked] == [peer]
+
+
+def test_who_lets_us_down_again_and_again_waits_longer_each_time():
+    mesh = InstantMesh(providers=1, config=SchedulerConfig(suitable_s=1e6))
+    mesh.submit(3, Quorum(1, 1))
+    peer = first_ask(mesh)
+    waits = []
+    for _ in range(6):
+        mesh.scheduler.handle(
+            e.Heard(peer, rm.Agreed(b"a" * 32, "wasm-1", 1, 4, mesh.scheduler._partners[peer].terms, 60)), mesh.now()
+        )
+        mesh.scheduler.handle(e.Heard(peer, rm.Ended("stalled")), mesh.now())
+        begin = mesh.time_ns
+        while peer not in mesh.scheduler._partners:
+            wait(mesh, 1)
+        waits.append((mesh.time_ns - begin) // SECOND_NS)
+    assert waits == sorted(waits)
+    assert waits[-1] > 20
+
+
+def test_an_idle_agreement_is_kept_for_the_next_job_and_then_ended():
+    mesh = InstantMesh(providers=1)
+    mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    assert not any(isinstance(effect, e.EndAgreement) for effect in wait(mesh, 5))
+    mesh.submit(3, Quorum(1, 1), key="next")
+    asked = []
+    carry_out = mesh.carry_out
+    mesh.carry_out = lambda effect: (asked.append(effect) if isinstance(effect, e.Ask) else None, carry_out(effect))
+    mesh.run()
+    assert not asked
+    ended = [effect for effect in wait(mesh, 12) if isinstance(effect, e.EndAgreement)]
+    assert [effect.code for effect in ended] == [EndCode.DONE]
+
+
+def test_an_agreement_that_does_not_cover_the_next_job_makes_room_for_one_that_does():
+    mesh = InstantMesh(providers=1)
+    mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    name = mesh.submit(3, Quorum(1, 1), key="larger")
+    (event, candidates) = mesh.queue
+    mesh.queue.clear()
+    mesh.queue.extend([e.Submitted(name, event.job, event.done, lambda task: (1 << 25,), 1 << 25), candidates])
+    mesh.run()
+    for effect in wait(mesh, 3):
+        mesh.carry_out(effect)
+    mesh.run()
+    assert mesh.ended[name].state == "done"
+
+
+def test_results_that_cannot_be_stored_fail_the_job():
+    mesh = InstantMesh(providers=0)
+    name = mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    error = JobError("resource", "the disk is full")
+    effects = mesh.scheduler.handle(e.StoringFailed(name, error), mesh.now())
+    assert effects == [e.JobEnded(name, "failed", error)]
+    assert mesh.scheduler.handle(e.StoringFailed(name, error), mesh.now()) == []
+
+
+def test_attempts_that_end_without_an_answer_are_bounded():
+    mesh = InstantMesh(providers=30, config=SchedulerConfig(attempts_ended_max=5))
+    name = mesh.submit(1, Quorum(1, 1))
+    carry_out = mesh.carry_out
+
+    def crash(effect):
+        if isinstance(effect, e.Assign):
+            mesh.attempts[effect.peer] += 1
+            mesh.queue.append(e.Heard(effect.peer, rm.Failed([(effect.first_attempt, FailCode.CRASHED)])))
+        else:
+            carry_out(effect)
+
+    mesh.carry_out = crash
+    mesh.run()
+    while not mesh.ended:
+        for effect in wait(mesh, 1):
+            mesh.carry_out(effect)
+        mesh.run()
+    assert mesh.ended[name].error.code == "attempts"
+    assert sum(mesh.attempts.values()) == 6
+
+
+def test_a_story_and_a_view_tell_what_happened():
+    mesh = InstantMesh(providers=2)
+    lines = []
+    carry_out = mesh.carry_out
+    mesh.carry_out = lambda effect: (
+        lines.append(effect.event) if isinstance(effect, e.Note) else None,
+        carry_out(effect),
+    )
+    name = mesh.submit(4, Quorum(2, 2))
+    mesh.run()
+    assert {line.kind for line in lines} == {"asked", "bid", "agreed"}
+    view = mesh.scheduler.view(name)
+    assert (view.state, view.tasks_done, view.tasks_running, view.verification.agreed) == ("done", 4, 0, 4)
+    assert [(part.state, part.tasks_done, part.tasks_running) for part in view.providers] == [("working", 4, 0)] * 2
+    assert list(view.stages_s) == ["first_offer", "first_bid", "first_agreement", "first_task", "first_result", "done"]

@@ -1,0 +1,99 @@
+"""A scheduler with providers that answer at once: for its bounds, its choices and its speed, without conversations."""
+
+import random
+import tracemalloc
+from collections import Counter, deque
+
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
+from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.market import requester as rm
+from depin_node.core.clock import Now
+
+ROOT = b"r" * 32
+
+
+class InstantMesh:
+    """``run`` does a job; ``events`` counts what the scheduler took, ``attempts`` who got how many."""
+
+    def __init__(self, providers=4, window=64, seed=1, config=None, memory_mib=1024):
+        self.time_ns = 0
+        self.scheduler = Scheduler(config or SchedulerConfig(), random.Random(seed), bytes(32), set())
+        self.candidates = tuple(
+            e.Candidate(bytes([n]) * 32, f"g{n}", ("wasm-1",), memory_mib, 0) for n in range(providers)
+        )
+        self.window = window
+        self.queue = deque()
+        self.events = 0
+        self.attempts = Counter()
+        self.ended = {}
+        self.largest_batch = 0
+
+    def now(self):
+        return Now(self.time_ns, self.time_ns)
+
+    def submit(self, tasks, policy, key="key", done=None):
+        job = Job(key, "n", b"p" * 32, 1, (InputRef(0, b"i" * 32, 1),), tasks, ("wasm-1",), policy, Limits(60, 64), 1)
+        name = job_id(b"me" * 16, job)
+        self.queue.append(e.Submitted(name, job, done or bytearray(tasks), lambda task: (8,), 8))
+        self.queue.append(e.Candidates(self.candidates, {}))
+        return name
+
+    def run(self, on_event=None):
+        while self.queue:
+            self.time_ns += 100_000
+            event = self.queue.popleft()
+            self.events += 1
+            for effect in self.scheduler.handle(event, self.now()):
+                self.carry_out(effect)
+            if on_event:
+                on_event(self)
+        return self
+
+    def carry_out(self, effect):
+        def heard(*events):
+            self.queue.extend(e.Heard(effect.peer, event) for event in events)
+
+        if isinstance(effect, e.Ask):
+            heard(rm.BidHeard(1, self.window, 0), rm.Agreed(b"a" * 32, "wasm-1", 1, self.window, effect.terms, 3600))
+        elif isinstance(effect, e.Assign):
+            self.attempts[effect.peer] += len(effect.tasks)
+            attempts = range(effect.first_attempt, effect.first_attempt + len(effect.tasks))
+            self.largest_batch = max(self.largest_batch, len(effect.tasks))
+            heard(rm.Committed([(attempt, attempt.to_bytes(32, "big")) for attempt in attempts]))
+        elif isinstance(effect, e.AskReveal):
+            heard(rm.Revealed([(effect.attempt, ROOT)]))
+            if effect.upload:
+                heard(rm.Delivered(effect.attempt, ROOT, [bytearray(8)]))
+        elif isinstance(effect, e.StoreResult):
+            self.queue.append(e.ResultsStored(effect.job_id, 1))
+        elif isinstance(effect, e.JobEnded):
+            self.ended[effect.job_id] = effect
+
+
+def main():
+    """Print how many events a second the scheduler takes, and how its memory grows with finished tasks."""
+    import json
+    import time
+
+    figures = {}
+    for k, n in ((1, 1), (2, 3)):
+        mesh = InstantMesh(providers=8)
+        mesh.submit(20_000, Quorum(k, n))
+        begin = time.process_time()
+        mesh.run()
+        elapsed_s = time.process_time() - begin
+        assert [ended.state for ended in mesh.ended.values()] == ["done"]
+        figures[f"scheduler_events_per_s_k{k}"] = round(mesh.events / elapsed_s)
+        figures[f"scheduler_us_per_task_k{k}"] = round(1e6 * elapsed_s / 20_000, 1)
+    tracemalloc.start()
+    mesh = InstantMesh(providers=8)
+    mesh.submit(100_000, Quorum(1, 1))
+    mesh.run()
+    current, peak = tracemalloc.get_traced_memory()
+    figures |= {"memory_after_100k_tasks_kib": current >> 10, "memory_peak_kib": peak >> 10}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
