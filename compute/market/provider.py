@@ -150,12 +150,13 @@ class _Phase(Enum):
 
 
 class _Attempt:
-    __slots__ = ("commitment", "elapsed_us", "outputs", "phase", "root", "salt", "task", "work")
+    __slots__ = ("commitment", "elapsed_us", "is_shown", "outputs", "phase", "root", "salt", "task", "work")
 
     def __init__(self, work: int, task: int) -> None:
         self.work = work
         self.task = task
         self.phase = _Phase.RUNNING
+        self.is_shown = False  # stays so when its bytes are asked for once more
         self.outputs: tuple[Output, ...] = ()
         self.root = b""
         self.salt = b""
@@ -322,6 +323,7 @@ class ProviderTalk:
             if record is None:
                 continue  # released before it was written
             record.phase = _Phase.REVEALED
+            record.is_shown = True
             outputs = record.outputs if upload else ()
             outputs_named += len(outputs)
             reveals.append(Reveal(attempt, record.root, record.salt, outputs))
@@ -483,7 +485,7 @@ class ProviderTalk:
             freed.append(attempt)
             if record.phase is _Phase.RUNNING:
                 self._unended -= 1
-            elif record.phase is _Phase.REVEALED:
+            elif record.is_shown:
                 self._unreceipted[attempt] = (record.work, record.task, record.commitment)
         self._note_idle(now)
         return [Free(freed)] if freed else []

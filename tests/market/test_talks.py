@@ -180,6 +180,18 @@ def test_bytes_can_be_asked_for_later_and_again():
         assert [bytes(output) for output in pair.take(rm.Delivered).outputs] == OUTPUTS
 
 
+def test_an_answer_that_was_shown_is_paid_even_if_its_bytes_were_asked_for_once_more():
+    pair = Pair().reveal(upload=False)
+    pair.r.ask_upload(0, pair.now)
+    pair.to_provider()
+    pair.heard.clear()
+    pair.r.release(0, Verdict.UNUSED, pair.now)  # the job was cancelled meanwhile
+    pair.heard += pair.r.close_work(0, "", pair.now)
+    pair.r.send_receipt(pair.take(rm.StoreReceipt))
+    assert pair.to_provider() == [Kind.RELEASE, Kind.CANCEL, Kind.RECEIPT]
+    assert isinstance(pair.ordered[-1], pm.StoreReceipt)
+
+
 def test_many_attempts_share_messages_of_128():
     pair = Pair(window_max=1000).agree()
     pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
