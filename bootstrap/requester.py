@@ -8,7 +8,7 @@ thread without waiting: only frames, files and the journal are waited for, each 
 journal has open are resumed.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext, open_conversation_stream
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import journal as statements
@@ -25,20 +26,18 @@ from depin_node.compute.jobs.job import (
     JobError,
     JobView,
     SignedJob,
-    Verification,
     job_id,
 )
 from depin_node.compute.jobs.journal import StoredJob, StoredOutput
 from depin_node.compute.jobs.scheduler import DURATION_S, Scheduler, SchedulerConfig
-from depin_node.compute.market import requester as market
+from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
-from depin_node.compute.programs.program import Program, decode_program
-from depin_node.compute.programs.shards import result_sizes
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.shards import result_bytes_max, result_sizes
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, ResourceError, TaskError, TransportError
-from depin_node.crypto.blob import CHUNK_BYTES
-from depin_node.crypto.envelope import NOBODY, sign, verify_signature
+from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, ResourceError, TransportError
+from depin_node.crypto.envelope import NOBODY, sign
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blobs import issue_grant
 from depin_node.p2p.directory import Need
@@ -54,14 +53,11 @@ CANDIDATES_S = 1.0
 NEWS_S = 0.1
 GRANT_S = 2 * DURATION_S
 """Grants are used again for the next job under the same agreement, and so outlive it."""
-GRANT_BLOBS_MAX = 64
 GRANTS_KEPT_MAX = 64
 ENDED_KEPT_MAX = 256
-PROGRAMS_KEPT_MAX = 16
 EVIDENCE_KEPT_MAX = 4096
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
-TASKS_READ = 64
 _TO_STORE = (market.StoreAgreement, market.StoreReceipt, market.StoreCountersign)
 _END_STATES = frozenset({"done", "failed", "cancelled"})
 
@@ -119,7 +115,7 @@ class Requester:
         self._ended: dict[bytes, JobView] = {}
         self._partners: dict[bytes, _Partner] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
-        self._programs: dict[bytes, Program] = {}
+        self._records = JobRecords(context)
         self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
         self._candidates_wanted = trio.Event()
 
@@ -137,14 +133,14 @@ class Requester:
         if known is not None:
             return self._same(job, known)
         context, now = self._context, self._context.clock()
-        program = await self._check(job)
+        program = await self._records.check(job)
         identifier = job_id(context.identity.key, job)
         if identifier in self._open:
             return self.job(identifier)  # its key is being written
         expires_s = now.wall_ns // SECOND_NS + SignedJob.LIFETIME_S_MAX
         signed = SignedJob(NOBODY, expires_s, context.pen.next_seq(), job)
         envelope = sign(context.identity, context.network.network_id, signed)
-        blobs = _blobs_of(job)
+        blobs = blobs_of(job)
         for blob in blobs:
             context.blobs.store.pin(blob)
         # The scheduler may begin while the disk confirms: what it writes comes after this in the journal.
@@ -215,84 +211,30 @@ class Requester:
         Raises:
             NotFoundError: no such job. ConfigError: it is not done, or the buffer is no output of it.
         """
-        view = self.job(identifier)
-        stored = self._context.journal.reader.job(identifier)
-        if view.state != "done" or stored is None:
-            raise ConfigError(f"job {identifier.hex()} is {view.state}: only a job that is done has its outputs")
-        job = self._signed(stored.envelope)
-        store = self._context.blobs.store
-        program = await self._program(job)
-        if buffer not in program.outputs:
-            raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
-        position = program.outputs.index(buffer)
-        for first in range(0, job.tasks, TASKS_READ):
-            for _, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
-                output = outputs[position]
-                if output.blob is None:
-                    yield output.inline
-                    continue
-                for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
-                    yield await store.read_chunk(output.blob, index)
+        if self.job(identifier).state != "done":
+            raise ConfigError(f"job {identifier.hex()} is not done: only then it has its outputs")
+        async for part in self._records.output(identifier, buffer):
+            yield part
 
     def _same(self, job: Job, known: StoredJob) -> JobView:
-        earlier = self._signed(known.envelope)
+        earlier = self._records.signed(known.envelope)
         if msgspec.structs.replace(job, created_s=earlier.created_s) != earlier:
             raise ConfigError(f"the key {job.key!r} is another job's ({known.id.hex()}): a key names one job")
         return self.job(known.id)
-
-    def _signed(self, envelope: bytes) -> Job:
-        return verify_signature(envelope, SignedJob, self._context.network.network_id).payload.job
-
-    async def _check(self, job: Job) -> Program:
-        store = self._context.blobs.store
-        blobs = _blobs_of(job)
-        if len(blobs) > GRANT_BLOBS_MAX:
-            raise ConfigError(
-                f"the program and its inputs are {len(blobs)} blobs; at most {GRANT_BLOBS_MAX} can be granted"
-            )
-        for blob in blobs:
-            if not store.has(blob):
-                raise ConfigError(f"blob {blob.hex()} is not on this node: put the program and the inputs first")
-        program = await self._program(job)
-        if program.tasks != job.tasks:
-            raise ConfigError(f"the job says {job.tasks} tasks, its program has {program.tasks}")
-        if store.size_bytes(job.program) != job.program_bytes:
-            raise ConfigError("the job gives its program another size than it has")
-        if tuple(item.buffer for item in job.inputs) != program.inputs:
-            raise ConfigError(f"the job's inputs are for other buffers than the program's, which are {program.inputs}")
-        for item in job.inputs:
-            expected = program.buffers[item.buffer].size_bytes
-            if not item.size_bytes == store.size_bytes(item.blob) == expected:
-                name = program.buffers[item.buffer].name
-                raise ConfigError(f"input {name} has {store.size_bytes(item.blob)} bytes, its shape says {expected}")
-        return program
-
-    async def _program(self, job: Job) -> Program:
-        """Return a job's program; the last few are kept decoded."""
-        program = self._programs.pop(job.program, None)
-        if program is None:
-            try:
-                program = decode_program(await self._context.blobs.store.read(job.program))
-            except TaskError as error:
-                raise ConfigError(f"the program is refused: {error}") from error
-        self._programs[job.program] = program
-        if len(self._programs) > PROGRAMS_KEPT_MAX:
-            del self._programs[next(iter(self._programs))]
-        return program
 
     # Views.
 
     def _open_view(self, identifier: bytes) -> JobView | None:
         if identifier not in self._open:
             return None
-        view = self._scheduler.view(identifier) or _queued(identifier, self._open[identifier].job)
+        view = self._scheduler.view(identifier) or queued(identifier, self._open[identifier].job)
         if view.state in _END_STATES:  # decided, but only true when the journal has it: until then it can be lost
             view = msgspec.structs.replace(view, state="running", finished_s=None, error=None)
         return view
 
     def _view(self, stored: StoredJob) -> JobView:
         view = self._open_view(stored.id) or self._ended.get(stored.id) or stored.view
-        return view or _queued(stored.id, self._signed(stored.envelope))
+        return view or queued(stored.id, self._records.signed(stored.envelope))
 
     def _tell(self, identifier: bytes) -> None:
         lot = self._changed.get(identifier)
@@ -306,8 +248,7 @@ class Requester:
     def _start(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> None:
         sizes = result_sizes(program)
         self._open[identifier] = _OpenJob(job, program)
-        largest = max(sum(sizes(task)) for task in {0, job.tasks // 2, job.tasks - 1})
-        self._feed(e.Submitted(identifier, job, done, sizes, 2 * largest))
+        self._feed(e.Submitted(identifier, job, done, sizes, result_bytes_max(program)))
         if not self._scheduler.knows_candidates():
             self._candidates_wanted.set()
 
@@ -361,7 +302,7 @@ class Requester:
         job, now = opened.job, context.clock()
         progress_terms = self._scheduler.terms(effect.job_id)
         body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, progress_terms)
-        roots = tuple(_blobs_of(job))
+        roots = tuple(blobs_of(job))
         grant = partner.grants.get(roots)
         if grant is None:
             grant = issue_grant(
@@ -466,7 +407,7 @@ class Requester:
         self._write_end(identifier, opened, ended)
 
     def _write_end(self, identifier: bytes, opened: _OpenJob, ended: e.JobEnded) -> None:
-        view = self._scheduler.view(identifier) or _queued(identifier, opened.job)
+        view = self._scheduler.view(identifier) or queued(identifier, opened.job)
         if view.state != ended.state:  # it never got its turn
             view = msgspec.structs.replace(view, state=ended.state)
         if opened.fault is not None:
@@ -614,53 +555,22 @@ class Requester:
     async def _resume(self, stored: StoredJob) -> None:
         """Go on with a job from before a restart: what was accepted stays accepted."""
         context = self._context
-        job = self._signed(stored.envelope)
+        job = self._records.signed(stored.envelope)
         try:
-            program = await self._check(job)
+            program = await self._records.check(job)
         except ConfigError as error:
             fault = JobError("resource", f"the job cannot go on: {error}")
-            view = msgspec.structs.replace(_queued(stored.id, job), state="failed", error=fault)
+            view = msgspec.structs.replace(queued(stored.id, job), state="failed", error=fault)
             await context.journal.write([statements.end_job(stored.id, "failed", view)])
             return
         done = context.journal.reader.done(stored.id, job.tasks)
-        lost = list(self._without_bytes(stored.id, job.tasks))
+        lost = list(self._records.without_bytes(stored.id, job.tasks))
         if lost:
             await context.journal.write([statements.drop_result(stored.id, task) for task in lost])
             for task in lost:
                 done[task] = 0
         log.info("a job goes on", job=stored.id.hex(), done=sum(done), tasks=job.tasks, lost=len(lost))
         self._start(stored.id, job, program, done)
-
-    def _without_bytes(self, identifier: bytes, tasks: int) -> Iterator[int]:
-        """Yield tasks whose accepted result lay in the blob store and is gone: a power cut can do that."""
-        store = self._context.blobs.store
-        for first in range(0, tasks, TASKS_READ):
-            for task, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
-                if any(output.blob is not None and not store.has(output.blob) for output in outputs):
-                    yield task
-
-
-def _blobs_of(job: Job) -> list[bytes]:
-    return list(dict.fromkeys([job.program, *(item.blob for item in job.inputs)]))
-
-
-def _queued(identifier: bytes, job: Job) -> JobView:
-    return JobView(
-        id=identifier.hex(),
-        name=job.name,
-        state="queued",
-        tasks_total=job.tasks,
-        tasks_done=0,
-        tasks_running=0,
-        attempts_failed=0,
-        providers=(),
-        created_s=float(job.created_s),
-        started_s=None,
-        finished_s=None,
-        error=None,
-        stages_s={},
-        verification=Verification(0, 0, ()),
-    )
 
 
 @asynccontextmanager

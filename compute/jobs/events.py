@@ -7,8 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from depin_node.compute.jobs.job import Job, JobError
+from depin_node.compute.market.happenings import Event as TalkEvent
 from depin_node.compute.market.messages import EndCode, Terms, Verdict
-from depin_node.compute.market.requester import Event as TalkEvent
 
 OutputSizes = Callable[[int], tuple[int, ...]]
 """Bytes of each output of a task, by its index."""

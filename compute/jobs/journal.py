@@ -19,7 +19,7 @@ import msgspec
 
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
-from depin_node.compute.market.requester import Evidence
+from depin_node.compute.market.happenings import Evidence
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 

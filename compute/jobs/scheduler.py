@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from depin_node.compute.jobs import reasons
 from depin_node.compute.jobs.events import (
     Ask,
     AskReveal,
@@ -52,9 +53,10 @@ from depin_node.compute.jobs.events import (
 )
 from depin_node.compute.jobs.job import JobError, JobView, Limits
 from depin_node.compute.jobs.partner import OpenTask, Partner
+from depin_node.compute.jobs.patience import ORDERLY, Patience
+from depin_node.compute.jobs.placement import draw_new, draw_replacements
 from depin_node.compute.jobs.progress import Progress, shown
-from depin_node.compute.market.messages import TASK_FAULTS, EndCode, FailCode, Terms, Verdict
-from depin_node.compute.market.requester import (
+from depin_node.compute.market.happenings import (
     Agreed,
     BidHeard,
     Committed,
@@ -64,6 +66,7 @@ from depin_node.compute.market.requester import (
     Failed,
     Revealed,
 )
+from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Terms, Verdict
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import SECOND_NS, Now
 
@@ -73,10 +76,6 @@ if TYPE_CHECKING:
 DURATION_S = 3600
 IDLE_S = 10
 """An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
-ATTEMPTS_AGAIN_MAX = 3
-"""How often a task may be tried again with one provider that failed it through no fault of the task."""
-BACKOFF_S_MAX = 300.0
-"""A peer that lets every conversation end badly is asked again after so long at most; one accepted answer clears it."""
 NEEDY_SEEN_MAX = 16
 """Open tasks that are looked at for a way on when a job stands still."""
 MEMORY_STEP_MIB = 256
@@ -84,9 +83,6 @@ SECONDS_STEP = 60
 OUTPUT_BYTES_MIN = 1 << 20
 """Terms are rounded up to these, so that one agreement serves one job after the other."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
-_PERMANENT = frozenset({"unsupported_class", "too_large", "memory", "time", "not_lending", "price", "banned"})
-_PASSING = frozenset({"busy", "group_limit", "stale"})
-_ORDERLY = frozenset({code.value for code in EndCode} - {EndCode.STALLED.value})
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,7 @@ class Scheduler:
         self._partners: dict[bytes, Partner] = {}
         self._candidates: tuple[Candidate, ...] = ()
         self._unsuitable: dict[str, int] = {}
-        self._backoff: dict[bytes, tuple[int, int]] = {}  # peer: not before (ns), failures in a row
-        self._refusers: set[bytes] = set()  # of those, who would refuse the same terms again
+        self._patience = Patience()
         self._opened = 0
         self._attempts = 0  # numbers below were used
         self._effects: list[Effect] = []
@@ -198,9 +193,7 @@ class Scheduler:
             return
         progress = Progress(event.job_id, event.job, event.done, event.sizes, event.output_bytes_max, now)
         self._jobs[event.job_id] = progress
-        for peer in self._refusers:  # they refused other terms than this job's
-            self._backoff.pop(peer, None)
-        self._refusers.clear()
+        self._patience.new_terms()
         if progress.accepted == event.job.tasks:
             self._finish(progress, "done", None, now)
             return
@@ -301,7 +294,7 @@ class Scheduler:
         partner = self._partners.pop(peer, None)
         if partner is None:
             return
-        self._back_off(peer, code, was_agreed=partner.is_agreed, now=now)
+        self._patience.ended(peer, code, was_agreed=partner.is_agreed, now=now)
         state = _state_after(code, partner.is_agreed)
         for progress in self._open_jobs():
             part = progress.parts.get(peer)
@@ -318,18 +311,6 @@ class Scheduler:
                 self._lose(partner, attempt, task, now)
         self._dispatch(now)
         self._recruit(now)
-
-    def _back_off(self, peer: bytes, code: str, *, was_agreed: bool, now: Now) -> None:
-        failures = self._backoff.get(peer, (0, 0))[1] + 1
-        if code in _PERMANENT:
-            wait_s = 30.0
-            self._refusers.add(peer)
-        elif was_agreed and code in _ORDERLY:
-            wait_s, failures = 0.2, failures - 1
-        else:
-            longest_s = BACKOFF_S_MAX if was_agreed else 10.0 if code in _PASSING else 30.0
-            wait_s = min(longest_s, 0.5 * 2.0 ** min(failures, 16))
-        self._backoff[peer] = (now.boottime_ns + int(wait_s * SECOND_NS), failures)
 
     def _lose(self, partner: Partner, attempt: int, task: OpenTask, now: Now) -> None:
         ref = (partner.peer, attempt)
@@ -390,7 +371,7 @@ class Scheduler:
             number = progress.next_open()
             if number is None:
                 return
-            chosen = self._draw_new(ready, policy.k)
+            chosen = draw_new(self._rng, ready, policy.k)
             if chosen is None:
                 return
             progress.take_next()
@@ -402,65 +383,18 @@ class Scheduler:
                 if partner.credit() <= 0:
                     ready.remove(partner)
 
-    def _draw_new(self, ready: list[Partner], k: int) -> list[Partner] | None:
-        """Choose providers for a new task: who has it soonest, then others uniformly over groups."""
-        first = min(ready, key=Partner.load)
-        if k == 1:
-            return [first]
-        others = self._draw(ready, k - 1, {first.group}, first.device_class)
-        if others is not None:
-            return [first, *others]
-        for other in ready:  # the soonest is of a class that too few have: one that enough have will do
-            others = self._draw(ready, k - 1, {other.group}, other.device_class)
-            if others is not None:
-                return [other, *others]
-        return None
-
-    def _draw(self, ready: list[Partner], count: int, without: set[str], device_class: str) -> list[Partner] | None:
-        """Draw ``count`` providers of as many groups, none of ``without``: uniform over groups, then within
-        each."""
-        groups: dict[str, list[Partner]] = {}
-        for partner in ready:
-            if partner.device_class == device_class and partner.group not in without:
-                groups.setdefault(partner.group, []).append(partner)
-        if len(groups) < count:
-            return None
-        names = list(groups) if count == len(groups) else self._rng.sample(list(groups), count)
-        return [self._pick(groups[name]) for name in names]
-
-    def _pick(self, partners: list[Partner]) -> Partner:
-        return partners[0] if len(partners) == 1 else self._rng.choice(partners)
-
     def _replace(self, progress: Progress, suitable: list[Partner], batches: dict[bytes, list[int]], now: Now) -> None:
         """Start the further attempts that open tasks want; all of a task or none, oldest first."""
         for number, task in list(progress.needy.items()):
             ballot = task.ballot
             if not ballot.runs:  # nothing is left of it: it starts anew, with its failures remembered
                 ballot.device_class = ""
-            chosen = self._draw_replacements(task, suitable, ballot.wanted(), needs_credit=True)
+            chosen = draw_replacements(self._rng, task, suitable, ballot.wanted(), needs_credit=True)
             if chosen is None:
                 continue
             del progress.needy[number]
             for partner in chosen:
                 self._start(task, partner, batches)
-
-    def _draw_replacements(
-        self, task: OpenTask, suitable: list[Partner], count: int, *, needs_credit: bool
-    ) -> list[Partner] | None:
-        ballot = task.ballot
-        able = [partner for partner in suitable if not ballot.has_group(partner.group)]
-        fresh = [partner for partner in able if not ballot.failed_before(partner.peer)]
-        again = [p for p in able if 0 < ballot.failed_before(p.peer) < ATTEMPTS_AGAIN_MAX and not ballot.failures]
-        classes = [ballot.device_class] if ballot.runs else list({partner.device_class for partner in able})
-        for pool in (fresh, fresh + again):
-            for device_class in classes:
-                ready = [partner for partner in pool if not needs_credit or partner.credit_max() > 0]
-                chosen = self._draw(ready, count, set(), device_class)
-                if chosen is not None:
-                    return chosen
-                if self._draw(pool, count, set(), device_class) is not None:
-                    return None  # those who have not failed it are only busy: wait for them
-        return None
 
     def _committed(self, partner: Partner, event: Committed, now: Now) -> None:
         partner.answered(len(event.items), now.boottime_ns)
@@ -498,7 +432,7 @@ class Scheduler:
             task.ballot.revealed((partner.peer, attempt), root)
             if task.ballot.is_disputed() and not was_disputed:
                 progress.disputed += 1
-                self._note(progress, now, "disagreed", task=task.ballot.task, detail=_who_said_what(task.ballot))
+                self._note(progress, now, "disagreed", task=task.ballot.task, detail=reasons.who_said_what(task.ballot))
             self._decide(progress, task, now)
 
     def _delivered(self, partner: Partner, event: Delivered, now: Now) -> None:
@@ -516,7 +450,7 @@ class Scheduler:
         if progress.is_over:
             return
         if ballot.is_undecided():
-            self._finish(progress, "failed", _undecided(ballot), now)
+            self._finish(progress, "failed", reasons.undecided(ballot), now)
             return
         if not ballot.decided:
             if ballot.wanted():
@@ -553,7 +487,7 @@ class Scheduler:
             part = progress.part(peer)
             part.done += agrees
             if agrees:
-                self._backoff.pop(peer, None)
+                self._patience.satisfied(peer)
             partner = self._partners.get(peer)
             if partner is not None and partner.open.pop(attempt, None) is not None:
                 part.running -= 1
@@ -610,9 +544,9 @@ class Scheduler:
         groups = ballot.ended(ref, code, is_task_fault=code in _TASK_FAULTS)
         self._note(progress, now, "attempt_failed", peer, ballot.task, code)
         if groups and groups >= self._faults_to_fail(progress, ballot):
-            self._finish(progress, "failed", _fault(ballot, code, groups), now)
+            self._finish(progress, "failed", reasons.fault(ballot, code, groups), now)
         elif ballot.attempts_ended > self._config.attempts_ended_max:
-            self._finish(progress, "failed", _worn_out(ballot, code), now)
+            self._finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
             if ballot.wanted():
                 progress.needy[ballot.task] = task
@@ -655,7 +589,7 @@ class Scheduler:
                     break
                 if candidate.peer in self._partners or not self._might_do(candidate, progress):
                     continue
-                if self._backoff.get(candidate.peer, (0, 0))[0] > now.boottime_ns:
+                if not self._patience.allows(candidate.peer, now):
                     continue
                 terms = _rounded(progress.terms)
                 self._partners[candidate.peer] = Partner(candidate.peer, candidate.group, terms, self._attempts)
@@ -682,11 +616,10 @@ class Scheduler:
             if progress.running or len(progress.tasks) > len(progress.needy) or self._waits_its_turn(progress, now):
                 progress.active_ns = now.boottime_ns
             elif now.boottime_ns > progress.active_ns + int(self._config.suitable_s * SECOND_NS):
-                self._finish(progress, "failed", self._nobody(progress), now)
-        self._backoff = {
-            peer: wait for peer, wait in self._backoff.items() if wait[0] > now.boottime_ns - 60 * SECOND_NS
-        }
-        self._refusers &= self._backoff.keys()
+                agreed = {partner.group for partner in self._partners.values() if partner.is_agreed}
+                error = reasons.nobody(progress, self._config.suitable_s, len(agreed), self._unsuitable)
+                self._finish(progress, "failed", error, now)
+        self._patience.prune(now)
         self._recruit(now)
         self._dispatch(now)
 
@@ -707,7 +640,7 @@ class Scheduler:
         """Tell whether a job that stands still has providers, and these are only full; see that they do not stay so."""
         suitable = [p for p in self._partners.values() if p.suits(progress.job, progress.terms, now.boottime_ns)]
         for task in itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX):
-            chosen = self._draw_replacements(task, suitable, task.ballot.wanted(), needs_credit=False)
+            chosen = draw_replacements(self._rng, task, suitable, task.ballot.wanted(), needs_credit=False)
             for partner in chosen or ():
                 if partner.credit_max() <= 0:
                     self._unblock(partner, task)
@@ -718,7 +651,7 @@ class Scheduler:
         return (
             progress.next_open() is not None
             and len(suitable) >= progress.job.policy.k
-            and self._draw_new(suitable, progress.job.policy.k) is not None
+            and draw_new(self._rng, suitable, progress.job.policy.k) is not None
         )
 
     def _unblock(self, partner: Partner, oldest: OpenTask) -> None:
@@ -740,27 +673,13 @@ class Scheduler:
         del progress.needy[number]
         progress.again.append(number)
 
-    def _nobody(self, progress: Progress) -> JobError:
-        policy = progress.job.policy
-        seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
-        seen += [f"{count} known nodes: {why}" for why, count in sorted(self._unsuitable.items())]
-        groups = {p.group for p in self._partners.values() if p.is_agreed}
-        limits = progress.job.limits
-        return JobError(
-            "nobody_suitable",
-            f"for {self._config.suitable_s:g} s nobody suitable took the work: it needs {policy.k} providers"
-            f" (up to {policy.n}) of different groups, of class {' or '.join(progress.job.device_classes)} with"
-            f" {limits.memory_mib} MiB and {limits.seconds} s a task; {len(groups)} agreed"
-            f"{''.join('; ' + text for text in seen)}. See: depin-node peers; a node lends if started with --lend",
-        )
-
 
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
 
 
 def _state_after(code: str, was_agreed: bool) -> str:
     if was_agreed:
-        return "left" if code in _ORDERLY else "lost"
+        return "left" if code in ORDERLY else "lost"
     return "declined"
 
 
@@ -773,40 +692,3 @@ def _rounded(terms: Terms) -> Terms:
 
 def _verified_by(progress: Progress) -> str:
     return f"quorum {progress.job.policy.k} of {progress.job.policy.n}"
-
-
-def _who_said_what(ballot: Ballot) -> str:
-    return ", ".join(
-        f"{shown(peer)}: {run.root.hex()[:12]}" for (peer, _), run in ballot.runs.items() if run.phase is Phase.REVEALED
-    )
-
-
-def _undecided(ballot: Ballot) -> JobError:
-    return JobError(
-        "verification",
-        f"task {ballot.task}: {len(ballot.runs)} answers, and no {ballot.policy.k} of them agree"
-        f" ({_who_said_what(ballot)}); raise n, or look at the kernel: results must not depend on timing",
-    )
-
-
-def _fault(ballot: Ballot, code: str, groups: int) -> JobError:
-    meaning = _MEANINGS.get(code, "failed")
-    return JobError(code, f"task {ballot.task} {meaning}; {groups} independent providers say so")
-
-
-def _worn_out(ballot: Ballot, code: str) -> JobError:
-    return JobError(
-        "attempts",
-        f"task {ballot.task}: {ballot.attempts_ended} attempts ended without an answer, the last one with {code!r};"
-        " see: depin-node job show",
-    )
-
-
-_MEANINGS = {
-    FailCode.REJECTED.value: "was refused as malformed or beyond a limit: run it with --local to see why",
-    FailCode.FAILED.value: "failed: run it with --local to see why",
-    FailCode.TIMED_OUT.value: "did not end within its limit: raise [limits] seconds, or cut it into more shards",
-    FailCode.OUT_OF_MEMORY.value: "needed more memory than its limit: raise [limits] memory_mib, or use more shards",
-    FailCode.TRAPPED.value: "trapped: the kernel reads or writes outside its arrays, or divides by zero",
-    FailCode.FUEL.value: "used up its fuel: it may loop for ever; raise [limits] seconds if it does not",
-}

@@ -26,6 +26,8 @@ from depin_node.crypto.identity import Identity
 from depin_node.crypto.replay import ReplayGuard, Sequence
 
 M = TypeVar("M", bound=MarketMessage)
+Frame = tuple[int, bytes]
+"""Kind and body."""
 
 
 def channel_of(kind: type[MarketMessage]) -> str:

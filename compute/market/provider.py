@@ -17,6 +17,7 @@ from enum import Enum
 
 from blake3 import blake3
 
+from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import (
     BATCH_MAX,
@@ -55,8 +56,7 @@ from depin_node.compute.market.messages import (
     digest,
     work_id,
 )
-from depin_node.compute.market.pen import Pen
-from depin_node.compute.market.requester import Frame, StoreAgreement
+from depin_node.compute.market.pen import Frame, Pen
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode

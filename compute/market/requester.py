@@ -19,10 +19,24 @@ open; the oldest attempt that has not ended must end within its limit and ``GRAC
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+from depin_node.compute.market.happenings import (
+    Agreed,
+    BidHeard,
+    Committed,
+    Declined,
+    Delivered,
+    Ended,
+    Event,
+    Evidence,
+    Failed,
+    Revealed,
+    StoreAgreement,
+    StoreCountersign,
+    StoreReceipt,
+)
 from depin_node.compute.market.messages import (
     BATCH_MAX,
     FROM_PROVIDER,
@@ -59,7 +73,7 @@ from depin_node.compute.market.messages import (
     digest,
     work_id,
 )
-from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.pen import Frame, Pen
 from depin_node.compute.market.transfer import Incoming, header_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
@@ -73,116 +87,7 @@ GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""
 RECEIPTS_OPEN_MAX = 64
-Frame = tuple[int, bytes]
-"""Kind and body."""
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True)
-class StoreAgreement:
-    """Store this, then call ``stored``; nothing is promised before."""
-
-    agreement: bytes
-    bid: bytes
-    award: bytes
-    seq: int
-
-
-@dataclass(frozen=True)
-class StoreReceipt:
-    """Store this, then call ``send_receipt`` with it."""
-
-    receipt: bytes
-    envelope: bytes
-    job: bytes
-
-
-@dataclass(frozen=True)
-class StoreCountersign:
-    """A provider confirmed a receipt: keep it with the receipt."""
-
-    receipt: bytes
-    envelope: bytes
-
-
-@dataclass(frozen=True)
-class BidHeard:
-    """The provider would take the work."""
-
-    slots: int
-    window: int
-    price: int
-
-
-@dataclass(frozen=True)
-class Agreed:
-    """The provider is bound."""
-
-    agreement: bytes
-    device_class: str
-    slots: int
-    window: int
-    terms: Terms
-    duration_s: int
-
-
-@dataclass(frozen=True)
-class Declined:
-    """The provider will not, for now; the conversation is over."""
-
-    code: str
-
-
-@dataclass(frozen=True)
-class Committed:
-    """These attempts' answers are fixed: (attempt, commitment)."""
-
-    items: list[tuple[int, bytes]]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """These attempts ended without an answer: (attempt, code)."""
-
-    items: list[tuple[int, FailCode]]
-
-
-@dataclass(frozen=True)
-class Revealed:
-    """These answers were shown, and open their commitments: (attempt, root)."""
-
-    items: list[tuple[int, bytes]]
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """All bytes of an attempt's outputs are here, and have the root that was revealed."""
-
-    attempt: int
-    root: bytes
-    outputs: list[bytearray]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The provider ended the agreement, or let a deadline pass; the conversation is over."""
-
-    code: str
-
-
-Event = (
-    StoreAgreement
-    | StoreReceipt
-    | StoreCountersign
-    | BidHeard
-    | Agreed
-    | Declined
-    | Committed
-    | Failed
-    | Revealed
-    | Delivered
-    | Ended
-)
 
 
 class _State(Enum):
@@ -239,18 +144,6 @@ class _Work:
         self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
         self.answered = False
         self.settled: list[Settled] = []
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Two signed messages of one peer that fix an answer, and what is needed to read them."""
-
-    agreement: bytes
-    work: bytes
-    task: int
-    attempt: int
-    commits: bytes
-    reveals: bytes
 
 
 class ProvenLie(PeerViolation):

@@ -123,6 +123,17 @@ def result_sizes(program: Program) -> Callable[[int], tuple[int, ...]]:
     return sizes
 
 
+def result_bytes_max(program: Program) -> int:
+    """Return what no task's results exceed, all outputs together."""
+    blocks = -(-program.launch.blocks // program.tasks)
+    total = 0
+    for index in program.outputs:
+        buffer = program.buffers[index]
+        tile_bytes = prod(buffer.tile or buffer.shape) * DTYPE_BYTES[buffer.dtype]
+        total += min(blocks * tile_bytes, buffer.size_bytes)
+    return total
+
+
 def _count(first: int, last: int, tiles: int) -> int:
     """Return how many of the blocks [first, last) own one of so many tiles."""
     return max(0, min(last, tiles) - first)

@@ -13,7 +13,7 @@ from depin_node.compute.jobs import journal as j
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView, Verification
 from depin_node.compute.jobs.journal import Journal, StoredOutput
-from depin_node.compute.market.requester import Evidence
+from depin_node.compute.market.happenings import Evidence
 from depin_node.core.errors import ConfigError, ResourceError
 
 A, B = b"a" * 32, b"b" * 32

@@ -9,8 +9,9 @@ from instant_mesh import InstantMesh
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import JobError, Limits, Quorum
 from depin_node.compute.jobs.partner import Partner
+from depin_node.compute.jobs.placement import draw
 from depin_node.compute.jobs.scheduler import SchedulerConfig
-from depin_node.compute.market import requester as rm
+from depin_node.compute.market import happenings as hp
 from depin_node.compute.market.messages import EndCode, FailCode, Terms
 from depin_node.core.clock import SECOND_NS
 
@@ -53,15 +54,15 @@ def test_replicas_are_drawn_uniformly_over_groups_and_then_within_them():
     partners = [Partner(bytes([n]) * 32, f"g{group}", TERMS, 0) for n, group in enumerate(groups)]
     for partner in partners:
         partner.agreed("wasm-1", 1, 8, 1 << 60, 0)
-    drawn = Counter(mesh.scheduler._draw(partners, 1, {"g3"}, "wasm-1")[0].peer[0] for _ in range(6000))
+    drawn = Counter(draw(mesh.scheduler._rng, partners, 1, {"g3"}, "wasm-1")[0].peer[0] for _ in range(6000))
     assert set(drawn) == set(range(8))
     assert sum(drawn[n] for n in range(5)) == pytest.approx(2000, rel=0.15)
     assert drawn[5] == pytest.approx(2000, rel=0.15)
     assert drawn[0] == pytest.approx(400, rel=0.3)
-    pair = mesh.scheduler._draw(partners, 3, {"g3"}, "wasm-1")
+    pair = draw(mesh.scheduler._rng, partners, 3, {"g3"}, "wasm-1")
     assert len({partner.group for partner in pair}) == 3
-    assert mesh.scheduler._draw(partners, 4, {"g3"}, "wasm-1") is None
-    assert mesh.scheduler._draw(partners, 1, set(), "cuda") is None
+    assert draw(mesh.scheduler._rng, partners, 4, {"g3"}, "wasm-1") is None
+    assert draw(mesh.scheduler._rng, partners, 1, set(), "cuda") is None
 
 
 def test_a_large_group_draws_no_more_than_a_small_one():
@@ -151,7 +152,7 @@ def test_who_declines_is_asked_again_after_a_while(code, again_within_s):
     mesh = InstantMesh(providers=1)
     mesh.submit(3, Quorum(1, 1))
     peer = first_ask(mesh)
-    assert mesh.scheduler.handle(e.Heard(peer, rm.Declined(code)), mesh.now())
+    assert mesh.scheduler.handle(e.Heard(peer, hp.Declined(code)), mesh.now())
     assert not any(isinstance(effect, e.Ask) for effect in mesh.scheduler.handle(e.Tick(), mesh.now()))
     asked = [effect for effect in wait(mesh, again_within_s) if isinstance(effect, e.Ask)]
     assert [effect.peer for effect in asked] == [peer]
@@ -164,9 +165,9 @@ def test_who_lets_us_down_again_and_again_waits_longer_each_time():
     waits = []
     for _ in range(6):
         mesh.scheduler.handle(
-            e.Heard(peer, rm.Agreed(b"a" * 32, "wasm-1", 1, 4, mesh.scheduler._partners[peer].terms, 60)), mesh.now()
+            e.Heard(peer, hp.Agreed(b"a" * 32, "wasm-1", 1, 4, mesh.scheduler._partners[peer].terms, 60)), mesh.now()
         )
-        mesh.scheduler.handle(e.Heard(peer, rm.Ended("stalled")), mesh.now())
+        mesh.scheduler.handle(e.Heard(peer, hp.Ended("stalled")), mesh.now())
         begin = mesh.time_ns
         while peer not in mesh.scheduler._partners:
             wait(mesh, 1)
@@ -223,7 +224,7 @@ def test_attempts_that_end_without_an_answer_are_bounded():
     def crash(effect):
         if isinstance(effect, e.Assign):
             mesh.attempts[effect.peer] += 1
-            mesh.queue.append(e.Heard(effect.peer, rm.Failed([(effect.first_attempt, FailCode.CRASHED)])))
+            mesh.queue.append(e.Heard(effect.peer, hp.Failed([(effect.first_attempt, FailCode.CRASHED)])))
         else:
             carry_out(effect)
 

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from depin_node.compute.jobs.job import InputRef, Limits
+from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
@@ -82,14 +83,14 @@ class Pair:
     def agree(self):
         self.bid()
         assert not self.r.has_output()  # nothing is awarded before it is stored
-        self.take(rm.StoreAgreement)
+        self.take(hp.StoreAgreement)
         self.r.stored(self.now)
         assert self.to_provider() == [Kind.AWARD]
         assert not self.p.has_output()
-        self.take(rm.StoreAgreement)
+        self.take(hp.StoreAgreement)
         self.ordered += self.p.stored(self.now)
         assert self.to_requester() == [Kind.ACCEPT]
-        self.take(rm.Agreed)
+        self.take(hp.Agreed)
         return self
 
     def work(self, *tasks):
@@ -128,24 +129,24 @@ class Pair:
 
 def test_the_whole_way_of_an_attempt():
     pair = Pair().commit()
-    assert pair.take(rm.Committed).items[0][0] == 0
+    assert pair.take(hp.Committed).items[0][0] == 0
     pair.r.ask(0, DIGEST, upload=True, now=pair.now)
     assert pair.to_provider() == [Kind.COMMIT_SET]
     assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
     root = result_root(output.blob for output in NAMED)
     revealed, delivered = pair.heard
-    assert revealed == rm.Revealed([(0, root)])
+    assert revealed == hp.Revealed([(0, root)])
     assert (delivered.root, [bytes(output) for output in delivered.outputs]) == (root, OUTPUTS)
     pair.heard.clear()
     assert pair.r.release(0, Verdict.ACCEPTED, pair.now) == []
     pair.heard += pair.r.close_work(0, "quorum 1 of 1", pair.now)
-    stored = pair.take(rm.StoreReceipt)
+    stored = pair.take(hp.StoreReceipt)
     pair.r.send_receipt(stored)
     assert pair.to_provider() == [Kind.RELEASE, Kind.CANCEL, Kind.RECEIPT]
     assert [type(order) for order in pair.ordered] == [pm.Free, pm.Forget, pm.StoreReceipt]
     pair.p.send_countersign(pair.take(pm.StoreReceipt))
     assert pair.to_requester() == [Kind.COUNTERSIGN]
-    assert pair.take(rm.StoreCountersign).receipt == stored.receipt
+    assert pair.take(hp.StoreCountersign).receipt == stored.receipt
     receipt = verify_signature(stored.envelope, m.Receipt, "net").payload
     assert receipt.settled == (m.Settled(0, 7, receipt.settled[0].commitment, Verdict.ACCEPTED, 55),)
     assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
@@ -171,13 +172,13 @@ def replace_task(answer):
 
 def test_bytes_can_be_asked_for_later_and_again():
     pair = Pair().reveal(upload=False)
-    assert [type(event) for event in pair.heard] == [rm.Revealed]
+    assert [type(event) for event in pair.heard] == [hp.Revealed]
     for _ in range(2):
         pair.heard.clear()
         pair.r.ask_upload(0, pair.now)
         assert pair.to_provider() == [Kind.UPLOAD]
         assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
-        assert [bytes(output) for output in pair.take(rm.Delivered).outputs] == OUTPUTS
+        assert [bytes(output) for output in pair.take(hp.Delivered).outputs] == OUTPUTS
 
 
 def test_an_answer_that_was_shown_is_paid_even_if_its_bytes_were_asked_for_once_more():
@@ -187,7 +188,7 @@ def test_an_answer_that_was_shown_is_paid_even_if_its_bytes_were_asked_for_once_
     pair.heard.clear()
     pair.r.release(0, Verdict.UNUSED, pair.now)  # the job was cancelled meanwhile
     pair.heard += pair.r.close_work(0, "", pair.now)
-    pair.r.send_receipt(pair.take(rm.StoreReceipt))
+    pair.r.send_receipt(pair.take(hp.StoreReceipt))
     assert pair.to_provider() == [Kind.RELEASE, Kind.CANCEL, Kind.RECEIPT]
     assert isinstance(pair.ordered[-1], pm.StoreReceipt)
 
@@ -204,7 +205,7 @@ def test_many_attempts_share_messages_of_128():
         pair.p.finished(attempt, NAMED, 1)
     while pair.to_requester():
         pass
-    assert sum(len(event.items) for event in pair.heard if isinstance(event, rm.Committed)) == 300
+    assert sum(len(event.items) for event in pair.heard if isinstance(event, hp.Committed)) == 300
 
 
 def test_what_was_never_sent_needs_no_release():
@@ -250,7 +251,7 @@ def test_a_decline_carries_its_code_and_ends_the_talk():
     pair.r.propose(TERMS, 0, 3600, pair.now)
     pair.to_provider()
     assert pair.to_requester() == [Kind.DECLINE]
-    assert pair.heard == [rm.Declined("not_lending")]
+    assert pair.heard == [hp.Declined("not_lending")]
 
 
 def test_an_award_may_be_declined_as_busy():
@@ -264,7 +265,7 @@ def test_an_award_may_be_declined_as_busy():
     pair.r.stored(pair.now)
     pair.to_provider()
     assert pair.to_requester() == [Kind.DECLINE]
-    assert pair.heard[-1] == rm.Declined("busy")
+    assert pair.heard[-1] == hp.Declined("busy")
 
 
 OFFER = (TERMS, 0, 60)
@@ -460,7 +461,7 @@ def test_after_the_end_only_receipts_count():
     pair = Pair().work()
     assert pair.p.end(EndCode.EXPIRED) == [pm.Free([0]), pm.Over("expired")]
     pair.to_requester()
-    assert pair.heard[-1] == rm.Ended("expired")
+    assert pair.heard[-1] == hp.Ended("expired")
     assert pair.p.receive(Kind.TASKS, b"crossed", pair.now) == []
     assert pair.r.receive(Kind.COMMITS, b"crossed", pair.now) == []
     assert pair.lender.slots_free() == 2
@@ -474,7 +475,7 @@ def test_nobody_waits_for_ever_for_an_answer_to_an_offer():
     pair.at_s += rm.NEGOTIATE_S
     assert pair.r.tick(pair.now) == []
     pair.at_s += 1
-    assert pair.r.tick(pair.now) == [rm.Ended("no_answer")]
+    assert pair.r.tick(pair.now) == [hp.Ended("no_answer")]
 
 
 def test_silence_ends_it_and_progress_does_not():
@@ -487,7 +488,7 @@ def test_silence_ends_it_and_progress_does_not():
             assert pair.r.tick(pair.now) == []
     pair = Pair().work()
     pair.at_s += rm.SILENCE_S + 1
-    assert pair.r.tick(pair.now) == [rm.Ended("silent")]
+    assert pair.r.tick(pair.now) == [hp.Ended("silent")]
 
 
 def test_the_oldest_attempt_has_its_limit_and_some_grace():
@@ -503,7 +504,7 @@ def test_the_oldest_attempt_has_its_limit_and_some_grace():
         ended = pair.r.tick(pair.now)
         if ended:
             break
-    assert ended == [rm.Ended("stalled")]
+    assert ended == [hp.Ended("stalled")]
     assert pair.at_s == 100 + limit_s + 1
 
 
@@ -514,7 +515,7 @@ def test_who_commits_and_does_not_show_is_given_up():
         pair.at_s += 1
         pair.r.receive(Kind.PROGRESS, encode(m.Progress(1, 1)), pair.now)
         ended = pair.r.tick(pair.now)
-    assert ended == [rm.Ended("stalled")]
+    assert ended == [hp.Ended("stalled")]
 
 
 def test_an_agreement_ends_when_idle_or_expired():

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from wat_programs import program
 
 from depin_node.compute.programs.program import Shards, validate
-from depin_node.compute.programs.shards import gather, owned_boxes, result_bytes, result_sizes, scatter, task_blocks
+from depin_node.compute.programs.shards import (
+    gather,
+    owned_boxes,
+    result_bytes,
+    result_bytes_max,
+    result_sizes,
+    scatter,
+    task_blocks,
+)
 
 
 @st.composite
@@ -113,3 +121,4 @@ def test_the_sizes_of_all_results_at_once_are_those_of_each(candidate):
     for task in range(candidate.tasks):
         expected = tuple(result_bytes(candidate, task, output) for output in range(len(candidate.outputs)))
         assert sizes(task) == expected
+        assert sum(expected) <= result_bytes_max(candidate)

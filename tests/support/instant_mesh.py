@@ -7,7 +7,7 @@ from collections import Counter, deque
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
-from depin_node.compute.market import requester as rm
+from depin_node.compute.market import happenings as hp
 from depin_node.core.clock import Now
 
 ROOT = b"r" * 32
@@ -55,16 +55,16 @@ class InstantMesh:
             self.queue.extend(e.Heard(effect.peer, event) for event in events)
 
         if isinstance(effect, e.Ask):
-            heard(rm.BidHeard(1, self.window, 0), rm.Agreed(b"a" * 32, "wasm-1", 1, self.window, effect.terms, 3600))
+            heard(hp.BidHeard(1, self.window, 0), hp.Agreed(b"a" * 32, "wasm-1", 1, self.window, effect.terms, 3600))
         elif isinstance(effect, e.Assign):
             self.attempts[effect.peer] += len(effect.tasks)
             attempts = range(effect.first_attempt, effect.first_attempt + len(effect.tasks))
             self.largest_batch = max(self.largest_batch, len(effect.tasks))
-            heard(rm.Committed([(attempt, attempt.to_bytes(32, "big")) for attempt in attempts]))
+            heard(hp.Committed([(attempt, attempt.to_bytes(32, "big")) for attempt in attempts]))
         elif isinstance(effect, e.AskReveal):
-            heard(rm.Revealed([(effect.attempt, ROOT)]))
+            heard(hp.Revealed([(effect.attempt, ROOT)]))
             if effect.upload:
-                heard(rm.Delivered(effect.attempt, ROOT, [bytearray(8)]))
+                heard(hp.Delivered(effect.attempt, ROOT, [bytearray(8)]))
         elif isinstance(effect, e.StoreResult):
             self.queue.append(e.ResultsStored(effect.job_id, 1))
         elif isinstance(effect, e.JobEnded):

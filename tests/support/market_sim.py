@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
 from depin_node.compute.market.lender import Lender, Lending
@@ -204,18 +205,18 @@ class World:
 
     def take(self, link, happened):
         for event in happened:
-            if isinstance(event, rm.StoreAgreement):
+            if isinstance(event, hp.StoreAgreement):
                 self.journal.append(("agreement", link, event))
-            elif isinstance(event, rm.StoreReceipt):
+            elif isinstance(event, hp.StoreReceipt):
                 self.receipts.append(event)
                 self.journal.append(("receipt", link, event))
-            elif isinstance(event, rm.StoreCountersign):
+            elif isinstance(event, hp.StoreCountersign):
                 self.countersigned.add(event.receipt)
             elif link.open and self.links.get(link.requester.peer) is link and not link.closing:
-                if isinstance(event, rm.Revealed):
+                if isinstance(event, hp.Revealed):
                     self.note_reveals(link, event)
                 self.feed(e.Heard(link.requester.peer, event))
-                if isinstance(event, rm.Ended | rm.Declined):
+                if isinstance(event, hp.Ended | hp.Declined):
                     self.close(link)
 
     def note_reveals(self, link, event):

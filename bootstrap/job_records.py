@@ -1,0 +1,122 @@
+"""What the journal and the blob store have of jobs: whether one can run, and what became of it."""
+
+from collections.abc import AsyncIterator, Iterator
+
+from depin_node.bootstrap.market import MarketContext
+from depin_node.compute.jobs.job import Job, JobView, SignedJob, Verification
+from depin_node.compute.programs.program import Program, decode_program
+from depin_node.core.errors import ConfigError, TaskError
+from depin_node.crypto.blob import CHUNK_BYTES
+from depin_node.crypto.envelope import verify_signature
+
+GRANT_BLOBS_MAX = 64
+PROGRAMS_KEPT_MAX = 16
+TASKS_READ = 64
+"""Results taken from the journal at a time."""
+
+
+class JobRecords:
+    """Reads only."""
+
+    def __init__(self, context: MarketContext) -> None:
+        self._context = context
+        self._programs: dict[bytes, Program] = {}
+
+    def signed(self, envelope: bytes) -> Job:
+        """Return the job in its envelope, which this node signed."""
+        return verify_signature(envelope, SignedJob, self._context.network.network_id).payload.job
+
+    async def check(self, job: Job) -> Program:
+        """Return the program of a job that can run here. Raises ``ConfigError`` with what is missing or does
+        not fit."""
+        store = self._context.blobs.store
+        blobs = blobs_of(job)
+        if len(blobs) > GRANT_BLOBS_MAX:
+            raise ConfigError(
+                f"the program and its inputs are {len(blobs)} blobs; at most {GRANT_BLOBS_MAX} can be granted"
+            )
+        for blob in blobs:
+            if not store.has(blob):
+                raise ConfigError(f"blob {blob.hex()} is not on this node: put the program and the inputs first")
+        program = await self.program(job)
+        if program.tasks != job.tasks:
+            raise ConfigError(f"the job says {job.tasks} tasks, its program has {program.tasks}")
+        if store.size_bytes(job.program) != job.program_bytes:
+            raise ConfigError("the job gives its program another size than it has")
+        if tuple(item.buffer for item in job.inputs) != program.inputs:
+            raise ConfigError(f"the job's inputs are for other buffers than the program's, which are {program.inputs}")
+        for item in job.inputs:
+            expected = program.buffers[item.buffer].size_bytes
+            if not item.size_bytes == store.size_bytes(item.blob) == expected:
+                name = program.buffers[item.buffer].name
+                raise ConfigError(f"input {name} has {store.size_bytes(item.blob)} bytes, its shape says {expected}")
+        return program
+
+    async def program(self, job: Job) -> Program:
+        """Return a job's program; the last few are kept decoded."""
+        program = self._programs.pop(job.program, None)
+        if program is None:
+            try:
+                program = decode_program(await self._context.blobs.store.read(job.program))
+            except TaskError as error:
+                raise ConfigError(f"the program is refused: {error}") from error
+        self._programs[job.program] = program
+        if len(self._programs) > PROGRAMS_KEPT_MAX:
+            del self._programs[next(iter(self._programs))]
+        return program
+
+    def without_bytes(self, identifier: bytes, tasks: int) -> Iterator[int]:
+        """Yield tasks whose accepted result lay in the blob store and is gone: a power cut can do that."""
+        store = self._context.blobs.store
+        for first in range(0, tasks, TASKS_READ):
+            for task, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
+                if any(output.blob is not None and not store.has(output.blob) for output in outputs):
+                    yield task
+
+    async def output(self, identifier: bytes, buffer: int) -> AsyncIterator[bytes]:
+        """Yield what the tasks of a job that is done returned for a buffer, in task order.
+
+        Raises:
+            ConfigError: the buffer is no output of it.
+        """
+        reader, store = self._context.journal.reader, self._context.blobs.store
+        stored = reader.job(identifier)
+        assert stored is not None
+        job = self.signed(stored.envelope)
+        program = await self.program(job)
+        if buffer not in program.outputs:
+            raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
+        position = program.outputs.index(buffer)
+        for first in range(0, job.tasks, TASKS_READ):
+            for _, _, outputs in reader.results(identifier, first, TASKS_READ):
+                output = outputs[position]
+                if output.blob is None:
+                    yield output.inline
+                    continue
+                for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
+                    yield await store.read_chunk(output.blob, index)
+
+
+def blobs_of(job: Job) -> list[bytes]:
+    """Return the program and the inputs, each once."""
+    return list(dict.fromkeys([job.program, *(item.blob for item in job.inputs)]))
+
+
+def queued(identifier: bytes, job: Job) -> JobView:
+    """Return how a job is shown that nobody has begun with."""
+    return JobView(
+        id=identifier.hex(),
+        name=job.name,
+        state="queued",
+        tasks_total=job.tasks,
+        tasks_done=0,
+        tasks_running=0,
+        attempts_failed=0,
+        providers=(),
+        created_s=float(job.created_s),
+        started_s=None,
+        finished_s=None,
+        error=None,
+        stages_s={},
+        verification=Verification(0, 0, ()),
+    )

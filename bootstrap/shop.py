@@ -1,0 +1,306 @@
+"""What runs under one agreement: a queue of attempts, and for each slot a lane that takes the next.
+
+A lane has one worker process at a time, loaded with the program of the work that is next; for another program
+it takes a fresh one. It keeps just enough submitted that the worker never waits. Results are copied out of
+the worker's memory and wait here until they are released.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import trio
+
+from depin_node.compute.market import provider as market
+from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
+from depin_node.compute.market.provider import ProviderTalk
+from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.compute.sandbox.pool import Lease, Result, SandboxPool
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import DepinError, ResourceError, TaskError
+from depin_node.crypto.identity import peer_id
+from depin_node.p2p.frames import Frame
+
+log = structlog.get_logger("depin_node.provider")
+
+AHEAD_S = 0.02
+AHEAD_MAX = 64
+"""A lane's worker holds so much work ahead: enough that it never waits, little enough that lanes end
+together."""
+DATA_BYTES_AT_ONCE = 256 * 1024
+"""Result bytes in one write; signed messages pass between two writes."""
+
+
+class Supplier(Protocol):
+    """What a shop needs of its node."""
+
+    async def fetch(self, requester: bytes, order: market.Prepare, work: "Work") -> None:
+        """Get a work's blobs, and pin them."""
+
+    async def read(self, blob: bytes) -> bytes:
+        """Return the bytes of a blob that was fetched."""
+
+    def unpin(self, work: "Work") -> None:
+        """Let a work's blobs go."""
+
+
+@dataclass
+class Work:
+    """A job's program and inputs, as they are fetched."""
+
+    body: WorkBody
+    ready: trio.Event = field(default_factory=trio.Event)
+    inputs: dict[int, Path] = field(default_factory=dict)
+    failure: FailCode | None = None
+    blobs: list[bytes] = field(default_factory=list)
+
+    def key(self) -> object:
+        """Return what a loaded worker can be used again for."""
+        return self.body.program, self.body.inputs, self.body.terms.limits
+
+
+class Shop:
+    """All that runs under one agreement."""
+
+    def __init__(
+        self,
+        supplier: Supplier,
+        pool: SandboxPool,
+        talk: ProviderTalk,
+        clock: Callable[[], Now],
+        wake: Callable[[], None],
+    ) -> None:
+        """``wake`` is called when the machine may have something to send."""
+        self._supplier = supplier
+        self._pool = pool
+        self._talk = talk
+        self._clock = clock
+        self._wake = wake
+        self.scope = trio.CancelScope()
+        self._works: dict[int, Work] = {}
+        self._queue: deque[tuple[int, int, int]] = deque()  # work, attempt, task
+        self._released: set[int] = set()  # running attempts whose result nobody wants
+        self._running: set[int] = set()
+        self._outputs: dict[int, list[memoryview]] = {}
+        self._upload: Iterator[bytes] | None = None
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    # Orders.
+
+    async def run(self, order: market.Open) -> None:
+        """Keep ``slots`` lanes until the agreement is over."""
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                for number in range(order.slots):
+                    nursery.start_soon(_Lane(self, f"{order.agreement.hex()[:8]}/{number}").run, self._pool)
+
+    async def prepare(self, order: market.Prepare) -> None:
+        """Fetch a work's program and inputs; what fails is told to each of its attempts."""
+        work = self._works[order.work]
+        try:
+            await self._supplier.fetch(self._talk.peer, order, work)
+        except ResourceError as error:
+            work.failure = FailCode.RESOURCE
+            log.warning("no room for a job's blobs", reason=str(error))
+        except DepinError as error:
+            work.failure = FailCode.NO_BLOB
+            log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
+        work.ready.set()
+
+    def add_work(self, order: market.Prepare) -> None:
+        """Note a work before its first attempt comes."""
+        self._works[order.work] = Work(order.body)
+
+    def add(self, order: market.Run) -> None:
+        """Queue attempts."""
+        self._queue.extend((order.work, attempt, task) for attempt, task in order.items)
+        self._arrived.unpark_all()
+
+    def free(self, attempts: list[int]) -> None:
+        """Drop attempts: their bytes, their place in the queue, or their result to come."""
+        waiting = set()
+        for attempt in attempts:
+            if self._outputs.pop(attempt, None) is None:
+                if attempt in self._running:
+                    self._released.add(attempt)
+                else:
+                    waiting.add(attempt)
+        if waiting:
+            self._queue = deque(item for item in self._queue if item[1] not in waiting)
+
+    def forget(self, number: int) -> None:
+        """A work is closed: its blobs may be dropped."""
+        work = self._works.pop(number, None)
+        if work is not None:
+            self._supplier.unpin(work)
+
+    def close(self) -> None:
+        """The agreement is over: kill the workers."""
+        self.scope.cancel()
+        for number in list(self._works):
+            self.forget(number)
+
+    # What lanes ask.
+
+    async def next_item(self) -> tuple[int, Work]:
+        """Wait until something is queued; return the first attempt's work, without taking it."""
+        while not self._queue:
+            await self._arrived.park()
+        number = self._queue[0][0]
+        return number, self._works[number]
+
+    def take(self, number: int, count: int) -> list[tuple[int, int]]:
+        """Take at most ``count`` attempts of work ``number`` from the head of the queue."""
+        taken: list[tuple[int, int]] = []
+        while len(taken) < count and self._queue and self._queue[0][0] == number:
+            _, attempt, task = self._queue.popleft()
+            self._running.add(attempt)
+            taken.append((attempt, task))
+        return taken
+
+    async def read_program(self, work: Work) -> bytes:
+        """Return the bytes of a work's program."""
+        return await self._supplier.read(work.body.program)
+
+    def has_next(self, number: int) -> bool:
+        """Tell whether the next queued attempt is of work ``number``."""
+        return bool(self._queue) and self._queue[0][0] == number
+
+    def finished(self, attempt: int, result: Result) -> None:
+        """Keep a result's bytes, and have it committed to."""
+        self._running.discard(attempt)
+        if attempt in self._released:
+            self._released.discard(attempt)
+            return
+        if result.error is not None:
+            self.failed(attempt, _fail_code(result.error))
+            return
+        # Out of the worker's arena: that has room for a few results, the window is for many.
+        self._outputs[attempt] = [memoryview(bytes(output.data)) for output in result.outputs]
+        outputs = tuple(Output(output.blob_id, memoryview(output.data).nbytes) for output in result.outputs)
+        self._talk.finished(attempt, outputs, result.duration_ns // 1000)
+        self._wake()
+
+    def failed(self, attempt: int, code: FailCode) -> None:
+        """Tell that an attempt ended without a result."""
+        self._running.discard(attempt)
+        self._released.discard(attempt)
+        self._talk.failed(attempt, code, self._clock())
+        self._wake()
+
+    # What the writer asks.
+
+    def data(self) -> list[Frame]:
+        """Return the next frames of results that are to be sent."""
+        frames: list[Frame] = []
+        size_bytes = 0
+        while size_bytes < DATA_BYTES_AT_ONCE:
+            if self._upload is None:
+                attempt = self._talk.next_upload()
+                if attempt is None:
+                    break
+                self._upload = data_frames(attempt, self._outputs[attempt])
+            body = next(self._upload, None)
+            if body is None:
+                self._upload = None
+                continue
+            frames.append(Frame(Kind.DATA, body))
+            size_bytes += len(body)
+        return frames
+
+
+class _Lane:
+    """One slot: one worker at a time, loaded with the program of the work that is next."""
+
+    def __init__(self, shop: Shop, name: str) -> None:
+        self._shop = shop
+        self._name = name
+        self._lease: Lease | None = None
+        self._loaded: object = None
+        self._in_flight: dict[bytes, int] = {}
+        self._done = trio.lowlevel.ParkingLot()
+        self._mean_s = AHEAD_S
+
+    async def run(self, pool: SandboxPool) -> None:
+        """Run attempts until cancelled."""
+        try:
+            while True:
+                number, work = await self._shop.next_item()
+                await work.ready.wait()
+                if work.failure is not None:
+                    self._fail_next(number, work.failure)
+                elif work.key() == self._loaded or await self._load(pool, number, work):
+                    await self._run_work(number)
+        finally:
+            await self._close()
+
+    def _fail_next(self, number: int, code: FailCode) -> None:
+        for attempt, _ in self._shop.take(number, AHEAD_MAX):
+            self._shop.failed(attempt, code)
+
+    async def _load(self, pool: SandboxPool, number: int, work: Work) -> bool:
+        """Get a worker for another program; what fails, fails the attempts that wait for it."""
+        await self._close()
+        self._lease = await pool.acquire(self._name)
+        limits = work.body.terms.limits
+        try:
+            program = await self._shop.read_program(work)
+            await self._lease.load(
+                program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
+            )
+        except (TaskError, ResourceError) as error:
+            log.warning("a program cannot be loaded", lane=self._name, reason=str(error))
+            code = FailCode.RESOURCE if isinstance(error, ResourceError) else _fail_code(error)
+            self._fail_next(number, code)
+            await self._close()
+            return False
+        self._loaded = work.key()
+        return True
+
+    async def _run_work(self, number: int) -> None:
+        """Run queued attempts of one work, until another is next or the worker is beyond repair."""
+        assert self._lease is not None
+        lease = self._lease
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._collect, lease, nursery.cancel_scope)
+            while self._shop.has_next(number) or self._in_flight:
+                ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
+                room = ahead - len(self._in_flight)
+                taken = self._shop.take(number, room) if room > 0 else []
+                if not taken:
+                    await self._done.park()
+                    continue
+                batch = [(attempt.to_bytes(16, "little"), task) for attempt, task in taken]
+                for (name, _), (attempt, _) in zip(batch, taken, strict=True):
+                    self._in_flight[name] = attempt
+                await lease.submit(batch)
+            nursery.cancel_scope.cancel()
+
+    async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
+        async for result in lease.results():
+            attempt = self._in_flight.pop(result.attempt)
+            self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
+            self._shop.finished(attempt, result)
+            lease.release(result.attempt)
+            self._done.unpark_all()
+        # The lease is closed: it has told what became of each attempt it held.
+        self._loaded = None
+        scope.cancel()
+
+    async def _close(self) -> None:
+        lease, self._lease, self._loaded = self._lease, None, None
+        if lease is not None:
+            await lease.aclose()
+        for attempt in self._in_flight.values():
+            self._shop.failed(attempt, FailCode.CRASHED)
+        self._in_flight.clear()
+
+
+def _fail_code(error: TaskError) -> FailCode:
+    try:
+        return FailCode(error.code)
+    except ValueError:
+        return FailCode.FAILED

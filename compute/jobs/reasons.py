@@ -1,0 +1,62 @@
+"""Why a job failed, said to its user: what was wrong, why, and what to do."""
+
+from collections.abc import Mapping
+
+from depin_node.compute.jobs.job import JobError
+from depin_node.compute.jobs.progress import Progress, shown
+from depin_node.compute.market.messages import FailCode
+from depin_node.compute.verification.quorum import Ballot, Phase
+
+_MEANINGS = {
+    FailCode.REJECTED.value: "was refused as malformed or beyond a limit: run it with --local to see why",
+    FailCode.FAILED.value: "failed: run it with --local to see why",
+    FailCode.TIMED_OUT.value: "did not end within its limit: raise [limits] seconds, or cut it into more shards",
+    FailCode.OUT_OF_MEMORY.value: "needed more memory than its limit: raise [limits] memory_mib, or use more shards",
+    FailCode.TRAPPED.value: "trapped: the kernel reads or writes outside its arrays, or divides by zero",
+    FailCode.FUEL.value: "used up its fuel: it may loop for ever; raise [limits] seconds if it does not",
+}
+
+
+def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: Mapping[str, int]) -> JobError:
+    """Nobody worked on the job for ``waited_s``; ``unsuitable`` counts known peers by what they lack."""
+    policy, limits = progress.job.policy, progress.job.limits
+    seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
+    seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
+    return JobError(
+        "nobody_suitable",
+        f"for {waited_s:g} s nobody suitable took the work: it needs {policy.k} providers (up to {policy.n}) of"
+        f" different groups, of class {' or '.join(progress.job.device_classes)} with {limits.memory_mib} MiB and"
+        f" {limits.seconds} s a task; {groups_agreed} agreed{''.join('; ' + text for text in seen)}."
+        " See: depin-node peers; a node lends if started with --lend",
+    )
+
+
+def who_said_what(ballot: Ballot) -> str:
+    """Name the answers that were shown, each with the beginning of its root."""
+    return ", ".join(
+        f"{shown(peer)}: {run.root.hex()[:12]}" for (peer, _), run in ballot.runs.items() if run.phase is Phase.REVEALED
+    )
+
+
+def undecided(ballot: Ballot) -> JobError:
+    """All n answers are in, and no k agree."""
+    return JobError(
+        "verification",
+        f"task {ballot.task}: {len(ballot.runs)} answers, and no {ballot.policy.k} of them agree"
+        f" ({who_said_what(ballot)}); raise n, or look at the kernel: results must not depend on timing",
+    )
+
+
+def fault(ballot: Ballot, code: str, groups: int) -> JobError:
+    """So many groups report the same fault of the task itself."""
+    meaning = _MEANINGS.get(code, "failed")
+    return JobError(code, f"task {ballot.task} {meaning}; {groups} independent providers say so")
+
+
+def worn_out(ballot: Ballot, code: str) -> JobError:
+    """A task was tried too often."""
+    return JobError(
+        "attempts",
+        f"task {ballot.task}: {ballot.attempts_ended} attempts ended without an answer, the last one with {code!r};"
+        " see: depin-node job show",
+    )

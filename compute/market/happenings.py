@@ -1,0 +1,124 @@
+"""What a requester's conversations ask of the shell, and tell the scheduler."""
+
+from dataclasses import dataclass
+
+from depin_node.compute.market.messages import FailCode, Terms
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Two signed messages of one peer that fix an answer, and what is needed to read them."""
+
+    agreement: bytes
+    work: bytes
+    task: int
+    attempt: int
+    commits: bytes
+    reveals: bytes
+
+
+@dataclass(frozen=True)
+class StoreAgreement:
+    """Store this, then call ``stored``; nothing is promised before."""
+
+    agreement: bytes
+    bid: bytes
+    award: bytes
+    seq: int
+
+
+@dataclass(frozen=True)
+class StoreReceipt:
+    """Store this, then call ``send_receipt`` with it."""
+
+    receipt: bytes
+    envelope: bytes
+    job: bytes
+
+
+@dataclass(frozen=True)
+class StoreCountersign:
+    """A provider confirmed a receipt: keep it with the receipt."""
+
+    receipt: bytes
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class BidHeard:
+    """The provider would take the work."""
+
+    slots: int
+    window: int
+    price: int
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The provider is bound."""
+
+    agreement: bytes
+    device_class: str
+    slots: int
+    window: int
+    terms: Terms
+    duration_s: int
+
+
+@dataclass(frozen=True)
+class Declined:
+    """The provider will not, for now; the conversation is over."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """These attempts' answers are fixed: (attempt, commitment)."""
+
+    items: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """These attempts ended without an answer: (attempt, code)."""
+
+    items: list[tuple[int, FailCode]]
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """These answers were shown, and open their commitments: (attempt, root)."""
+
+    items: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """All bytes of an attempt's outputs are here, and have the root that was revealed."""
+
+    attempt: int
+    root: bytes
+    outputs: list[bytearray]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The provider ended the agreement, or let a deadline pass; the conversation is over."""
+
+    code: str
+
+
+Event = (
+    StoreAgreement
+    | StoreReceipt
+    | StoreCountersign
+    | BidHeard
+    | Agreed
+    | Declined
+    | Committed
+    | Failed
+    | Revealed
+    | Delivered
+    | Ended
+)
