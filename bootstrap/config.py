@@ -59,6 +59,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether nobody named ``listen``, so that another port may be taken if it is busy; ``load`` sets it."""
     first_peers: tuple[str, ...] = ()
     """Addresses of peers to join by, ``/ip4/HOST/tcp/PORT/p2p/ID``; also one a line in ``peers.txt``."""
+    trusted_peers: tuple[str, ...] = ()
+    """Peer ids that each count as a group of their own, by your word, although their addresses say one owner: a LAN."""
     lend: bool = False
     """Whether to run other people's tasks."""
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0

@@ -29,6 +29,7 @@ from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
+from depin_node.core.errors import ConfigError
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
@@ -83,7 +84,9 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         network = await _open_network(stack, config, identity)
         offer = Offer(software=version("depin-node"))
         mesh = await stack.enter_async_context(
-            open_mesh(network, identity, first_peers=join_by, remembered=remembered, offer=offer)
+            open_mesh(
+                network, identity, first_peers=join_by, remembered=remembered, offer=offer, listed=_trusted(config)
+            )
         )
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
         blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report)
@@ -97,6 +100,13 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(url, token, os.getpid())))
         yield Node(config, mesh, requester, provider, operator, url)
+
+
+def _trusted(config: NodeConfig) -> list[bytes]:
+    try:
+        return [identities.key_of(peer) for peer in config.trusted_peers]
+    except ConfigError as error:
+        raise ConfigError(f"trusted_peers: {error}") from error
 
 
 def _remembered(data_dir: DataDir) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "network_id": ("testnet", '"testnet"'),
         "listen": ("/ip4/0.0.0.0/tcp/1", '"/ip4/0.0.0.0/tcp/1"'),
         "first_peers": ("a, b", '["a", "b"]'),
+        "trusted_peers": ("c", '["c"]'),
         "lend": ("true", "true"),
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),

@@ -146,6 +146,12 @@ def test_first_peers_come_from_the_file_too(nodes):
     [
         (lambda d: (d / "config.toml").write_text("slotz = 1"), [], 2, "unknown key 'slotz'; did you mean 'slots'?"),
         (lambda d: (d / "config.toml").write_text("[waits"), [], 2, "config.toml: not TOML"),
+        (
+            lambda d: (d / "config.toml").write_text('trusted_peers = ["me"]'),
+            [],
+            2,
+            "trusted_peers: 'me' is not the peer",
+        ),
         (lambda d: None, ["--config", "/none.toml"], 2, "/none.toml: no such configuration file"),
         (lambda d: (d / "peers.txt").write_text("nonsense"), [], 2, "peers.txt:1: 'nonsense' is not an address"),
         (lambda d: None, ["--peer", "nonsense"], 2, "first_peers: 'nonsense' is not an address"),
