@@ -6,8 +6,9 @@ requester's grant; what is promised is stored before the machine goes on. Result
 which commits to them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import structlog
 import trio
@@ -28,6 +29,7 @@ from depin_node.p2p.frames import Frame
 from depin_node.p2p.network import Stream
 
 log = structlog.get_logger("depin_node.provider")
+Order = TypeVar("Order")
 
 CONVERSATIONS_MAX = 64
 CONVERSATIONS_PER_GROUP_MAX = 4
@@ -89,11 +91,11 @@ class Provider:
                 shop.free(order.attempts)
             elif isinstance(order, market.Prepare):
                 shop.add_work(order)
-                self._nursery.start_soon(shop.prepare, order)
+                self._nursery.start_soon(self._contained, talk, shop.prepare, order)
             elif isinstance(order, market.Forget):
                 shop.forget(order.work)
             elif isinstance(order, market.Open):
-                self._nursery.start_soon(shop.run, order)
+                self._nursery.start_soon(self._contained, talk, shop.run, order)
             elif isinstance(order, market.Over):
                 shop.close()
                 conversation.stop()
@@ -101,6 +103,15 @@ class Provider:
                 self._store(talk, order)
         conversation.wake()
         self._see_who_gave_way()
+
+    async def _contained(self, talk: ProviderTalk, run: Callable[[Order], Awaitable[None]], order: Order) -> None:
+        """Run something for one agreement; a fault of our own in it ends that agreement, and nothing else."""
+        try:
+            await run(order)
+        except Exception:
+            log.exception("an agreement ends by a fault of this node", peer=peer_id(talk.peer))
+            if talk in self._talks:
+                self._carry_out(talk, talk.end(EndCode.RESOURCE))
 
     def _see_who_gave_way(self) -> None:
         """An award to one may have ended the idle agreement of another."""

@@ -276,7 +276,12 @@ class _Lane:
                 batch = [(attempt.to_bytes(16, "little"), task) for attempt, task in taken]
                 for (name, _), (attempt, _) in zip(batch, taken, strict=True):
                     self._in_flight[name] = attempt
-                await lease.submit(batch)
+                try:
+                    await lease.submit(batch)
+                except (TaskError, ResourceError) as error:
+                    log.warning("a worker cannot go on", lane=self._name, reason=str(error))
+                    await self._close()
+                    break
             nursery.cancel_scope.cancel()
 
     async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:

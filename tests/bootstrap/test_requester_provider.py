@@ -1,6 +1,7 @@
 """The shells of requester and provider with all that is under them, over the in-memory network; kernels really run."""
 
 import os
+from pathlib import Path
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from depin_node.crypto.envelope import sign
 from depin_node.crypto.identity import Identity, peer_id
 from depin_node.p2p.frames import Frame, send_frames
 
+SUPPORT = str(Path(__file__).parent.parent / "support")
 TASKS = 24
 MANY = program(tasks=TASKS, n=TASKS * 64)
 LARGE = program(tasks=4, n=1 << 20, block=1024)  # 1 MiB a task
@@ -168,6 +170,41 @@ async def test_workers_are_real_processes_too(tmp_path):
             view = await done(a, job)
             assert view.state == "done", view.error
             assert (await output_of(a, view, candidate) == x).all()
+
+
+@pytest.mark.parametrize("mood", ["crash:3", "die at load"])
+async def test_a_worker_that_dies_costs_a_retry_elsewhere(tmp_path, mood):
+    candidate = program(copying(), source=mood, tasks=8, n=8 * 64)
+    moody = WorkerConfig("moody_device:MoodyDevice", (SUPPORT,), nice=0)
+    async with world(tmp_path) as w, open_pool(PoolConfig(moody)) as pool:
+        a = await w.start(1)
+        await knows(a, [await w.start(2, pool=pool)])
+        job, _ = await make_job(a, candidate=candidate)
+        view = await a.requester.submit(job)
+        await until(lambda: a.requester.job(bytes.fromhex(view.id)).attempts_failed)
+        await w.start(3, pool=InlinePool())
+        view = await a.requester.wait(bytes.fromhex(view.id))
+        assert view.state == "done", view.error
+        failed = {line.detail for line in a.requester.story(bytes.fromhex(view.id)) if line.kind == "attempt_failed"}
+        assert failed == {"crashed"}
+
+
+async def test_a_fault_of_the_node_ends_one_agreement_and_not_the_node(tmp_path, autojump_clock, monkeypatch):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3)]
+        await knows(a, lenders)
+
+        async def broken(name):
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(lenders[0].pool, "acquire", broken)
+        job, x = await make_job(a, candidate=MANY)
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        monkeypatch.undo()
+        job, _ = await make_job(a, key="both", candidate=MANY, policy=Quorum(2, 2))
+        assert (await done(a, job)).state == "done"
 
 
 async def test_a_kernel_that_traps_fails_its_job_and_the_next_one_runs(tmp_path):
