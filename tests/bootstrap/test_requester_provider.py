@@ -199,7 +199,7 @@ async def test_a_fault_of_the_node_ends_one_agreement_and_not_the_node(tmp_path,
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(lenders[0].pool, "acquire", broken)
-        job, x = await make_job(a, candidate=MANY)
+        job, _ = await make_job(a, candidate=MANY)
         view = await done(a, job)
         assert view.state == "done", view.error
         monkeypatch.undo()
