@@ -260,34 +260,33 @@ class Requester:
             self._tell(event.job_id)
 
     def _carry_out(self, effect: e.Effect, now: Now) -> None:
+        """Do one thing that the scheduler wants."""
         if isinstance(effect, e.StoreResult):
             self._store_result(effect)
-            return
-        if isinstance(effect, e.Note):
+        elif isinstance(effect, e.Note):
             self._note(effect)
-            return
-        if isinstance(effect, e.JobEnded):
+        elif isinstance(effect, e.JobEnded):
             self._job_ended(effect)
-            return
-        if isinstance(effect, e.Caught):
+        elif isinstance(effect, e.Caught):
             self._caught(effect)
-            return
-        if isinstance(effect, e.Ask):
+        elif isinstance(effect, e.Ask):
             self._partners[effect.peer] = _Partner(RequesterTalk(self._context.pen, effect.peer), self._context.clock)
             self._nursery.start_soon(self._converse, effect)
-            return
-        partner = self._partners.get(effect.peer)
-        if partner is None:
-            return
+        elif (partner := self._partners.get(effect.peer)) is not None:
+            self._tell_partner(partner, effect, now)
+            partner.wake()
+
+    def _tell_partner(self, partner: _Partner, effect: e.TalkEffect, now: Now) -> None:
+        """Hand an effect to a conversation's machine; those that come for every task are looked for first."""
         talk = partner.talk
-        if isinstance(effect, e.Assign):
-            talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
-        elif isinstance(effect, e.AskReveal):
+        if isinstance(effect, e.AskReveal):
             talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
-        elif isinstance(effect, e.AskUpload):
-            talk.ask_upload(effect.attempt, now)
         elif isinstance(effect, e.ReleaseAttempt):
             self._take(partner, talk.release(effect.attempt, effect.verdict, now))
+        elif isinstance(effect, e.Assign):
+            talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
+        elif isinstance(effect, e.AskUpload):
+            talk.ask_upload(effect.attempt, now)
         elif isinstance(effect, e.OpenWork):
             self._open_work(partner, effect)
         elif isinstance(effect, e.CloseWork):
@@ -295,7 +294,6 @@ class Requester:
         else:
             talk.end(effect.code)
             self._part(partner)
-        partner.wake()
 
     def _open_work(self, partner: _Partner, effect: e.OpenWork) -> None:
         context, opened = self._context, self._open[effect.job_id]

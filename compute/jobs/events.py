@@ -219,17 +219,6 @@ class JobEnded:
     error: JobError | None
 
 
-Effect = (
-    Ask
-    | OpenWork
-    | Assign
-    | AskReveal
-    | AskUpload
-    | ReleaseAttempt
-    | CloseWork
-    | EndAgreement
-    | StoreResult
-    | Caught
-    | Note
-    | JobEnded
-)
+TalkEffect = OpenWork | Assign | AskReveal | AskUpload | ReleaseAttempt | CloseWork | EndAgreement
+"""What is for the conversation with ``peer``."""
+Effect = TalkEffect | Ask | StoreResult | Caught | Note | JobEnded
