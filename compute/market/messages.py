@@ -48,7 +48,7 @@ LIFETIME_S = 60
 ``SKEW_S_MAX``."""
 
 _AGREEMENT_LABEL = b"depin/agreement/v1\0"
-_WORK_LABEL = b"depin/work/v1\0"
+_WORK_LABEL = b"depin/work-body/v1\0"
 _DIGEST_LABEL = b"depin/message-digest/v1\0"
 
 
