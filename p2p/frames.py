@@ -119,7 +119,7 @@ async def request(
             return answer
     except trio.TooSlowError as error:
         raise TransportError(f"{peer_id(peer)} did not answer {protocol} within {timeout_s:g} s") from error
-    except BaseException:
+    except BaseException:  # also when cancelled: half an exchange is of no use to either end; raised again
         if stream is not None:
             with trio.CancelScope(shield=True):
                 await stream.reset()

@@ -81,7 +81,7 @@ class _Stream:
         except _GONE as error:
             await self.reset()
             raise self._broken(error) from error
-        except BaseException:
+        except BaseException:  # also when cancelled: the peer may have got half a message; raised again
             await self.reset()
             raise
 

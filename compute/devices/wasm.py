@@ -67,7 +67,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(WATCHDOG_S)
+            time.sleep(WATCHDOG_S)  # the clock that deadlines are counted by, in its own thread
             with self._lock:
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     self._deadline = None
@@ -154,7 +154,7 @@ class _Instance:
             self.address = ctypes.addressof(memory.data_ptr(store).contents)
             self.bytes: Bytes = np.frombuffer(memoryview(loaded.view_type.from_address(self.address)), np.uint8)
             self._instance = wasmtime.Instance(store, loaded.module, [memory])
-        except BaseException:
+        except BaseException:  # whatever it was: the memory is let go; raised again
             store.close()
             raise
 

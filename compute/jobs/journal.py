@@ -226,7 +226,7 @@ class Journal:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
                 self._set_up()
-            except BaseException:
+            except BaseException:  # whatever it was: the file is let go; raised again
                 self._db.close()
                 raise
 
@@ -274,7 +274,7 @@ class Journal:
                 for statement in statements:
                     self._db.executemany(statement.sql, statement.rows)
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever it was: nothing half is kept; raised again
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise

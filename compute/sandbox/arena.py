@@ -26,7 +26,7 @@ def memory_file(name: str, size: int) -> int:
         os.unlink(path)
     try:
         os.ftruncate(fd, size)
-    except BaseException:
+    except BaseException:  # whatever it was: no descriptor is left behind; raised again
         os.close(fd)
         raise
     return fd
@@ -55,7 +55,7 @@ def _copy(data: memoryview) -> int:
         done = 0
         while done < len(data):
             done += os.pwrite(fd, data[done:], done)
-    except BaseException:
+    except BaseException:  # whatever it was: no descriptor is left behind; raised again
         os.close(fd)
         raise
     return fd

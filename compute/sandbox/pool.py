@@ -103,7 +103,7 @@ class SandboxPool:
         worker = WorkerProcess(self.config.worker)
         try:
             await worker.wait_ready(self.config.worker.start_timeout_s)
-        except BaseException:
+        except BaseException:  # also when cancelled: no worker is left behind; raised again
             await worker.aclose()
             raise
         if not self._layers:

@@ -87,7 +87,7 @@ class Sender:
 
     def _tick(self) -> None:
         while True:
-            time.sleep(TICK_S)
+            time.sleep(TICK_S)  # a clock of its own thread: it bounds how long an outcome waits
             if orphaned(self._parent):
                 os._exit(1)
             with self._lock:

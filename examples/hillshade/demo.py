@@ -136,7 +136,7 @@ def wait_for_lenders(mesh: Mesh, lenders: list[Lender]) -> None:
             return
         if time.monotonic() > deadline:
             raise DemoFailed(f"only {len(known)} of {len(lenders)} lenders were found in {START_S:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.05)  # the control API is asked again: it has no event for this
 
 
 def run_job(mesh: Mesh, work: Work, victim: Lender, stage: Stage) -> tuple[JobView, Any]:
@@ -163,7 +163,7 @@ def wait_for_receipts(mesh: Mesh, job: str, providers: set[str]) -> None:
         signed = {receipt.peer for receipt in receipts}
         if signed == providers and all(len(receipt.signed_by) == 2 for receipt in receipts):
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # the control API is asked again: it has no event for this
     raise DemoFailed(f"not all receipts were signed by both sides within {RECEIPTS_S:.0f} s")
 
 

@@ -47,5 +47,5 @@ class _Slow:
         self._honest = honest
 
     def run(self, task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
-        time.sleep(SLOW_S)
+        time.sleep(SLOW_S)  # this is its fault: it is slow
         return self._honest.run(task, limits, results)
