@@ -26,12 +26,14 @@ class CompileError(ConfigError):
         file: the file of the first finding.
         line: its line, counted from 1; 0 if it has none.
         column: its column, likewise.
+        diagnostics: all findings.
     """
 
     code = "compile"
 
     def __init__(self, diagnostics: Sequence[Diagnostic], filename: str) -> None:
-        first = diagnostics[0]
+        self.diagnostics = tuple(diagnostics)
+        first = self.diagnostics[0]
         self.file, self.line, self.column = first.file or filename, first.line, first.column
         lines = [_line(found, filename) for found in diagnostics[:DIAGNOSTICS_MAX]]
         if len(diagnostics) > DIAGNOSTICS_MAX:
