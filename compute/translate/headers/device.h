@@ -1,4 +1,5 @@
-// What translated kernels are made of, apart from maths (maths.h) and waiting (runtime.h). Freestanding C++20 for wasm32.
+// What translated kernels are made of, apart from maths (maths.h) and waiting (runtime.h). Freestanding C++20 for wasm32,
+// and, below strict.h, for GPUs: there DEPIN_STRICT is defined, and strict.h has what NVRTC lacks of clang's builtins.
 //
 // surface.h declares to CUDA source what is implemented here. Everything is branch-free where that lets loops become
 // SIMD, and uses only operations that IEEE 754 and WebAssembly define to the bit.
@@ -14,7 +15,7 @@ typedef long long i64;
 typedef unsigned long long u64;
 typedef float f32;
 typedef double f64;
-static_assert(sizeof(i32) == 4 && sizeof(i64) == 8 && sizeof(void*) == 4);
+static_assert(sizeof(i32) == 4 && sizeof(i64) == 8);
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINE_MEMBER inline __attribute__((always_inline))
@@ -204,6 +205,9 @@ INLINE u32 __brev(u32 x) { return __builtin_bitreverse32(x); }
 INLINE u64 __brevll(u64 x) { return __builtin_bitreverse64(x); }
 INLINE i32 __mulhi(i32 a, i32 b) { return (i32)(((i64)a * b) >> 32); }
 INLINE u32 __umulhi(u32 a, u32 b) { return (u32)(((u64)a * b) >> 32); }
+#ifdef DEPIN_STRICT
+INLINE u64 __umul64hi(u64 a, u64 b) { return ::__umul64hi(a, b); }
+#else
 INLINE u64 __umul64hi(u64 a, u64 b) {
   const u64 al = (u32)a, ah = a >> 32, bl = (u32)b, bh = b >> 32;
   u64 middle = ah * bl + (al * bl >> 32);
@@ -211,6 +215,7 @@ INLINE u64 __umul64hi(u64 a, u64 b) {
   const u64 other = al * bh + (u32)middle;
   return ah * bh + (middle >> 32) + (other >> 32);
 }
+#endif
 INLINE i64 __mul64hi(i64 a, i64 b) {
   return (i64)(__umul64hi((u64)a, (u64)b) - (a < 0 ? (u64)b : 0) - (b < 0 ? (u64)a : 0));
 }
@@ -250,6 +255,7 @@ INLINE void __threadfence_system() {}
 [[noreturn]] INLINE void __trap() { __builtin_trap(); }
 
 // ---- atomics: one thread runs at a time, so they are plain
+#ifndef DEPIN_STRICT
 #define ATOMIC(N, E)                                  \
   template <class T> INLINE T N(T* p, T v) {          \
     const T old = *p;                                 \
@@ -272,14 +278,17 @@ template <class T> INLINE T atomicCAS(T* p, T expected, T v) {
   if (old == expected) *p = v;
   return old;
 }
+#endif
 
 }  // namespace cuda
 
+#ifndef DEPIN_STRICT
 // What the optimiser calls where it finds the upper half of a 64-bit product spelt out.
 extern "C" __attribute__((visibility("hidden"))) __int128 __multi3(__int128 a, __int128 b) {
   const u64 al = (u64)a, bl = (u64)b;
   const u64 high = cuda::__umul64hi(al, bl) + (u64)(a >> 64) * bl + al * (u64)(b >> 64);
   return (__int128)((unsigned __int128)high << 64 | al * bl);
 }
+#endif
 
 #include "maths.h"

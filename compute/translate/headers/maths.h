@@ -683,6 +683,10 @@ INLINE f32 modff(f32 x, f32* whole) {
 }
 
 // ---- a * b + c, rounded once
+#ifdef DEPIN_STRICT
+INLINE f32 fmaf(f32 a, f32 b, f32 c) { return ::__fmaf_rn(a, b, c); }
+INLINE f64 fma(f64 a, f64 b, f64 c) { return ::__fma_rn(a, b, c); }
+#else
 INLINE f32 fmaf(f32 a, f32 b, f32 c) {
   const f64 p = (f64)a * (f64)b;  // exact
   const Double2 s = two_sum(p, (f64)c);
@@ -755,6 +759,7 @@ static __attribute__((noinline)) f64 fma(f64 a, f64 b, f64 c) {
   y = ldexp(y, e - 64 + cut);
   return sign ? -y : y;
 }
+#endif
 INLINE f32 __fmaf_rn(f32 a, f32 b, f32 c) { return fmaf(a, b, c); }
 INLINE f64 __fma_rn(f64 a, f64 b, f64 c) { return fma(a, b, c); }
 
