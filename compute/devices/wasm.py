@@ -293,7 +293,9 @@ class WasmProgram:
             for box in boxes:
                 result[at : at + box.elements].reshape(box.shape)[...] = whole[box.slices]
                 at += box.elements
-            if dtype.kind == "f":
+            if dtype.kind == "c":
+                _canonical_nans(result.view(f"<f{dtype.itemsize // 2}"))
+            elif dtype.kind == "f":
                 _canonical_nans(result)
             foreign += [
                 Foreign(address + start, address + stop, address, original, buffer.name)

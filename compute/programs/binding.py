@@ -25,6 +25,7 @@ from depin_node.compute.programs.program import (
     Program,
     Scalar,
     Shards,
+    is_element_of,
     validate,
 )
 from depin_node.core.errors import ConfigError, TaskRejected
@@ -164,12 +165,12 @@ def _buffer(slot: _Slot, argument: Any) -> tuple[Buffer, Array | None]:
             raise ConfigError(f"{name} is {kind}: expected a NumPy array, not {type(source).__name__}")
         dtype, shape, role = source.dtype, source.shape, "inout" if marked else "in"
         array = source
-    if dtype.newbyteorder("=") != np.dtype(slot.dtype):
+    if not is_element_of(dtype.name, slot.dtype, slot.lanes):
         raise ConfigError(f"{name} is {kind}, its array is {dtype}: convert it with astype('{slot.dtype}')")
     if not all(shape):
         raise ConfigError(f"{name}: the array is empty {shape}")
     tile = getattr(argument, "tile", None)
-    buffer = Buffer(name, role, slot.dtype, shape, () if tile is None else _lengths(f"{name}: tile", tile))  # type: ignore[arg-type]
+    buffer = Buffer(name, role, dtype.name, shape, () if tile is None else _lengths(f"{name}: tile", tile))  # type: ignore[arg-type]
     return buffer, None if array is None else np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(shape)
 
 
@@ -196,14 +197,14 @@ def _number(slot: _Slot, value: Any) -> bytes:
                 f"{slot.name} is {slot.dtype}, not {value.dtype}: give a Python number, or numpy.{slot.dtype}({value})"
             )
         return bytes(value.astype(dtype.newbyteorder("<")).tobytes())
-    if not isinstance(value, bool | int | float):
+    if not isinstance(value, bool | int | float | complex) or (isinstance(value, complex) and dtype.kind != "c"):
         raise ConfigError(f"{slot.name} is {slot.dtype}: expected a number, not {type(value).__name__}")
     try:
         with np.errstate(over="raise", under="ignore"):
             converted = np.array(value, dtype)
     except (OverflowError, FloatingPointError, ValueError):
         raise ConfigError(f"{slot.name} is {slot.dtype}, which cannot hold {value!r}") from None
-    rounds = dtype.kind == "f" and isinstance(value, float)
+    rounds = dtype.kind in "fc" and isinstance(value, float | complex)
     if value != value or (converted.item() != value and not rounds):
         raise ConfigError(f"{slot.name} is {slot.dtype}, which cannot hold {value!r} exactly")
     assert converted.nbytes == DTYPE_BYTES[slot.dtype]

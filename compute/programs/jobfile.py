@@ -279,6 +279,10 @@ def _entry(table: _Table, name: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _scalar(table: _Table, name: str, dtype: str, value: Any, names: Mapping[str, Value]) -> Any:
+    if dtype.startswith("complex") and isinstance(value, list):
+        if len(value) != 2 or not all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
+            raise table.error(name, f"expected a {dtype} as [real, imaginary], not {value!r}")
+        return complex(*value)
     if isinstance(value, list):
         return [_scalar(table, name, dtype, item, names) for item in value]
     if isinstance(value, str):

@@ -54,13 +54,16 @@ DTYPE_BYTES: Final = {
     "int64": 8,
     "uint64": 8,
     "float64": 8,
+    "complex64": 8,
+    "complex128": 16,
 }
 """The element types, by NumPy's name, with their size."""
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=256)]
 DType = Literal[
-    "bool", "int8", "uint8", "int16", "uint16", "float16", "int32", "uint32", "float32", "int64", "uint64", "float64"
-]
+    "bool", "int8", "uint8", "int16", "uint16", "float16", "int32", "uint32", "float32", "int64", "uint64", "float64",
+    "complex64", "complex128",
+]  # fmt: skip
 Length = Annotated[int, Meta(ge=1, le=1 << 32)]
 Lengths = Annotated[tuple[Length, ...], Meta(max_length=DIMENSIONS_MAX)]
 Dim3 = tuple[Length, Length, Length]
@@ -268,7 +271,7 @@ def _validate_argument(program: Program, argument: int | Scalar, parameter: Para
     if argument >= len(program.buffers):
         raise TaskRejected(f"parameter {parameter.name} names buffer {argument} of {len(program.buffers)}")
     buffer = program.buffers[argument]
-    if buffer.dtype != parameter.dtype:
+    if not is_element_of(buffer.dtype, parameter.dtype, parameter.lanes):
         raise TaskRejected(f"parameter {parameter.name} points to {parameter.dtype}, its array is {buffer.dtype}")
     if buffer.size_bytes % size:
         raise TaskRejected(f"array {buffer.name} of {buffer.elements} elements does not divide by {parameter.lanes}")
@@ -276,6 +279,12 @@ def _validate_argument(program: Program, argument: int | Scalar, parameter: Para
         raise TaskRejected(f"parameter {parameter.name} is const and cannot be an output")
     if not parameter.const and not buffer.is_output:
         raise TaskRejected(f"parameter {parameter.name} is not const: its array must be Out or InOut")
+
+
+def is_element_of(array: str, dtype: str, lanes: int) -> bool:
+    """Whether a pointer to ``lanes`` × ``dtype`` takes an array: complex numbers are pairs too (``float2``)."""
+    pairs = {"complex64": "float32", "complex128": "float64"}
+    return array == dtype or (lanes == 2 and pairs.get(array) == dtype)
 
 
 def tile_counts(buffer: Buffer) -> tuple[int, ...]:

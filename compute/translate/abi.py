@@ -33,10 +33,12 @@ FORMATS: Final = {
     "int64": "q",
     "uint64": "Q",
     "float64": "d",
+    "complex64": "ff",
+    "complex128": "dd",
 }
-"""The ``struct`` format of each dtype, by NumPy's name."""
+"""The ``struct`` format of each dtype, by NumPy's name; complex numbers are real part, imaginary part."""
 
-Number = bool | int | float
+Number = bool | int | float | complex
 Value = Number | bytes | Sequence[Number]
 
 
@@ -112,8 +114,10 @@ def _pack(parameter: Slot, value: Value) -> bytes:
         if len(value) != size or parameter.pointer:
             raise ValueError(f"{parameter.name}: {len(value)} bytes were given where {size} are its size")
         return value
-    items: Sequence[Number] = [value] if isinstance(value, bool | int | float) else value
-    form = "<Q" if parameter.pointer else f"<{parameter.lanes}{FORMATS[parameter.dtype]}"
+    items: Sequence[Number] = [value] if isinstance(value, bool | int | float | complex) else value
+    if parameter.dtype.startswith("complex") and not parameter.pointer:
+        items = [part for item in items for part in (complex(item).real, complex(item).imag)]
+    form = "<Q" if parameter.pointer else f"<{FORMATS[parameter.dtype] * parameter.lanes}"
     try:
         return struct.pack(form, *items)
     except (struct.error, OverflowError) as error:
