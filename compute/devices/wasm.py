@@ -40,6 +40,8 @@ task only if the watchdog failed."""
 WATCHDOG_S = 0.05
 MAP_BYTES_MIN = 64 << 10
 DETAIL_CHARACTERS_MAX = 1000
+KERNELS_MAX = 64
+"""In one module."""
 RUN_PARAMETERS = ("i64", "i64", *("i32",) * 7)
 
 
@@ -134,8 +136,11 @@ def _check_exports(module: Any) -> None:
             tuple(str(kind) for kind in export.type.params),
             tuple(str(kind) for kind in export.type.results),
         )
-    if found != {"argbuf": ((), ("i32",)), "run": (RUN_PARAMETERS, ())}:
-        raise TaskRejected(f"the module's exports are not argbuf and run of our interface: {sorted(found)}"[:400])
+    kernels = len(found.keys() - {"argbuf", "log"})
+    address, run = ((), ("i32",)), (RUN_PARAMETERS, ())
+    ours = {"argbuf": address, **{f"run{entry}": run for entry in range(kernels)}}
+    if not 1 <= kernels <= KERNELS_MAX or found not in (ours, {**ours, "log": address}):
+        raise TaskRejected(f"the module's exports are not argbuf and run0 … of our interface: {sorted(found)}"[:400])
 
 
 class _Instance:
@@ -259,7 +264,7 @@ class WasmProgram:
                 self._call[0].of.i64, self._call[1].of.i64 = task_blocks(self.program, task)
                 self.device.watchdog.arm(limits.seconds)
                 try:
-                    instance.call("run", self._call, _NO_RESULTS)
+                    instance.call("run0", self._call, _NO_RESULTS)
                 finally:
                     self.device.watchdog.disarm()
                 self._take_outputs(instance, task, results)

@@ -7,11 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from depin_node.compute.translate.compiler import CompiledKernel, Parameter, compile_kernel
+    from depin_node.compute.translate.compiler import (
+        CompiledKernel,
+        CompiledUnit,
+        Parameter,
+        compile_kernel,
+        compile_unit,
+    )
     from depin_node.compute.translate.errors import CompileError
     from depin_node.compute.translate.toolchain import compiler_available
 
-__all__ = ["CompileError", "CompiledKernel", "Parameter", "compile_kernel", "compiler_available"]
+__all__ = [
+    "CompileError",
+    "CompiledKernel",
+    "CompiledUnit",
+    "Parameter",
+    "compile_kernel",
+    "compile_unit",
+    "compiler_available",
+]
 _MODULES = {"CompileError": "errors", "compiler_available": "toolchain"}
 
 

@@ -1,8 +1,8 @@
 """How arguments lie in a module's argument buffer: what the compiler emits and the device writes are this one page.
 
-A compiled module exports ``argbuf: () -> i32``, the address of ``ARGUMENT_BYTES`` bytes, and ``run(b0, b1: i64,
-gx, gy, gz, bx, by, bz, shared_mem: i32)``, which runs the blocks numbered [b0, b1), x fastest, of the launch grid.
-Before ``run`` the caller writes one slot for each parameter, in order:
+A compiled module exports ``argbuf: () -> i32``, the address of ``ARGUMENT_BYTES`` bytes, and for each kernel of its
+unit, in order, ``run0``, ``run1``, … ``(b0, b1: i64, gx, gy, gz, bx, by, bz, shared_mem: i32)``, which runs the blocks
+numbered [b0, b1), x fastest, of the launch grid. Before it the caller writes one slot for each parameter, in order:
 
 - a pointer is an address in linear memory, as u64;
 - a scalar is its value, little-endian; of a vector type (``lanes`` > 1) the lanes, side by side;

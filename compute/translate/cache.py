@@ -1,4 +1,4 @@
-"""Compiled kernels on disk, by the hash of all that they depend on: submitting the same source again is instant.
+"""Compiled units on disk, by the hash of all that they depend on: submitting the same source again is instant.
 
 Entries are MessagePack with a hash in front, written to a temporary name and renamed, so that a reader sees all or
 nothing; a damaged entry is as good as none. Old ones are dropped by time of last use. A cache that cannot be written is
@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ import platformdirs
 from depin_node.compute.translate.toolchain import compiler_version
 
 if TYPE_CHECKING:
-    from depin_node.compute.translate.compiler import CompiledKernel
+    from depin_node.compute.translate.compiler import CompiledUnit
 
 ENTRIES_MAX = 512
 ENTRY_BYTES_MAX = 8 << 20
@@ -51,17 +51,17 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def key(self, code: str, name: str, options: Sequence[str], shape: str) -> str:
+    def key(self, code: str, names: Sequence[str], options: Sequence[str], shape: str) -> str:
         """Return the name of the entry for one translation."""
         digest = hashlib.blake2b(_compiler_digest(), digest_size=_DIGEST_BYTES)
-        for part in (code, name, shape, *options):
+        for part in (code, shape, str(len(names)), *names, *options):
             data = part.encode(errors="surrogatepass")
             digest.update(len(data).to_bytes(8, "little") + data)
         return digest.hexdigest()
 
-    def get(self, key: str) -> "CompiledKernel | None":
-        """Return the kernel of that key, or None."""
-        from depin_node.compute.translate.compiler import CompiledKernel
+    def get(self, key: str) -> "CompiledUnit | None":
+        """Return the unit of that key, or None."""
+        from depin_node.compute.translate.compiler import CompiledUnit, with_texts
 
         path = self.folder / (key + _SUFFIX)
         with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
@@ -69,14 +69,15 @@ class Cache:
                 data = path.read_bytes()
                 digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
                 if hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest() == digest:
-                    kernel = msgspec.msgpack.decode(body, type=CompiledKernel)
+                    unit = msgspec.msgpack.decode(body, type=CompiledUnit)
                     os.utime(path)
-                    return kernel
+                    return with_texts(unit)
         return None
 
-    def put(self, key: str, kernel: "CompiledKernel") -> None:
-        """Keep a kernel, and drop those used longest ago if there are too many."""
-        body = msgspec.msgpack.encode(asdict(kernel))
+    def put(self, key: str, unit: "CompiledUnit") -> None:
+        """Keep a unit, and drop those used longest ago if there are too many."""
+        bare = tuple(replace(kernel, module=b"", cuda="") for kernel in unit.kernels)
+        body = msgspec.msgpack.encode(asdict(replace(unit, kernels=bare)))
         data = hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest() + body
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From CUDA source to a compiled kernel: the passes in their order, within one deadline, with a cache around them.
+"""From CUDA source to compiled kernels: the passes in their order, within one deadline, with a cache around them.
 
     source ─ frontend ─► clang's tree ─ index, lower ─► typed tree ─ semantics ─► facts
            ─ shapes ─► C++ ─ backend ─► WebAssembly
@@ -9,7 +9,7 @@ guessing. All of it runs in the submitting process; providers get the module.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,13 +21,14 @@ from depin_node.compute.translate.errors import CompileError, Diagnostic, Unsupp
 from depin_node.compute.translate.frontend import check_options, parse
 from depin_node.compute.translate.index import Index
 from depin_node.compute.translate.lower import Lowering
-from depin_node.compute.translate.semantics import analyse
-from depin_node.compute.translate.shapes import SHAPES
+from depin_node.compute.translate.semantics import Facts, analyse
+from depin_node.compute.translate.shapes import SHAPES, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import Pointer, Scalar, Type, Void, homogeneous, show, size_of
 
 Shape = Literal["loop", "coroutine"]
 LANES_MAX = 4
+KERNELS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class CompiledKernel:
     """A kernel, ready to run.
 
     Attributes:
-        name: of the kernel.
+        name: of the kernel, as it was asked for.
+        entry: its place in the unit: the module runs it as ``run<entry>``.
         parameters: in order.
-        module: WebAssembly; abi.py has its interface.
+        module: WebAssembly, of the whole unit; abi.py has its interface.
+        cuda: the whole unit for GPUs.
         shape: how a block's threads run, see shapes.py.
         exact: its bits are defined, as far as the source tells; see semantics.py.
         notes: why not exact, one sentence each with the line.
@@ -70,13 +73,30 @@ class CompiledKernel:
     """
 
     name: str
+    entry: int
     parameters: tuple[Parameter, ...]
-    module: bytes
+    module: bytes = field(repr=False)
+    cuda: str = field(repr=False)
     shape: Shape
     exact: bool
     notes: tuple[str, ...]
     local_only: tuple[str, ...]
     shared_bytes: int
+
+
+@dataclass(frozen=True)
+class CompiledUnit:
+    """Kernels of one source, ready to run.
+
+    Attributes:
+        module: WebAssembly; abi.py has its interface.
+        cuda: the same as CUDA C++ for GPUs, printed from the typed tree, without a preprocessor directive.
+        kernels: in the order in which they were asked for.
+    """
+
+    module: bytes = field(repr=False)
+    cuda: str = field(repr=False)
+    kernels: tuple[CompiledKernel, ...]
 
 
 def compile_kernel(
@@ -88,11 +108,25 @@ def compile_kernel(
     deadline_s: float = 30.0,
     _shape: Shape | None = None,
 ) -> CompiledKernel:
-    """Translate one kernel of a CUDA source to WebAssembly.
+    """Translate one kernel of a CUDA source: a unit of one; see ``compile_unit``."""
+    unit = compile_unit(code, (name,), options, filename=filename, deadline_s=deadline_s, _shape=_shape)
+    return unit.kernels[0]
+
+
+def compile_unit(
+    code: str,
+    names: Sequence[str],
+    options: Sequence[str] = (),
+    *,
+    filename: str = "kernel.cu",
+    deadline_s: float = 30.0,
+    _shape: Shape | None = None,
+) -> CompiledUnit:
+    """Translate kernels of one CUDA source to one WebAssembly module.
 
     Args:
         code: CUDA C++, at most 1 MiB; only headers that every kernel has anyway can be included.
-        name: of the ``__global__`` function.
+        names: of the ``__global__`` functions, 1 to 64, all different.
         options: ``-D``, ``-U`` and ``-std=``, as in CuPy.
         filename: how messages call the source.
         deadline_s: for the whole translation.
@@ -102,9 +136,12 @@ def compile_kernel(
         CompileError: the source is wrong, uses what is not supported, or exhausted the compiler.
         ConfigError: the compiler is not installed.
     """
+    if not 1 <= len(set(names)) == len(names) <= KERNELS_MAX:
+        text = f"a unit has 1 to {KERNELS_MAX} kernels, each of another name: {len(names)} were asked for"
+        raise CompileError([Diagnostic(text)], filename)
     checked = check_options(options, filename)
     cache = Cache(cache_folder())
-    key = cache.key(code, name, checked, _shape or "")
+    key = cache.key(code, names, checked, _shape or "")
     found = cache.get(key)
     if found is not None:
         return found
@@ -112,9 +149,9 @@ def compile_kernel(
         tools = Toolchain(Path(folder), filename, deadline_s)
         try:
             tree = parse(code, checked, tools, cache.folder)
-            kernel = Lowering(Index(tree)).kernel(name)
+            unit = Lowering(Index(tree)).unit(names)
             del tree
-            compiled = _finish(kernel, tools, _shape)
+            compiled = _finish(unit, names, tools, _shape)
         except Unsupported as error:
             raise CompileError([error.diagnostic], filename) from None
         except RecursionError:
@@ -124,29 +161,50 @@ def compile_kernel(
     return compiled
 
 
-def _finish(kernel: t.Kernel, tools: Toolchain, wanted: Shape | None) -> CompiledKernel:
-    entry = kernel.entry
-    facts = analyse(kernel)
-    natural: Shape = "coroutine" if entry in facts.synchronising else "loop"
+def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape | None) -> CompiledUnit:
+    facts = [analyse(kernel) for kernel in unit.kernels]
+    kernels, texts = [], []
+    for entry, (kernel, name, found) in enumerate(zip(unit.kernels, names, facts, strict=True)):
+        shape = _choose_shape(kernel, found, wanted)
+        parameters = _parameters(kernel.entry)
+        texts.append(SHAPES[shape](kernel, found, parameters))
+        kernels.append(
+            CompiledKernel(
+                name=name,
+                entry=entry,
+                parameters=parameters,
+                module=b"",
+                cuda="",
+                shape=shape,
+                exact=not found.notes,
+                notes=tuple(found.notes),
+                local_only=tuple(found.local_only),
+                shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
+            )
+        )
+    module, cuda = compile_cpp(print_unit(unit, texts, facts[0]), tools), ""
+    return with_texts(CompiledUnit(module, cuda, tuple(kernels)))
+
+
+def with_texts(unit: CompiledUnit) -> CompiledUnit:
+    """Return the unit with its module and its CUDA text in each kernel."""
+    return replace(unit, kernels=tuple(replace(k, module=unit.module, cuda=unit.cuda) for k in unit.kernels))
+
+
+def _choose_shape(kernel: t.Kernel, facts: Facts, wanted: Shape | None) -> Shape:
+    natural: Shape = "coroutine" if kernel.entry in facts.synchronising else "loop"
     if wanted == "loop" and natural == "coroutine":
-        raise Unsupported("a kernel that synchronises cannot take the loop shape", entry.line, 1)
-    shape = wanted or natural
+        raise Unsupported("a kernel that synchronises cannot take the loop shape", kernel.entry.line, 1)
+    return wanted or natural
+
+
+def _parameters(entry: t.Function) -> tuple[Parameter, ...]:
     parameters = tuple(_parameter(place, variable) for place, variable in enumerate(entry.parameters))
     try:
         slot_offsets(parameters)
     except ValueError as error:
         raise Unsupported(str(error), entry.line, 1) from None
-    module = compile_cpp(SHAPES[shape](kernel, facts, parameters), tools)
-    return CompiledKernel(
-        name=entry.name,
-        parameters=parameters,
-        module=module,
-        shape=shape,
-        exact=not facts.notes,
-        notes=tuple(facts.notes),
-        local_only=tuple(facts.local_only),
-        shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
-    )
+    return parameters
 
 
 def _parameter(place: int, variable: t.Variable) -> Parameter:

@@ -1,10 +1,10 @@
-"""From clang's tree to the typed tree: what one kernel reaches, and nothing else.
+"""From clang's tree to the typed tree: what the kernels asked for reach, and nothing else.
 
 Functions are lowered when a call reaches them, each instance of a template as a function of its own. Whatever is not
 understood raises ``Unsupported`` with its place; what is never reached (other kernels, host code) does not matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from depin_node.compute.translate import tree as t
@@ -14,6 +14,7 @@ from depin_node.compute.translate.index import Index, Scope, children, has_body
 from depin_node.compute.translate.lower_expressions import Expressions, is_implicit
 from depin_node.compute.translate.lower_statements import Statements
 from depin_node.compute.translate.names import Types
+from depin_node.compute.translate.semantics import body_of
 from depin_node.compute.translate.types import (
     VOID,
     Array,
@@ -33,7 +34,7 @@ SHARED_BYTES_MAX = 48 << 10
 
 
 class Lowering(Expressions, Statements):
-    """Lowers everything that is reachable from one kernel."""
+    """Lowers everything that is reachable from the kernels of a unit."""
 
     def __init__(self, index: Index) -> None:
         self.lowering = self
@@ -47,24 +48,40 @@ class Lowering(Expressions, Statements):
         self._dynamic: list[t.Variable] = []
         self._count = 0
 
-    def kernel(self, name: str) -> t.Kernel:
-        """Lower the kernel of that name.
+    def unit(self, names: Sequence[str]) -> t.Unit:
+        """Lower the kernels of those names.
 
         Raises:
             Unsupported: there is no such kernel, or it uses something that is not supported.
         """
         for node in self.index.assembly:
             raise self.refuse("inline assembly is not supported: write it in CUDA C", node)
-        entry = self.function(self._find(name))
+        entries = [self.function(self._find(name)) for name in names]
         while self._pending:
             self._lower_body(*self._pending.pop(0))
-        shared = sum(size_of(variable.type) for variable in self._shared)
-        if shared > SHARED_BYTES_MAX:
-            line = self._shared[-1].line
-            raise Unsupported(f"{shared} bytes of shared memory, at most {SHARED_BYTES_MAX} are supported", line, 1)
         functions = list(self._functions.values())
-        tables = list(self._globals.values())
-        return t.Kernel(entry, functions, self.types.records, tables, self._shared, self._dynamic)
+        kernels = [self._kernel(entry, functions) for entry in entries]
+        return t.Unit(kernels, functions, self.types.records, list(self._globals.values()))
+
+    def _kernel(self, entry: t.Function, functions: Sequence[t.Function]) -> t.Kernel:
+        """Collect what one kernel reaches."""
+        reached, stack, used = {entry}, [entry], set[t.Variable]()
+        while stack:
+            for node in t.walk(body_of(stack.pop())):
+                if isinstance(node, t.Name):
+                    used.add(node.variable)
+                elif (
+                    isinstance(node, t.Call) and isinstance(node.function, t.Function) and node.function not in reached
+                ):
+                    reached.add(node.function)
+                    stack.append(node.function)
+        static = [variable for variable in self._shared if variable in used]
+        shared = sum(size_of(variable.type) for variable in static)
+        if shared > SHARED_BYTES_MAX:
+            line = static[-1].line
+            raise Unsupported(f"{shared} bytes of shared memory, at most {SHARED_BYTES_MAX} are supported", line, 1)
+        dynamic = [variable for variable in self._dynamic if variable in used]
+        return t.Kernel(entry, [f for f in functions if f in reached], self.types.records, static, dynamic)
 
     def _find(self, name: str) -> Node:
         kernels = [

@@ -7,7 +7,9 @@ would serve all lanes). Rows that pass the leading guard as a whole run without 
 *coroutine*: for everything. A thread is a C++20 coroutine that waits at barriers and warp functions; headers/runtime.h
 schedules them warp by warp, lane by lane.
 
-A shape is a function from the typed tree to one C++ text with ``argbuf`` and ``run`` (abi.py).
+A shape is a function from one kernel's typed tree to C++ text: its functions, its shared memory and ``run``.
+``print_unit`` puts the kernels of a unit side by side, each in a namespace of its own, so that they may have different
+shapes, and exports ``argbuf``, ``run0``, ``run1``, … (abi.py).
 """
 
 from collections.abc import Sequence
@@ -52,6 +54,33 @@ def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> st
 
 
 SHAPES = {"loop": print_loop, "coroutine": print_coroutine}
+_LAUNCH = ("i64 b0", "i64 b1", *(f"u32 {name}" for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared_mem")))
+
+
+def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Facts) -> str:
+    """Return the whole C++ text of a unit.
+
+    Args:
+        unit: what the kernels have in common.
+        kernels: the text of each, as its shape printed it.
+        facts: of any of the kernels: what they tell of records and tables is the same for all.
+    """
+    printer, lines = Printer(facts, waits=False), ['#include "runtime.h"', print_records(unit.records)]
+    for item in unit.globals:
+        assert isinstance(item.value, t.Initialise)
+        lines.append(f"static {cpp(item.variable.type)} {item.variable.cpp} = {printer.braces(item.value)};")
+    lines.append(
+        f"alignas(16) static u8 argument_bytes[{ARGUMENT_BYTES}];\n"
+        'extern "C" __attribute__((export_name("argbuf"))) u8* argbuf() { return argument_bytes; }'
+    )
+    arguments = ", ".join(parameter.partition(" ")[2] for parameter in _LAUNCH)
+    for number, text in enumerate(kernels):
+        lines.append(
+            f"namespace kernel{number} {{\n{text}}}\n"
+            f'extern "C" __attribute__((export_name("run{number}"))) void run{number}({", ".join(_LAUNCH)}) '
+            f"{{ kernel{number}::run({arguments}); }}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _parameters(function: t.Function) -> str:
@@ -61,8 +90,7 @@ def _parameters(function: t.Function) -> str:
 def _run(entry: t.Function, slots: Sequence[Slot], block: str) -> str:
     """Return ``run``, which does ``block`` for each block of its range."""
     return (
-        'extern "C" __attribute__((export_name("run"))) void run(i64 b0, i64 b1, u32 gx, u32 gy, u32 gz, '
-        "u32 bx, u32 by, u32 bz, u32 shared_mem) {\n"
+        f"static inline void run({', '.join(_LAUNCH)}) {{\n"
         "cuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n"
         f"{_arguments(entry, slots)}CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n{block}}}\n}}\n"
     )
@@ -71,17 +99,9 @@ def _run(entry: t.Function, slots: Sequence[Slot], block: str) -> str:
 def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
     inline = _inlined(kernel, facts)
     attributes = {function: _INLINE if function in inline else "" for function in kernel.functions}
-    lines = ['#include "runtime.h"', print_records(kernel.records)]
-    for item in kernel.globals:
-        assert isinstance(item.value, t.Initialise)
-        lines.append(f"static {cpp(item.variable.type)} {item.variable.cpp} = {printer.braces(item.value)};")
-    lines += [f"alignas(16) static {cpp(variable.type)} {variable.cpp};" for variable in kernel.shared]
+    lines = [f"alignas(16) static {cpp(variable.type)} {variable.cpp};" for variable in kernel.shared]
     clear = "".join(f"__builtin_memset(&{v.cpp}, 0, sizeof {v.cpp}); " for v in kernel.shared)
     lines.append(f"static void clear_shared(u32 dynamic) {{ {clear}cuda::clear_dynamic(dynamic); }}")
-    lines.append(
-        f"alignas(16) static u8 argument_bytes[{ARGUMENT_BYTES}];\n"
-        'extern "C" __attribute__((export_name("argbuf"))) u8* argbuf() { return argument_bytes; }'
-    )
     lines += [f"{printer.signature(function, attributes[function])};" for function in kernel.functions]
     lines += [printer.function(function, attributes[function]) for function in kernel.functions]
     return "\n".join(lines) + "\n"

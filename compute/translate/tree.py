@@ -243,16 +243,32 @@ class Global:
 
 @dataclass
 class Kernel:
-    """A whole program: what is reachable from one kernel, callees before callers where there is no recursion."""
+    """One kernel of a unit: the functions and the shared memory that are reachable from it, in the unit's order.
+
+    Kernels of one unit share their functions, so passes that rearrange make a new tree and leave this one alone.
+    """
 
     entry: Function
     functions: list[Function]
     records: list[Record]
-    globals: list[Global]
+    """Of the whole unit."""
     shared: list[Variable]
     """Static shared arrays."""
     dynamic: list[Variable]
     """``extern __shared__`` arrays: all of them begin where the dynamic memory does."""
+
+
+@dataclass
+class Unit:
+    """A whole source: the kernels that were asked for, in that order, and what they have in common."""
+
+    kernels: list[Kernel]
+    functions: list[Function]
+    """All that any kernel reaches."""
+    records: list[Record]
+    """Members before what holds them."""
+    globals: list[Global]
+    """Each after those that its value names."""
 
 
 def parts(node: TreeNode) -> Iterator[TreeNode]:

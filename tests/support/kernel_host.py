@@ -62,7 +62,7 @@ class Host:
         data[at : at + len(packed)] = np.frombuffer(packed, np.uint8)
         grid3, block3 = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         first, last = blocks or (0, grid3[0] * grid3[1] * grid3[2])
-        exports["run"](store, first, last, *grid3, *block3, shared_mem)
+        exports[f"run{kernel.entry}"](store, first, last, *grid3, *block3, shared_mem)
         results = [data[p : p + a.nbytes].copy().view(a.dtype).reshape(a.shape) for p, a in places]
         self.fuel_used = fuel - store.get_fuel()
         return results

@@ -13,7 +13,7 @@ HEAD = """(module
   (func (export "argbuf") (result i32) (i32.const 1024))
 """
 RUN = """
-  (func (export "run") (param $b0 i64) (param $b1 i64) (param $gx i32) (param $gy i32) (param $gz i32)
+  (func (export "run0") (param $b0 i64) (param $b1 i64) (param $gx i32) (param $gy i32) (param $gz i32)
         (param $bx i32) (param $by i32) (param $bz i32) (param $shared i32)
     (local $i i32) (local $end i32) (local $x i32) (local $y i32)
     (local.set $x (i32.wrap_i64 (i64.load (i32.const 1024))))
@@ -108,7 +108,7 @@ UNSTARTABLE_MODULES = {
     "no exports": (wasm(HEAD.replace('(export "argbuf")', "") + ")"), "exports"),
     "extra export": (copying(extra='(func (export "more"))'), "exports"),
     "exported global": (copying(extra='(global (export "g") i32 (i32.const 1))'), "exports"),
-    "wrong type": (wasm(HEAD + '(func (export "run")))'), "exports"),
+    "wrong type": (wasm(HEAD + '(func (export "run0")))'), "exports"),
     "argbuf above its memory": (
         copying(head=HEAD.replace("const 1024", "const 131072")),
         "argument buffer",

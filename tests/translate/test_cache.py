@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from depin_node.compute.translate import CompiledKernel, cache, compile_kernel, compiler
+from depin_node.compute.translate import CompiledKernel, CompiledUnit, cache, compile_kernel, compiler
 from depin_node.compute.translate.cache import Cache, cache_folder
 
 KERNEL = "__global__ void k(int* x) { x[0] = 5; }"
@@ -67,12 +67,13 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch
 def test_the_oldest_entries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "ENTRIES_MAX", 3)
     store = Cache(tmp_path)
-    kernel = CompiledKernel("k", (), b"module", "loop", True, (), (), 0)
+    kernel = CompiledKernel("k", 0, (), b"module", "cuda", "loop", True, (), (), 0)
+    unit = CompiledUnit(b"module", "cuda", (kernel,))
     for number in range(3):
-        store.put(f"{number}", kernel)
+        store.put(f"{number}", unit)
         os.utime(tmp_path / f"{number}.kernel", (number, number))
-    assert store.get("0") == kernel  # used again: now the youngest
-    store.put("3", kernel)
+    assert store.get("0") == unit  # used again: now the youngest
+    store.put("3", unit)
     assert {path.stem for path in kept(tmp_path)} == {"0", "2", "3"}
     assert not list(tmp_path.glob(".*"))
 

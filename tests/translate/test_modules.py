@@ -8,7 +8,7 @@ import wasmtime
 from kernel_cases import cases
 
 from depin_node.compute.programs.module import scan_module
-from depin_node.compute.translate import CompiledKernel, Parameter
+from depin_node.compute.translate import CompiledKernel, CompileError, Parameter, compile_unit
 from depin_node.compute.translate.abi import SHARED_DYNAMIC_BYTES_MAX, THREADS_MAX
 
 CASES = {case.name: case for case in cases()}
@@ -23,7 +23,7 @@ def test_the_interface_is_that_of_the_device(build: Any, host: Any, shape: str) 
     module = wasmtime.Module(host.engine, kernel.module)
     assert [(i.module, i.name) for i in module.imports] == [("env", "memory")]
     exports = {e.name: ([str(p) for p in e.type.params], [str(r) for r in e.type.results]) for e in module.exports}
-    assert exports == {"argbuf": ([], ["i32"]), "run": (["i64", "i64", *["i32"] * 7], [])}
+    assert exports == {"argbuf": ([], ["i32"]), "run0": (["i64", "i64", *["i32"] * 7], [])}
 
 
 def test_parameters_tell_what_the_caller_has_to_pass(build: Any) -> None:
@@ -219,3 +219,30 @@ def test_notes_say_why_a_kernel_is_not_exact(build: Any) -> None:
     )
     two = "extern __shared__ float a[];\nextern __shared__ int b[];\n"
     assert "several types" in notes("a[0] = x[0]; n[0] = b[0];", two)[0][0]
+
+
+def test_kernels_of_one_unit_share_a_module_and_may_have_different_shapes(host: Any) -> None:
+    source = """struct S { int a, b; };
+    __constant__ int table[] = {3, 5, 7};
+    __device__ int twice(int x) { S s = {x, x}; return s.a + s.b + table[1]; }
+    __device__ int last(int x) { __shared__ int all[64]; all[threadIdx.x] = x; __syncthreads(); return all[63]; }
+    __global__ void plain(const int* x, int* y) { int i = blockIdx.x * 64 + threadIdx.x; y[i] = twice(x[i]); }
+    __global__ void waits(const int* x, int* y, int z) {
+      int i = blockIdx.x * 64 + threadIdx.x; y[i] = twice(last(x[i])) + z; }
+    __global__ void unused(float** x) {}"""
+    unit = compile_unit(source, ("waits", "plain"))
+    waits, plain = unit.kernels
+    assert [(k.name, k.entry, len(k.parameters), k.shared_bytes) for k in unit.kernels] == [
+        ("waits", 0, 3, 256),
+        ("plain", 1, 2, 0),
+    ]
+    assert plain.shape == "loop" != waits.shape
+    assert plain.module is waits.module is unit.module
+    x = np.arange(128, dtype=np.int32)
+    assert (host.run(plain, [2], [64], [x, 0 * x])[1] == 2 * x + 5).all()
+    assert (host.run(waits, [2], [64], [x, 0 * x, 9])[1] == np.repeat([2 * 63 + 14, 2 * 127 + 14], 64)).all()
+    again = compile_unit(source, ("waits", "plain"))
+    assert again == unit
+    for names in ((), ("plain", "plain"), ("plain",) * 65):
+        with pytest.raises(CompileError, match="a unit has 1 to 64 kernels, each of another name"):
+            compile_unit(source, names)
