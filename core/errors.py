@@ -75,3 +75,9 @@ class TaskCrashed(TaskError):
     """The worker that ran the task died under it."""
 
     code = "crashed"
+
+
+class TaskNoResult(TaskError):
+    """The numbers of the task have no such result: a singular matrix, an iteration that does not converge."""
+
+    code = "no_result"

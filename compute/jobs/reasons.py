@@ -13,6 +13,7 @@ _MEANINGS = {
     FailCode.TIMED_OUT.value: "did not end within its limit: raise [limits] seconds, or cut it into more shards",
     FailCode.OUT_OF_MEMORY.value: "needed more memory than its limit: raise [limits] memory_mib, or use more shards",
     FailCode.TRAPPED.value: "trapped: the kernel reads or writes outside its arrays, or divides by zero",
+    FailCode.NO_RESULT.value: "has no result: a matrix is singular or not positive definite, or nothing converges",
     FailCode.FUEL.value: "used up its fuel: it may loop for ever; raise [limits] seconds if it does not",
 }
 

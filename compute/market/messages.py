@@ -104,7 +104,7 @@ class EndCode(StrEnum):
 
 
 class FailCode(StrEnum):
-    """Why an attempt ended without an answer. The first six come from the task itself, the others from the
+    """Why an attempt ended without an answer. The first seven come from the task itself, the others from the
     provider."""
 
     REJECTED = "rejected"
@@ -112,6 +112,7 @@ class FailCode(StrEnum):
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     TRAPPED = "trapped"
+    NO_RESULT = "no_result"
     FUEL = "fuel"
     CRASHED = "crashed"
     NO_BLOB = "no_blob"
@@ -126,6 +127,7 @@ TASK_FAULTS = frozenset(
         FailCode.TIMED_OUT,
         FailCode.OUT_OF_MEMORY,
         FailCode.TRAPPED,
+        FailCode.NO_RESULT,
         FailCode.FUEL,
     }
 )

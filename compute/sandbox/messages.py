@@ -130,6 +130,7 @@ _ERRORS: Final = {
         errors.TaskTimedOut,
         errors.TaskOutOfMemory,
         errors.TaskTrapped,
+        errors.TaskNoResult,
         errors.TaskCrashed,
     )
 }
