@@ -31,14 +31,15 @@ GENERATE = (
 LINK = ("wasm-ld", "--no-entry", "--import-memory", "--stack-first", "-z", f"stack-size={STACK_BYTES}", "-s")
 
 
-def compile_cpp(text: str, tools: Toolchain) -> bytes:
-    """Return the module of a C++ text.
+def compile_cpp(text: str, tools: Toolchain, *, trial: bool = False) -> bytes:
+    """Return the module of a C++ text; its variant for a trial runs backwards over other memory (runtime.h).
 
     Raises:
         CompileError: it exhausted the compiler, or the module is too large.
     """
     (tools.folder / "kernel.cpp").write_text(text)
-    outcome = tools.run(*GENERATE, "-I", str(HEADERS), "-o", "kernel.o", "kernel.cpp")
+    variant = ("-DCUDA_TRIAL",) if trial else ()
+    outcome = tools.run(*GENERATE, *variant, "-I", str(HEADERS), "-o", "kernel.o", "kernel.cpp")
     if outcome.status == 0:
         outcome = tools.run(*LINK, "-o", "kernel.wasm", "kernel.o")
     if outcome.status:

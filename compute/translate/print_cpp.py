@@ -80,7 +80,7 @@ class Printer:
         if function in self.facts.recursive:
             start = "cuda::Deeper deeper(k);\n"
         if function.constructs and function.self_variable is not None:
-            start += f"{cpp(function.result)} {function.self_variable.cpp} = {{}};\n"
+            start += f"{cpp(function.result)} {function.self_variable.cpp} = CUDA_UNSET({cpp(function.result)});\n"
             end = f"{self._return} {function.self_variable.cpp};\n"
         elif function.result == VOID:
             end = "co_return;\n" if task else ""
@@ -123,7 +123,7 @@ class Printer:
         """Return a local variable's declaration: what has no value starts as zeros."""
         variable = node.variable
         if node.value is None:
-            value = "" if node.bare else " = {}"
+            value = "" if node.bare else f" = CUDA_UNSET({cpp(variable.type)})"
         elif isinstance(node.value, t.Initialise):
             value = f" = {self.braces(node.value)}"
         else:

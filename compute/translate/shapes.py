@@ -100,7 +100,7 @@ def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
     inline = _inlined(kernel, facts)
     attributes = {function: _INLINE if function in inline else "" for function in kernel.functions}
     lines = [f"alignas(16) static {cpp(variable.type)} {variable.cpp};" for variable in kernel.shared]
-    clear = "".join(f"__builtin_memset(&{v.cpp}, 0, sizeof {v.cpp}); " for v in kernel.shared)
+    clear = "".join(f"cuda::clear(&{v.cpp}, sizeof {v.cpp}); " for v in kernel.shared)
     lines.append(f"static void clear_shared(u32 dynamic) {{ {clear}cuda::clear_dynamic(dynamic); }}")
     lines += [f"{printer.signature(function, attributes[function])};" for function in kernel.functions]
     lines += [printer.function(function, attributes[function]) for function in kernel.functions]

@@ -22,8 +22,25 @@ struct Deeper {
   INLINE_MEMBER ~Deeper() { --k.depth; }
 };
 
+// The trial variant of a module runs everything the other way round, and what nobody has set is all ones instead of
+// zeros: a kernel whose bits are defined does not notice (compute/programs/trial.py).
+#ifdef CUDA_TRIAL
+constexpr bool TRIAL = true;
+template <class T> INLINE T unset() {
+  T x;
+  __builtin_memset(&x, 0xFF, sizeof x);
+  return x;
+}
+#define CUDA_UNSET(...) cuda::unset<__VA_ARGS__>()
+#else
+constexpr bool TRIAL = false;
+#define CUDA_UNSET(...) {}
+#endif
+INLINE u32 turned(u32 i, u32 count) { return TRIAL ? count - 1 - i : i; }
+
 alignas(16) static u8 dynamic_shared[DYNAMIC_MAX];
-INLINE void clear_dynamic(u32 size) { __builtin_memset(dynamic_shared, 0, size); }
+INLINE void clear(void* shared, u32 size) { __builtin_memset(shared, TRIAL ? 0xFF : 0, size); }
+INLINE void clear_dynamic(u32 size) { clear(dynamic_shared, size); }
 
 INLINE void check_launch(i64 b0, i64 b1, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared_mem) {
   const bool block = bx - 1 < THREADS_MAX && by - 1 < THREADS_MAX && bz - 1 < THREADS_MAX && (u64)bx * by * bz <= THREADS_MAX;
@@ -36,6 +53,14 @@ INLINE Thread first_thread(i64 b0, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 b
   return {{0, 0, 0}, {(u32)((u64)b0 % gx), (u32)(row % gy), (u32)(row / gy)}, {bx, by, bz}, {gx, gy, gz}, 0};
 }
 INLINE void next_block(Thread& k) {
+  if constexpr (TRIAL) {
+    if (k.blockIdx.x--) return;
+    k.blockIdx.x = k.gridDim.x - 1;
+    if (k.blockIdx.y--) return;
+    k.blockIdx.y = k.gridDim.y - 1;
+    --k.blockIdx.z;
+    return;
+  }
   if (++k.blockIdx.x < k.gridDim.x) return;
   k.blockIdx.x = 0;
   if (++k.blockIdx.y < k.gridDim.y) return;
@@ -50,12 +75,12 @@ template <class Test> INLINE bool whole_row(Thread& k, Test holds) {
 }
 
 #define CUDA_EACH_BLOCK                                             \
-  cuda::Thread k = cuda::first_thread(b0, gx, gy, gz, bx, by, bz);  \
+  cuda::Thread k = cuda::first_thread(cuda::TRIAL && b0 < b1 ? b1 - 1 : b0, gx, gy, gz, bx, by, bz);  \
   for (i64 b = b0; b < b1; ++b, cuda::next_block(k))
 #define CUDA_EACH_ROW                                                     \
   for (k.threadIdx.z = 0; k.threadIdx.z < bz; ++k.threadIdx.z)            \
     for (k.threadIdx.y = 0; k.threadIdx.y < by; ++k.threadIdx.y)
-#define CUDA_EACH_X for (u32 x = 0; x < bx; ++x) k.threadIdx.x = x,
+#define CUDA_EACH_X for (u32 x = 0; x < bx; ++x) k.threadIdx.x = cuda::turned(x, bx),
 
 }  // namespace cuda
 
@@ -323,11 +348,12 @@ template <class Start> static inline void run_block(const Thread& k, Start start
   for (u32 i = 0; i < threads; ++i) fibers[i].top = start(fibers[i]).handle;
   while (alive) {
     bool progress = false;
-    for (u32 w = 0; w < threads; w += WARP) {
+    for (u32 v = 0; v < threads; v += WARP) {
+      const u32 w = WARP * turned(v / WARP, (threads + WARP - 1) / WARP);
       const u32 lanes = threads - w < WARP ? threads - w : WARP;
       do {
-        for (u32 i = w; i < w + lanes; ++i) {
-          Fiber& f = fibers[i];
+        for (u32 i = 0; i < lanes; ++i) {
+          Fiber& f = fibers[w + turned(i, lanes)];
           if (f.state != RUNS) continue;
           progress = true;
           current = &f;
