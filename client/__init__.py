@@ -5,7 +5,7 @@ from depin_node.client.mesh import Mesh
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.jobs.job import Quorum as quorum  # noqa: N813 - reads as the policy's name: quorum(2, 3)
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
-from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel
+from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel, RawModule
 
 __all__ = [
     "ElementwiseKernel",
@@ -18,6 +18,7 @@ __all__ = [
     "NobodySuitable",
     "Out",
     "RawKernel",
+    "RawModule",
     "ReductionKernel",
     "quorum",
 ]

@@ -1,4 +1,4 @@
-"""Kernels and arguments: ``RawKernel`` as in CuPy, and ``Out`` and ``InOut`` for what a pointer alone does not tell."""
+"""Kernels and arguments: ``RawKernel`` and ``RawModule`` as in CuPy; ``Out`` and ``InOut`` say what pointers do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,17 +44,9 @@ class RawKernel:
     ) -> None:
         if not isinstance(code, str) or not isinstance(name, str):
             raise ConfigError("RawKernel takes the source and the kernel's name as text")
-        if backend not in ("nvrtc", "nvcc"):
-            raise ConfigError(f"backend {backend!r} is not known: nvrtc and nvcc are, and mean the same here")
-        for argument, given, instead in (
-            ("translate_cucomplex", translate_cucomplex, "use two floats (float2) instead of cuComplex"),
-            ("enable_cooperative_groups", enable_cooperative_groups, "blocks of one launch run on different machines"),
-            ("jitify", jitify, "the source has to be complete, without includes"),
-        ):
-            if given:
-                raise ConfigError(f"{argument} is not supported: {instead}")
+        _check_arguments(backend, translate_cucomplex, enable_cooperative_groups, jitify)
         self.code, self.name, self.options, self.filename = code, name, tuple(options), filename
-        self._compiled: CompiledKernel | None = None
+        self.module = RawModule(code=code, options=options, filename=filename)
 
     @classmethod
     def of(cls, kernel: Any) -> "RawKernel":
@@ -66,9 +58,13 @@ class RawKernel:
         if isinstance(kernel, cls):
             return kernel
         try:
-            return cls(kernel.code, kernel.name, kernel.options)
+            ours = cls(kernel.code, kernel.name, kernel.options)
         except AttributeError:
             raise ConfigError(f"expected a RawKernel, not {type(kernel).__name__}") from None
+        state = kernel.__getstate__() if type(kernel).__module__.partition(".")[0] == "cupy" else {}
+        # CuPy keeps the instances that a kernel of a module was chosen from in its state alone
+        ours.module.name_expressions = tuple(state.get("name_expressions") or ())
+        return ours
 
     def compile(self) -> "CompiledKernel":
         """Compile it, once.
@@ -76,14 +72,121 @@ class RawKernel:
         Raises:
             ConfigError: the source has errors (a CompileError, with file and line), or there is no compiler here.
         """
-        if self._compiled is None:
-            from depin_node.compute.translate import compile_kernel
-
-            self._compiled = compile_kernel(self.code, self.name, self.options, filename=self.filename)
-        return self._compiled
+        return self.module.compile_function(self.name)
 
     def __repr__(self) -> str:
         return f"RawKernel({self.name!r})"
+
+
+class RawModule:
+    """A CUDA source with several kernels, or instances of templates, with the arguments of ``cupy.RawModule``.
+
+    Kernels that ``get_function`` has returned are compiled together, into one unit, when one of them is first needed.
+    ``__constant__`` data that the host sets (``get_global`` in CuPy) is passed where the kernel is launched:
+    ``constants={"name": array}``.
+
+    Args:
+        code: CUDA source.
+        path: refused: a compiled file runs on one kind of GPU only.
+        options: ``-D``, ``-U`` and ``-std=`` as for NVRTC.
+        backend: ``nvrtc`` or ``nvcc``.
+        translate_cucomplex: refused.
+        enable_cooperative_groups: refused.
+        name_expressions: the instances of templates, such as ``scale<float>``, that ``get_function`` may be asked for.
+        jitify: refused.
+        filename: what compile errors call the source.
+
+    Raises:
+        ConfigError: a refused argument.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: str | None = None,
+        path: str | None = None,
+        options: Sequence[str] = (),
+        backend: str = "nvrtc",
+        translate_cucomplex: bool = False,
+        enable_cooperative_groups: bool = False,
+        name_expressions: Sequence[str] | None = None,
+        jitify: bool = False,
+        filename: str = "kernel.cu",
+    ) -> None:
+        if path is not None or not isinstance(code, str):
+            raise ConfigError(
+                "RawModule takes the source as text in code: a compiled file runs on one kind of GPU only"
+            )
+        _check_arguments(backend, translate_cucomplex, enable_cooperative_groups, jitify)
+        self.code, self.options, self.filename = code, tuple(options), filename
+        self.name_expressions = tuple(name_expressions or ())
+        self._functions: dict[str, RawKernel] = {}
+        self._compiled: dict[str, CompiledKernel] = {}
+
+    @classmethod
+    def of(cls, module: Any) -> "RawModule":
+        """Return ``module`` if it is ours, or ours for a ``cupy.RawModule``.
+
+        Raises:
+            ConfigError: it is neither, or it has no source.
+        """
+        if isinstance(module, cls):
+            return module
+        try:
+            return cls(
+                code=module.code,
+                path=module.file_path,
+                options=module.options,
+                enable_cooperative_groups=module.enable_cooperative_groups,
+                name_expressions=module.name_expressions,
+            )
+        except AttributeError:
+            raise ConfigError(f"expected a RawModule, not {type(module).__name__}") from None
+
+    def get_function(self, name: str) -> RawKernel:
+        """Return the kernel of that name, or of that name expression, one of ``name_expressions``.
+
+        Raises:
+            ConfigError: an expression that is not one of them.
+        """
+        if not name.isidentifier() and name not in self.name_expressions:
+            raise ConfigError(f"{name!r} is not one of the module's name_expressions: add it there")
+        if name not in self._functions:
+            kernel = RawKernel(self.code, name, self.options, filename=self.filename)
+            kernel.module = self
+            self._functions[name] = kernel
+        return self._functions[name]
+
+    def compile_function(self, name: str) -> "CompiledKernel":
+        """Compile the kernel of that name, together with all that ``get_function`` has returned.
+
+        Raises:
+            ConfigError: the source has errors (a CompileError, with file and line), or there is no compiler here.
+        """
+        if name not in self._compiled:
+            from depin_node.compute.translate import compile_unit
+
+            names = list(dict.fromkeys([*self._functions, name]))
+            unit = compile_unit(
+                self.code, names, self.options, name_expressions=self.name_expressions, filename=self.filename
+            )
+            self._compiled = {kernel.name: kernel for kernel in unit.kernels}
+        return self._compiled[name]
+
+    def __repr__(self) -> str:
+        return f"RawModule({len(self._functions)} functions)"
+
+
+def _check_arguments(backend: str, translate_cucomplex: bool, cooperative_groups: bool, jitify: bool) -> None:
+    if backend not in ("nvrtc", "nvcc"):
+        raise ConfigError(f"backend {backend!r} is not known: nvrtc and nvcc are, and mean the same here")
+    for argument, given, instead in (
+        ("translate_cucomplex", translate_cucomplex, "use two floats (float2) instead of cuComplex"),
+        ("enable_cooperative_groups", cooperative_groups, "blocks of one launch run on different machines"),
+        ("jitify", jitify, "the source has to be complete, without includes"),
+    ):
+        if given:
+            raise ConfigError(f"{argument} is not supported: {instead}")
 
 
 @dataclass(frozen=True)

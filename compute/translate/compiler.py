@@ -18,13 +18,14 @@ from depin_node.compute.translate.abi import slot_offsets
 from depin_node.compute.translate.backend import compile_cpp
 from depin_node.compute.translate.cache import Cache, cache_folder
 from depin_node.compute.translate.errors import CompileError, Diagnostic, Unsupported
-from depin_node.compute.translate.frontend import check_options, parse
+from depin_node.compute.translate.frontend import Node, check_options, parse
 from depin_node.compute.translate.index import Index
+from depin_node.compute.translate.kernel_names import explain, is_plain, with_lookups
 from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.semantics import Facts, analyse
 from depin_node.compute.translate.shapes import SHAPES, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
-from depin_node.compute.translate.types import Pointer, Scalar, Type, Void, homogeneous, show, size_of
+from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, homogeneous, show, size_of
 
 Shape = Literal["loop", "coroutine"]
 LANES_MAX = 4
@@ -41,6 +42,8 @@ class Parameter:
         dtype: NumPy's name of the scalar; for pointers, of what they point to. Structs of mixed members are ``uint8``.
         lanes: of a vector type such as ``float4`` (or a struct of up to four equal members), else 1.
         const: of a pointer: nothing is written through it, ``const T*``.
+        constant_bytes: 0 of what the source declares as a parameter. Else it is hidden, after those, in the source's
+            order: a pointer to the ``__constant__`` variable of this name and of so many bytes, which the host sets.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Parameter:
     dtype: str
     lanes: int = 1
     const: bool = False
+    constant_bytes: int = 0
 
     @property
     def pointer(self) -> bool:
@@ -118,6 +122,7 @@ def compile_unit(
     names: Sequence[str],
     options: Sequence[str] = (),
     *,
+    name_expressions: Sequence[str] = (),
     filename: str = "kernel.cu",
     deadline_s: float = 30.0,
     _shape: Shape | None = None,
@@ -126,8 +131,9 @@ def compile_unit(
 
     Args:
         code: CUDA C++, at most 1 MiB; only headers that every kernel has anyway can be included.
-        names: of the ``__global__`` functions, 1 to 64, all different.
+        names: of the ``__global__`` functions, 1 to 64, all different; instances of templates as ``scale<float>``.
         options: ``-D``, ``-U`` and ``-std=``, as in CuPy.
+        name_expressions: more instances of templates: what a mangled name among ``names`` may mean.
         filename: how messages call the source.
         deadline_s: for the whole translation.
         _shape: for tests: the shape to take.
@@ -141,15 +147,16 @@ def compile_unit(
         raise CompileError([Diagnostic(text)], filename)
     checked = check_options(options, filename)
     cache = Cache(cache_folder())
-    key = cache.key(code, names, checked, _shape or "")
+    expressions = [name for name in dict.fromkeys([*names, *name_expressions]) if not is_plain(name)]
+    key = cache.key(code, names, (*checked, *expressions), _shape or "")
     found = cache.get(key)
     if found is not None:
         return found
     with tempfile.TemporaryDirectory(prefix="depin-compile-", ignore_cleanup_errors=True) as folder:
         tools = Toolchain(Path(folder), filename, deadline_s)
         try:
-            tree = parse(code, checked, tools, cache.folder)
-            unit = Lowering(Index(tree)).unit(names)
+            tree = _parse(code, expressions, checked, tools, cache)
+            unit = Lowering(Index(tree)).unit(names, expressions)
             del tree
             compiled = _finish(unit, names, tools, _shape)
         except Unsupported as error:
@@ -159,6 +166,13 @@ def compile_unit(
             raise CompileError([Diagnostic(text)], filename) from None
     cache.put(key, compiled)
     return compiled
+
+
+def _parse(code: str, expressions: Sequence[str], options: Sequence[str], tools: Toolchain, cache: Cache) -> Node:
+    try:
+        return parse(with_lookups(code, expressions), options, tools, cache.folder)
+    except CompileError as error:
+        raise explain(error, code, expressions, tools.filename) from None
 
 
 def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape | None) -> CompiledUnit:
@@ -199,7 +213,16 @@ def _choose_shape(kernel: t.Kernel, facts: Facts, wanted: Shape | None) -> Shape
 
 
 def _parameters(entry: t.Function) -> tuple[Parameter, ...]:
-    parameters = tuple(_parameter(place, variable) for place, variable in enumerate(entry.parameters))
+    hidden = list(entry.hidden.values())
+    parameters = tuple(
+        _hidden_parameter(variable) if variable in hidden else _parameter(place, variable)
+        for place, variable in enumerate(entry.parameters)
+    )
+    names = [parameter.name for parameter in parameters]
+    for variable in hidden:
+        if names.count(variable.name) > 1:
+            text = f"{variable.name}: give this __constant__ variable a name that nothing else has"
+            raise Unsupported(text, variable.line, 1)
     try:
         slot_offsets(parameters)
     except ValueError as error:
@@ -219,6 +242,15 @@ def _parameter(place: int, variable: t.Variable) -> Parameter:
         )
         raise Unsupported(text, variable.line, 1)
     return Parameter(name, "scalar", parts[0].dtype, parts[1])
+
+
+def _hidden_parameter(variable: t.Variable) -> Parameter:
+    assert isinstance(variable.type, Pointer)
+    whole = element = variable.type.target
+    while isinstance(element, Array):
+        element = element.element
+    dtype, lanes = _element(element, variable)
+    return Parameter(variable.name, "pointer", dtype, lanes, const=True, constant_bytes=size_of(whole))
 
 
 def _element(target: Type, variable: t.Variable) -> tuple[str, int]:

@@ -6,11 +6,13 @@ understood raises ``Unsupported`` with its place; what is never reached (other k
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.frontend import Node
 from depin_node.compute.translate.index import Index, Scope, children, has_body
+from depin_node.compute.translate.kernel_names import find_kernels
 from depin_node.compute.translate.lower_expressions import Expressions, is_implicit
 from depin_node.compute.translate.lower_statements import Statements
 from depin_node.compute.translate.names import Types
@@ -47,8 +49,10 @@ class Lowering(Expressions, Statements):
         self._shared: list[t.Variable] = []
         self._dynamic: list[t.Variable] = []
         self._count = 0
+        self._function: t.Function | None = None
+        self._host_set: dict[str, Node] = {}
 
-    def unit(self, names: Sequence[str]) -> t.Unit:
+    def unit(self, names: Sequence[str], expressions: Sequence[str] = ()) -> t.Unit:
         """Lower the kernels of those names.
 
         Raises:
@@ -56,9 +60,10 @@ class Lowering(Expressions, Statements):
         """
         for node in self.index.assembly:
             raise self.refuse("inline assembly is not supported: write it in CUDA C", node)
-        entries = [self.function(self._find(name)) for name in names]
+        entries = [self.function(node) for node in find_kernels(self.index, names, expressions)]
         while self._pending:
             self._lower_body(*self._pending.pop(0))
+        self._hand_down_constants()
         functions = list(self._functions.values())
         kernels = [self._kernel(entry, functions) for entry in entries]
         return t.Unit(kernels, functions, self.types.records, list(self._globals.values()))
@@ -82,21 +87,6 @@ class Lowering(Expressions, Statements):
             raise Unsupported(f"{shared} bytes of shared memory, at most {SHARED_BYTES_MAX} are supported", line, 1)
         dynamic = [variable for variable in self._dynamic if variable in used]
         return t.Kernel(entry, [f for f in functions if f in reached], self.types.records, static, dynamic)
-
-    def _find(self, name: str) -> Node:
-        kernels = [
-            node
-            for node in self.index.functions
-            if has_body(node) and any(child.get("kind") == "CUDAGlobalAttr" for child in children(node))
-        ]
-        matching = [node for node in kernels if node.get("name") == name]
-        if not matching:
-            known = ", ".join(sorted({node.get("name", "") for node in kernels})[:10]) or "none"
-            raise Unsupported(f"there is no kernel {name!r} in the source: it has {known}")
-        if len(matching) > 1:
-            place = matching[1]["_line"], matching[1]["_column"]
-            raise Unsupported(f"there are {len(matching)} kernels {name!r}: give them different names", *place)
-        return matching[0]
 
     # ---- functions
 
@@ -162,7 +152,7 @@ class Lowering(Expressions, Statements):
         return None
 
     def _lower_body(self, node: Node, function: t.Function) -> None:
-        self.self_variable = function.self_variable
+        self.self_variable, self._function = function.self_variable, function
         with self._within(node):
             start: list[t.Statement] = []
             for child in children(node):
@@ -213,10 +203,58 @@ class Lowering(Expressions, Statements):
         name = declared.get("name", "")
         if not constant:
             raise self.refuse(f"{name}: variables that outlive a thread are not supported: pass a pointer", use)
-        if "init" not in declared and not declared.get("hasInit"):
-            text = f"{name} has no value: __constant__ data that the host sets is not supported yet, pass a pointer"
-            raise self.refuse(text, use)
+        if not self._has_value(declared):
+            return self._set_by_host(declared, use)
         return self._constant(declared, use)
+
+    def _has_value(self, declared: Node) -> bool:
+        """Whether a variable has an initialiser; a constructor that the compiler wrote is none."""
+        if "init" not in declared and not declared.get("hasInit"):
+            return False
+        initialiser = self._initialiser(declared)
+        return initialiser["kind"] != "CXXConstructExpr" or bool(children(initialiser))
+
+    def _set_by_host(self, declared: Node, use: Node) -> t.Expression:
+        """Return what a ``__constant__`` variable without a value is: the target of a hidden parameter."""
+        with self._within(declared):
+            type_ = self.types.of(declared, self.scope)
+        name = declared.get("name", "")
+        if has_pointer(type_) or (isinstance(type_, Array) and type_.count is None):
+            raise self.refuse(
+                f"{name}: __constant__ data that the host sets has a size and no pointers in it", declared
+            )
+        assert self._function is not None
+        self._host_set[declared["id"]] = declared
+        hidden = self._function.hidden
+        if declared["id"] not in hidden:
+            pointer = Pointer(type_, const=True)
+            hidden[declared["id"]] = t.Variable(name, self._fresh("v", name), pointer, "parameter", declared["_line"])
+        variable = hidden[declared["id"]]
+        return t.Unary(type_, use["_line"], "*", t.Name(variable.type, use["_line"], variable))
+
+    def _hand_down_constants(self) -> None:
+        """Give each function the hidden parameters of those that it calls, and each call their arguments."""
+        functions = list(self._functions.values())
+        declared = sorted(self._host_set.items(), key=lambda item: (item[1]["_line"], item[1]["_column"]))
+        self._host_set = dict(declared)
+        calls = {
+            function: [node for node in t.walk(body_of(function)) if isinstance(node, t.Call)] for function in functions
+        }
+        changed = bool(self._host_set)
+        while changed:
+            changed = False
+            for function in functions:
+                for call in calls[function]:
+                    for key, variable in call.function.hidden.items() if isinstance(call.function, t.Function) else ():
+                        if key not in function.hidden:
+                            own = replace(variable, cpp=self._fresh("v", variable.name))
+                            function.hidden[key], changed = own, True
+        for function in functions:
+            function.parameters += [function.hidden[key] for key in self._host_set if key in function.hidden]
+            for call in calls[function]:
+                if isinstance(call.function, t.Function):
+                    handed = [function.hidden[key] for key in self._host_set if key in call.function.hidden]
+                    call.arguments += [t.Name(variable.type, call.line, variable) for variable in handed]
 
     def _constant(self, declared: Node, use: Node) -> t.Expression:
         with self._within(declared):

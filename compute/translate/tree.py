@@ -36,6 +36,8 @@ class Function:
     self_variable: Variable | None = None
     constructs: bool = False
     """A constructor: it returns ``self_variable``, which starts as zeros."""
+    hidden: dict[str, Variable] = field(default_factory=dict)
+    """The last of the parameters: pointers to the ``__constant__`` data that the host sets."""
 
 
 @dataclass
