@@ -6,13 +6,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench test-gpu clean
+.PHONY: help setup demo test check format bench bench-compute test-gpu clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
 	@echo "make test       set up, then run all tests"
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
+	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
 	@echo "make clean      remove what the other targets made"
 
@@ -45,6 +46,13 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/bench.py
+
+# PoCL is only there to be compared with: in a venv of its own, and without it (no wheel, no network) its figures are null.
+bench-compute: $(STAMP)
+	@test -e build/pocl/.installed || { $(BIN)/uv venv --quiet --clear --python $(BIN)/python build/pocl && \
+		$(BIN)/uv pip install --quiet --python build/pocl/bin/python pyopencl==2026.1.4 pocl-binary-distribution==3.0 \
+		numpy && touch build/pocl/.installed; } || echo "PoCL cannot be installed here: its figures will be null" >&2
+	@OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute.py
 
 test-gpu: $(STAMP)
 	@echo "no GPU tests exist yet: the CuPy device is not in this release (see CHANGELOG.md)"
