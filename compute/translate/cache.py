@@ -40,7 +40,7 @@ def _compiler_digest() -> bytes:
     """Return a hash of this compiler: its code, its headers and the version of ziglang."""
     digest = hashlib.blake2b(compiler_version().encode(), digest_size=_DIGEST_BYTES)
     here = Path(__file__).parent
-    for path in sorted([*here.glob("*.py"), *(here / "headers").glob("*.h")]):
+    for path in sorted([*here.glob("*.py"), *(here / "headers").rglob("*.h")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.digest()
 

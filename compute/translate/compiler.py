@@ -25,10 +25,12 @@ from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.semantics import Facts, analyse
 from depin_node.compute.translate.shapes import SHAPES, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
-from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, homogeneous, show, size_of
+from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, numbers, show, size_of
 
 Shape = Literal["loop", "coroutine"]
 LANES_MAX = 4
+VALUE_BYTES_MAX = 32
+"""Of a parameter that is passed by value: ``double4``."""
 KERNELS_MAX = 64
 
 
@@ -235,13 +237,13 @@ def _parameter(place: int, variable: t.Variable) -> Parameter:
     if isinstance(type_, Pointer):
         dtype, lanes = _element(type_.target, variable)
         return Parameter(name, "pointer", dtype, lanes, type_.const)
-    parts = homogeneous(type_)
-    if parts is None or parts[1] > LANES_MAX:
+    parts = numbers(type_)
+    if parts is None or parts[1] > LANES_MAX or size_of(type_) > VALUE_BYTES_MAX:
         text = (
             f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members, or a pointer to it"
         )
         raise Unsupported(text, variable.line, 1)
-    return Parameter(name, "scalar", parts[0].dtype, parts[1])
+    return Parameter(name, "scalar", *parts)
 
 
 def _hidden_parameter(variable: t.Variable) -> Parameter:
@@ -258,8 +260,8 @@ def _element(target: Type, variable: t.Variable) -> tuple[str, int]:
         return "uint8", 1
     if isinstance(target, Pointer):
         raise Unsupported(f"{variable.name}: pointers to pointers are not supported", variable.line, 1)
-    parts = homogeneous(target)
+    parts = numbers(target)
     if parts is None:
         return "uint8", 1
-    scalar, count = parts
-    return scalar.dtype, count if count <= LANES_MAX and not isinstance(target, Scalar) else 1
+    dtype, count = parts
+    return dtype, count if count <= LANES_MAX and not isinstance(target, Scalar) else 1

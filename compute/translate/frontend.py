@@ -2,8 +2,9 @@
 
 Clang runs as CUDA for nvptx64 (so ``long`` and ``size_t`` have 64 bits, and every CUDA attribute, overload and template
 is resolved as a GPU compiler would) and prints its tree as JSON. It sees a virtual file system that holds the source,
-``headers/surface.h`` and a few empty headers, and does not fall through to the real one: ``#include``, ``#embed``,
-``__has_include`` and their kin find nothing else, however they are spelt, because there is nothing else to find.
+``headers/surface.h``, ``headers/library`` and a few empty headers, and does not fall through to the real one:
+``#include``, ``#embed``, ``__has_include`` and their kin find nothing else, however they are spelt, because there is
+nothing else to find.
 
 ``surface.h`` is precompiled once into the cache folder: that saves 0.1 s each time.
 """
@@ -35,9 +36,28 @@ HEADERS = Path(__file__).with_name("headers")
 EMPTY_HEADERS = (
     *("assert.h", "cassert", "cfloat", "climits", "cmath", "cstddef", "cstdint", "float.h", "limits.h", "math.h"),
     *("stddef.h", "stdint.h", "cuda.h", "cuda_runtime.h", "cuda_runtime_api.h", "device_launch_parameters.h"),
-    *("math_constants.h", "math_functions.h", "vector_types.h", "vector_functions.h", "device_functions.h"),
+    *("math_functions.h", "vector_types.h", "vector_functions.h", "device_functions.h", "sm_30_intrinsics.h"),
+    *("stdio.h", "cstdio", "stdlib.h", "cstdlib", "device_atomic_functions.h", "cupy/cuda_workaround.h"),
 )
 """Headers whose contents every kernel gets anyway: surface.h has what is supported of them."""
+LIBRARY_HEADERS = {
+    "cuda_fp16.h": "half.h",
+    "cuda_fp16.hpp": "half.h",
+    "cuComplex.h": "cucomplex.h",
+    "thrust/complex.h": "complex.h",
+    "cupy/complex.cuh": "complex.h",
+    "cupy/complex/complex.h": "complex.h",
+    "cupy/cuComplex_bridge.h": "cucomplex_bridge.h",
+    "cupy/float16.cuh": "float16.h",
+    "cupy/carray.cuh": "carray.h",
+    "cupy/atomics.cuh": "atomics.h",
+    "math_constants.h": "math_constants.h",
+    "cupy/math_constants.h": "math_constants.h",
+    "limits": "limits.h",
+    "type_traits": "type_traits.h",
+    "utility": "type_traits.h",
+}
+"""Headers that a kernel may include: CUDA C++ of our own in ``headers/library``, translated with the kernel."""
 
 Node = dict[str, Any]
 
@@ -126,6 +146,7 @@ def _write_overlay(folder: Path, surface: Path | None) -> None:
     """Write the list of all files that clang can see."""
     files = {"kernel.cu": folder / "kernel.cu", "surface.h": HEADERS / "surface.h"}
     files |= dict.fromkeys(EMPTY_HEADERS, folder / "empty.h")
+    files |= {name: HEADERS / "library" / file for name, file in LIBRARY_HEADERS.items()}
     if surface:
         files[PRECOMPILED.rpartition("/")[2]] = surface
     contents = [{"type": "file", "name": name, "external-contents": str(path)} for name, path in files.items()]

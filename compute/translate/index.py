@@ -8,7 +8,7 @@ the way it builds the scopes, because types are given as text, and their names h
 from dataclasses import dataclass, field
 from typing import Any
 
-from depin_node.compute.translate.frontend import SOURCE, Node
+from depin_node.compute.translate.frontend import SOURCE, SURFACE, VIRTUAL, Node
 
 SCOPES = frozenset(
     {
@@ -79,9 +79,13 @@ class Index:
         return "static" in (node.get("storageClass"), first.get("storageClass"))
 
     def _walk(self, node: Node, scope: Scope, record: Node | None, pattern: bool) -> None:
-        node["_line"], node["_column"] = self._place(node)
+        place = self._place(node)
+        library = self._file != SOURCE and self._file != SURFACE and self._file.startswith(VIRTUAL)
+        node["_line"], node["_column"] = (0, 0) if library else place  # lines are those of the user's source
         kind = node.get("kind", "")
-        if self._file == SOURCE or not node.get("loc"):
+        if kind in RECORDS:
+            node["_library"] = library
+        if self._file == SOURCE or library or not node.get("loc"):
             self._declare(node, kind, scope, record, pattern)
         if kind in SCOPES:
             scope = self._open(node, kind, scope)

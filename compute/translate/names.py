@@ -31,6 +31,7 @@ from depin_node.compute.translate.types import (
     TypeTextError,
     Void,
     has_pointer,
+    homogeneous,
     parse_type,
     shorten,
     size_of,
@@ -83,6 +84,8 @@ BUILTIN_RECORDS: Final[dict[str, Record]] = {
     for lanes in (1, 2, 3, 4)
 }
 BUILTIN_RECORDS["dim3"] = _vector("dim3", U32, 3, 0)
+_LIBRARY_NUMBERS = {("__half", U16): "float16", ("complex", F32): "complex64", ("complex", F64): "complex128"}
+"""The dtypes of our library's classes, by their name and what they consist of."""
 _TYPEDEF_DEPTH_MAX = 64
 OBJECT_BYTES_MAX = 1 << 30
 
@@ -356,6 +359,9 @@ class Types:
                 raise Unsupported(f"{name}: virtual functions are not supported", child["_line"], child["_column"])
         if size_of(record) > OBJECT_BYTES_MAX:
             raise Unsupported(f"{name} is too large", line, column)
+        parts = homogeneous(record) if node.get("_library") else None
+        if parts is not None:
+            record.dtype = _LIBRARY_NUMBERS.get((name, parts[0]), "")
         self.records.append(record)
         return record
 

@@ -7,8 +7,12 @@ _GROUPS = "cooperative groups are not supported: use __syncthreads and the _sync
 _CLOCK = "clocks and processor ids are not supported: results may not depend on them"
 _HEAP = "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer"
 _HOST = "the CUDA runtime cannot be called from a kernel"
-_HALF = "half precision is not supported yet: use float"
-_COMPLEX = "complex types are not supported yet: use float2, or a struct of your own"
+_HALF = "half precision needs #include <cuda_fp16.h>, for float16 <cupy/float16.cuh>"
+_COMPLEX = "complex numbers need #include <cupy/complex.cuh>"
+_CUCOMPLEX = "these complex numbers need #include <cuComplex.h>"
+_BFLOAT = "bfloat16 is not supported: use float, or half"
+_STD = "of the C++ library there are <limits>, <type_traits> and <utility>"
+_LIBRARY = "libraries of device code are not supported: write it in CUDA C, or as an array operation"
 _ASYNC = "asynchronous copies and barriers are not supported: copy, then call __syncthreads"
 _MATRIX = "tensor core functions are not supported"
 _VECTOR = "SIMD video instructions are not supported"
@@ -23,8 +27,11 @@ NAMES = {
     **dict.fromkeys(("malloc", "free", "new", "delete", "alloca"), _HEAP),
     **dict.fromkeys(("printf", "fprintf", "puts", "vprintf"), "printing is not supported yet"),
     **dict.fromkeys(("memcpy", "memset", "memmove"), "write a loop: the memory functions are not supported"),
-    **dict.fromkeys(("half", "half2", "__half", "__half2", "__nv_bfloat16", "float16"), _HALF),
-    **dict.fromkeys(("complex", "thrust", "cuFloatComplex", "cuDoubleComplex", "cuComplex"), _COMPLEX),
+    **dict.fromkeys(("half", "half2", "__half", "__half2", "float16"), _HALF),
+    **dict.fromkeys(("__nv_bfloat16", "__nv_bfloat162", "nv_bfloat16", "bfloat16"), _BFLOAT),
+    **dict.fromkeys(("complex", "thrust"), _COMPLEX),
+    **dict.fromkeys(("cuFloatComplex", "cuDoubleComplex", "cuComplex"), _CUCOMPLEX),
+    "std": _STD,
     **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
     **dict.fromkeys(("atomicAdd_block", "atomicAdd_system"), "only atomics of device scope are supported"),
     **dict.fromkeys(
@@ -57,7 +64,9 @@ PREFIXES = {
     "__reduce_": "warp reductions are not supported: use __shfl_down_sync",
     "__pipeline_": _ASYNC,
     "__half": _HALF,
-    "__hadd": _HALF,
+    "__h": _HALF,
+    "__float2half": _HALF,
+    "__bfloat": _BFLOAT,
     "__v": _VECTOR,
 }
 ROUNDINGS = ("_rz", "_ru", "_rd")
@@ -66,11 +75,14 @@ ROUNDINGS = ("_rz", "_ru", "_rd")
 FILES = {
     "cooperative_groups": _GROUPS,
     "curand": _RANDOM,
-    "cuda_fp16": _HALF,
-    "cuda_bf16": _HALF,
-    "cuComplex": _COMPLEX,
-    "cupy/complex": _COMPLEX,
-    "thrust": _COMPLEX,
+    "cuda_bf16": _BFLOAT,
+    "cupy/bfloat16": _BFLOAT,
+    "cuda/": _STD,
+    "complex": _COMPLEX,
+    "thrust": _LIBRARY,
+    "cub/": _LIBRARY,
+    "cublas": _LIBRARY,
+    "cufft": _LIBRARY,
     "mma": _MATRIX,
     "texture": _TEXTURE,
     "surface": _TEXTURE,

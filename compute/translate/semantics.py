@@ -40,6 +40,8 @@ WARP_FUNCTIONS = frozenset(
 SYNCHRONISING = BARRIERS | WARP_FUNCTIONS
 FENCES = frozenset({"__threadfence", "__threadfence_system"})
 _ORDER = "the order of threads is not defined, and rounding depends on it"
+_SELECTING = ("atomicMax_", "atomicMin_")
+"""Atomics on floats that round nothing, and so do not depend on the order."""
 _ORDERED = ("atomicExch", "atomicCAS")
 """Atomics whose effect depends on the order even if the result is dropped."""
 
@@ -190,7 +192,7 @@ class _Reader:
             self._node(node)
 
     def _note(self, line: int, text: str) -> None:
-        sentence = f"line {line}: {text}"
+        sentence = f"line {line}: {text}" if line else text
         if sentence not in self.facts.notes:
             self.facts.notes.append(sentence)
 
@@ -252,8 +254,9 @@ class _Reader:
         self.facts.has_atomics = True
         target = node.arguments[0].type
         element = target.target if isinstance(target, Pointer) else target
-        if t.is_float(element):
-            kind = "float" if element == F32 else "double"
+        rounds = t.is_float(element) and name not in _SELECTING
+        if rounds or name == "atomicAdd_half":
+            kind = "half" if not rounds else "float" if element == F32 else "double"
             self._local(node.line, f"{name} on {kind}: {_ORDER}")
         elif any(reinterprets(part) for part in t.walk(node.arguments[0]) if isinstance(part, t.Cast)):
             self._local(node.line, f"{name} on memory that holds floats: {_ORDER}")
@@ -263,7 +266,7 @@ class _Reader:
             self._note(node.line, f"the effect of {name} depends on the order of threads")
 
     def _local(self, line: int, text: str) -> None:
-        sentence = f"line {line}: {text}"
+        sentence = f"line {line}: {text}" if line else text  # none: in a header of our library
         if sentence not in self.facts.local_only:
             self.facts.local_only.append(sentence)
 

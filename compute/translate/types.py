@@ -68,13 +68,17 @@ class Field:
 
 @dataclass(eq=False)
 class Record:
-    """A struct or union; equal to itself only. ``cpp`` is its name in the generated code."""
+    """A struct or union; equal to itself only. ``cpp`` is its name in the generated code.
+
+    ``dtype``: NumPy's name, for the classes of our library that are numbers (``half``, ``complex``).
+    """
 
     name: str
     cpp: str
     is_union: bool = False
     align: int = 0
     fields: list[Field] = field(default_factory=list)
+    dtype: str = ""
 
 
 Type: TypeAlias = Scalar | Void | Pointer | Reference | Array | Record
@@ -104,7 +108,7 @@ _WORDS: dict[str, Type] = {
     "void": VOID,
 }
 _BUILTIN = {word for name in _WORDS for word in name.split()} | {"char8_t", "char16_t", "char32_t"}
-_BUILTIN |= {"__int128", "_Float16", "half", "__bf16", "__fp16", "__float128", "_BitInt", "_Complex", "auto"}
+_BUILTIN |= {"__int128", "_Float16", "__bf16", "__fp16", "__float128", "_BitInt", "_Complex", "auto"}
 _QUALIFIERS = {"const", "volatile", "restrict", "__restrict", "__restrict__"}
 _KEYS = {"struct", "class", "union", "enum", "typename", "template"}
 
@@ -366,6 +370,25 @@ def homogeneous(type_: Type) -> tuple[Scalar, int] | None:
         return None
     scalar, count = scalars.pop(), sum(part[1] for part in parts if part)
     return (scalar, count) if count * size_of(scalar) == size_of(type_) else None
+
+
+def numbers(type_: Type) -> tuple[str, int] | None:
+    """Return the dtype of the numbers that a value consists of and how many there are, or None if they differ."""
+    if isinstance(type_, Scalar):
+        return type_.dtype, 1
+    if isinstance(type_, Array):
+        inner = numbers(type_.element)
+        return inner and (inner[0], inner[1] * (type_.count or 0))
+    parts = homogeneous(type_)
+    if not isinstance(type_, Record) or parts is None:
+        return None
+    if type_.dtype:
+        return type_.dtype, 1
+    inside = [numbers(member.type) for member in type_.fields]
+    dtypes = {part[0] for part in inside if part}
+    if None in inside or len(dtypes) != 1:
+        return parts[0].dtype, parts[1]
+    return dtypes.pop(), sum(part[1] for part in inside if part)
 
 
 def show(type_: Type) -> str:

@@ -28,7 +28,7 @@ REFUSED = {
     "cooperative groups": (k("", "#include <cooperative_groups.h>\n"), 1, "cooperative groups are not supported"),
     "curand": (k("", "#include <curand_kernel.h>\n"), 1, "curand is not supported"),
     "curand state": (k("curandState s;"), 2, "curand is not supported"),
-    "half": (k("", "__device__ half f(half a) { return a; }\n"), 1, "half precision is not supported"),
+    "half": (k("", "__device__ half f(half a) { return a; }\n"), 1, "half precision needs #include <cuda_fp16.h>"),
     "clock": (k("x[0] = clock64();"), 2, "clocks and processor ids"),
     "malloc": (k("float* p = (float*)malloc(4);"), 2, "memory cannot be allocated"),
     "new": (k("int* p = new int;"), 2, "memory cannot be allocated"),

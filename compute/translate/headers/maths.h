@@ -784,6 +784,59 @@ INLINE f64 __drcp_rn(f64 a) { return 1.0 / a; }
 INLINE f32 __fdividef(f32 a, f32 b) { return a / b; }
 INLINE f32 fdividef(f32 a, f32 b) { return a / b; }
 
+// ---- half precision: its 16 bits, with one NaN
+INLINE f32 __half_value(u16 h) {
+  const u32 a = h & 0x7fffu;
+  const u32 bits = a > 0x7c00 ? 0x7fc00000u : a == 0x7c00 ? 0x7f800000u : as<u32>(as<f32>(a << 13) * 0x1p112f);
+  return as<f32>(a > 0x7c00 ? bits : bits | (u32)(h & 0x8000u) << 16);
+}
+INLINE u16 __half_bits_rn(f32 x) {
+  const u32 bits = as<u32>(x), a = bits & 0x7fffffffu;
+  const u32 normal = (a - 0x38000000u + 0xfffu + (a >> 13 & 1u)) >> 13;
+  const u32 tiny = as<u32>(as<f32>(a) + 0.5f) - 0x3f000000u;  // 0.5 has half's smallest number as its last place
+  const u32 size = a < 0x38800000u ? tiny : a > 0x477fefffu ? 0x7c00u : normal;
+  return (u16)(a > 0x7f800000u ? 0x7e00u : size | (bits >> 16 & 0x8000u));
+}
+INLINE f32 to_odd(f64 x) {  // rounded to odd, so that rounding once more is rounding once
+  const f32 f = (f32)x;
+  const bool inexact = ((f64)f != x) & (x == x);
+  const u32 bits = as<u32>(f) - (u32)(fabs((f64)f) > fabs(x));
+  return inexact ? as<f32>(bits | 1u) : f;
+}
+INLINE u16 __half_bits_rn(f64 x) { return __half_bits_rn(to_odd(x)); }
+INLINE u16 __half_bits_rz(f64 x) {
+  const u32 bits = as<u32>(to_odd(x)), a = bits & 0x7fffffffu;
+  const u32 tiny = to_integer<u32>(as<f32>(a) * 16777216.0f);
+  const u32 size = a < 0x38800000u ? tiny : a > 0x477fffffu ? (a == 0x7f800000u ? 0x7c00u : 0x7bffu) : (a - 0x38000000u) >> 13;
+  return (u16)(a > 0x7f800000u ? 0x7e00u : size | (bits >> 16 & 0x8000u));
+}
+INLINE u16 __half_bits_ru(f64 x) {
+  const u16 h = __half_bits_rz(x);
+  return (u16)(h + ((x > 0.0) & ((f64)__half_value(h) < x) ? 1 : 0));
+}
+INLINE u16 __half_bits_rd(f64 x) {
+  const u16 h = __half_bits_rz(x);
+  return (u16)(h + ((x < 0.0) & ((f64)__half_value(h) > x) ? 1 : 0));
+}
+#ifndef DEPIN_STRICT
+INLINE u16 atomicAdd_half(u16* p, u16 x) {
+  const u16 old = *p;
+  *p = __half_bits_rn(__half_value(old) + __half_value(x));
+  return old;
+}
+#define ATOMIC(N, T, F)           \
+  INLINE T N(T* p, T x) {         \
+    const T old = *p;             \
+    *p = F(old, x);               \
+    return old;                   \
+  }
+ATOMIC(atomicMax_, f32, fmaxf)
+ATOMIC(atomicMin_, f32, fminf)
+ATOMIC(atomicMax_, f64, fmax)
+ATOMIC(atomicMin_, f64, fmin)
+#undef ATOMIC
+#endif
+
 // ---- the plain names, for float, for integers (which become double), and mixed
 #define MATHS1(N)                              \
   INLINE f32 N(f32 x) { return N##f(x); }      \

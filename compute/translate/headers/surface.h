@@ -272,6 +272,19 @@ double __ll2double_rn(long long x);
 double __ull2double_rn(unsigned long long x);
 float __double2float_rn(double x);
 
+// ---- what headers/library is made of
+unsigned short __half_bits_rn(float);
+unsigned short __half_bits_rn(double);
+unsigned short __half_bits_rz(double);
+unsigned short __half_bits_ru(double);
+unsigned short __half_bits_rd(double);
+float __half_value(unsigned short);
+unsigned short atomicAdd_half(unsigned short*, unsigned short);
+float atomicMax_(float*, float);
+float atomicMin_(float*, float);
+double atomicMax_(double*, double);
+double atomicMin_(double*, double);
+
 // ---- arithmetic with a named rounding; only to nearest is offered
 float __fadd_rn(float a, float b);
 float __fsub_rn(float a, float b);
