@@ -25,7 +25,7 @@ from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.semantics import Facts, analyse
 from depin_node.compute.translate.shapes import SHAPES, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
-from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, numbers, show, size_of
+from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, has_pointer, numbers, show, size_of
 
 Shape = Literal["loop", "coroutine"]
 LANES_MAX = 4
@@ -260,6 +260,8 @@ def _element(target: Type, variable: t.Variable) -> tuple[str, int]:
         return "uint8", 1
     if isinstance(target, Pointer):
         raise Unsupported(f"{variable.name}: pointers to pointers are not supported", variable.line, 1)
+    if has_pointer(target):
+        raise Unsupported(f"{variable.name}: pointers to {show(target)} are not supported", variable.line, 1)
     parts = numbers(target)
     if parts is None:
         return "uint8", 1

@@ -86,6 +86,8 @@ BUILTIN_RECORDS: Final[dict[str, Record]] = {
 BUILTIN_RECORDS["dim3"] = _vector("dim3", U32, 3, 0)
 _LIBRARY_NUMBERS = {("__half", U16): "float16", ("complex", F32): "complex64", ("complex", F64): "complex128"}
 """The dtypes of our library's classes, by their name and what they consist of."""
+_LIBRARY_VIEWS = ("CArray",)
+"""Classes of our library that hold a pointer."""
 _TYPEDEF_DEPTH_MAX = 64
 OBJECT_BYTES_MAX = 1 << 30
 
@@ -373,7 +375,7 @@ class Types:
         if any(child.get("kind") == "AlignedAttr" for child in children(node)):
             raise Unsupported(f"{what}: alignment of single members is not supported", line, column)
         type_ = self.of(node, scope)
-        if has_pointer(type_):
+        if has_pointer(type_) and record.name not in _LIBRARY_VIEWS:
             text = f"{what}: pointers inside structs are not supported: pass the pointer as a parameter"
             raise Unsupported(text, line, column)
         if isinstance(type_, Void | Reference) or (isinstance(type_, Array) and type_.count is None):

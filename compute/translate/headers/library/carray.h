@@ -59,6 +59,7 @@ template <int _ndim, bool _use_32bit_indexing = false> class CIndexer {
   ptrdiff_t size_;
   ptrdiff_t shape_[_ndim];
   ptrdiff_t index_[_ndim];
+  typedef ptrdiff_t index_t[_ndim];
 
  public:
   static const int ndim = _ndim;
@@ -70,7 +71,7 @@ template <int _ndim, bool _use_32bit_indexing = false> class CIndexer {
     }
   }
   ptrdiff_t size() const { return size_; }
-  const ptrdiff_t (&get() const)[_ndim] { return index_; }
+  const index_t& get() const { return index_; }
   void set(ptrdiff_t i) {
     for (int k = _ndim - 1; k > 0; --k) {
       index_[k] = i % shape_[k];
