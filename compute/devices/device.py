@@ -5,7 +5,7 @@ of ``programs.shards``, with canonical NaNs, so that equal results are equal byt
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from depin_node.compute.programs.program import Program
 
@@ -22,6 +22,17 @@ class TaskLimits(NamedTuple):
 
     seconds: float
     memory_bytes: int
+
+
+class Access(NamedTuple):
+    """What a device has to open after its worker was confined: trees or files to ``read``, and ``devices`` to drive."""
+
+    read: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+NOTHING: Final = Access()
+"""No file: the worker keeps what it has open, and only the system calls that computing takes."""
 
 
 class Loaded(Protocol):
@@ -52,7 +63,9 @@ class Device(Protocol):
     """
 
     device_class: str
-    """Providers whose results must agree bit for bit."""
+    """Providers whose results must agree bit for bit. First asked for after the worker was confined."""
+
+    # A device that must open files even then says which in ``access: Access``; see ``access_of``.
 
     def load(self, program: Program, inputs: Mapping[int, Input], limits: TaskLimits) -> Loaded:
         """Compile ``program`` (validated) for its ``inputs``, by buffer index.
@@ -61,3 +74,9 @@ class Device(Protocol):
             TaskRejected: the device refuses the module. TaskOutOfMemory: no task of it fits ``limits``.
         """
         ...
+
+
+def access_of(device: Device) -> Access:
+    """Return what a device has to open after its worker was confined: nothing, but for those that drive a GPU."""
+    access: Access = getattr(device, "access", NOTHING)
+    return access

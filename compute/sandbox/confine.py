@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Final
 
+from depin_node.compute.devices.device import NOTHING, Access
 from depin_node.compute.sandbox import linux
 from depin_node.compute.sandbox.landlock import forbid_files
 from depin_node.compute.sandbox.messages import Layer
@@ -56,29 +57,33 @@ def _may_limit_data() -> str:
     return "RLIMIT_DATA, by what each program needs"
 
 
-_LAYERS: Final[dict[str, Callable[[], str]]] = {
-    "memory": _may_limit_data,
-    "capabilities": _drop_capabilities,
+_LAYERS: Final[dict[str, Callable[[Access], str]]] = {
+    "memory": lambda _: _may_limit_data(),
+    "capabilities": lambda _: _drop_capabilities(),
     "landlock": forbid_files,
-    "seccomp": forbid_system_calls,  # last: it leaves no system call for the others
+    "seccomp": lambda access: forbid_system_calls(drives_gpu=access != NOTHING),  # last: it leaves none for the others
 }
 
 
-def seal(wanted: Collection[str]) -> tuple[Layer, ...]:
+def seal(wanted: Collection[str], access: Access = NOTHING) -> tuple[Layer, ...]:
     """Put on the layers of ``wanted`` that the system has; call it from the only thread.
+
+    Args:
+        wanted: their names.
+        access: what may be opened all the same.
 
     Returns:
         Each layer, whether it holds, and how or why not.
     """
     return tuple(
-        _put_on(name, put_on) if name in wanted else Layer(name, False, "switched off")
+        _put_on(name, put_on, access) if name in wanted else Layer(name, False, "switched off")
         for name, put_on in _LAYERS.items()
     )
 
 
-def _put_on(name: str, put_on: Callable[[], str]) -> Layer:
+def _put_on(name: str, put_on: Callable[[Access], str], access: Access) -> Layer:
     try:
-        return Layer(name, True, put_on())
+        return Layer(name, True, put_on(access))
     except OSError as error:
         return Layer(name, False, error.strerror or str(error))
 

@@ -10,6 +10,11 @@ Three answers besides: numbers newer than this list fail with ENOSYS, as on a ke
 new C library falls back; so does ``clone3``, whose flags lie in memory where no filter sees them, and for which the C
 library then takes ``clone``; system calls of another architecture (32 bits) end the process.
 
+The driver of a GPU is a library of which nobody outside knows every call, and which changes with each release. So a
+worker that drives one has a list of what is *denied* (``NEVER``) instead: sockets, processes, other processes' memory
+and signals, mounts, modules, keys, and what the kernel has been attacked by most. Files are landlock's part there, and
+what the driver's ``ioctl`` allows is nobody's: that is the trust which lending a GPU asks for.
+
 What passes and tells something: ``newfstatat`` with AT_EMPTY_PATH, by which glibc 2.33 to 2.38 does ``fstat``; the
 filter cannot read its path, so a worker can learn whether a file is there, and its size and times.
 
@@ -118,6 +123,85 @@ IF: Final[Mapping[str, tuple[tuple[int, int], tuple[tuple[Check, ...], ...]]]] =
 }
 """By name, the numbers, and what must hold: all checks of one of the alternatives."""
 
+NEVER: Final[Mapping[str, tuple[int, int]]] = {
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "connect": (42, 203),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "sendto": (44, 206),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "quotactl": (179, 60),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "syslog": (103, 116),
+    "personality": (135, 92),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "adjtimex": (159, 171),
+    "setuid": (105, 146),
+    "setgid": (106, 144),
+    "setresuid": (117, 147),
+    "setresgid": (119, 149),
+    "capset": (126, 91),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+}
+"""What a worker that drives a GPU may not do either; numbers as above."""
+_NEVER_X86: Final = (57, 58, 172, 173, 154)
+"""``fork``, ``vfork``, ``iopl``, ``ioperm``, ``modify_ldt``, which only x86-64 has."""
+_IF_GPU: Final = ("clone", "tgkill", "kill")
+"""Those of ``IF`` that hold for a worker that drives a GPU too."""
+
 _CLONE3: Final = 435
 _FIRST_UNKNOWN: Final = 471
 """The numbers below have been looked through, as of Linux 6.19; from ``clone3`` on they are the same everywhere."""
@@ -161,6 +245,27 @@ def program(machine: Machine, pid: int) -> list[Instruction]:
     return [*code, *_when(EQUAL, _CLONE3, [Instruction(RETURN, UNKNOWN)]), Instruction(RETURN, DENY)]
 
 
+def gpu_program(machine: Machine, pid: int) -> list[Instruction]:
+    """Return the filter for a worker with this process id that drives a GPU."""
+    column = 0 if machine == "x86_64" else 1
+    denied = [numbers[column] for numbers in NEVER.values()] + list(_NEVER_X86 if machine == "x86_64" else ())
+    code = [
+        Instruction(LOAD, _ARCH),
+        Instruction(EQUAL, _AUDIT_ARCH[machine], 1, 0),
+        Instruction(RETURN, KILL),
+        Instruction(LOAD, _NUMBER),
+        *_when(AT_LEAST, _FIRST_UNKNOWN, [Instruction(RETURN, UNKNOWN)]),
+        *_when(EQUAL, _CLONE3, [Instruction(RETURN, UNKNOWN)]),
+    ]
+    for name in _IF_GPU:
+        numbers, alternatives = IF[name]
+        body = list(chain.from_iterable(_allowed_if(checks, pid) for checks in alternatives))
+        code += _when(EQUAL, numbers[column], [*body, Instruction(RETURN, DENY)])
+    for number in denied:
+        code += _when(EQUAL, number, [Instruction(RETURN, DENY)])
+    return [*code, Instruction(RETURN, ALLOW)]
+
+
 def _when(test: int, k: int, body: list[Instruction]) -> list[Instruction]:
     return [Instruction(test, k, 0, len(body)), *body]
 
@@ -177,8 +282,11 @@ def _allowed_if(checks: tuple[Check, ...], pid: int) -> list[Instruction]:
     return code
 
 
-def forbid_system_calls() -> str:
+def forbid_system_calls(*, drives_gpu: bool = False) -> str:
     """Bind every thread of this process to the list, for ever; ``no_new_privileges`` comes before.
+
+    Args:
+        drives_gpu: take the list of what is denied, not that of what is allowed.
 
     Returns:
         What was done.
@@ -187,7 +295,7 @@ def forbid_system_calls() -> str:
         OSError: the kernel does not have it, or not for this machine.
     """
     here = machine()
-    code = program(here, os.getpid())
+    code = (gpu_program if drives_gpu else program)(here, os.getpid())
     packed = b"".join(struct.pack("=HBBI", step.code, step.jump_true, step.jump_false, step.k) for step in code)
     filters = ctypes.create_string_buffer(packed, len(packed))
     header = struct.pack("@HP", len(code), ctypes.addressof(filters))  # struct sock_fprog
@@ -196,4 +304,6 @@ def forbid_system_calls() -> str:
     )
     if refused_by:
         raise OSError(f"thread {refused_by} has a filter of its own")
+    if drives_gpu:
+        return f"{len(NEVER)} system calls denied: no network, no processes"
     return f"{len(ALWAYS) + len(IF)} system calls left: no network, no files, no processes"

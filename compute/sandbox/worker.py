@@ -15,9 +15,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits
-from depin_node.compute.programs.program import BUFFERS_MAX, Program, decode_program
+from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits, access_of
+from depin_node.compute.programs.program import BUFFERS_MAX, Program
 from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.confine import confine, limit_cpu, limit_data, orphaned, seal
 from depin_node.core import wire
@@ -190,7 +191,7 @@ def main(arguments: list[str]) -> NoReturn:
     device = _make_device(config["device"])
     pipe = Pipe(config["read_fd"], config["write_fd"])
     fd_socket = socket.socket(fileno=config["socket_fd"])
-    layers = seal(config["layers"])
+    layers = seal(config["layers"], access_of(device))
     pipe.send(m.Hello(device.device_class, layers))
     limit_memory = any(layer.name == "memory" and layer.active for layer in layers)
     serve(pipe, fd_socket, device, Sender(pipe, config["parent"]), limit_memory=limit_memory)

@@ -5,22 +5,19 @@ import re
 from pathlib import Path
 
 import pytest
+from bpf import ARCH, CLONE_NEWUSER, MACHINES, PTHREAD, SIGCHLD, run_filter
 
 from depin_node.compute.sandbox import landlock, seccomp
-from depin_node.compute.sandbox.seccomp import ALLOW, ALWAYS, DENY, IF, KILL, UNKNOWN, Instruction, program
+from depin_node.compute.sandbox.seccomp import ALLOW, ALWAYS, DENY, IF, KILL, UNKNOWN, program
 
 PID = 4711
-MACHINES = ("x86_64", "aarch64")
-ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386, ARM = 0x40000003, 0x40000028
 X32 = 0x40000000
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
     "aarch64": Path("/usr/include/asm-generic/unistd.h"),
 }
-SIGCHLD = 17
-CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_NEWUSER, CLONE_NEWTIME = 0x100, 0x4000, 0x10000, 0x10000000, 0x80
-PTHREAD = 0x3D0F00  # glibc's sysdeps/unix/sysv/linux/createthread.c
+CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_NEWTIME = 0x100, 0x4000, 0x10000, 0x80
 AT_FDCWD = -100 & 0xFFFFFFFFFFFFFFFF
 MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN = 1, 2, 3, 0x10, 0x20, 0x100
 DANGEROUS = """
@@ -40,27 +37,7 @@ DANGEROUS = """
 
 def answer(machine, number, *arguments, arch=None):
     """Return what the filter says to a system call."""
-    data = {0: number, 4: ARCH[machine] if arch is None else arch}
-    for position in range(6):
-        argument = arguments[position] if position < len(arguments) else 0
-        data[16 + 8 * position], data[20 + 8 * position] = argument & 0xFFFFFFFF, argument >> 32
-    code, at, word = program(machine, PID), 0, 0
-    while True:
-        step: Instruction = code[at]
-        at += 1
-        match step.code:
-            case 0x20:  # BPF_LD | BPF_W | BPF_ABS
-                word = data[step.k]
-            case 0x54:  # BPF_ALU | BPF_AND | BPF_K
-                word &= step.k
-            case 0x15:  # BPF_JMP | BPF_JEQ | BPF_K
-                at += step.jump_true if word == step.k else step.jump_false
-            case 0x35:  # BPF_JMP | BPF_JGE | BPF_K
-                at += step.jump_true if word >= step.k else step.jump_false
-            case 0x06:  # BPF_RET | BPF_K
-                return step.k
-            case other:
-                raise AssertionError(f"an instruction {other:#x}")
+    return run_filter(program(machine, PID), ARCH[machine] if arch is None else arch, number, arguments)
 
 
 def number(machine, name):
