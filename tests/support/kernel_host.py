@@ -17,6 +17,8 @@ PAGE = 65536
 class Host:
     """Runs compiled kernels on NumPy arrays, in an engine that allows no more than the real device does."""
 
+    trap = (wasmtime.Trap, wasmtime.WasmtimeError)
+
     def __init__(self) -> None:
         config = wasmtime.Config()
         config.consume_fuel = True
@@ -64,5 +66,10 @@ class Host:
         first, last = blocks or (0, grid3[0] * grid3[1] * grid3[2])
         exports[f"run{kernel.entry}"](store, first, last, *grid3, *block3, shared_mem)
         results = [data[p : p + a.nbytes].copy().view(a.dtype).reshape(a.shape) for p, a in places]
+        self.log = b""
+        if kernel_log := exports.get("log"):
+            at = kernel_log(store)
+            length = int(data[at : at + 4].view("<u4")[0])
+            self.log = data[at + 4 : at + 4 + length].tobytes()
         self.fuel_used = fuel - store.get_fuel()
         return results
