@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs.job import Job, JobView, SignedJob, Verification
-from depin_node.compute.programs.program import Program, decode_program
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError, TaskError
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature

@@ -174,19 +174,18 @@ def progress(total: int) -> "Iterator[Advance]":
 
 
 def _plan(work: "Work") -> dict[str, object]:
-    from depin_node.compute.programs.program import memory_bytes, program_id
+    from depin_node.compute.programs.memory import memory_bytes
+    from depin_node.compute.programs.program import program_id
 
     program, inputs = work.bound.program, work.bound.inputs
     return {
         "name": work.name,
         "program": program_id(program).hex(),
-        "kernel": program.kernel.name,
-        "grid": list(program.launch.grid),
-        "block": list(program.launch.block),
+        "kernels": [kernel.name for kernel in program.kernels],
         "tasks": program.tasks,
         "inputs": {program.buffers[i].name: array.nbytes for i, array in inputs.items()},
         "outputs": {program.buffers[i].name: program.buffers[i].size_bytes for i in program.outputs},
         "sends": len(work.program_bytes) + sum(array.nbytes for array in inputs.values()),
         "memory": memory_bytes(program),
-        "exact": program.kernel.exact,
+        "exact": program.exact,
     }

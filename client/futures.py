@@ -8,7 +8,8 @@ from depin_node.client.api import Control
 from depin_node.client.outputs import Array, Outputs
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
-from depin_node.compute.programs.program import Program, decode_program
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import TaskError, TransportError
 
 END_STATES = frozenset({"done", "failed", "cancelled"})

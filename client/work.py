@@ -16,7 +16,8 @@ from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import RawKernel
-from depin_node.compute.programs.program import encode_program, memory_bytes
+from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.programs.program import encode_program
 from depin_node.core.errors import ConfigError
 
 DEFAULT_POLICY = Quorum(2, 3)

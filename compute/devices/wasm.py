@@ -26,8 +26,9 @@ from wasmtime import _ffi as ffi  # Func.__call__ asks for the function's type e
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
+from depin_node.compute.programs.memory import placements
 from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
-from depin_node.compute.programs.program import Program, Scalar, placements
+from depin_node.compute.programs.program import Axis, Launch, Program, Scalar
 from depin_node.compute.programs.shards import numpy_dtype, owned_boxes, task_blocks
 from depin_node.compute.translate.abi import pack_arguments
 from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
@@ -114,8 +115,10 @@ class WasmDevice:
             buffer = program.buffers[index]
             if index not in inputs or inputs[index].data.nbytes != buffer.size_bytes:
                 raise TaskRejected(f"input {buffer.name} does not have its {buffer.size_bytes} bytes")
+        if len(program.steps) > 1 or not isinstance(program.steps[0], Launch) or isinstance(program.shards, Axis):
+            raise TaskRejected("the device runs programs of one launch so far")
         try:
-            module = wasmtime.Module(self.engine, program.kernel.module)
+            module = wasmtime.Module(self.engine, program.units[0].module)
         except wasmtime.WasmtimeError as error:
             raise TaskRejected(f"the module is not valid: {_bounded(error)}") from error
         _check_exports(module)
@@ -207,7 +210,7 @@ class WasmProgram:
                 f"the limit is {limits.memory_bytes >> 20} MiB"
             )
         pages = self.memory_bytes // PAGE_BYTES
-        info = scan_module(program.kernel.module)
+        info = scan_module(program.units[0].module)
         if info.memory_pages_max is not None and info.memory_pages_max < pages:
             raise TaskRejected(f"the module allows {info.memory_pages_max} pages of memory, its arrays need {pages}")
         self.memory_type = wasmtime.MemoryType(wasmtime.Limits(pages, info.memory_pages_max or pages))
@@ -219,14 +222,15 @@ class WasmProgram:
             (index, program.buffers[index], numpy_dtype(program.buffers[index])) for index in program.outputs
         ]
         launch = program.launch
+        self._run = f"run{program.kernels[launch.kernel].entry}"
         self._call = (ffi.wasmtime_val_t * len(RUN_PARAMETERS))()
-        fixed = (0, 0, *launch.grid, *launch.block, launch.shared_mem)
+        fixed = (0, 0, *launch.grid(0), *launch.block, launch.shared_mem)
         for value, kind, number in zip(self._call, RUN_PARAMETERS, fixed, strict=True):
             value.kind = ffi.WASMTIME_I64.value if kind == "i64" else ffi.WASMTIME_I32.value
             setattr(value.of, kind, number)
         packed = pack_arguments(
-            program.kernel.parameters,
-            [a.data if isinstance(a, Scalar) else self.addresses[a] for a in launch.args],
+            program.kernels[launch.kernel].parameters,
+            [a.data if isinstance(a, Scalar) else self.addresses[a] for a in launch.args  # type: ignore[index]],
         )
         self._arguments: Bytes = np.frombuffer(packed, np.uint8)
         self._gaps = self._find_gaps(info.memory_pages * PAGE_BYTES)
@@ -264,7 +268,7 @@ class WasmProgram:
                 self._call[0].of.i64, self._call[1].of.i64 = task_blocks(self.program, task)
                 self.device.watchdog.arm(limits.seconds)
                 try:
-                    instance.call("run0", self._call, _NO_RESULTS)
+                    instance.call(self._run, self._call, _NO_RESULTS)
                 finally:
                     self.device.watchdog.disarm()
                 self._take_outputs(instance, task, results)

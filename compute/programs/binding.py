@@ -18,16 +18,16 @@ from depin_node.compute.programs.program import (
     DTYPE_BYTES,
     SHARED_BYTES_MAX,
     VERSION,
+    Blocks,
     Buffer,
     Kernel,
     Launch,
     Parameter,
     Program,
     Scalar,
-    Shards,
-    is_element_of,
-    validate,
+    Unit,
 )
+from depin_node.compute.programs.validation import is_element_of, validate
 from depin_node.core.errors import ConfigError, TaskRejected
 
 Array = npt.NDArray[Any]
@@ -108,19 +108,20 @@ def bind(
         buffers.append(buffer)
     program = Program(
         VERSION,
+        (Unit(compiled.module, compiled.cuda),),
         (
             Kernel(
                 kernel.name,
-                kernel.code,
-                kernel.options,
+                0,
+                compiled.entry,
                 tuple(Parameter(s.name, s.pointer, s.dtype, s.lanes, s.const) for s in slots),  # type: ignore[arg-type]
-                compiled.module,
                 compiled.exact,
             ),
         ),
         tuple(buffers),
-        (Launch(0, _dim3("grid", grid), _dim3("block", block), shared_mem, tuple(arguments)),),
-        Shards("blocks", shards),
+        (Launch(0, (_dim3("grid", grid),), _dim3("block", block), shared_mem, tuple(arguments)),),
+        Blocks(shards),
+        (),
     )
     try:
         validate(program)
@@ -170,7 +171,8 @@ def _buffer(slot: _Slot, argument: Any) -> tuple[Buffer, Array | None]:
     if not all(shape):
         raise ConfigError(f"{name}: the array is empty {shape}")
     tile = getattr(argument, "tile", None)
-    buffer = Buffer(name, role, dtype.name, shape, () if tile is None else _lengths(f"{name}: tile", tile))  # type: ignore[arg-type]
+    lengths = () if tile is None else _lengths(f"{name}: tile", tile)
+    buffer = Buffer(name, role, dtype.name, shape, lengths, None)  # type: ignore[arg-type]
     return buffer, None if array is None else np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(shape)
 
 

@@ -1,45 +1,41 @@
-"""What to compute, in numbers only: kernels, buffers, one launch, and how it is cut into tasks.
+"""What to compute, in numbers only: kernels, named arrays, steps over them, and how the whole is cut into tasks.
 
-A ``Program`` is built and compiled by who submits (``bind`` in ``binding.py``) and travels as a blob: its id is the id
-of the blob that ``encode_program`` returns. Who receives one calls ``decode_program``, which refuses anything that is
-not complete, within bounds, and clear about which task owns which element of each output. After that the sizes of
-every task, its memory and its results are known before a line of it runs (``memory_bytes``, and ``shards.py``).
+A ``Program`` is built and compiled by who submits (``binding.py``, ``builder.py``) and travels as a blob: its id is the
+id of the blob that ``encode_program`` returns. Who receives one calls ``validation.decode_program``, which refuses
+anything that is not complete, within bounds, and clear about which task owns which element of each output. After that
+the size of every task is known before a line of it runs: its arrays and results (``shards.py``, ``slices.py``), its
+memory (``memory.py``) and its work (``work.py``).
 
-Which block owns what (the *tile rule*): ``tile`` cuts an output into ``ceil(shape[k] / tile[k])`` tiles along each
-axis k; the last ones may be smaller. Tiles are numbered in C order (last axis fastest), blocks as CUDA does (x
-fastest). Block number b owns tile number b; blocks beyond the last tile own nothing. So a block (x, y) of a 2-D grid
-owns tile (y, x) of a 2-D output. Where both have two long axes or more, their lengths have to be the same; where one
-of them has a single long axis, the numbers are all that counts.
+A task runs the ``steps`` in order over buffers that stay on the device throughout. What differs from task to task is a
+table of numbers: a launch has one grid, or one for each task; a scalar one value, or one for each task.
 """
 
+from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from depin_node.compute.programs.module import PAGE_BYTES, scan_module
 from depin_node.core import wire
-from depin_node.core.errors import PeerViolation, TaskRejected
 from depin_node.crypto.blob import blob_id
 
-VERSION: Final = 1
+VERSION: Final = 2
 SOURCE_BYTES_MAX = 1 << 20
 PROGRAM_BYTES_MAX = 8 << 20
-BUFFERS_MAX = 64
+UNITS_MAX = 16
+KERNELS_MAX = 256
+ENTRIES_MAX = 64
+"""Kernels of one unit."""
+BUFFERS_MAX = 256
 PARAMETERS_MAX = 128
 DIMENSIONS_MAX = 8
-MEMORY_BYTES_MAX = 65535 * PAGE_BYTES
-"""Of one task: what wasm32 can address, less the page that would make the size overflow 32 bits."""
 TASKS_MAX = 1_000_000
-BLOCK_THREADS_MAX = 1024
-BLOCK_MAX = (1024, 1024, 64)
-GRID_MAX = (2**31 - 1, 65535, 65535)
+SLICES_MAX = 1 << 16
+"""Tasks of a program cut along an axis: each has numbers of its own."""
 SHARED_BYTES_MAX = 48 << 10
-"""This and the three above are CUDA's own limits (CUDA C++ Programming Guide, "Technical Specifications")."""
-ALIGNMENT_BYTES = 4096
-"""Buffers start on pages, so that a device can map an input instead of copying it."""
-GUARD_BYTES = 256
-"""At least so many bytes between buffers, which no correct kernel touches."""
+"""Of a block: CUDA's own limit (CUDA C++ Programming Guide, "Technical Specifications")."""
+HALO_MAX = 1 << 20
+ATTRIBUTES_MAX = 16
 
 DTYPE_BYTES: Final = {
     "bool": 1,
@@ -70,6 +66,13 @@ Dim3 = tuple[Length, Length, Length]
 Index = Annotated[int, Meta(ge=0, le=255)]
 
 
+class Unit(wire.Message, frozen=True):
+    """One translation of one source: the WebAssembly ``module``, and ``cuda`` for GPUs (empty: there is none)."""
+
+    module: bytes
+    cuda: Annotated[str, Meta(max_length=SOURCE_BYTES_MAX)]
+
+
 class Parameter(wire.Message, frozen=True):
     """One parameter of a kernel. ``lanes`` is 2, 3 or 4 for CUDA's vector types; ``const`` counts for pointers only."""
 
@@ -81,28 +84,52 @@ class Parameter(wire.Message, frozen=True):
 
 
 class Kernel(wire.Message, frozen=True):
-    """A kernel, in source and compiled to WebAssembly. ``exact``: its bits are defined, so results compare by hash."""
+    """Kernel number ``entry`` of a unit: its module runs it as ``run<entry>``.
+
+    ``exact``: its bits are defined, so that results compare by hash.
+    """
 
     name: Identifier
-    source: Annotated[str, Meta(max_length=SOURCE_BYTES_MAX)]
-    options: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=64)]
+    unit: Index
+    entry: Annotated[int, Meta(ge=0, lt=ENTRIES_MAX)]
     parameters: Annotated[tuple[Parameter, ...], Meta(max_length=PARAMETERS_MAX)]
-    module: bytes
     exact: bool
 
 
+class Cut(wire.Message, frozen=True):
+    """An array cut along an axis: task i owns rows [offsets[i], offsets[i + 1]) of it, by table ``table`` of ``Axis``.
+
+    It holds ``halo`` rows more on either side, which are its neighbours'. Rows beyond the array's ends are what
+    ``edge`` says: ``clamp`` the outermost row, ``wrap`` the rows of the other end, ``reflect`` mirrored at the
+    outermost row (which is not repeated), ``constant`` the element ``fill`` (its bytes; empty for other edges),
+    ``none``: not there, the array is shorter.
+    """
+
+    axis: Annotated[int, Meta(ge=0, lt=DIMENSIONS_MAX)]
+    table: Index
+    halo: Annotated[int, Meta(ge=0, le=HALO_MAX)]
+    edge: Literal["clamp", "wrap", "reflect", "constant", "none"]
+    fill: Annotated[bytes, Meta(max_length=16)]
+
+
 class Buffer(wire.Message, frozen=True):
-    """A named array. ``tile`` is for outputs; empty: the whole output belongs to the one task there is."""
+    """A named array.
+
+    ``temp`` is memory of a task's own, zeros at first; so is an ``out``, of which the task's part is the result.
+    ``tile`` is for outputs of a launch cut by blocks; empty: the whole output belongs to the one task there is.
+    ``shape`` is that of the whole array, ``cut`` what a task holds of it; None: all.
+    """
 
     name: Identifier
-    role: Literal["in", "out", "inout"]
+    role: Literal["in", "out", "inout", "temp"]
     dtype: DType
     shape: Lengths
     tile: Lengths
+    cut: Cut | None
 
     @property
     def elements(self) -> int:
-        """The number of elements."""
+        """The number of elements of the whole array."""
         return prod(self.shape)
 
     @property
@@ -113,61 +140,130 @@ class Buffer(wire.Message, frozen=True):
     @property
     def is_input(self) -> bool:
         """Whether its bytes come with the job."""
-        return self.role != "out"
+        return self.role in ("in", "inout")
 
     @property
     def is_output(self) -> bool:
         """Whether tasks return parts of it."""
-        return self.role != "in"
+        return self.role in ("out", "inout")
 
 
-class Scalar(wire.Message, frozen=True):
-    """A value passed by value: its little-endian bytes, lanes side by side."""
+class Scalar(wire.Message, frozen=True, tag="scalar"):
+    """A value passed by value: its little-endian bytes, lanes side by side; or those of one value for each task."""
 
     dtype: DType
-    data: Annotated[bytes, Meta(min_length=1, max_length=32)]
+    data: Annotated[bytes, Meta(min_length=1)]
+
+    def of(self, task: int, size_bytes: int) -> bytes:
+        """Return the bytes of a task's value, ``size_bytes`` long."""
+        if len(self.data) == size_bytes:
+            return self.data
+        return self.data[task * size_bytes : (task + 1) * size_bytes]
 
 
-class Launch(wire.Message, frozen=True):
-    """One launch of a kernel: ``args`` in the order of its parameters, each a buffer's index or a scalar."""
+class Offset(wire.Message, frozen=True, tag="offset"):
+    """A pointer ``elements`` into a buffer."""
+
+    buffer: Index
+    elements: Annotated[int, Meta(ge=0, le=1 << 32)]
+
+
+class Launch(wire.Message, frozen=True, tag="launch"):
+    """One launch of a kernel: ``args`` in the order of its parameters, each a buffer's index, a place in it, a scalar.
+
+    ``grids`` is one grid, or one for each task.
+    """
 
     kernel: Index
-    grid: Dim3
+    grids: Annotated[tuple[Dim3, ...], Meta(min_length=1, max_length=SLICES_MAX)]
     block: Dim3
     shared_mem: Annotated[int, Meta(ge=0, le=SHARED_BYTES_MAX)]
-    args: Annotated[tuple[Index | Scalar, ...], Meta(max_length=PARAMETERS_MAX)]
+    args: Annotated[tuple[Index | Scalar | Offset, ...], Meta(max_length=PARAMETERS_MAX)]
 
-    @property
-    def blocks(self) -> int:
-        """The number of blocks of the whole launch."""
-        return prod(self.grid)
+    def grid(self, task: int) -> Dim3:
+        """Return the grid of a task."""
+        return self.grids[task] if len(self.grids) > 1 else self.grids[0]
+
+    def blocks(self, task: int) -> int:
+        """Return the number of blocks of a task's grid."""
+        return prod(self.grid(task))
 
 
-class Shards(wire.Message, frozen=True):
-    """How the program is cut: ``count`` tasks, each a range of blocks."""
+class Attribute(wire.Message, frozen=True):
+    """One attribute of an array operation."""
 
-    by: Literal["blocks"]
+    name: Identifier
+    value: int | float | Annotated[tuple[int, ...], Meta(max_length=DIMENSIONS_MAX)]
+
+
+class Operation(wire.Message, frozen=True, tag="operation"):
+    """An array operation of the table ``operations.py``, by the device's library; attributes ascend by name."""
+
+    name: Identifier
+    inputs: Annotated[tuple[Index, ...], Meta(max_length=8)]
+    outputs: Annotated[tuple[Index, ...], Meta(min_length=1, max_length=8)]
+    attributes: Annotated[tuple[Attribute, ...], Meta(max_length=ATTRIBUTES_MAX)]
+
+
+class Swap(wire.Message, frozen=True, tag="swap"):
+    """Two buffers exchange their names: what was ``a`` is ``b`` from here on. Nothing is copied."""
+
+    a: Index
+    b: Index
+
+
+class Repeat(wire.Message, frozen=True, tag="repeat"):
+    """Steps done ``count`` times."""
+
+    count: Annotated[int, Meta(ge=1, le=1 << 24)]
+    steps: Annotated[tuple["Step", ...], Meta(min_length=1)]
+
+
+class Until(wire.Message, frozen=True, tag="until"):
+    """Steps done until the one element of ``buffer`` is not zero after them; at least once, at most ``max`` times."""
+
+    buffer: Index
+    max: Annotated[int, Meta(ge=1, le=1 << 24)]
+    steps: Annotated[tuple["Step", ...], Meta(min_length=1)]
+
+
+Step = Launch | Operation | Swap | Repeat | Until
+
+
+class Blocks(wire.Message, frozen=True, tag="blocks"):
+    """``count`` tasks; where there are several, each runs a range of the blocks of the one launch (``shards.py``)."""
+
     count: Annotated[int, Meta(ge=1, le=TASKS_MAX)]
 
 
-class Program(wire.Message, frozen=True):
-    """All that a provider has to know to run any task of a job, except the inputs' bytes."""
+class Axis(wire.Message, frozen=True, tag="axis"):
+    """``count`` tasks, each with its slice of the arrays that have a ``cut``: the tables say where they are cut."""
 
-    version: Literal[1]
-    kernels: Annotated[tuple[Kernel, ...], Meta(min_length=1, max_length=1)]
+    count: Annotated[int, Meta(ge=1, le=SLICES_MAX)]
+    tables: Annotated[tuple[tuple[int, ...], ...], Meta(min_length=1, max_length=8)]
+
+
+class Program(wire.Message, frozen=True):
+    """All that a provider has to know to run any task of a job, except the inputs' bytes.
+
+    ``combine``: launches that merge the partial results of two tasks into one; see ``combine.py``. Empty: there is
+    nothing to merge.
+    """
+
+    version: Literal[2]
+    units: Annotated[tuple[Unit, ...], Meta(max_length=UNITS_MAX)]
+    kernels: Annotated[tuple[Kernel, ...], Meta(max_length=KERNELS_MAX)]
     buffers: Annotated[tuple[Buffer, ...], Meta(min_length=1, max_length=BUFFERS_MAX)]
-    steps: Annotated[tuple[Launch, ...], Meta(min_length=1, max_length=1)]
-    shards: Shards
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
+    shards: Blocks | Axis
+    combine: Annotated[tuple[Launch, ...], Meta(max_length=64)]
 
     @property
     def launch(self) -> Launch:
-        """The one step of this release."""
-        return self.steps[0]
-
-    @property
-    def kernel(self) -> Kernel:
-        """The kernel of that step."""
-        return self.kernels[self.launch.kernel]
+        """The first step of a program that begins with a launch: all there is where blocks are cut."""
+        first = self.steps[0]
+        assert isinstance(first, Launch)
+        return first
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -184,6 +280,20 @@ class Program(wire.Message, frozen=True):
         """The number of tasks."""
         return self.shards.count
 
+    @property
+    def exact(self) -> bool:
+        """Whether the bits of its results are defined: all kernels are exact, and no step is a library's."""
+        flat = list(flattened(self.steps))
+        return all(kernel.exact for kernel in self.kernels) and not any(isinstance(step, Operation) for step in flat)
+
+
+def flattened(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Yield all steps, each once, what is within loops after the loop itself. Their nesting is bounded by decoding."""
+    for step in steps:
+        yield step
+        if isinstance(step, Repeat | Until):
+            yield from flattened(step.steps)
+
 
 def encode_program(program: Program) -> bytes:
     """Return the canonical bytes, which are also the program's blob."""
@@ -193,151 +303,3 @@ def encode_program(program: Program) -> bytes:
 def program_id(program: Program) -> bytes:
     """Return the 32-byte id: that of the program's blob."""
     return blob_id(encode_program(program))
-
-
-def decode_program(data: bytes | bytearray | memoryview) -> Program:
-    """Decode and validate a program.
-
-    Raises:
-        TaskRejected: malformed, or against a rule of ``validate``.
-    """
-    try:
-        program = wire.decode(data, Program, size_bytes_max=PROGRAM_BYTES_MAX)
-    except PeerViolation as error:
-        raise TaskRejected(f"the program cannot be read: {error}") from error
-    validate(program)
-    return program
-
-
-def validate(program: Program) -> None:
-    """Check all that the schema cannot say.
-
-    Raises:
-        TaskRejected: with the first rule that is broken.
-    """
-    launch, buffers = program.launch, program.buffers
-    if launch.kernel >= len(program.kernels):
-        raise TaskRejected(f"the launch names kernel {launch.kernel}, there is only one")
-    scan_module(program.kernel.module)
-    _validate_launch(program)
-    for kind, names in (
-        ("buffer", [buffer.name for buffer in buffers]),
-        ("parameter", [parameter.name for parameter in program.kernel.parameters]),
-    ):
-        if len(set(names)) < len(names):
-            raise TaskRejected(f"two {kind}s have the same name")
-    if not program.outputs:
-        raise TaskRejected("the program has no output: mark at least one pointer as Out or InOut")
-    for buffer in buffers:
-        _validate_ownership(program, buffer)
-    if memory_bytes(program) > MEMORY_BYTES_MAX:
-        raise TaskRejected(
-            f"a task needs {memory_bytes(program) >> 20} MiB for its arrays; at most {MEMORY_BYTES_MAX >> 20} MiB fit"
-        )
-
-
-def _validate_launch(program: Program) -> None:
-    launch, kernel = program.launch, program.kernel
-    if any(n > most for n, most in zip(launch.block, BLOCK_MAX, strict=True)):
-        raise TaskRejected(f"block {launch.block} is larger than CUDA's {BLOCK_MAX}")
-    if prod(launch.block) > BLOCK_THREADS_MAX:
-        raise TaskRejected(f"block {launch.block} has {prod(launch.block)} threads; at most {BLOCK_THREADS_MAX}")
-    if any(n > most for n, most in zip(launch.grid, GRID_MAX, strict=True)):
-        raise TaskRejected(f"grid {launch.grid} is larger than CUDA's {GRID_MAX}")
-    if program.tasks > launch.blocks:
-        raise TaskRejected(f"{program.tasks} shards of {launch.blocks} blocks: a shard has at least one block")
-    if len(launch.args) != len(kernel.parameters):
-        raise TaskRejected(f"{kernel.name} takes {len(kernel.parameters)} arguments, {len(launch.args)} are given")
-    for argument, parameter in zip(launch.args, kernel.parameters, strict=True):
-        _validate_argument(program, argument, parameter)
-    unused = set(range(len(program.buffers))) - {arg for arg in launch.args if isinstance(arg, int)}
-    if unused:
-        raise TaskRejected(f"buffer {program.buffers[min(unused)].name} is not an argument of the launch")
-
-
-def _validate_argument(program: Program, argument: int | Scalar, parameter: Parameter) -> None:
-    size = DTYPE_BYTES[parameter.dtype] * parameter.lanes
-    if isinstance(argument, Scalar):
-        if parameter.pointer:
-            raise TaskRejected(f"parameter {parameter.name} is a pointer and gets a scalar")
-        if argument.dtype != parameter.dtype or len(argument.data) != size:
-            raise TaskRejected(
-                f"parameter {parameter.name} is {parameter.dtype} of {size} bytes, "
-                f"its argument {argument.dtype} of {len(argument.data)} bytes"
-            )
-        return
-    if not parameter.pointer:
-        raise TaskRejected(f"parameter {parameter.name} is a scalar and gets an array")
-    if argument >= len(program.buffers):
-        raise TaskRejected(f"parameter {parameter.name} names buffer {argument} of {len(program.buffers)}")
-    buffer = program.buffers[argument]
-    if not is_element_of(buffer.dtype, parameter.dtype, parameter.lanes):
-        raise TaskRejected(f"parameter {parameter.name} points to {parameter.dtype}, its array is {buffer.dtype}")
-    if buffer.size_bytes % size:
-        raise TaskRejected(f"array {buffer.name} of {buffer.elements} elements does not divide by {parameter.lanes}")
-    if parameter.const and not buffer.is_input:
-        raise TaskRejected(f"parameter {parameter.name} is const and cannot be an output")
-    if not parameter.const and not buffer.is_output:
-        raise TaskRejected(f"parameter {parameter.name} is not const: its array must be Out or InOut")
-
-
-def is_element_of(array: str, dtype: str, lanes: int) -> bool:
-    """Whether a pointer to ``lanes`` × ``dtype`` takes an array: complex numbers are pairs too (``float2``)."""
-    pairs = {"complex64": "float32", "complex128": "float64"}
-    return array == dtype or (lanes == 2 and pairs.get(array) == dtype)
-
-
-def tile_counts(buffer: Buffer) -> tuple[int, ...]:
-    """Return how many tiles an output has along each axis; an empty ``tile`` is one tile."""
-    tile = buffer.tile or buffer.shape
-    return tuple(-(-length // step) for length, step in zip(buffer.shape, tile, strict=True))
-
-
-def _validate_ownership(program: Program, buffer: Buffer) -> None:
-    if not buffer.is_output:
-        if buffer.tile:
-            raise TaskRejected(f"input {buffer.name} has a tile: only outputs have owners")
-        return
-    if not buffer.tile:
-        if program.tasks > 1:
-            raise TaskRejected(
-                f"output {buffer.name} has no tile, so its one owner needs the whole launch: "
-                "say which part a block owns (tile), or use one shard"
-            )
-        return
-    if len(buffer.tile) != len(buffer.shape):
-        raise TaskRejected(f"output {buffer.name}: tile {buffer.tile} and shape {buffer.shape} differ in dimensions")
-    if any(step > length for step, length in zip(buffer.tile, buffer.shape, strict=True)):
-        raise TaskRejected(f"output {buffer.name}: tile {buffer.tile} is larger than its shape {buffer.shape}")
-    counts, launch = tile_counts(buffer), program.launch
-    if prod(counts) > launch.blocks:
-        raise TaskRejected(
-            f"output {buffer.name}: {prod(counts)} tiles of {buffer.tile}, but only {launch.blocks} blocks to own them"
-        )
-    long_tiles = [count for count in counts if count > 1]
-    long_grid = [length for length in reversed(launch.grid) if length > 1]
-    if len(long_tiles) > 1 and len(long_grid) > 1 and long_tiles != long_grid:
-        raise TaskRejected(
-            f"output {buffer.name}: its tiles form a grid of {counts}, the launch one of {launch.grid[::-1]} (z, y, x)"
-        )
-
-
-def placements(program: Program) -> tuple[tuple[int, ...], int]:
-    """Place the buffers in the linear memory of a task.
-
-    Returns:
-        The address of each buffer, a multiple of ``ALIGNMENT_BYTES`` with at least ``GUARD_BYTES`` before and after
-        it, and the size of the whole memory in bytes, a multiple of ``PAGE_BYTES``.
-    """
-    top = scan_module(program.kernel.module).memory_pages * PAGE_BYTES
-    addresses = []
-    for buffer in program.buffers:
-        address = -(-(top + GUARD_BYTES) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-        addresses.append(address)
-        top = address + buffer.size_bytes
-    return tuple(addresses), -(-(top + GUARD_BYTES) // PAGE_BYTES) * PAGE_BYTES
-
-
-def memory_bytes(program: Program) -> int:
-    """Return the linear memory that a task takes: the module's own data and stack, all arrays whole, guards."""
-    return placements(program)[1]

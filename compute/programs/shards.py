@@ -1,7 +1,8 @@
 """The tasks of a program: which blocks each runs, which elements of each output it owns, and how results are laid out.
 
-Task i of n runs blocks [i·B // n, (i+1)·B // n) of the launch's B, in CUDA's order (x fastest). By the tile rule
-(``program.py``) it owns the tiles with those numbers. A range of numbers in a grid of tiles is cut into *boxes*: a
+A task of a program that is cut along an axis owns its rows of each output: one *box*. Of a launch cut by blocks,
+task i of n runs blocks [i·B // n, (i+1)·B // n) of the launch's B, in CUDA's order (x fastest). By the tile rule
+(``validation.py``) it owns the tiles with those numbers. A range of numbers in a grid of tiles is cut into boxes: a
 ragged head, the whole slabs, a ragged tail, each ragged part cut again along the next axis; at most 2·d - 1 boxes for
 d axes, one for one axis. A task's result for an output is its boxes one after the other, each in C order, clipped to
 the array, little-endian: the *canonical layout*. Its size is known beforehand.
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Program, tile_counts
+from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Cut, Program
+from depin_node.compute.programs.slices import held_bytes_max, rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,17 +47,21 @@ class Box(NamedTuple):
 
 
 def task_blocks(program: Program, task: int) -> tuple[int, int]:
-    """Return the blocks [b0, b1) that ``task`` runs, never none."""
+    """Return the blocks [b0, b1) that ``task`` runs of a program cut by blocks, never none."""
     if not 0 <= task < program.tasks:
         raise IndexError(f"task {task} of {program.tasks}")
-    blocks = program.launch.blocks
+    blocks = program.launch.blocks(0)
     return task * blocks // program.tasks, (task + 1) * blocks // program.tasks
 
 
 def owned_boxes(program: Program, task: int, output: int) -> tuple[Box, ...]:
     """Return what ``task`` owns of its ``output`` (a position in ``program.outputs``), in the canonical order."""
     buffer = program.buffers[program.outputs[output]]
-    counts, tile = tile_counts(buffer), buffer.tile or buffer.shape
+    if buffer.cut is not None:
+        return (_slice(program, buffer, buffer.cut, task),)
+    if not buffer.tile:  # then there is one task
+        return (Box((0,) * len(buffer.shape), buffer.shape),)
+    counts, tile = tile_counts(buffer), buffer.tile
     first, last = task_blocks(program, task)
     tiles = prod(counts)
     if len(counts) == 1:  # by far the most frequent, and the same as below
@@ -68,6 +74,22 @@ def owned_boxes(program: Program, task: int, output: int) -> tuple[Box, ...]:
         )
         for box in _cut(min(first, tiles), min(last, tiles), counts)
     )
+
+
+def tile_counts(buffer: Buffer) -> tuple[int, ...]:
+    """Return how many tiles an output has along each axis; an empty ``tile`` is one tile."""
+    tile = buffer.tile or buffer.shape
+    return tuple(-(-length // step) for length, step in zip(buffer.shape, tile, strict=True))
+
+
+def _slice(program: Program, buffer: Buffer, cut: Cut, task: int) -> Box:
+    if not 0 <= task < program.tasks:
+        raise IndexError(f"task {task} of {program.tasks}")
+    axis = cut.axis
+    found = rows(program, cut, buffer.shape[axis], task)
+    before, after = (0,) * axis, (0,) * (len(buffer.shape) - axis - 1)
+    stop = (*buffer.shape[:axis], found.stop, *buffer.shape[axis + 1 :])
+    return Box((*before, found.start, *after), stop)
 
 
 def _cut(first: int, last: int, counts: tuple[int, ...]) -> Iterator[Box]:
@@ -104,13 +126,15 @@ def result_bytes(program: Program, task: int, output: int) -> int:
 
 def result_sizes(program: Program) -> Callable[[int], tuple[int, ...]]:
     """Return what gives ``result_bytes`` of all outputs of a task at once, cheaply where all tiles are whole."""
-    blocks, tasks = program.launch.blocks, program.tasks
+    outputs = range(len(program.outputs))
+    if any(not program.buffers[index].tile for index in program.outputs):
+        return lambda task: tuple(result_bytes(program, task, output) for output in outputs)
+    blocks, tasks = program.launch.blocks(0), program.tasks
     whole: list[tuple[int, int] | None] = []  # number and bytes of the tiles, for each output
     for index in program.outputs:
         buffer = program.buffers[index]
-        tile = buffer.tile or buffer.shape
-        is_whole = all(length % step == 0 for length, step in zip(buffer.shape, tile, strict=True))
-        tile_bytes = prod(tile) * DTYPE_BYTES[buffer.dtype]
+        is_whole = all(length % step == 0 for length, step in zip(buffer.shape, buffer.tile, strict=True))
+        tile_bytes = prod(buffer.tile) * DTYPE_BYTES[buffer.dtype]
         whole.append((prod(tile_counts(buffer)), tile_bytes) if is_whole else None)
 
     def sizes(task: int) -> tuple[int, ...]:
@@ -125,12 +149,16 @@ def result_sizes(program: Program) -> Callable[[int], tuple[int, ...]]:
 
 def result_bytes_max(program: Program) -> int:
     """Return what no task's results exceed, all outputs together."""
-    blocks = -(-program.launch.blocks // program.tasks)
     total = 0
     for index in program.outputs:
         buffer = program.buffers[index]
-        tile_bytes = prod(buffer.tile or buffer.shape) * DTYPE_BYTES[buffer.dtype]
-        total += min(blocks * tile_bytes, buffer.size_bytes)
+        if buffer.cut is not None:
+            total += held_bytes_max(program, buffer)
+        elif buffer.tile:
+            blocks = -(-program.launch.blocks(0) // program.tasks)
+            total += min(blocks * prod(buffer.tile) * DTYPE_BYTES[buffer.dtype], buffer.size_bytes)
+        else:
+            total += buffer.size_bytes
     return total
 
 

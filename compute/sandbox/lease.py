@@ -15,8 +15,10 @@ from typing import Final
 import structlog
 import trio
 
-from depin_node.compute.programs.program import DTYPE_BYTES, Program, decode_program, memory_bytes
-from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.shards import result_bytes, result_bytes_max
+from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.arena import Arena, InputSource, open_input
 from depin_node.compute.sandbox.config import PoolConfig
@@ -108,7 +110,7 @@ class Lease:
             raise TaskOutOfMemory(
                 f"a task needs {need >> 20} MiB for its arrays, the limit is {memory_limit_bytes >> 20}"
             )
-        largest = _result_bytes_max(self.program)
+        largest = result_bytes_max(self.program)
         capacity = 0 if largest < m.ARENA_BYTES_MIN else max(self._config.arena_bytes, 2 * largest)
         for index in self.program.inputs:
             if index not in inputs:
@@ -343,14 +345,3 @@ class Lease:
             self._deliver(Result(pending.attempt, pending.task, (), error, 0, 0))
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
-
-
-def _result_bytes_max(program: Program) -> int:
-    """Return an upper bound of what one task of ``program`` returns."""
-    blocks = -(-program.launch.blocks // program.tasks)
-    total = 0
-    for index in program.outputs:
-        buffer = program.buffers[index]
-        owned = math.prod(buffer.tile or buffer.shape) * blocks
-        total += min(owned, buffer.elements) * DTYPE_BYTES[buffer.dtype]
-    return total

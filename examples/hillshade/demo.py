@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
                 stage.say(f"found {names.get(peer.peer, '?'):<7} {peer.peer[:8]}…{peer.peer[-6:]}  {offers}")
             stage.done("start and find each other")
             work = prepare_file(HERE / "hillshade.toml")
-            stage.say(f"compiled hillshade.cu to {len(work.bound.program.kernel.module)} bytes of WebAssembly")
+            stage.say(f"compiled hillshade.cu to {len(work.bound.program.units[0].module)} bytes of WebAssembly")
             stage.done("compile")
             view, shade = run_job(mesh, work, victim, stage)
             stage.done("run, with one lender killed")

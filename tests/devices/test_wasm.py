@@ -24,7 +24,8 @@ from depin_node.compute.devices import wasm as wasm_module
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.wasm import WasmDevice
-from depin_node.compute.programs.program import Scalar, memory_bytes, placements
+from depin_node.compute.programs.memory import memory_bytes, placements
+from depin_node.compute.programs.program import Scalar
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import memory_file
 from depin_node.core.errors import TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
@@ -172,7 +173,7 @@ def test_in_out_arrays_keep_what_others_own(device, give, n):
     tail = n % 64  # the last block reads and writes past the array's end, so leave its task out there
     loaded = device.load(candidate, {0: give(x), 1: give(y)}, LIMITS)
     for task in range(4 if tail else 5):
-        blocks = candidate.launch.blocks
+        blocks = candidate.launch.blocks(0)
         first, last = task * blocks // 5 * 64, min((task + 1) * blocks // 5 * 64, n)
         assert (run(loaded, task)[0] == x[first:last]).all()
     elsewhere = "(i32.store (i32.add (local.get $y) (i32.const {})) (i32.const 1))"

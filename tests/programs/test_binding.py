@@ -6,7 +6,8 @@ from wat_programs import copying
 
 from depin_node.compute.programs.binding import bind
 from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel
-from depin_node.compute.programs.program import Parameter, Scalar, decode_program, encode_program
+from depin_node.compute.programs.program import Parameter, Scalar, encode_program
+from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError
 
 
@@ -16,7 +17,13 @@ class Compiled(RawKernel):
     def __init__(self, *parameters, local_only=(), shared_bytes=0):
         super().__init__("// source", "kernel", ("-DA=1",))
         self.result = SimpleNamespace(
-            parameters=parameters, module=copying(), exact=True, local_only=local_only, shared_bytes=shared_bytes
+            parameters=parameters,
+            module=copying(),
+            cuda="// cuda",
+            entry=0,
+            exact=True,
+            local_only=local_only,
+            shared_bytes=shared_bytes,
         )
 
     def compile(self):
@@ -37,7 +44,7 @@ def test_a_launch_becomes_a_program():
     bound = saxpy(shards=4, shared_mem=128)
     program = bound.program
     assert decode_program(encode_program(program)) == program
-    assert (program.launch.grid, program.launch.block, program.launch.shared_mem) == ((16, 1, 1), (64, 1, 1), 128)
+    assert (program.launch.grid(0), program.launch.block, program.launch.shared_mem) == ((16, 1, 1), (64, 1, 1), 128)
     assert program.launch.args[:2] == (0, 1)
     assert program.launch.args[2:] == (
         Scalar("float32", np.float32(2).tobytes()),
@@ -47,7 +54,7 @@ def test_a_launch_becomes_a_program():
         ("x", "in", (1024,), ()),
         ("y", "out", (1024,), (64,)),
     ]
-    assert (program.kernel.source, program.kernel.options) == ("// source", ("-DA=1",))
+    assert program.units[0].cuda == "// cuda"
     assert list(bound.inputs) == [0]
     assert (bound.inputs[0] == ARRAY).all()
 

@@ -8,15 +8,16 @@ from wat_programs import copying
 
 from depin_node.compute.programs.generated.layout import compact, cut_into_blocks, merge_axes
 from depin_node.compute.programs.program import (
+    Blocks,
     Buffer,
     Kernel,
     Launch,
     Parameter,
     Program,
-    Shards,
-    validate,
+    Unit,
 )
 from depin_node.compute.programs.shards import owned_boxes
+from depin_node.compute.programs.validation import validate
 
 SHAPES = st.lists(st.integers(1, 6), max_size=4).map(tuple)
 
@@ -42,11 +43,13 @@ def test_a_block_begins_where_its_tile_does(shape, elements_max, data):
 def _tiles(shape, blocks):
     """The box of each block, by the rule of program.py itself."""
     program = Program(
-        1,
-        (Kernel("k", "", (), (Parameter("z", True, "uint8", 1, False),), copying(), True),),
-        (Buffer("z", "out", "uint8", shape, blocks.tile),),
-        (Launch(0, (blocks.count, 1, 1), (1, 1, 1), 0, (0,)),),
-        Shards("blocks", blocks.count),
+        2,
+        (Unit(copying(), ""),),
+        (Kernel("k", 0, 0, (Parameter("z", True, "uint8", 1, False),), True),),
+        (Buffer("z", "out", "uint8", shape, blocks.tile, None),),
+        (Launch(0, ((blocks.count, 1, 1),), (1, 1, 1), 0, (0,)),),
+        Blocks(blocks.count),
+        (),
     )
     if shape:
         validate(program)

@@ -155,8 +155,8 @@ def test_the_example_compiles_and_binds(tmp_path):
     job = load_job(tmp_path / "hillshade" / "hillshade.toml")
     program = job.bind().program
     assert program.tasks == 24
-    assert program.launch.grid == (26, 22, 1)
-    assert program.kernel.exact
+    assert program.launch.grids == ((26, 22, 1),)
+    assert program.exact
     renamed = dataclasses.replace(job, args={("zz" if name == "z" else name): a for name, a in job.args.items()})
     with pytest.raises(ConfigError, match=r"\[args\] has zz, shade.*did you mean z\?"):
         renamed.bind()

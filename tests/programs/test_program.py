@@ -6,23 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wat_programs import REFUSED_MODULES, copying, program
 
+from depin_node.compute.programs.memory import GUARD_BYTES, memory_bytes, placements
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.program import (
-    GUARD_BYTES,
+    Blocks,
     Buffer,
     Kernel,
     Launch,
     Parameter,
     Program,
     Scalar,
-    Shards,
-    decode_program,
+    Unit,
     encode_program,
-    memory_bytes,
-    placements,
     program_id,
-    validate,
 )
+from depin_node.compute.programs.validation import decode_program, validate
 from depin_node.core.errors import TaskRejected
 from depin_node.crypto.blob import blob_id
 
@@ -45,23 +43,24 @@ def with_launch(**changes):
 
 
 def with_parameter(index, **changes):
-    parameters = list(GOOD.kernel.parameters)
+    parameters = list(GOOD.kernels[0].parameters)
     parameters[index] = replace(parameters[index], **changes)
-    return replace(GOOD, kernels=(replace(GOOD.kernel, parameters=tuple(parameters)),))
+    return replace(GOOD, kernels=(replace(GOOD.kernels[0], parameters=tuple(parameters)),))
 
 
 def test_golden_vector():
     """The encoding of a program is its identity: it may change only with its version."""
-    kernel = Kernel("k", "src", ("-DX=1",), (Parameter("y", True, "int32", 1, False),), TINY_MODULE, True)
     small = Program(
-        1, (kernel,), (Buffer("y", "out", "int32", (3, 5), (1, 5)),), (Launch(0, (3, 1, 1), (5, 1, 1), 0, (0,)),),
-        Shards("blocks", 3),
+        2, (Unit(TINY_MODULE, "cuda"),), (Kernel("k", 0, 0, (Parameter("y", True, "int32", 1, False),), True),),
+        (Buffer("y", "out", "int32", (3, 5), (1, 5), None),), (Launch(0, ((3, 1, 1),), (5, 1, 1), 0, (0,)),),
+        Blocks(3), (),
     )  # fmt: skip
     assert encode_program(small).hex() == (
-        "95019196a16ba373726391a52d44583d319195a179c3a5696e74333201c2c4190061736d01000000020f0103656e76066d656d6f"
-        "7279020001c39195a179a36f7574a5696e743332920305920105919500930301019305010100910092a6626c6f636b7303"
+        "97029192c4190061736d01000000020f0103656e76066d656d6f7279020001a4637564619195a16b00009195a179c3a5696e7433"
+        "3201c2c39196a179a36f7574a5696e743332920305920105c09196a66c61756e63680091930301019305010100910092a6626c6f"
+        "636b730390"
     )
-    assert program_id(small).hex() == "8ab553e427093d29fad5a656a6f98f2d33fa0193577bb40ac0edc51695919531"
+    assert program_id(small).hex() == "e90acb0071bdd7f3516fac6d6a0eb8b198b6ddae8d8b4b254403fd52a3c71df3"
 
 
 def test_a_program_travels_as_a_blob_and_comes_back_the_same():
@@ -70,7 +69,7 @@ def test_a_program_travels_as_a_blob_and_comes_back_the_same():
     assert program_id(GOOD) == blob_id(data)
 
 
-UNUSED = Buffer("z", "in", "int8", (1,), ())
+UNUSED = Buffer("z", "in", "int8", (1,), (), None)
 ONLY_READ = replace(GOOD.buffers[1], role="in", tile=())
 BAD = {
     "8 GiB array": (with_buffer(0, shape=(1 << 31,)), "MiB fit"),
@@ -81,10 +80,10 @@ BAD = {
     ),
     "too many threads": (with_launch(block=(1024, 2, 1)), "threads"),
     "block too deep": (with_launch(block=(1, 1, 65)), "larger than CUDA's"),
-    "grid too high": (with_launch(grid=(1, 65536, 1)), "larger than CUDA's"),
-    "grid too wide": (with_launch(grid=(1 << 31, 1, 1)), "larger than CUDA's"),
-    "more shards than blocks": (replace(GOOD, shards=Shards("blocks", 17)), "at least one block"),
-    "no such kernel": (with_launch(kernel=1), "only one"),
+    "grid too high": (with_launch(grids=((1, 65536, 1),)), "larger than CUDA's"),
+    "grid too wide": (with_launch(grids=((1 << 31, 1, 1),)), "larger than CUDA's"),
+    "more shards than blocks": (replace(GOOD, shards=Blocks(17)), "at least one block"),
+    "no such kernel": (with_launch(kernel=1), "there are 1"),
     "argument missing": (with_launch(args=(0, 1)), "takes 3 arguments"),
     "argument too many": (with_launch(args=(*GOOD.launch.args, 0)), "takes 3 arguments"),
     "buffer out of range": (with_launch(args=(0, 2, GOOD.launch.args[2])), "buffer 2 of 2"),
@@ -95,7 +94,7 @@ BAD = {
     "unused buffer": (replace(GOOD, buffers=(*GOOD.buffers, UNUSED)), "z is not an argument"),
     "twice the same name": (with_buffer(1, name="x"), "same name"),
     "array of another type": (with_buffer(0, dtype="int32"), "points to float32"),
-    "const output": (with_parameter(1, const=True), "const and cannot be an output"),
+    "const output": (with_parameter(1, const=True), "never written"),
     "input of a pointer that is not const": (with_parameter(0, const=False), "must be Out or InOut"),
     "lanes that do not divide": (with_parameter(0, lanes=3), "does not divide"),
     "no output": (replace(with_parameter(1, const=True), buffers=(GOOD.buffers[0], ONLY_READ)), "no output"),
@@ -129,7 +128,7 @@ def test_refuses(bad, reason):
 ])  # fmt: skip
 def test_tiles_and_blocks_have_to_fit(grid, shape, tile, fits):
     candidate = replace(
-        with_buffer(1, shape=shape, tile=tile), shards=Shards("blocks", 1), steps=(replace(GOOD.launch, grid=grid),)
+        with_buffer(1, shape=shape, tile=tile), shards=Blocks(1), steps=(replace(GOOD.launch, grids=(grid,)),)
     )
     if fits:
         validate(candidate)

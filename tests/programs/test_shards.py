@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wat_programs import program
 
-from depin_node.compute.programs.program import Shards, validate
+from depin_node.compute.programs.program import Blocks
 from depin_node.compute.programs.shards import (
     gather,
     owned_boxes,
@@ -17,6 +17,7 @@ from depin_node.compute.programs.shards import (
     scatter,
     task_blocks,
 )
+from depin_node.compute.programs.validation import validate
 
 
 @st.composite
@@ -32,8 +33,8 @@ def tiled(draw):
     candidate = msgspec.structs.replace(
         base,
         buffers=(base.buffers[0], msgspec.structs.replace(base.buffers[1], shape=shape, tile=tile)),
-        steps=(msgspec.structs.replace(base.launch, grid=grid),),
-        shards=Shards("blocks", draw(st.integers(1, prod(grid)))),
+        steps=(msgspec.structs.replace(base.launch, grids=(grid,)),),
+        shards=Blocks(draw(st.integers(1, prod(grid)))),
     )
     validate(candidate)
     return candidate
@@ -48,7 +49,7 @@ def owner_of_each(candidate):
         for block in range(*task_blocks(candidate, task)):
             assert block not in block_task
             block_task[block] = task
-    assert len(block_task) == candidate.launch.blocks
+    assert len(block_task) == candidate.launch.blocks(0)
     owners = np.empty(buffer.shape, int)
     for index in np.ndindex(*buffer.shape):
         number = 0
@@ -83,8 +84,8 @@ def test_the_canonical_layout_is_head_slabs_tail():
     candidate = msgspec.structs.replace(
         base,
         buffers=(base.buffers[0], msgspec.structs.replace(base.buffers[1], shape=(4, 5), tile=(1, 2))),
-        steps=(msgspec.structs.replace(base.launch, grid=(3, 4, 1)),),
-        shards=Shards("blocks", 2),
+        steps=(msgspec.structs.replace(base.launch, grids=((3, 4, 1),)),),
+        shards=Blocks(2),
     )
     validate(candidate)
     whole = np.arange(20, dtype="float32").reshape(4, 5)
@@ -93,13 +94,13 @@ def test_the_canonical_layout_is_head_slabs_tail():
     gather(candidate, 1, 0, whole, second)
     assert first.tolist() == list(range(10))
     assert second.tolist() == list(range(10, 20))
-    three = msgspec.structs.replace(candidate, shards=Shards("blocks", 8))  # 12 blocks: 1, 2, 1, 2, …
+    three = msgspec.structs.replace(candidate, shards=Blocks(8))  # 12 blocks: 1, 2, 1, 2, …
     assert [tuple(box) for box in owned_boxes(three, 1, 0)] == [((0, 2), (1, 5))]
-    seven = msgspec.structs.replace(candidate, shards=Shards("blocks", 7))
+    seven = msgspec.structs.replace(candidate, shards=Blocks(7))
     assert [tuple(box) for box in owned_boxes(seven, 3, 0)] == [((1, 4), (2, 5))]
     assert [tuple(box) for box in owned_boxes(seven, 6, 0)] == [((3, 2), (4, 5))]
-    uneven = msgspec.structs.replace(candidate, steps=(msgspec.structs.replace(base.launch, grid=(3, 4, 1)),))
-    uneven = msgspec.structs.replace(uneven, shards=Shards("blocks", 5))  # blocks 2, 3 | 4 …: across a row's end
+    uneven = msgspec.structs.replace(candidate, steps=(msgspec.structs.replace(base.launch, grids=((3, 4, 1),)),))
+    uneven = msgspec.structs.replace(uneven, shards=Blocks(5))  # blocks 2, 3 | 4 …: across a row's end
     assert task_blocks(uneven, 1) == (2, 4)
     assert [tuple(box) for box in owned_boxes(uneven, 1, 0)] == [((0, 4), (1, 5)), ((1, 0), (2, 2))]
 

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 from wat_programs import BAD_TASKS, UNSTARTABLE_MODULES, copying, numbers, program
 
-from depin_node.compute.programs.program import encode_program, memory_bytes
+from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.programs.program import encode_program
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ResourceError, TaskCrashed, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
 from depin_node.crypto.blob import blob_id

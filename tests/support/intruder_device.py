@@ -43,7 +43,7 @@ class Intruder:
     device_class = "intruder"
 
     def load(self, program, inputs, limits):
-        names, _, needs = program.kernel.source.partition("{")
+        names, _, needs = program.units[0].cuda.partition("{")
         needs = json.loads("{" + needs)
         raise TaskRejected(" ".join(f"{name}={attempt(name, needs)}" for name in names.split()))
 

@@ -18,8 +18,9 @@ from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
-from depin_node.compute.programs.program import decode_program, encode_program
+from depin_node.compute.programs.program import encode_program
 from depin_node.compute.programs.shards import result_bytes, scatter
+from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox.pool import Output, Result
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import TaskError

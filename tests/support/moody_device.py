@@ -27,13 +27,13 @@ class MoodyDevice:
             self.start[name] = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
 
     def load(self, program, inputs, limits):
-        if program.kernel.source == "spy":
+        if program.units[0].cuda == "spy":
             raise TaskRejected(json.dumps(self.start | spy()))
-        if program.kernel.source == "die at load":
+        if program.units[0].cuda == "die at load":
             os._exit(3)
-        if program.kernel.source == "hang at load":
+        if program.units[0].cuda == "hang at load":
             time.sleep(3600)
-        return Moody(program.kernel.source)
+        return Moody(program.units[0].cuda)
 
 
 def spy():

@@ -1,0 +1,108 @@
+"""What a task holds of an array that is cut along an axis: which rows, of what shape, and what lies beyond the ends.
+
+Task i owns the rows [start, stop) of the cut axis that its table names. It *holds* [start - halo, stop + halo); the
+rows of these that lie beyond the array's ends are filled by the edge rule (``program.Cut``), or left away where that is
+``none``. A kernel is given the held rows only, from the first one on.
+
+This module imports no NumPy: nodes that only schedule need none.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+from depin_node.compute.programs.program import DTYPE_BYTES, Axis, Buffer, Cut, Program
+from depin_node.core.errors import TaskRejected
+
+VARIANTS_MAX = 32
+CONSTANT = -1
+"""A row that is not the array's, but ``fill``."""
+
+
+class Rows(NamedTuple):
+    """Rows of a cut axis, as numbers of the whole array: a task owns [start, stop) and holds [first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def rows(program: Program, cut: Cut, length: int, task: int) -> Rows:
+    """Return a task's rows of an axis of this length."""
+    assert isinstance(program.shards, Axis)
+    table = program.shards.tables[cut.table]
+    start, stop = table[task], table[task + 1]
+    first, last = start - cut.halo, stop + cut.halo
+    if cut.edge == "none":
+        first, last = max(first, 0), min(last, length)
+    return Rows(start, stop, first, last)
+
+
+def held_shape(program: Program, buffer: Buffer, task: int) -> tuple[int, ...]:
+    """Return the shape of what a task holds of a buffer: the array a kernel or operation sees."""
+    cut = buffer.cut
+    if cut is None:
+        return buffer.shape
+    found = rows(program, cut, buffer.shape[cut.axis], task)
+    return (*buffer.shape[: cut.axis], found.last - found.first, *buffer.shape[cut.axis + 1 :])
+
+
+def held_bytes(program: Program, buffer: Buffer, task: int) -> int:
+    """Return the size of what a task holds of a buffer."""
+    return prod(held_shape(program, buffer, task)) * DTYPE_BYTES[buffer.dtype]
+
+
+def held_bytes_max(program: Program, buffer: Buffer) -> int:
+    """Return what no task's ``held_bytes`` exceed."""
+    cut = buffer.cut
+    if cut is None:
+        return buffer.size_bytes
+    assert isinstance(program.shards, Axis)
+    table = program.shards.tables[cut.table]
+    widest = max(stop - start for start, stop in pairwise(table)) + 2 * cut.halo
+    length = buffer.shape[cut.axis]
+    widest = min(widest, length) if cut.edge == "none" else widest
+    return buffer.size_bytes // length * widest
+
+
+def source_row(row: int, length: int, edge: str) -> int:
+    """Return which row of the array stands at ``row``, which may lie beyond its ends; or ``CONSTANT``."""
+    if 0 <= row < length:
+        return row
+    if edge == "clamp":
+        return 0 if row < 0 else length - 1
+    if edge == "wrap":
+        return row % length
+    if edge == "reflect":
+        return -row if row < 0 else 2 * (length - 1) - row
+    return CONSTANT
+
+
+def beyond(found: Rows, length: int) -> Iterator[int]:
+    """Yield the rows that a task holds and the array has not."""
+    yield from range(found.first, min(0, found.last))
+    yield from range(max(length, found.first), found.last)
+
+
+def variants(program: Program) -> tuple[int, ...]:
+    """Return tasks such that each task holds arrays of the same shapes as one of them.
+
+    Raises:
+        TaskRejected: there are more than ``VARIANTS_MAX``.
+    """
+    if not isinstance(program.shards, Axis):
+        return (0,)
+    found: dict[tuple[int, ...], int] = {}
+    cuts = {(b.cut.table, b.cut.halo, b.shape[b.cut.axis]): b.cut for b in program.buffers if b.cut is not None}
+    places = [(cut, length) for (_, _, length), cut in cuts.items()]
+    if len(places) > VARIANTS_MAX:
+        raise TaskRejected(f"arrays are cut in {len(places)} ways, at most {VARIANTS_MAX} are allowed")
+    for task in range(program.tasks):
+        held = [rows(program, cut, length, task) for cut, length in places]
+        key = tuple(min(r.last, length) - max(r.first, 0) for r, (_, length) in zip(held, places, strict=True))
+        found.setdefault((*key, *(r.last - r.first for r in held)), task)
+        if len(found) > VARIANTS_MAX:
+            raise TaskRejected(f"tasks hold slices of more than {VARIANTS_MAX} different shapes: cut evenly")
+    return tuple(found.values())

@@ -1,0 +1,386 @@
+"""Reading a program of a stranger: the schema, then all that the schema cannot say.
+
+The order matters: bounds come first, so that nothing below them can cost much; then the parts by themselves (modules,
+names, cuts), then the steps with the shapes that tasks hold, then who owns what, at last the sizes.
+
+Which block owns what (the *tile rule*, for programs cut by blocks): ``tile`` cuts an output into
+``ceil(shape[k] / tile[k])`` tiles along each axis k; the last ones may be smaller. Tiles are numbered in C order (last
+axis fastest), blocks as CUDA does (x fastest). Block number b owns tile number b; blocks beyond the last tile own
+nothing. So a block (x, y) of a 2-D grid owns tile (y, x) of a 2-D output. Where both have two long axes or more, their
+lengths have to be the same; where one of them has a single long axis, the numbers are all that counts.
+
+Which slice owns what (programs cut along an axis): a task owns the rows of an output that its table says, and the halo
+of an output is its own scratch.
+"""
+
+from itertools import pairwise
+from math import gcd, prod
+
+from depin_node.compute.programs.memory import LINEAR_BYTES_MAX, attributes, memory_bytes, placements, specs
+from depin_node.compute.programs.module import scan_module
+from depin_node.compute.programs.operations import plan
+from depin_node.compute.programs.program import (
+    DTYPE_BYTES,
+    PROGRAM_BYTES_MAX,
+    Axis,
+    Blocks,
+    Buffer,
+    Launch,
+    Offset,
+    Operation,
+    Parameter,
+    Program,
+    Repeat,
+    Scalar,
+    Step,
+    Swap,
+    Until,
+    flattened,
+)
+from depin_node.compute.programs.shards import tile_counts
+from depin_node.compute.programs.slices import held_shape, variants
+from depin_node.compute.programs.work import unrolled
+from depin_node.core import wire
+from depin_node.core.errors import PeerViolation, TaskRejected
+
+BLOCK_THREADS_MAX = 1024
+BLOCK_MAX = (1024, 1024, 64)
+GRID_MAX = (2**31 - 1, 65535, 65535)
+"""CUDA's own limits (CUDA C++ Programming Guide, "Technical Specifications")."""
+STEPS_MAX = 4096
+"""As they are written, loops counted with what is in them."""
+OPERATIONS_MAX = 1024
+DEPTH_MAX = 8
+"""Of loops in loops."""
+STEPS_DONE_MAX = 1 << 24
+"""As they are done, loops unrolled."""
+INPUTS_MAX = 62
+"""With the program 63 blobs: what one grant covers, and what fits one message between a node and its worker."""
+OUTPUTS_MAX = 64
+
+
+def decode_program(data: bytes | bytearray | memoryview) -> Program:
+    """Decode and validate a program.
+
+    Raises:
+        TaskRejected: malformed, or against a rule of ``validate``.
+    """
+    try:
+        program = wire.decode(data, Program, size_bytes_max=PROGRAM_BYTES_MAX)
+    except PeerViolation as error:
+        raise TaskRejected(f"the program cannot be read: {error}") from error
+    validate(program)
+    return program
+
+
+def validate(program: Program) -> None:
+    """Check all that the schema cannot say.
+
+    Raises:
+        TaskRejected: with the first rule that is broken.
+    """
+    _validate_bounds(program)
+    for unit in program.units:
+        scan_module(unit.module)
+    for kernel in program.kernels:
+        if kernel.unit >= len(program.units):
+            raise TaskRejected(f"{kernel.name} is of unit {kernel.unit}, there are {len(program.units)}")
+        _validate_names("parameter", [parameter.name for parameter in kernel.parameters])
+    _validate_names("buffer", [buffer.name for buffer in program.buffers])
+    if isinstance(program.shards, Axis):
+        _validate_tables(program, program.shards)
+    for buffer in program.buffers:
+        _validate_cut(program, buffer)
+    held = _Held(program)
+    for step in flattened(program.steps):
+        _validate_step(held, step)
+    held.check()
+    for buffer in program.buffers:
+        _validate_ownership(program, buffer)
+    if placements(program)[1] > LINEAR_BYTES_MAX:
+        raise TaskRejected(
+            f"a task needs {memory_bytes(program) >> 20} MiB for its arrays; at most {LINEAR_BYTES_MAX >> 20} MiB fit"
+        )
+
+
+def _validate_bounds(program: Program) -> None:
+    if _depth(program.steps) > DEPTH_MAX:
+        raise TaskRejected(f"loops are nested more than {DEPTH_MAX} deep")
+    steps = sum(1 for _ in flattened(program.steps))
+    if steps > STEPS_MAX:
+        raise TaskRejected(f"the program has {steps} steps, at most {STEPS_MAX} are allowed: use repeat")
+    operations = sum(isinstance(step, Operation) for step in flattened(program.steps))
+    if operations > OPERATIONS_MAX:
+        raise TaskRejected(f"the program has {operations} array operations, at most {OPERATIONS_MAX} are allowed")
+    done = sum(times for _, times in unrolled(program.steps))
+    if done > STEPS_DONE_MAX:
+        raise TaskRejected(f"a task does up to {done} steps, at most {STEPS_DONE_MAX} are allowed")
+    if len(program.inputs) > INPUTS_MAX or len(program.outputs) > OUTPUTS_MAX:
+        raise TaskRejected(
+            f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs; "
+            f"at most {INPUTS_MAX} and {OUTPUTS_MAX} are allowed"
+        )
+    if not program.outputs:
+        raise TaskRejected("the program has no output: mark at least one pointer as Out or InOut")
+    if program.combine:
+        raise TaskRejected("this release does not combine")
+
+
+def _depth(steps: tuple[Step, ...]) -> int:
+    return max((1 + _depth(step.steps) for step in steps if isinstance(step, Repeat | Until)), default=0)
+
+
+def _validate_names(kind: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise TaskRejected(f"two {kind}s have the same name")
+
+
+# Cuts
+
+
+def _validate_tables(program: Program, shards: Axis) -> None:
+    for table in shards.tables:
+        if len(table) != shards.count + 1 or table[0] != 0:
+            raise TaskRejected(f"a table of {shards.count} tasks has {shards.count + 1} numbers, the first one 0")
+        if any(stop <= start for start, stop in pairwise(table)):
+            raise TaskRejected("a task owns no row: the numbers of a table ascend")
+    used = {buffer.cut.table for buffer in program.buffers if buffer.cut is not None}
+    if used != set(range(len(shards.tables))):
+        raise TaskRejected(f"{len(shards.tables)} tables, the arrays name {sorted(used)}")
+
+
+def _validate_cut(program: Program, buffer: Buffer) -> None:
+    cut = buffer.cut
+    if cut is None:
+        return
+    if not isinstance(program.shards, Axis):
+        raise TaskRejected(f"{buffer.name} is cut along an axis, the program by blocks")
+    if cut.axis >= len(buffer.shape):
+        raise TaskRejected(f"{buffer.name} is cut along axis {cut.axis} and has {len(buffer.shape)}")
+    length, table = buffer.shape[cut.axis], program.shards.tables[cut.table]
+    if table[-1] != length:
+        raise TaskRejected(f"{buffer.name} has {length} rows, its table ends at {table[-1]}")
+    most = length - 1 if cut.edge == "reflect" else length
+    if cut.halo > most:
+        raise TaskRejected(f"{buffer.name} has {length} rows: a halo of {cut.halo} is more than {cut.edge} can fill")
+    if len(cut.fill) != (DTYPE_BYTES[buffer.dtype] if cut.edge == "constant" else 0):
+        raise TaskRejected(f"{buffer.name}: the fill of edge {cut.edge} has {len(cut.fill)} bytes")
+
+
+# Steps
+
+
+class _Held:
+    """What tasks hold, which buffers the steps name, and which they write; swapped buffers share that."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.tasks = variants(program)
+        elements = [[prod(held_shape(program, buffer, task)) for task in self.tasks] for buffer in program.buffers]
+        self.elements_min = [min(counts) for counts in elements]
+        self.elements_gcd = [gcd(*counts) for counts in elements]
+        self._named: set[int] = set()
+        self._written: set[int] = set()
+        self._kernels: set[int] = set()
+        self._swapped = list(range(len(program.buffers)))
+
+    def read(self, buffer: int) -> None:
+        self._named.add(buffer)
+
+    def write(self, buffer: int) -> None:
+        self._named.add(buffer)
+        self._written.add(buffer)
+
+    def launch(self, kernel: int) -> None:
+        self._kernels.add(kernel)
+
+    def swap(self, a: int, b: int) -> None:
+        self._named |= {a, b}
+        old, new = self._swapped[a], self._swapped[b]
+        self._swapped = [new if group == old else group for group in self._swapped]
+
+    def check(self) -> None:
+        written = {self._swapped[index] for index in self._written}
+        for index, buffer in enumerate(self.program.buffers):
+            if index not in self._named:
+                raise TaskRejected(f"buffer {buffer.name} is not an argument of any step")
+            if buffer.role != "in" and self._swapped[index] not in written:
+                raise TaskRejected(f"buffer {buffer.name} is never written: a {buffer.role} array is what steps fill")
+        if len(self._kernels) < len(self.program.kernels):
+            raise TaskRejected("a kernel is not launched by any step")
+        if {kernel.unit for kernel in self.program.kernels} != set(range(len(self.program.units))):
+            raise TaskRejected("a unit has no kernel that is launched")
+
+
+def _validate_step(held: _Held, step: Step) -> None:
+    program = held.program
+    if isinstance(step, Launch):
+        _validate_launch(held, step)
+    elif isinstance(step, Operation):
+        _validate_operation(held, step)
+    elif isinstance(step, Swap):
+        _validate_swap(program, step)
+        held.swap(step.a, step.b)
+    elif isinstance(step, Until):
+        flag = _buffer(program, step.buffer, "until")
+        if flag.elements != 1 or flag.cut is not None or flag.dtype[0] not in "bui":
+            raise TaskRejected(f"until looks at one integer: {flag.name} is {flag.dtype} {flag.shape}")
+        if flag.role == "in":
+            raise TaskRejected(f"until looks at {flag.name}, which no step can change")
+        held.read(step.buffer)
+
+
+def _buffer(program: Program, index: int, what: str) -> Buffer:
+    if index >= len(program.buffers):
+        raise TaskRejected(f"{what} names buffer {index} of {len(program.buffers)}")
+    return program.buffers[index]
+
+
+def _validate_launch(held: _Held, launch: Launch) -> None:
+    program = held.program
+    if launch.kernel >= len(program.kernels):
+        raise TaskRejected(f"a launch names kernel {launch.kernel}, there are {len(program.kernels)}")
+    kernel = program.kernels[launch.kernel]
+    held.launch(launch.kernel)
+    if any(n > most for n, most in zip(launch.block, BLOCK_MAX, strict=True)):
+        raise TaskRejected(f"block {launch.block} is larger than CUDA's {BLOCK_MAX}")
+    if prod(launch.block) > BLOCK_THREADS_MAX:
+        raise TaskRejected(f"block {launch.block} has {prod(launch.block)} threads; at most {BLOCK_THREADS_MAX}")
+    if len(launch.grids) > 1 and (not isinstance(program.shards, Axis) or len(launch.grids) != program.tasks):
+        raise TaskRejected(f"{kernel.name} has {len(launch.grids)} grids: one, or one for each task cut along an axis")
+    for grid in launch.grids:
+        if any(n > most for n, most in zip(grid, GRID_MAX, strict=True)):
+            raise TaskRejected(f"grid {grid} is larger than CUDA's {GRID_MAX}")
+    if len(launch.args) != len(kernel.parameters):
+        raise TaskRejected(f"{kernel.name} takes {len(kernel.parameters)} arguments, {len(launch.args)} are given")
+    for argument, parameter in zip(launch.args, kernel.parameters, strict=True):
+        if isinstance(argument, Scalar):
+            _validate_scalar(program, argument, parameter)
+        else:
+            _validate_pointer(held, argument, parameter)
+
+
+def _validate_scalar(program: Program, argument: Scalar, parameter: Parameter) -> None:
+    size = DTYPE_BYTES[parameter.dtype] * parameter.lanes
+    if parameter.pointer:
+        raise TaskRejected(f"parameter {parameter.name} is a pointer and gets a scalar")
+    sizes = {size, size * program.tasks} if isinstance(program.shards, Axis) else {size}
+    if argument.dtype != parameter.dtype or len(argument.data) not in sizes:
+        raise TaskRejected(
+            f"parameter {parameter.name} is {parameter.dtype} of {size} bytes, "
+            f"its argument {argument.dtype} of {len(argument.data)} bytes"
+        )
+
+
+def _validate_pointer(held: _Held, argument: int | Offset, parameter: Parameter) -> None:
+    if not parameter.pointer:
+        raise TaskRejected(f"parameter {parameter.name} is a scalar and gets an array")
+    index, offset = (argument.buffer, argument.elements) if isinstance(argument, Offset) else (argument, 0)
+    buffer = _buffer(held.program, index, f"parameter {parameter.name}")
+    if not is_element_of(buffer.dtype, parameter.dtype, parameter.lanes):
+        raise TaskRejected(f"parameter {parameter.name} points to {parameter.dtype}, its array is {buffer.dtype}")
+    size, item_bytes = DTYPE_BYTES[parameter.dtype] * parameter.lanes, DTYPE_BYTES[buffer.dtype]
+    if held.elements_gcd[index] * item_bytes % size or offset * item_bytes % size:
+        raise TaskRejected(f"array {buffer.name} of {buffer.elements} elements does not divide by {parameter.lanes}")
+    if offset >= held.elements_min[index]:
+        raise TaskRejected(f"parameter {parameter.name} begins {offset} elements into {buffer.name}, behind its end")
+    if parameter.const:
+        held.read(index)
+    elif buffer.role == "in":
+        raise TaskRejected(f"parameter {parameter.name} is not const: its array must be Out or InOut")
+    else:
+        held.write(index)
+
+
+def is_element_of(array: str, dtype: str, lanes: int) -> bool:
+    """Whether a pointer to ``lanes`` × ``dtype`` takes an array: complex numbers are pairs too (``float2``)."""
+    pairs = {"complex64": "float32", "complex128": "float64"}
+    return array == dtype or (lanes == 2 and pairs.get(array) == dtype)
+
+
+def _validate_operation(held: _Held, step: Operation) -> None:
+    program = held.program
+    for index in step.inputs:
+        _buffer(program, index, step.name)
+        held.read(index)
+    for index in step.outputs:
+        if _buffer(program, index, step.name).role == "in":
+            raise TaskRejected(f"{step.name} writes {program.buffers[index].name}, which is an input")
+        held.write(index)
+    if len(set(step.outputs)) < len(step.outputs):
+        raise TaskRejected(f"{step.name} writes one array twice")
+    names = [attribute.name for attribute in step.attributes]
+    if any(name >= after for name, after in pairwise(names)):
+        raise TaskRejected(f"{step.name}: attributes ascend by name")
+    for task in held.tasks:
+        results = plan(step.name, specs(program, step.inputs, task), attributes(step)).results
+        found = specs(program, step.outputs, task)
+        if results != found:
+            shown = [f"{spec.dtype} {spec.shape}" for spec in results]
+            given = [f"{spec.dtype} {spec.shape}" for spec in found]
+            raise TaskRejected(f"{step.name} gives {', '.join(shown)}; its arrays are {', '.join(given)}")
+
+
+def _validate_swap(program: Program, step: Swap) -> None:
+    a, b = (_buffer(program, index, "swap") for index in (step.a, step.b))
+    if step.a == step.b:
+        raise TaskRejected(f"swap names {a.name} twice")
+    for buffer in (a, b):
+        if buffer.role == "in":
+            raise TaskRejected(f"swap of {buffer.name}: inputs stay what they are, use an inout array")
+    if (a.dtype, a.shape, a.cut) != (b.dtype, b.shape, b.cut):
+        raise TaskRejected(f"swap of {a.name} and {b.name}: they differ in dtype, shape or cut")
+
+
+# Owners
+
+
+def _validate_ownership(program: Program, buffer: Buffer) -> None:
+    """Each element of an output has one owner."""
+    if buffer.tile and not buffer.is_output:
+        raise TaskRejected(f"{buffer.role} array {buffer.name} has a tile: only outputs have owners")
+    if isinstance(program.shards, Blocks):
+        _validate_tile(program, buffer)
+    elif buffer.tile:
+        raise TaskRejected(f"output {buffer.name} has a tile, the program is cut along an axis")
+    elif buffer.is_output and buffer.cut is None and program.tasks > 1:
+        raise TaskRejected(f"output {buffer.name} is not cut, so {program.tasks} tasks would own it")
+
+
+def _validate_tile(program: Program, buffer: Buffer) -> None:
+    launch = program.steps[0]
+    if len(program.steps) > 1 or not isinstance(launch, Launch):
+        if program.tasks > 1:
+            raise TaskRejected(
+                "a program of several steps cannot be cut by blocks, which would have to wait for each other: "
+                "cut its arrays along an axis, or use one shard"
+            )
+        if buffer.tile:
+            raise TaskRejected(f"output {buffer.name} has a tile, which is for a single launch")
+        return
+    if program.tasks > launch.blocks(0):
+        raise TaskRejected(f"{program.tasks} shards of {launch.blocks(0)} blocks: a shard has at least one block")
+    if program.tasks > 1 and buffer.role == "temp":
+        raise TaskRejected(f"temp array {buffer.name}: shards of one launch share no memory, use one shard")
+    if not buffer.tile:
+        if program.tasks > 1 and buffer.is_output:
+            raise TaskRejected(
+                f"output {buffer.name} has no tile, so its one owner needs the whole launch: "
+                "say which part a block owns (tile), or use one shard"
+            )
+        return
+    if len(buffer.tile) != len(buffer.shape):
+        raise TaskRejected(f"output {buffer.name}: tile {buffer.tile} and shape {buffer.shape} differ in dimensions")
+    if any(step > length for step, length in zip(buffer.tile, buffer.shape, strict=True)):
+        raise TaskRejected(f"output {buffer.name}: tile {buffer.tile} is larger than its shape {buffer.shape}")
+    counts, grid = tile_counts(buffer), launch.grid(0)
+    if prod(counts) > prod(grid):
+        raise TaskRejected(
+            f"output {buffer.name}: {prod(counts)} tiles of {buffer.tile}, but only {prod(grid)} blocks to own them"
+        )
+    long_tiles = [count for count in counts if count > 1]
+    long_grid = [length for length in reversed(grid) if length > 1]
+    if len(long_tiles) > 1 and len(long_grid) > 1 and long_tiles != long_grid:
+        raise TaskRejected(
+            f"output {buffer.name}: its tiles form a grid of {counts}, the launch one of {grid[::-1]} (z, y, x)"
+        )
