@@ -684,8 +684,8 @@ INLINE f32 modff(f32 x, f32* whole) {
 
 // ---- a * b + c, rounded once
 #ifdef DEPIN_STRICT
-INLINE f32 fmaf(f32 a, f32 b, f32 c) { return ::__fmaf_rn(a, b, c); }
-INLINE f64 fma(f64 a, f64 b, f64 c) { return ::__fma_rn(a, b, c); }
+INLINE f32 fmaf(f32 a, f32 b, f32 c) { return ::cuda_builtin::fma(a, b, c); }
+INLINE f64 fma(f64 a, f64 b, f64 c) { return ::cuda_builtin::fma(a, b, c); }
 #else
 INLINE f32 fmaf(f32 a, f32 b, f32 c) {
   const f64 p = (f64)a * (f64)b;  // exact
