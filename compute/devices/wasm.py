@@ -28,7 +28,7 @@ from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import placements
 from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
-from depin_node.compute.programs.program import Axis, Launch, Program, Scalar
+from depin_node.compute.programs.program import DTYPE_BYTES, Axis, Launch, Offset, Program, Scalar
 from depin_node.compute.programs.shards import numpy_dtype, owned_boxes, task_blocks
 from depin_node.compute.translate.abi import pack_arguments
 from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
@@ -123,6 +123,13 @@ class WasmDevice:
             raise TaskRejected(f"the module is not valid: {_bounded(error)}") from error
         _check_exports(module)
         return WasmProgram(self, program, module, inputs, limits)
+
+
+def _address(argument: int | Offset, addresses: Sequence[int], program: Program) -> int:
+    if isinstance(argument, int):
+        return addresses[argument]
+    item_bytes = DTYPE_BYTES[program.buffers[argument.buffer].dtype]
+    return addresses[argument.buffer] + argument.elements * item_bytes
 
 
 def _bounded(error: Exception) -> str:
@@ -230,7 +237,7 @@ class WasmProgram:
             setattr(value.of, kind, number)
         packed = pack_arguments(
             program.kernels[launch.kernel].parameters,
-            [a.data if isinstance(a, Scalar) else self.addresses[a] for a in launch.args  # type: ignore[index]],
+            [a.data if isinstance(a, Scalar) else _address(a, self.addresses, program) for a in launch.args],
         )
         self._arguments: Bytes = np.frombuffer(packed, np.uint8)
         self._gaps = self._find_gaps(info.memory_pages * PAGE_BYTES)
