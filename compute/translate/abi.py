@@ -8,6 +8,9 @@ numbered [b0, b1), x fastest, of the launch grid. Before it the caller writes on
 - a scalar is its value, little-endian; of a vector type (``lanes`` > 1) the lanes, side by side;
 - a slot begins at a multiple of 8, or of 16 if its size is a multiple of 16; bytes between slots are zero.
 
+A unit that prints exports ``log: () -> i32`` too: the address of a u32, how many bytes have been printed, and of these
+bytes, ``LOG_BYTES`` at most. They are whatever the kernel printed.
+
 Only the standard library is imported here: workers load this module without the compiler.
 """
 
@@ -16,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 ARGUMENT_BYTES: Final = 4096
+LOG_BYTES: Final = 16 << 10
 THREADS_MAX: Final = 1024
 """Threads of one block."""
 SHARED_DYNAMIC_BYTES_MAX: Final = 48 << 10

@@ -198,7 +198,7 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape 
                 shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
             )
         )
-    module, cuda = compile_cpp(print_unit(unit, texts, facts[0]), tools), ""
+    module, cuda = compile_cpp(print_unit(unit, texts, facts), tools), ""
     return with_texts(CompiledUnit(module, cuda, tuple(kernels)))
 
 

@@ -72,7 +72,9 @@ def _has_effect(value: t.Expression) -> bool:
             return True
         if isinstance(node, t.Call) and isinstance(node.function, t.Function):
             return True
-        if isinstance(node, t.Call) and str(node.function).startswith(("atomic", "__sync", "__shfl", "__any", "__all")):
+        if isinstance(node, t.Call) and str(node.function).startswith(
+            ("atomic", "printf", "__sync", "__shfl", "__any", "__all")
+        ):
             return True
     return False
 

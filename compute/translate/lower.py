@@ -13,7 +13,7 @@ from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.frontend import Node
 from depin_node.compute.translate.index import Index, Scope, children, has_body
 from depin_node.compute.translate.kernel_names import find_kernels
-from depin_node.compute.translate.lower_expressions import Expressions, is_implicit
+from depin_node.compute.translate.lower_calls import Calls, is_implicit
 from depin_node.compute.translate.lower_statements import Statements
 from depin_node.compute.translate.names import Types
 from depin_node.compute.translate.semantics import body_of
@@ -35,7 +35,7 @@ LOCAL_BYTES_MAX = 32 << 10
 SHARED_BYTES_MAX = 48 << 10
 
 
-class Lowering(Expressions, Statements):
+class Lowering(Calls, Statements):
     """Lowers everything that is reachable from the kernels of a unit."""
 
     def __init__(self, index: Index) -> None:

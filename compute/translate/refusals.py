@@ -25,7 +25,7 @@ NAMES = {
     **dict.fromkeys(("cooperative_groups", "cg", "this_thread_block", "this_grid"), _GROUPS),
     **dict.fromkeys(("clock", "clock64", "__nanosleep", "globaltimer", "__globaltimer"), _CLOCK),
     **dict.fromkeys(("malloc", "free", "new", "delete", "alloca"), _HEAP),
-    **dict.fromkeys(("printf", "fprintf", "puts", "vprintf"), "printing is not supported yet"),
+    **dict.fromkeys(("fprintf", "puts", "putchar", "vprintf", "sprintf", "snprintf"), "printf is the only one"),
     **dict.fromkeys(("memcpy", "memset", "memmove"), "write a loop: the memory functions are not supported"),
     **dict.fromkeys(("half", "half2", "__half", "__half2", "float16"), _HALF),
     **dict.fromkeys(("__nv_bfloat16", "__nv_bfloat162", "nv_bfloat16", "bfloat16"), _BFLOAT),

@@ -53,6 +53,7 @@ class Facts:
     synchronising: set[t.Function] = field(default_factory=set)
     recursive: set[t.Function] = field(default_factory=set)
     has_atomics: bool = False
+    prints: bool = False
     private_memory: bool = False
     punned_unions: set[Record] = field(default_factory=set)
     """Unions that show a float's bits as something else: floats stored in them are made canonical."""
@@ -249,6 +250,7 @@ class _Reader:
             self._places.add(id(argument))
         if name in FENCES:
             self._note(node.line, f"{name} suggests that blocks read what others write: their order is not defined")
+        self.facts.prints |= name == "printf"
         if not name.startswith("atomic"):
             return
         self.facts.has_atomics = True

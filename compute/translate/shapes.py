@@ -31,7 +31,7 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
     common, guard = _common(kernel, printer, facts), find_guard(entry)
     each = "CUDA_EACH_X"
-    if not facts.has_atomics and not facts.private_memory:
+    if not facts.has_atomics and not facts.private_memory and not facts.prints:
         each = "#pragma clang loop vectorize(assume_safety)\nCUDA_EACH_X"
     if guard is None:
         return common + _run(entry, slots, f"CUDA_EACH_ROW {{\n{each} {entry.cpp}({arguments});\n}}\n")
@@ -57,15 +57,17 @@ SHAPES = {"loop": print_loop, "coroutine": print_coroutine}
 _LAUNCH = ("i64 b0", "i64 b1", *(f"u32 {name}" for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared_mem")))
 
 
-def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Facts) -> str:
+def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Sequence[Facts]) -> str:
     """Return the whole C++ text of a unit.
 
     Args:
         unit: what the kernels have in common.
         kernels: the text of each, as its shape printed it.
-        facts: of any of the kernels: what they tell of records and tables is the same for all.
+        facts: of each.
     """
-    printer, lines = Printer(facts, waits=False), ['#include "runtime.h"', print_records(unit.records)]
+    headers = ["runtime.h", *(["log.h"] if any(found.prints for found in facts) else [])]
+    lines = [*(f'#include "{header}"' for header in headers), print_records(unit.records)]
+    printer = Printer(facts[0], waits=False)  # what facts tell of records and tables is the same for all
     for item in unit.globals:
         assert isinstance(item.value, t.Initialise)
         lines.append(f"static {cpp(item.variable.type)} {item.variable.cpp} = {printer.braces(item.value)};")

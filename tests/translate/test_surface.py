@@ -44,7 +44,7 @@ WAITING = ("__sync", "__shfl", "__any_sync", "__all_sync", "__ballot")
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_every_function_is_implemented(declarations: list[dict[str, Any]], waiting: bool) -> None:
-    known = [f for f in functions(declarations) if f[0].startswith(WAITING) is waiting]
+    known = [f for f in functions(declarations) if f[0].startswith(WAITING) is waiting and f[0] != "printf"]
     assert len(known) > (30 if waiting else 390)
     lines = []
     for number, (name, parameters, result) in enumerate(known):

@@ -149,6 +149,7 @@ void __threadfence();
 void __threadfence_block();
 void __threadfence_system();
 [[noreturn]] void __trap();
+int printf(const char*, ...);
 #define assert(e) ((e) ? (void)0 : __trap())
 unsigned int __ballot_sync(unsigned int, int);
 int __any_sync(unsigned int, int);
