@@ -22,6 +22,7 @@ from depin_node.compute.translate.frontend import Node, check_options, parse
 from depin_node.compute.translate.index import Index
 from depin_node.compute.translate.kernel_names import explain, is_plain, with_lookups
 from depin_node.compute.translate.lower import Lowering
+from depin_node.compute.translate.print_cuda import print_cuda
 from depin_node.compute.translate.semantics import Facts, analyse
 from depin_node.compute.translate.shapes import SHAPES, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
@@ -198,7 +199,7 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape 
                 shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
             )
         )
-    module, cuda = compile_cpp(print_unit(unit, texts, facts), tools), ""
+    module, cuda = compile_cpp(print_unit(unit, texts, facts), tools), print_cuda(unit, facts)
     return with_texts(CompiledUnit(module, cuda, tuple(kernels)))
 
 
