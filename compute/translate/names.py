@@ -116,6 +116,7 @@ class Types:
         self.records: list[Record] = []
         self._by_id: dict[str, Record] = {}
         self._known: dict[tuple[int, str], Type] = {}
+        self._resolving: set[tuple[int, str]] = set()
         self._depth = 0
 
     def of(self, node: Node, scope: Scope) -> Type:
@@ -143,7 +144,13 @@ class Types:
         """
         key = (id(scope), text)
         if key not in self._known:
-            self._known[key] = parse_type(text, lambda n: self._named(n, scope), lambda n: self._constant(n, scope))
+            if key in self._resolving:
+                raise TypeTextError(f"the type {shorten(text)!r} is defined by itself")
+            self._resolving.add(key)
+            try:
+                self._known[key] = parse_type(text, lambda n: self._named(n, scope), lambda n: self._constant(n, scope))
+            finally:
+                self._resolving.discard(key)
         return self._known[key]
 
     def _named(self, names: Sequence[Name], scope: Scope) -> Type:
@@ -220,7 +227,10 @@ class Types:
         own = _arguments(node)
         if len(own) < len(wanted):
             return False
-        return all(_equal(self._argument(mine, place), other) for mine, other in zip(own, wanted, strict=False))
+        try:
+            return all(_equal(self._argument(mine, place), other) for mine, other in zip(own, wanted, strict=False))
+        except TypeTextError:  # an argument of which the type that is looked for is a part: it cannot be that type
+            return False
 
     def _argument(self, argument: Node, place: Scope) -> Type | int | None:
         if "value" in argument:

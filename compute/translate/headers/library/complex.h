@@ -7,8 +7,8 @@
 
 namespace thrust {
 
-template <class T, class U, bool = (sizeof(T) > sizeof(U))> struct Greater_ { typedef T type; };
-template <class T, class U> struct Greater_<T, U, false> { typedef U type; };
+template <class T, class U> struct Greater_ { typedef T type; };  // an integer takes the other's type
+template <> struct Greater_<float, double> { typedef double type; };
 
 template <class T> struct __attribute__((aligned(2 * sizeof(T)))) complex {
   typedef T value_type;
@@ -197,8 +197,8 @@ template <class T, class U> complex<typename Greater_<T, U>::type> pow(const com
   typedef typename Greater_<T, U>::type G;
   return pow(complex<G>(x), (G)y);
 }
-template <class T, class U> complex<typename Greater_<T, U>::type> pow(const T& x, const complex<U>& y) {
-  typedef typename Greater_<T, U>::type G;
+template <class T, class U> complex<typename Greater_<U, T>::type> pow(const T& x, const complex<U>& y) {
+  typedef typename Greater_<U, T>::type G;
   return pow((G)x, complex<G>(y));
 }
 
