@@ -1,0 +1,191 @@
+"""The arrays of a task in one block of memory: laid out before it runs, edges kept, its own part taken after it.
+
+Inputs are laid over memory copy-on-write where the system can, copied where not, and of arrays that are cut only the
+rows that the task holds. A task that writes to an input changes only what it reads itself. Rows beyond an array's ends
+(``slices``) are filled by the edge rule at first, and again after each step that may have written the array; but not
+those that wrap around: they are a neighbour's like any other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from depin_node.compute.devices.device import Input
+from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
+from depin_node.compute.devices.pages import Pages
+from depin_node.compute.programs.memory import own_bytes, placements
+from depin_node.compute.programs.program import Axis, Buffer, Program
+from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes
+from depin_node.compute.programs.slices import CONSTANT, Rows, beyond, held_bytes, held_shape, rows, source_row
+from depin_node.core.errors import TaskTrapped
+
+MAP_BYTES_MIN = 64 << 10
+Array = npt.NDArray[Any]
+Place = tuple[slice | list[int], ...]
+
+
+class Memory(NamedTuple):
+    """The linear memory of one task, and where in this process it begins."""
+
+    bytes: Bytes
+    address: int
+
+
+class _Edge(NamedTuple):
+    """Rows of what a task holds that lie beyond its array's ends: ``targets`` repeat ``sources``, or are ``fill``."""
+
+    targets: Place
+    sources: Place | None
+    fill: Any
+
+
+class TaskArrays:
+    """Where the arrays of a program's tasks are, and what is in them at first."""
+
+    def __init__(self, program: Program, inputs: Mapping[int, Input], pages: Pages) -> None:
+        self.program, self.pages = program, pages
+        self.addresses, self.memory_bytes = placements(program)
+        self.dtypes = [numpy_dtype(buffer) for buffer in program.buffers]
+        self._sizes = [buffer.size_bytes for buffer in program.buffers]
+        self._start = own_bytes(program)
+        self._inputs = {
+            index: (np.frombuffer(inputs[index].data, np.uint8), inputs[index].fd) for index in program.inputs
+        }
+        self._outputs = [(index, program.buffers[index], self.dtypes[index]) for index in program.outputs]
+        self._varies = isinstance(program.shards, Axis)
+        self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
+        self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, _Edge]()
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether the task that was started has rows to ``refill``."""
+        return bool(self._edges)
+
+    def start(self, task: int, memory: Memory) -> None:
+        """Lay a task's arrays out in memory that is zeros."""
+        if self._varies and task != self._task:
+            self._task, self._gaps = task, self._find_gaps(task)
+            self._edges = {index: edge for index in self._cut if (edge := self._edge(index, task)) is not None}
+        for index, (data, fd) in self._inputs.items():
+            buffer, address = self.program.buffers[index], self.addresses[index]
+            if buffer.cut is not None:
+                whole = data.view(self.dtypes[index]).reshape(buffer.shape)
+                self._lay_slice(buffer, whole, self.view(memory, index, index, task), task)
+            elif (
+                fd < 0 or len(data) < MAP_BYTES_MIN or not self.pages.map_file(memory.address + address, fd, len(data))
+            ):
+                memory.bytes[address : address + len(data)] = data
+        for index in self._edges:
+            self.refill(memory, index, index, task)
+
+    def view(self, memory: Memory, name: int, slot: int, task: int) -> Array:
+        """Return what a task holds of the buffer ``name``, which is at ``slot`` now."""
+        buffer, address = self.program.buffers[name], self.addresses[slot]
+        if buffer.cut is None:
+            size_bytes, shape = self._sizes[name], buffer.shape
+        else:
+            size_bytes, shape = held_bytes(self.program, buffer, task), held_shape(self.program, buffer, task)
+        return memory.bytes[address : address + size_bytes].view(self.dtypes[name]).reshape(shape)
+
+    def refill(self, memory: Memory, name: int, slot: int, task: int) -> None:
+        """Make the rows beyond an array's ends what the edge rule says, after a step that may have written them."""
+        edge = self._edges.get(name)
+        if edge is not None:
+            view = self.view(memory, name, slot, task)
+            view[edge.targets] = edge.fill if edge.sources is None else view[edge.sources]
+
+    def finish(self, task: int, memory: Memory, slots: Sequence[int], results: Sequence[memoryview]) -> None:
+        """Take the task's own part of each output, with canonical NaNs.
+
+        Raises:
+            TaskTrapped: something was written that is not the task's own.
+        """
+        foreign = list(self._gaps)
+        for output, (index, buffer, dtype) in enumerate(self._outputs):
+            whole = self.view(memory, index, slots[index], task)
+            boxes = owned_boxes(self.program, task, output)
+            local = boxes if buffer.cut is None else [self._local(buffer, boxes[0], task)]
+            result = np.frombuffer(results[output], dtype)
+            at = 0
+            for box in local:
+                result[at : at + box.elements].reshape(box.shape)[...] = whole[box.slices]
+                at += box.elements
+            if dtype.kind == "c":
+                _canonical_nans(result.view(f"<f{dtype.itemsize // 2}"))
+            elif dtype.kind == "f":
+                _canonical_nans(result)
+            if buffer.tile:
+                address = self.addresses[index]
+                original = self._inputs[index][0] if buffer.is_input else None
+                foreign += [
+                    Foreign(address + start, address + stop, address, original, buffer.name)
+                    for start, stop in put_back(buffer, dtype.itemsize, boxes, whole, original)
+                ]
+        self._check_unchanged(memory, foreign)
+
+    def _check_unchanged(self, memory: Memory, foreign: list[Foreign]) -> None:
+        """Compare what the task does not own with what it was, as far as it was touched."""
+        touched = self.pages.touched(memory.address + self._start, self.memory_bytes - self._start)
+        for low, high in touched:
+            for part in foreign:
+                first, last = max(part.start, self._start + low), min(part.stop, self._start + high)
+                if first < last and not part.is_unchanged(memory.bytes, first, last):
+                    where = f"to {part.name} outside the tiles of its blocks" if part.name else "between its arrays"
+                    raise TaskTrapped(f"the kernel wrote {where}")
+
+    def _find_gaps(self, task: int) -> list[Foreign]:
+        """The parts of memory above the modules' own that belong to no array of a task."""
+        buffers = self.program.buffers
+        ends = [a + held_bytes(self.program, buffer, task) for a, buffer in zip(self.addresses, buffers, strict=True)]
+        edges = zip([self._start, *ends], [*self.addresses, self.memory_bytes], strict=True)
+        return [Foreign(low, high, low, None, "") for low, high in edges]
+
+    def _rows(self, buffer: Buffer, task: int) -> tuple[Rows, int, int]:
+        """Return a task's rows of an array that is cut, its length there, and the axis."""
+        assert buffer.cut is not None
+        axis = buffer.cut.axis
+        return rows(self.program, buffer.cut, buffer.shape[axis], task), buffer.shape[axis], axis
+
+    def _local(self, buffer: Buffer, box: Box, task: int) -> Box:
+        """Return an owned box as it lies in what the task holds."""
+        found, _, axis = self._rows(buffer, task)
+        start = (*box.start[:axis], box.start[axis] - found.first, *box.start[axis + 1 :])
+        return Box(start, (*box.stop[:axis], box.stop[axis] - found.first, *box.stop[axis + 1 :]))
+
+    def _lay_slice(self, buffer: Buffer, whole: Array, held: Array, task: int) -> None:
+        assert buffer.cut is not None
+        found, length, axis = self._rows(buffer, task)
+        low, high = max(found.first, 0), min(found.last, length)
+        held[_along(axis, slice(low - found.first, high - found.first))] = whole[_along(axis, slice(low, high))]
+        if buffer.cut.edge == "wrap":
+            outside = list(beyond(found, length))
+            sources = [source_row(row, length, "wrap") for row in outside]
+            held[_along(axis, [row - found.first for row in outside])] = whole[_along(axis, sources)]
+
+    def _edge(self, index: int, task: int) -> _Edge | None:
+        buffer = self.program.buffers[index]
+        cut = buffer.cut
+        assert cut is not None
+        if cut.edge in ("none", "wrap"):
+            return None
+        found, length, axis = self._rows(buffer, task)
+        outside = list(beyond(found, length))
+        if not outside:
+            return None
+        targets = _along(axis, [row - found.first for row in outside])
+        sources = [source_row(row, length, cut.edge) for row in outside]
+        if CONSTANT in sources:
+            return _Edge(targets, None, np.frombuffer(cut.fill, self.dtypes[index])[0])
+        return _Edge(targets, _along(axis, [row - found.first for row in sources]), None)
+
+
+def _along(axis: int, rows: slice | list[int]) -> Place:
+    return (*(slice(None),) * axis, rows)
+
+
+def _canonical_nans(result: Array) -> None:
+    nans = np.isnan(result)
+    if nans.any():
+        result[nans] = np.nan  # NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000

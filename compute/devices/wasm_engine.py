@@ -1,0 +1,277 @@
+"""The door to wasmtime: an engine that gives the same bits everywhere, and what one task holds of it.
+
+Relaxed SIMD and every unused proposal is off, a module imports nothing but memory, and its only exports are those of
+``translate/abi.py``. Memory has exactly the size that a task needs; fuel and an epoch, which the watchdog advances at
+the deadline, end what does not end by itself.
+
+The only module that imports wasmtime.
+"""
+
+import ctypes
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import wasmtime
+from wasmtime import _ffi as ffi  # Func.__call__ asks for the function's type each time: 56 µs against 6
+
+from depin_node.compute.devices.device import TaskLimits
+from depin_node.compute.devices.ownership import Bytes
+from depin_node.compute.devices.task_arrays import Memory
+from depin_node.compute.programs.memory import ALIGNMENT_BYTES
+from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
+from depin_node.compute.programs.program import ENTRIES_MAX
+from depin_node.compute.translate.abi import ARGUMENT_BYTES
+from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
+
+STACK_BYTES_MAX = 512 << 10
+WATCHDOG_S = 0.05
+DETAIL_CHARACTERS_MAX = 1000
+RUN_PARAMETERS = ("i64", "i64", *("i32",) * 7)
+EngineError = (wasmtime.Trap, wasmtime.WasmtimeError)
+"""What calls into a module raise; ``task_error`` says what it means."""
+
+
+class Watchdog:
+    """Advances the engine's epoch when the running task passes its deadline, within ``WATCHDOG_S``."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._deadline: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def arm(self, seconds: float) -> None:
+        """Start the clock of a task."""
+        with self._lock:
+            self._deadline = time.monotonic() + seconds
+            if self._thread is None:  # not before: a worker has one thread when it confines itself
+                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+                self._thread.start()
+
+    def disarm(self) -> None:
+        """Stop it; no epoch is advanced after this returns."""
+        with self._lock:
+            self._deadline = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(WATCHDOG_S)  # the clock that deadlines are counted by, in its own thread
+            with self._lock:
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._deadline = None
+                    self._engine.increment_epoch()
+
+
+def make_engine() -> Any:
+    """Return an engine of ours."""
+    config = wasmtime.Config()
+    config.consume_fuel = True
+    config.epoch_interruption = True
+    config.wasm_simd = True
+    for proposal in (
+        "relaxed_simd",
+        "threads",
+        "tail_call",
+        "multi_memory",
+        "memory64",
+        "component_model",
+        "exceptions",
+        "function_references",
+        "gc",
+        "wide_arithmetic",
+        "custom_page_sizes",
+        "stack_switching",
+    ):
+        if hasattr(type(config), f"wasm_{proposal}"):  # a proposal the engine does not know is off
+            setattr(config, f"wasm_{proposal}", False)
+    config.parallel_compilation = False  # a slot is one core
+    config.max_wasm_stack = STACK_BYTES_MAX
+    return wasmtime.Engine(config)
+
+
+class Unit:
+    """A unit's module, compiled, and what it begins with: its own part of memory, where that is not zero."""
+
+    def __init__(self, engine: Any, module: bytes) -> None:
+        try:
+            self.module = wasmtime.Module(engine, module)
+        except wasmtime.WasmtimeError as error:
+            raise TaskRejected(f"the module is not valid: {_bounded(error)}") from error
+        self.kernels = _check_exports(self.module)
+        info = scan_module(module)
+        self.own_bytes, self.pages_max = info.memory_pages * PAGE_BYTES, info.memory_pages_max
+        self.arguments = 0
+        self.begins: list[tuple[int, Bytes]] = []
+
+    def look(self, task: "Instances", number: int) -> None:
+        """See in a task of its own, as unit ``number`` of it, how the unit begins and where its arguments go.
+
+        Raises:
+            TaskRejected: it does not start.
+        """
+        try:
+            task.enter(number)
+            self.begins = _not_zero(task.memory.bytes[: self.own_bytes])
+            result = (ffi.wasmtime_val_t * 1)()
+            task.call("argbuf", (ffi.wasmtime_val_t * 0)(), result)
+        except EngineError as error:
+            raise TaskRejected(f"the module does not start: {_bounded(error)}") from error
+        self.arguments = int(result[0].of.i32) & 0xFFFFFFFF
+        if self.arguments % 16 or self.arguments + ARGUMENT_BYTES > self.own_bytes:
+            raise TaskRejected("the module's argument buffer is not aligned or not within its own memory")
+
+
+class Machine:
+    """Units, and the memory that a task of them gets."""
+
+    def __init__(self, engine: Any, units: Sequence[Unit], memory_bytes: int) -> None:
+        self.engine, self.units, self.memory_bytes = engine, units, memory_bytes
+        pages = memory_bytes // PAGE_BYTES
+        self.memory_type = wasmtime.MemoryType(wasmtime.Limits(pages, pages))
+        self.view_type = ctypes.c_ubyte * memory_bytes
+
+
+class Instances:
+    """A store, its memory and an instance of each unit that has run, for one task. Closing it gives all memory back."""
+
+    def __init__(self, machine: Machine, fuel: int) -> None:
+        self._units = machine.units
+        self._instances: dict[int, Any] = {}
+        self._unit = -1
+        self.store = store = wasmtime.Store(machine.engine)
+        try:
+            units = len(machine.units) or 1
+            store.set_limits(machine.memory_bytes, TABLE_ELEMENTS_MAX, units, units, 1)
+            store.set_fuel(fuel)
+            store.set_epoch_deadline(1)
+            try:
+                memory = wasmtime.Memory(store, machine.memory_type)
+            except wasmtime.WasmtimeError as error:
+                raise TaskOutOfMemory(f"no memory of {machine.memory_bytes >> 20} MiB to be had") from error
+            address = ctypes.addressof(memory.data_ptr(store).contents)
+            view = np.frombuffer(memoryview(machine.view_type.from_address(address)), np.uint8)
+            self.memory = Memory(view, address)
+            self._memory = memory
+        except BaseException:  # whatever it was: the memory is let go; raised again
+            store.close()
+            raise
+
+    def enter(self, number: int) -> None:
+        """Have the module of a unit in its own part of memory, as it began.
+
+        Raises:
+            EngineError: it does not start.
+        """
+        if number == self._unit:
+            return
+        if self._unit >= 0:
+            self.memory.bytes[: self._units[self._unit].own_bytes] = 0
+        unit = self._units[number]
+        if number in self._instances:
+            for start, data in unit.begins:
+                self.memory.bytes[start : start + len(data)] = data
+        else:
+            self._instances[number] = wasmtime.Instance(self.store, unit.module, [self._memory])
+        self._unit = number
+
+    def call(self, name: str, values: Any, results: Any) -> None:
+        """Call a function that the unit exports (that it does is known) with kept arrays of raw values.
+
+        Raises:
+            EngineError: it trapped.
+        """
+        context, export = self.store._context(), ffi.wasmtime_extern_t()
+        instance = ctypes.byref(self._instances[self._unit]._instance)
+        ffi.wasmtime_instance_export_get(context, instance, name.encode(), len(name), ctypes.byref(export))
+        trap = ctypes.POINTER(ffi.wasm_trap_t)()
+        error = ffi.wasmtime_func_call(
+            context,
+            ctypes.byref(export.of.func),
+            values,
+            len(values),
+            results,
+            len(results),
+            ctypes.byref(trap),
+        )
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)
+        if trap:
+            raise wasmtime.Trap._from_ptr(trap)
+
+    def close(self) -> None:
+        """Free everything; ``memory`` must not be used after."""
+        del self.memory
+        self.store.close()
+
+
+class Call:
+    """The parameters of a module's ``run``, kept from call to call."""
+
+    def __init__(self, grid: Sequence[int], block: Sequence[int], shared_mem: int) -> None:
+        self.values = (ffi.wasmtime_val_t * len(RUN_PARAMETERS))()
+        for value, kind, number in zip(self.values, RUN_PARAMETERS, (0, 0, *grid, *block, shared_mem), strict=True):
+            value.kind = ffi.WASMTIME_I64.value if kind == "i64" else ffi.WASMTIME_I32.value
+            setattr(value.of, kind, number)
+
+    def set_grid(self, grid: Sequence[int]) -> None:
+        """Say of which grid the blocks are."""
+        for value, length in zip(self.values[2:5], grid, strict=True):
+            value.of.i32 = length
+
+    def set_blocks(self, first: int, last: int) -> None:
+        """Say which blocks to run."""
+        self.values[0].of.i64, self.values[1].of.i64 = first, last
+
+
+def _check_exports(module: Any) -> int:
+    """Return how many kernels a module has. Raises ``TaskRejected`` if it exports anything else."""
+    found = {}
+    for export in module.exports:
+        if not isinstance(export.type, wasmtime.FuncType):
+            raise TaskRejected(f"the module exports {export.name!r}, which is not a function")
+        found[export.name] = (
+            tuple(str(kind) for kind in export.type.params),
+            tuple(str(kind) for kind in export.type.results),
+        )
+    kernels = len(found.keys() - {"argbuf", "log"})
+    address, run = ((), ("i32",)), (RUN_PARAMETERS, ())
+    ours = {"argbuf": address, **{f"run{entry}": run for entry in range(kernels)}}
+    if not 1 <= kernels <= ENTRIES_MAX or found not in (ours, {**ours, "log": address}):
+        raise TaskRejected(f"the module's exports are not argbuf and run0 … of our interface: {sorted(found)}"[:400])
+    return kernels
+
+
+def _not_zero(own: Bytes) -> list[tuple[int, Bytes]]:
+    """Return copies of the parts of a unit's own memory that are not zero, by their place."""
+    pages = own.reshape(-1, ALIGNMENT_BYTES)
+    used = np.flatnonzero(pages.any(axis=1))
+    return [(int(page) * ALIGNMENT_BYTES, pages[page].copy()) for page in used]
+
+
+NO_RESULTS = (ffi.wasmtime_val_t * 0)()
+
+
+def task_error(error: Exception, limits: TaskLimits) -> TaskTimedOut | TaskTrapped:
+    """Return how a task ended that ended in an ``EngineError``."""
+    code = error.trap_code if isinstance(error, wasmtime.Trap) else None
+    codes = wasmtime.TrapCode
+    if code is codes.INTERRUPT:
+        return TaskTimedOut(f"the task did not end within {limits.seconds:g} s")
+    if code is codes.OUT_OF_FUEL:
+        return TaskTimedOut(f"the task used up its fuel for {limits.seconds:g} s")
+    reason = {
+        codes.MEMORY_OUT_OF_BOUNDS: "it read or wrote outside its memory",
+        codes.UNREACHABLE: "it stopped itself: a trap, a barrier that some threads never reach, or recursion too deep",
+        codes.STACK_OVERFLOW: "its stack overflowed: recursion too deep",
+        codes.INTEGER_DIVISION_BY_ZERO: "it divided an integer by zero",
+        codes.INTEGER_OVERFLOW: "an integer operation overflowed",
+    }.get(code, _bounded(error))
+    return TaskTrapped(f"the kernel trapped: {reason}")
+
+
+def _bounded(error: Exception) -> str:
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(text.split())[:DETAIL_CHARACTERS_MAX]
