@@ -23,15 +23,17 @@ EXACT(trunc, trunc)
 EXACT(rint, rint)
 EXACT(nearbyint, rint)
 #undef EXACT
-INLINE f32 copysignf(f32 x, f32 s) { return __builtin_elementwise_copysign(x, s); }
-INLINE f64 copysign(f64 x, f64 s) { return __builtin_elementwise_copysign(x, s); }
+INLINE f32 with_sign(f32 x, f32 s) { return __builtin_elementwise_copysign(x, s); }
+INLINE f64 with_sign(f64 x, f64 s) { return __builtin_elementwise_copysign(x, s); }
+INLINE f32 copysignf(f32 x, f32 s) { return with_sign(x, canonical(s)); }  // the sign of a NaN is the processor's
+INLINE f64 copysign(f64 x, f64 s) { return with_sign(x, canonical(s)); }
 INLINE f32 roundf(f32 x) {
   const f32 r = truncf(x);
-  return copysignf(r + (fabsf(x - r) >= 0.5f ? copysignf(1.0f, x) : 0.0f), x);
+  return with_sign(r + (fabsf(x - r) >= 0.5f ? with_sign(1.0f, x) : 0.0f), x);
 }
 INLINE f64 round(f64 x) {
   const f64 r = trunc(x);
-  return copysign(r + (fabs(x - r) >= 0.5 ? copysign(1.0, x) : 0.0), x);
+  return with_sign(r + (fabs(x - r) >= 0.5 ? with_sign(1.0, x) : 0.0), x);
 }
 INLINE bool isnan(f32 x) { return x != x; }
 INLINE bool isnan(f64 x) { return x != x; }
@@ -294,7 +296,7 @@ INLINE f64 cbrt(f64 x) {
   t = as<f64>((as<u64>(t) + 0x80000000ull) & 0xffffffffc0000000ull);
   const f64 q = a / (t * t);
   const f64 y = t + t * ((q - t) / (t + t + q));
-  return (a == 0.0) | !(a < INF) ? x : copysign(y, x);
+  return (a == 0.0) | !(a < INF) ? x : with_sign(y, x);
 }
 INLINE f32 cbrtf(f32 x) { return (f32)cbrt((f64)x); }
 INLINE f32 rcbrtf(f32 x) { return (f32)(1.0 / cbrt((f64)x)); }
@@ -467,14 +469,14 @@ INLINE f64 atan(f64 x) {
                             w * (-7.69187620504482999495e-02 + w * (-5.83357013379057348645e-02 + w * -3.65315727442169155270e-02))));
   const f64 base = low ? 0.0 : high ? PI_2 : 0.5 * PI_2, base_lo = low ? 0.0 : high ? PI_2_LO : 0.5 * PI_2_LO;
   const f64 y = base - ((t * (even + odd) - base_lo) - t);
-  return x != x ? x : copysign(y, x);
+  return x != x ? x : with_sign(y, x);
 }
 INLINE f64 atan2(f64 y, f64 x) {
   const f64 a = fabs(y), b = fabs(x);
   const bool equal = (a == b) & ((a == 0.0) | (a == INF));
   f64 r = atan(equal ? (a == 0.0 ? 0.0 : 1.0) : a / b);
   r = as<i64>(x) < 0 ? 2.0 * PI_2 - (r - 2.0 * PI_2_LO) : r;
-  return (x != x) | (y != y) ? x + y : copysign(r, y);
+  return (x != x) | (y != y) ? x + y : with_sign(r, y);
 }
 INLINE f32 atanf(f32 x) { return (f32)atan((f64)x); }
 INLINE f32 atan2f(f32 y, f32 x) { return (f32)atan2((f64)y, (f64)x); }
@@ -493,7 +495,7 @@ INLINE f64 asin(f64 x) {
   const f64 z = low ? x * x : (1.0 - a) * 0.5, r = asin_ratio(z), s = sqrt(z);
   const f64 f = as<f64>(as<u64>(s) & 0xffffffff00000000ull), c = s == 0.0 ? 0.0 : (z - f * f) / (s + f);
   const f64 y = 0.5 * PI_2 - (2.0 * s * r - (PI_2_LO - 2.0 * c) - (0.5 * PI_2 - 2.0 * f));
-  return low ? x + x * r : copysign(y, x);
+  return low ? x + x * r : with_sign(y, x);
 }
 INLINE f64 acos(f64 x) {
   const f64 a = fabs(x);
@@ -515,7 +517,7 @@ INLINE f64 half_exp(f64 a) {  // exp(a) / 2 for a > 0, where exp(a) may overflow
 INLINE f64 sinh(f64 x) {
   const f64 a = fabs(x), t = expm1(a > 22.0 ? 22.0 : a), e = half_exp(a);
   const f64 y = a < 22.0 ? 0.5 * (a < 1.0 ? 2.0 * t - t * t / (t + 1.0) : t + t / (t + 1.0)) : e;
-  return a < 0x1p-28 ? x : copysign(y, x);
+  return a < 0x1p-28 ? x : with_sign(y, x);
 }
 INLINE f64 cosh(f64 x) {
   const f64 a = fabs(x), e = half_exp(a), t = exp(a > 22.0 ? 22.0 : a), u = expm1(a > 1.0 ? 1.0 : a);
@@ -524,12 +526,12 @@ INLINE f64 cosh(f64 x) {
 INLINE f64 tanh(f64 x) {
   const f64 a = fabs(x), t = expm1(a > 22.0 ? 44.0 : 2.0 * a);
   const f64 y = a < 1.0 ? t / (t + 2.0) : 1.0 - 2.0 / (t + 2.0);
-  return x != x ? x : a < 0x1p-28 ? x : copysign(y, x);
+  return x != x ? x : a < 0x1p-28 ? x : with_sign(y, x);
 }
 INLINE f64 asinh(f64 x) {
   const f64 a = fabs(x), z = a * a;
   const f64 y = a > 0x1p28 ? log(a) + 0x1.62e42fefa39efp-1 : log1p(a + z / (1.0 + sqrt(z + 1.0)));
-  return a < 0x1p-28 ? x : copysign(y, x);
+  return a < 0x1p-28 ? x : with_sign(y, x);
 }
 INLINE f64 acosh(f64 x) {
   const f64 t = x - 1.0;
@@ -538,7 +540,7 @@ INLINE f64 acosh(f64 x) {
 INLINE f64 atanh(f64 x) {
   const f64 a = fabs(x);
   const f64 y = 0.5 * log1p(a < 0.5 ? 2.0 * a + 2.0 * a * a / (1.0 - a) : 2.0 * a / (1.0 - a));
-  return a < 0x1p-28 ? x : a > 1.0 ? NOT_A_NUMBER : copysign(y, x);
+  return a < 0x1p-28 ? x : a > 1.0 ? NOT_A_NUMBER : with_sign(y, x);
 }
 INLINE f32 sinhf(f32 x) { return (f32)sinh((f64)x); }
 INLINE f32 coshf(f32 x) { return (f32)cosh((f64)x); }
@@ -603,7 +605,7 @@ INLINE f64 erfc_large(f64 a) {  // a in [1.25, 28]
 INLINE f64 erf(f64 x) {
   const f64 a = fabs(x), c = a < 1.25 ? 1.25 : a > 6.0 ? 6.0 : a;
   const f64 y = a < 1.25 ? ERX + erf_middle(a) : 1.0 - erfc_large(c);
-  return x != x ? x : a < 0.84375 ? x + x * erf_small(x) : copysign(y, x);
+  return x != x ? x : a < 0.84375 ? x + x * erf_small(x) : with_sign(y, x);
 }
 INLINE f64 erfc(f64 x) {
   const f64 a = fabs(x), c = a < 1.25 ? 1.25 : a > 28.0 ? 28.0 : a;
@@ -626,12 +628,12 @@ static __attribute__((noinline)) f64 fmod_bits(f64 x, f64 y) {  // finite x, y n
     a <<= 1;
   }
   a = a >= b ? a - b : a;
-  if (a == 0) return copysign(0.0, x);
+  if (a == 0) return with_sign(0.0, x);
   const i32 n = __builtin_clzll(a) - 11;
   a <<= n;
   ea -= n;
   a = ea > 0 ? (a - one) | (u64)ea << 52 : a >> (1 - ea);
-  return copysign(as<f64>(a), x);
+  return with_sign(as<f64>(a), x);
 }
 INLINE f64 fmod(f64 x, f64 y) {
   if ((x != x) | (y != y) | !(fabs(x) < INF) | (y == 0.0)) return NOT_A_NUMBER;
@@ -674,12 +676,12 @@ INLINE f32 frexpf(f32 x, i32* e) { return (f32)frexp((f64)x, e); }
 INLINE f64 modf(f64 x, f64* whole) {
   const f64 t = trunc(x);
   *whole = t;
-  return copysign(isinf(x) ? 0.0 : x - t, x);
+  return with_sign(isinf(x) ? 0.0 : x - t, x);
 }
 INLINE f32 modff(f32 x, f32* whole) {
   const f32 t = truncf(x);
   *whole = t;
-  return copysignf(isinf(x) ? 0.0f : x - t, x);
+  return with_sign(isinf(x) ? 0.0f : x - t, x);
 }
 
 // ---- a * b + c, rounded once
