@@ -41,7 +41,7 @@ def put_back(
     """
     ranges, start = [], 0
     for box in boxes:
-        first = _contiguous_start(box, buffer.shape)
+        first = contiguous_start(box, buffer.shape)
         if first is None:
             whole[box.slices] = 0 if original is None else original.view(whole.dtype).reshape(buffer.shape)[box.slices]
         else:
@@ -51,7 +51,7 @@ def put_back(
     return [(low, high) for low, high in ranges if low < high]
 
 
-def _contiguous_start(box: Box, shape: tuple[int, ...]) -> int | None:
+def contiguous_start(box: Box, shape: tuple[int, ...]) -> int | None:
     """Return the C-order number of a box's first element if its elements follow each other in memory, else None."""
     number, cut = 0, False
     for start, stop, length in zip(box.start, box.stop, shape, strict=True):

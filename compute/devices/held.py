@@ -1,0 +1,85 @@
+"""A task's part of an array, in NumPy: what it holds of an input, and its results in their canonical form."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from depin_node.compute.programs.program import Buffer, Program
+from depin_node.compute.programs.shards import Box, numpy_dtype
+from depin_node.compute.programs.slices import CONSTANT, beyond, held_shape, rows, source_row
+
+Array = npt.NDArray[Any]
+
+
+Place = tuple[slice | list[int], ...]
+
+
+class Edge(NamedTuple):
+    """Rows of what a task holds that lie beyond its array's ends: ``targets`` repeat ``sources``, or are ``fill``."""
+
+    targets: Place
+    sources: Place | None
+    fill: Any
+
+
+def held_input(program: Program, buffer: Buffer, task: int, whole: Array) -> Array:
+    """Return what a task holds of an input: all of it, or its rows; those beyond its ends only where they wrap."""
+    cut = buffer.cut
+    if cut is None:
+        return whole
+    found, length = rows(program, cut, buffer.shape[cut.axis], task), buffer.shape[cut.axis]
+    low, high = max(found.first, 0), min(found.last, length)
+    if (low, high) == (found.first, found.last):
+        return np.ascontiguousarray(whole[_along(cut.axis, slice(low, high))])
+    held = np.zeros(held_shape(program, buffer, task), whole.dtype)
+    held[_along(cut.axis, slice(low - found.first, high - found.first))] = whole[_along(cut.axis, slice(low, high))]
+    if cut.edge == "wrap":
+        outside = list(beyond(found, length))
+        sources = [source_row(row, length, "wrap") for row in outside]
+        held[_along(cut.axis, [row - found.first for row in outside])] = whole[_along(cut.axis, sources)]
+    return held
+
+
+def held_edge(program: Program, buffer: Buffer, task: int) -> Edge | None:
+    """Return which rows have to follow the edge rule whenever the array was written; None: none."""
+    cut = buffer.cut
+    if cut is None or cut.edge in ("none", "wrap"):
+        return None
+    found, length = rows(program, cut, buffer.shape[cut.axis], task), buffer.shape[cut.axis]
+    outside = list(beyond(found, length))
+    if not outside:
+        return None
+    targets = _along(cut.axis, [row - found.first for row in outside])
+    sources = [source_row(row, length, cut.edge) for row in outside]
+    if CONSTANT in sources:
+        return Edge(targets, None, np.frombuffer(cut.fill, numpy_dtype(buffer))[0])
+    return Edge(targets, _along(cut.axis, [row - found.first for row in sources]), None)
+
+
+def _along(axis: int, rows: slice | list[int]) -> Place:
+    return (*(slice(None),) * axis, rows)
+
+
+def local_box(program: Program, buffer: Buffer, task: int, box: Box) -> Box:
+    """Return a box of the whole array as one of what the task holds of it."""
+    cut = buffer.cut
+    if cut is None:
+        return box
+    first = rows(program, cut, buffer.shape[cut.axis], task).first
+    shift = [0] * len(buffer.shape)
+    shift[cut.axis] = first
+    return Box(
+        tuple(start - by for start, by in zip(box.start, shift, strict=True)),
+        tuple(stop - by for stop, by in zip(box.stop, shift, strict=True)),
+    )
+
+
+def canonical_nans(result: Array) -> None:
+    """Make every NaN NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000. Complex ones part by part."""
+    if result.dtype.kind == "c":
+        result = result.view(f"<f{result.itemsize // 2}")
+    if result.dtype.kind == "f":
+        nans = np.isnan(result)
+        if nans.any():
+            result[nans] = np.nan
