@@ -261,7 +261,7 @@ def task_error(error: Exception, limits: TaskLimits) -> TaskTimedOut | TaskTrapp
     if code is codes.INTERRUPT:
         return TaskTimedOut(f"the task did not end within {limits.seconds:g} s")
     if code is codes.OUT_OF_FUEL:
-        return TaskTimedOut(f"the task used up its fuel for {limits.seconds:g} s")
+        return TaskTimedOut(f"the task did not end before it used up its fuel for {limits.seconds:g} s")
     reason = {
         codes.MEMORY_OUT_OF_BOUNDS: "it read or wrote outside its memory",
         codes.UNREACHABLE: "it stopped itself: a trap, a barrier that some threads never reach, or recursion too deep",
