@@ -51,6 +51,7 @@ class Index:
         definitions: the declaration with a body (or all members), for the id of each declaration of the same thing.
         scopes: all of them, the outermost first.
         functions: the functions at namespace scope, templates' patterns left out.
+        constructors: by their type's text.
         assembly: ``asm`` outside of functions.
     """
 
@@ -59,6 +60,7 @@ class Index:
         self.root = Scope("", None)
         self.scopes: list[Scope] = [self.root]
         self.functions: list[Node] = []
+        self.constructors: dict[str, list[Node]] = {}
         self.assembly: list[Node] = []
         self.unnamed: dict[tuple[int, int], Node] = {}
         self._first: dict[str, str] = {}
@@ -141,6 +143,8 @@ class Index:
             self._definitions[first] = node
         if kind == "FileScopeAsmDecl":
             self.assembly.append(node)
+        if kind == "CXXConstructorDecl":
+            self.constructors.setdefault(node.get("type", {}).get("qualType", ""), []).append(node)
         if kind == "FunctionDecl" and not pattern:
             self.functions.append(node)
         if kind == "EnumConstantDecl":

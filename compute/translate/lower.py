@@ -136,20 +136,27 @@ class Lowering(Calls, Statements):
 
     def constructor(self, record: Record, wanted: str) -> Node | None:
         """Return the constructor of that type (clang's text), if it does more than set to zero or copy."""
-        for node in self.index.by_id.values():
-            if node["kind"] != "CXXConstructorDecl" or node.get("type", {}).get("qualType") != wanted:
-                continue
+        for node in self.index.constructors.get(wanted, ()):
             owner = node.get("_record")
             if not owner or node["_pattern"] or self.types.record(owner) is not record:
                 continue
             node = self.index.definition(node["id"]) or node
-            written = any(child.get("kind") == "CXXCtorInitializer" for child in children(node))
+            written = any(child.get("kind") == "CXXCtorInitializer" and self._acts(child) for child in children(node))
             if is_implicit(node) and (not written or any(c.get("kind") == "ParmVarDecl" for c in children(node))):
                 return None
             if not has_body(node):
                 raise self.refuse(f"a constructor of {record.name} is declared, but not defined", node)
             return node
         return None
+
+    def _acts(self, initialiser: Node) -> bool:
+        """Whether a member's initialiser does more than set it to zero, which objects start as."""
+        value = self._last(initialiser)
+        if value.get("kind") != "CXXConstructExpr" or children(value):
+            return True
+        type_ = self.type_of(value)
+        wanted = value.get("ctorType", {}).get("qualType", "")
+        return not isinstance(type_, Record) or self.constructor(type_, wanted) is not None
 
     def _lower_body(self, node: Node, function: t.Function) -> None:
         self.self_variable, self._function = function.self_variable, function
