@@ -44,6 +44,11 @@ AXES = [(None, False), (None, True), (0, False), (1, True), (-1, False), ((0, 2)
 V = random.random(129, dtype="float32")
 RGB = random.random((50, 40, 3), dtype="float32")
 BYTES = random.integers(0, 256, 1000, "uint8")
+Z = (random.normal(size=(9, 37)) + 1j * random.normal(size=(9, 37))).astype("complex64")
+H = random.normal(size=(9, 37)).astype("float16")
+ROTATE = ElementwiseKernel("T x, T y", "T z", "z = x * y + conj(x)", "rotate")
+NORM = ReductionKernel("complex64 x", "float32 y", "norm(x)", "a + b", "y = sqrt(a)", "0", "norm_", reduce_type="float")
+HALVE = ElementwiseKernel("T x, float16 y", "T z", "z = x / 2 + y", "halve")
 ADD = ElementwiseKernel("T x, T y", "T z", "z = x + y", "add")
 SUM = ReductionKernel("T x", "T y", "x", "a + b", "y = a", "0", "sum_")
 L2 = ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "l2norm")
@@ -76,6 +81,10 @@ def pairs(x):
 
 CASES = [
     # ---- CuPy's user guide
+    Case("complex", ROTATE, (Z, 0.5 - 2j), Z * np.complex64(0.5 - 2j) + Z.conj(), 1e-6),
+    Case("complex norm", NORM, (Z,), np.linalg.norm(Z.astype(complex)).astype("float32"), 1e-5, {"axis": None}),
+    Case("half", HALVE, (H, H[0]), (H.astype("f4") / 2 + H[0]).astype("float16")),
+    Case("half sum", SUM, (np.arange(64, dtype="float16"),), np.float16(2016)),
     Case("squared_diff", ElementwiseKernel(
         "float32 x, float32 y", "float32 z", "z = (x - y) * (x - y)", "squared_diff"), (X, Y), (X - Y) ** 2),
     Case("generic statements", ElementwiseKernel("T x, T y", "T z", "T diff = x - y; z = diff * diff;", "generic"),

@@ -26,7 +26,7 @@ class Argument:
     info: ParameterInfo
     output: bool
     array: Array | None = None
-    number: bool | int | float | None = None
+    number: bool | int | float | complex | None = None
     out: Out | InOut | None = None
     dtype: str = ""
 
@@ -96,7 +96,7 @@ def _input(info: ParameterInfo, given: Any) -> Argument:
         return Argument(info, False, array=value)
     if isinstance(value, np.generic):
         value = value.item()  # it converts to the type that arrays decide, as in CuPy
-    if not isinstance(value, bool | int | float):
+    if not isinstance(value, bool | int | float | complex):
         raise ConfigError(f"{info.name}: expected a NumPy array or a number, not {type(given).__name__}")
     return Argument(info, False, number=value)
 

@@ -28,10 +28,10 @@ from depin_node.compute.programs.generated.source import (
     blocks_head,
     checked_name,
     checked_text,
+    declarations,
     generated_kernel,
     place,
     result_of,
-    typedefs,
 )
 from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Out
@@ -190,7 +190,7 @@ class ElementwiseKernel:
             head.append(f"const ptrdiff_t n = {signature.number('_ind_size', prod(shape))};")
         once = re.search(r"\b(continue|break)\b", words["operation"])
         text = Text()
-        text.add(typedefs(arguments))
+        text.add(declarations(arguments, self.preamble, *words.values()))
         text.user("preamble", self.preamble)
         row = signature.number("_row", blocks.row)
         indent = "\n    "

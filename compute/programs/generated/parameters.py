@@ -25,15 +25,13 @@ C_TYPES = {
     "uint64": "unsigned long long",
     "float32": "float",
     "float64": "double",
+    "float16": "float16",
+    "complex64": "complex<float>",
+    "complex128": "complex<double>",
 }
 """The C type of each dtype, as CuPy names it."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_NOT_YET = {
-    "float16": "half precision is not supported yet: use float32",
-    "complex64": "complex numbers are not supported yet: pass real and imaginary parts as two arrays",
-    "complex128": "complex numbers are not supported yet: pass real and imaginary parts as two arrays",
-}
 _REFUSED = {
     "cudaTextureObject_t": "textures are not supported: pass the array as raw",
     "CIndexer": "CIndexer is CuPy's own: _ind is there without being declared",
@@ -118,7 +116,7 @@ def dtype_name(kind: object, where: str) -> str:
             f"{where}: {kind!r} is no type: expected one letter (a type variable) or one of {', '.join(C_TYPES)}"
         ) from None
     if name not in C_TYPES:
-        raise ConfigError(f"{where}: {_NOT_YET.get(name, f'elements of type {name} are not supported')}")
+        raise ConfigError(f"{where}: elements of type {name} are not supported")
     return str(name)
 
 

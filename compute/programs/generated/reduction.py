@@ -39,10 +39,10 @@ from depin_node.compute.programs.generated.source import (
     blocks_head,
     checked_name,
     checked_text,
+    declarations,
     generated_kernel,
     place,
     result_of,
-    typedefs,
 )
 from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Out
@@ -215,7 +215,8 @@ class ReductionKernel:
         others = {name: declaration for name, declaration in shared.items() if name not in ("a", "b")}
         outputs = [f"{a.info.c_type}& {a.info.name}" for a in arguments.outputs]
         function, join = "__device__ __forceinline__", ", ".join
-        text.add(typedefs(arguments))
+        fragments = (self.preamble, self.reduce_type, map_expr, reduce_expr, post_map_expr, self.identity)
+        text.add(declarations(arguments, *fragments))
         text.add(f"typedef {'int' if prod(shape) // prod(result) <= INDEX_MAX else 'long long'} IndexT;")
         text.user("preamble", self.preamble)
         text.user("reduce_type", self.reduce_type, "typedef", "_type_reduce;")

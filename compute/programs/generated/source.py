@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 SOURCES_MAX = 256
 """Kernels kept in memory, so that launching one again does not compile it again."""
+_HEADERS = {
+    "complex": "cupy/complex.cuh",
+    "float16": "cupy/float16.cuh",
+    "half": "cuda_fp16.h",
+    "atomicM(ax|in)": "cupy/atomics.cuh",
+    "_floor_divide": "cupy/carray.cuh",
+}
+"""What CuPy includes in every such source, by the word that needs it."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _FINDING = re.compile(r"(?m)^(?P<file>[^\n]*?)(?::(?P<line>\d+):(?P<column>\d+))?: error: (?P<text>.*)$")
 
@@ -47,6 +55,7 @@ class GeneratedKernel(RawKernel):
     def __init__(self, code: str, name: str, options: Sequence[str], fragments: Sequence[Fragment]) -> None:
         super().__init__(code, name, options, filename=f"{name}.cu")
         self.fragments = tuple(fragments)
+        self._compiled: CompiledKernel | None = None
 
     def compile(self) -> "CompiledKernel":
         """Compile it, once. Raises as ``RawKernel.compile``."""
@@ -204,9 +213,12 @@ def blocks_head(signature: Signature, blocks: Blocks, lanes: int = 1) -> list[st
     return head
 
 
-def typedefs(arguments: Arguments) -> str:
-    """Return the declarations of the type variables."""
-    return "\n".join(f"typedef {C_TYPES[dtype]} {name};" for name, dtype in sorted(arguments.variables.items()))
+def declarations(arguments: Arguments, *fragments: str) -> str:
+    """Return what a source begins with: the headers of CuPy's that it needs, and the type variables."""
+    words = " ".join([*fragments, *(C_TYPES[a.dtype] for a in (*arguments.inputs, *arguments.outputs))])
+    lines = [f"#include <{file}>" for word, file in _HEADERS.items() if re.search(rf"\b{word}\b", words)]
+    lines += [f"typedef {C_TYPES[dtype]} {name};" for name, dtype in sorted(arguments.variables.items())]
+    return "\n".join(lines)
 
 
 def checked_name(name: Any, what: str) -> str:
