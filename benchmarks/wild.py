@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from wild_sources import Piece, find_files, instances, read_python, read_source
+from wild_sources import Piece, directives, find_files, instances, read_python, read_source
 
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
 from depin_node.compute.translate import CompileError
@@ -51,14 +51,14 @@ def translate_file(path: Path, root: Path) -> list[Outcome]:
     source, outcomes = read_source(path, root), []
     for kernel in source.pieces:
         if kernel.kernel:
-            tried = [_attempt(source.pieces, kernel, name) for name in instances(kernel, source)[:4]]
+            tried = [_attempt(source.pieces, kernel, name, source.macros) for name in instances(kernel, source)[:4]]
             best = min(tried, key=lambda outcome: ("translated", "refused", "failed").index(outcome[0]))
             file = str(kernel.origin.relative_to(root)) if kernel.origin.is_relative_to(root) else str(kernel.origin)
             outcomes.append(Outcome(file, kernel.kernel, *best))
     return outcomes
 
 
-def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str) -> tuple[str, str, str]:
+def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str, macros: Sequence[str]) -> tuple[str, str, str]:
     """Translate one kernel, leaving out pieces in which errors are; return kind, reason and shape."""
     kept = [piece for piece in pieces if not piece.missing and (piece is kernel or not piece.kernel)]
     reason = ""
@@ -68,7 +68,7 @@ def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str) -> tuple[str, st
             lines += [piece] * (piece.text.count("\n") + 1)
             text += piece.text + "\n"
         try:
-            unit = compile_unit(text, [name], filename="wild.cu", deadline_s=DEADLINE_S)
+            unit = compile_unit(text, [name], macros, filename="wild.cu", deadline_s=DEADLINE_S)
         except CompileError as error:
             places = [lines[d.line - 1] for d in error.diagnostics if 0 < d.line <= len(lines)]
             reason = reason or _reason(error.diagnostics, lines, kernel)
@@ -77,7 +77,7 @@ def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str) -> tuple[str, st
             wrong = {id(piece) for piece in places if piece is not kernel and _optional(piece)}
             if not wrong:
                 return "refused", reason, ""
-            kept = [piece for piece in kept if id(piece) not in wrong]
+            kept = [p for q in kept for p in (directives(q.text, q.origin) if id(q) in wrong else (q,))]
         except ConfigError as error:
             return "refused", str(error).splitlines()[0], ""
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding

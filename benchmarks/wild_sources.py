@@ -1,12 +1,13 @@
 """Kernels in somebody's CUDA program, cut free of its host code as a person would do who pastes them into a RawKernel.
 
-A ``.cu`` file is read with the headers beside it put in their place, and cut into *pieces*: preprocessor lines, and
-declarations at namespace level. Host functions and host variables are left out; everything else stays. Pieces are told
-apart by their words alone, which is good enough to count with: what is kept wrongly is refused by the translator, and
-``wild.py`` then leaves out the pieces in which the errors are, as that person would.
+A ``.cu`` file is read with the headers that it includes put in their place, with the macros and folders that the
+Makefile beside it names, and cut into *pieces*: preprocessor lines, and declarations at namespace level. Host functions
+and host variables are left out; everything else stays. Pieces are told apart by their words alone, which is good enough
+to count with: what is kept wrongly is refused by the translator, and ``wild.py`` then leaves out the pieces in which the
+errors are, as that person would.
 
 Of a template, the instance is taken that the file launches (``name<float, 16><<<``); where it deduces its arguments,
-``float`` stands for types and 16 for numbers. In Python files, kernels are the strings given to CuPy's classes.
+``float``, then ``int`` stands for types and 16 for numbers. In Python files, kernels are the strings given to CuPy.
 """
 
 import ast
@@ -17,6 +18,8 @@ from pathlib import Path
 
 FILE_BYTES_MAX = 2 << 20
 DEPTH_MAX = 20
+GUESSES = ("float", "int")
+"""What a template's types are if the file does not say."""
 PYTHON_KINDS = {"RawKernel": 2, "RawModule": 1, "ElementwiseKernel": 3, "ReductionKernel": 6}
 """CuPy's classes, with how many of their first arguments are texts."""
 _TOKEN = re.compile(
@@ -26,6 +29,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(?:if|el|endif)(?:\\\r?\n|[^\n])*", re.MULTILINE)
+_DEFINE = re.compile(r"-D[A-Za-z_]\w*(=[\w.+-]+)?")
 _LOCAL_INCLUDE = re.compile(r'\s*#\s*include\s*[<"]([^">]+)[">]')
 _MACRO = re.compile(r"\s*#\s*define\s+(\w+)\s+(.*)", re.DOTALL)
 _AGGREGATES = frozenset({"struct", "class", "union", "enum", "typedef", "using"})
@@ -58,6 +62,10 @@ class Source:
     host: list[str] = field(default_factory=list)
     devices: set[str] = field(default_factory=lambda: set(_DEVICE))
     """What says that a piece is for the device; macros that stand for it included."""
+    macros: tuple[str, ...] = ()
+    """``-D`` options of the Makefile."""
+    folders: tuple[Path, ...] = ()
+    """``-I`` options of the Makefile."""
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -72,6 +80,12 @@ def find_files(folder: Path) -> list[Path]:
 def read_source(path: Path, root: Path) -> Source:
     """Cut a ``.cu`` file into pieces; includes are looked for beside it, in ``include`` and in ``src``."""
     source = Source()
+    makefile = next((f / "Makefile" for f in (path.parent, path.parent.parent) if (f / "Makefile").is_file()), None)
+    if makefile:
+        words = makefile.read_text(errors="replace").split()
+        source.macros = tuple(dict.fromkeys(word for word in words if _DEFINE.fullmatch(word)))
+        named = [word[2:] for word in words if word.startswith("-I") and "$" not in word]
+        source.folders = tuple(makefile.parent / name for name in named)
     _read(path, root, source, set(), [], 0)
     return source
 
@@ -80,21 +94,16 @@ def _read(path: Path, root: Path, source: Source, seen: set[Path], spaces: list[
     seen.add(path)
     for piece in _pieces(path.read_text(errors="replace"), path, source, spaces):
         include = _LOCAL_INCLUDE.match(piece.text) if piece.fixed else None
-        found = _included(path, root, include[1]) if include else None
+        found = _included(path, root, include[1], source.folders) if include else None
         if found is None:
             source.pieces.append(Piece(piece.text, path) if include else piece)
         elif found not in seen and depth < DEPTH_MAX:
             _read(found, root, source, seen, spaces, depth + 1)
 
 
-def _included(path: Path, root: Path, name: str) -> Path | None:
-    for folder in (
-        path.parent,
-        path.parent / "include",
-        path.parent / "src",
-        path.parent.parent,
-        path.parent.parent / "include",
-    ):
+def _included(path: Path, root: Path, name: str, named: tuple[Path, ...]) -> Path | None:
+    here = path.parent
+    for folder in (here, here / "include", here / "src", here.parent, here.parent / "include", *named):
         candidate = (folder / name).resolve()
         if candidate.is_relative_to(root) and candidate.is_file() and candidate.stat().st_size <= FILE_BYTES_MAX:
             return candidate
@@ -147,13 +156,18 @@ def _pieces(text: str, path: Path, source: Source, spaces: list[str]) -> Iterato
         piece = _classify(text[start : match.end()], words, path, source, spaces)
         if piece is None:
             source.host.append(text[start : match.end()])
-            for line in _DIRECTIVE.finditer(
-                text[start : match.end()]
-            ):  # they may open or close what lies outside of it
-                yield Piece(line[0], path, fixed=True)
+            yield from directives(text[start : match.end()], path)
         else:
             yield piece
         words, depth, round_depth = [], 0, 0
+    if words:
+        yield from directives(text[start:], path)
+
+
+def directives(text: str, path: Path) -> Iterator[Piece]:
+    """Yield the conditionals in a text that is left out: they may open or close what lies outside of it."""
+    for line in _DIRECTIVE.finditer(text):
+        yield Piece(line[0], path, fixed=True)
 
 
 def _plain(words: list[str]) -> tuple[list[str], tuple[str, ...] | None]:
@@ -178,6 +192,8 @@ def _plain(words: list[str]) -> tuple[list[str], tuple[str, ...] | None]:
 
 def _is_function(words: list[str]) -> bool:
     head, _ = _plain(words)
+    if "operator" in head:
+        return not _AGGREGATES & {head[0]}
     if "(" not in head or "=" in head[: head.index("(")]:
         return False
     return not (_AGGREGATES & set(head[: head.index("(")])) or (head[-1] in (")", "const") and head[0] != "typedef")
@@ -231,14 +247,14 @@ def instances(kernel: Piece, source: Source) -> list[str]:
     short = kernel.kernel.rpartition("::")[2]
     launch = re.compile(rf"\b{re.escape(short)}\s*(<(?:[^<>;]|<[^<>;]*>)*>)\s*(?:<<<|\))")
     written = [found[1] for text in source.host for found in launch.finditer(text)]
-    guess = "<" + ", ".join(_argument(parameter) for parameter in kernel.template if "..." not in parameter) + ">"
-    return [f"{kernel.kernel}{arguments}" for arguments in dict.fromkeys([*written, guess])]
+    guesses = ["<" + ", ".join(_argument(p, kind) for p in kernel.template if "..." not in p) + ">" for kind in GUESSES]
+    return [f"{kernel.kernel}{arguments}" for arguments in dict.fromkeys([*written[:2], *guesses])]
 
 
-def _argument(parameter: str) -> str:
+def _argument(parameter: str, kind: str) -> str:
     if re.match(r"(typename|class)\b", parameter):
-        return "float"
-    return "true" if parameter.startswith("bool") else "16" if _NUMBERS.search(parameter) else "float"
+        return kind
+    return "true" if parameter.startswith("bool") else "16" if _NUMBERS.search(parameter) else kind
 
 
 def read_python(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:

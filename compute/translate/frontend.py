@@ -138,6 +138,7 @@ def _command(options: Sequence[str]) -> list[str]:
         *("clang", "-cc1", "-x", "cuda", "-fcuda-is-device", "-triple", "nvptx64-nvidia-cuda", *options),
         *("-ivfsoverlay", "files.yaml", "-nostdsysteminc", "-nobuiltininc", "-nostdinc++", "-isystem", VIRTUAL),
         *("-fno-builtin", "-w", "-ferror-limit", "20", "-fno-caret-diagnostics", "-disable-pragma-debug-crash"),
+        *("-Wno-register", "-Wno-reserved-user-defined-literal"),  # nvcc warns where clang would refuse
         *("-ftemplate-depth=256", "-fbracket-depth", "256", "-fconstexpr-depth=256", "-fconstexpr-steps=1048576"),
     ]
 
