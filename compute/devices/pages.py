@@ -13,6 +13,7 @@ _ENTRY_BYTES = 8
 _WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
 """From an entry's highest byte: present (bit 63) or swapped (62), and no page of a file (61)."""
 _MAP_FIXED = 0x10
+_MADV_HUGEPAGE = 14
 _FAILED = ctypes.c_void_p(-1).value
 RUNS_MAX = 256
 
@@ -24,6 +25,7 @@ class Pages:
         self.size = mmap.PAGESIZE
         self._pagemap = -1
         self._mmap = None
+        self._madvise = None
         if sys.platform == "linux" and sys.byteorder == "little":
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -33,6 +35,8 @@ class Pages:
             self._mmap = libc.mmap
             self._mmap.restype = ctypes.c_void_p
             self._mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+            self._madvise = libc.madvise
+            self._madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
     def touched(self, address: int, size: int) -> list[tuple[int, int]]:
         """Return the parts of [address, address + size) that were perhaps written, as offsets from ``address``.
@@ -69,3 +73,9 @@ class Pages:
             return False
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         return bool(self._mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, 0) != _FAILED)
+
+    def use_large(self, address: int, size: int) -> None:
+        """Advise the system to give fresh memory in large pages: filling it then costs a fault for each 2 MiB."""
+        if self._madvise is not None:
+            first, last = -(-address // self.size) * self.size, (address + size) // self.size * self.size
+            self._madvise(first, max(last - first, 0), _MADV_HUGEPAGE)  # refused: slower, not wrong

@@ -22,6 +22,10 @@ from depin_node.compute.programs.slices import CONSTANT, Rows, beyond, held_byte
 from depin_node.core.errors import TaskTrapped
 
 MAP_BYTES_MIN = 64 << 10
+HUGE_BYTES_MIN = 4 << 20
+"""A task that owns so much of an output, or more, gets large pages for it."""
+PIECE_ELEMENTS = 32 << 10
+"""Results are taken in pieces that the cache still holds when they are searched for NaNs."""
 Array = npt.NDArray[Any]
 Place = tuple[slice | list[int], ...]
 
@@ -77,6 +81,9 @@ class TaskArrays:
                 fd < 0 or len(data) < MAP_BYTES_MIN or not self.pages.map_file(memory.address + address, fd, len(data))
             ):
                 memory.bytes[address : address + len(data)] = data
+        for index, buffer, _ in self._outputs:
+            if self._sizes[index] >= HUGE_BYTES_MIN * self.program.tasks and not buffer.is_input:
+                self.pages.use_large(memory.address + self.addresses[index], self._sizes[index])
         for index in self._edges:
             self.refill(memory, index, index, task)
 
@@ -110,12 +117,8 @@ class TaskArrays:
             result = np.frombuffer(results[output], dtype)
             at = 0
             for box in local:
-                result[at : at + box.elements].reshape(box.shape)[...] = whole[box.slices]
+                _take(result[at : at + box.elements], whole[box.slices])
                 at += box.elements
-            if dtype.kind == "c":
-                _canonical_nans(result.view(f"<f{dtype.itemsize // 2}"))
-            elif dtype.kind == "f":
-                _canonical_nans(result)
             if buffer.tile:
                 address = self.addresses[index]
                 original = self._inputs[index][0] if buffer.is_input else None
@@ -183,6 +186,21 @@ class TaskArrays:
 
 def _along(axis: int, rows: slice | list[int]) -> Place:
     return (*(slice(None),) * axis, rows)
+
+
+def _take(result: Array, source: Array) -> None:
+    """Copy an array of any layout into a flat one, with canonical NaNs."""
+    flat = source.reshape(-1) if source.flags.c_contiguous else None
+    if flat is None:
+        result.reshape(source.shape)[...] = source
+    for start in range(0, result.size, PIECE_ELEMENTS):
+        piece = result[start : start + PIECE_ELEMENTS]
+        if flat is not None:
+            piece[...] = flat[start : start + PIECE_ELEMENTS]
+        if piece.dtype.kind == "c":
+            _canonical_nans(piece.view(f"<f{piece.dtype.itemsize // 2}"))
+        elif piece.dtype.kind == "f":
+            _canonical_nans(piece)
 
 
 def _canonical_nans(result: Array) -> None:
