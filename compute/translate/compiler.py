@@ -23,12 +23,11 @@ from depin_node.compute.translate.index import Index
 from depin_node.compute.translate.kernel_names import explain, is_plain, with_lookups
 from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.print_cuda import print_cuda
-from depin_node.compute.translate.semantics import Facts, analyse
-from depin_node.compute.translate.shapes import SHAPES, print_unit
+from depin_node.compute.translate.semantics import analyse
+from depin_node.compute.translate.shapes import Shape, print_kernel, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, has_pointer, numbers, show, size_of
 
-Shape = Literal["loop", "coroutine"]
 LANES_MAX = 4
 VALUE_BYTES_MAX = 32
 """Of a parameter that is passed by value: ``double4``."""
@@ -182,9 +181,9 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape 
     facts = [analyse(kernel) for kernel in unit.kernels]
     kernels, texts = [], []
     for entry, (kernel, name, found) in enumerate(zip(unit.kernels, names, facts, strict=True)):
-        shape = _choose_shape(kernel, found, wanted)
         parameters = _parameters(kernel.entry)
-        texts.append(SHAPES[shape](kernel, found, parameters))
+        shape, text = print_kernel(kernel, found, parameters, wanted)
+        texts.append(text)
         kernels.append(
             CompiledKernel(
                 name=name,
@@ -206,13 +205,6 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape 
 def with_texts(unit: CompiledUnit) -> CompiledUnit:
     """Return the unit with its module and its CUDA text in each kernel."""
     return replace(unit, kernels=tuple(replace(k, module=unit.module, cuda=unit.cuda) for k in unit.kernels))
-
-
-def _choose_shape(kernel: t.Kernel, facts: Facts, wanted: Shape | None) -> Shape:
-    natural: Shape = "coroutine" if kernel.entry in facts.synchronising else "loop"
-    if wanted == "loop" and natural == "coroutine":
-        raise Unsupported("a kernel that synchronises cannot take the loop shape", kernel.entry.line, 1)
-    return wanted or natural
 
 
 def _parameters(entry: t.Function) -> tuple[Parameter, ...]:

@@ -4,6 +4,9 @@
 the loop over x may be vectorised, unless there are atomics (their order shows) or private memory (one copy of which
 would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py).
 
+*fission*: for most kernels with barriers, shuffles and votes. The body is cut where threads wait, and what lies between
+two waits becomes loops over strips of threads (fission.py, fission_print.py).
+
 *coroutine*: for everything. A thread is a C++20 coroutine that waits at barriers and warp functions; headers/runtime.h
 schedules them warp by warp, lane by lane.
 
@@ -13,15 +16,22 @@ shapes, and exports ``argbuf``, ``run0``, ``run1``, … (abi.py).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.abi import ARGUMENT_BYTES, Slot, slot_offsets
+from depin_node.compute.translate.errors import Unsupported
+from depin_node.compute.translate.fission import Plan
+from depin_node.compute.translate.fission_calls import Fallback
+from depin_node.compute.translate.fission_print import BlockPrinter
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
 from depin_node.compute.translate.semantics import Facts, body_of
 
 INLINE_NODES_MAX = 20_000
 """Functions are inlined into the kernel's loop, which vectorising needs, unless that makes it larger than this."""
+Shape = Literal["loop", "fission", "coroutine"]
 _INLINE = "inline __attribute__((always_inline)) "
 
 
@@ -53,7 +63,41 @@ def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> st
     return text + _run(entry, slots, f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {call}; }});\n")
 
 
-SHAPES = {"loop": print_loop, "coroutine": print_coroutine}
+def print_fission(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
+    """Return the fission shape.
+
+    Raises:
+        Fallback: the kernel has none.
+    """
+    plan, entry = Plan(kernel, facts), kernel.entry
+    called = [f for f in kernel.functions if f is not entry and f not in facts.synchronising]
+    common = _common(replace(kernel, functions=called), Printer(facts, waits=False), facts)
+    arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
+    block = BlockPrinter(plan, entry).text(_INLINE)
+    return common + block + _run(entry, slots, f"{entry.cpp}_block({arguments});\n")
+
+
+def print_kernel(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], wanted: Shape | None) -> tuple[Shape, str]:
+    """Return the shape of a kernel, the fastest that takes it if none is wanted, and its text.
+
+    Raises:
+        Unsupported: it cannot take the shape that is wanted.
+    """
+    waits = kernel.entry in facts.synchronising
+    if wanted == "loop" and waits:
+        raise Unsupported("a kernel that synchronises cannot take the loop shape", kernel.entry.line, 1)
+    if wanted == "fission":
+        try:
+            return "fission", print_fission(kernel, facts, slots)
+        except Fallback as reason:
+            if wanted is not None:
+                text = f"this kernel cannot take the fission shape: {reason}"
+                raise Unsupported(text, kernel.entry.line, 1) from None
+    if wanted == "coroutine" or waits:
+        return "coroutine", print_coroutine(kernel, facts, slots)
+    return "loop", print_loop(kernel, facts, slots)
+
+
 _LAUNCH = ("i64 b0", "i64 b1", *(f"u32 {name}" for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared_mem")))
 
 
@@ -65,7 +109,7 @@ def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Sequence[Facts]) -> 
         kernels: the text of each, as its shape printed it.
         facts: of each.
     """
-    headers = ["runtime.h", *(["log.h"] if any(found.prints for found in facts) else [])]
+    headers = ["fission.h", *(["log.h"] if any(found.prints for found in facts) else [])]
     lines = [*(f'#include "{header}"' for header in headers), print_records(unit.records)]
     printer = Printer(facts[0], waits=False)  # what facts tell of records and tables is the same for all
     for item in unit.globals:
