@@ -13,6 +13,7 @@ interpreter of PTX.
 """
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ from depin_node.core.errors import TaskRejected, TaskTimedOut, TaskTrapped
 
 Compile = Callable[[str, Sequence[str]], Compiled]
 STRICT_CLASS: Final = "strict-1"
+_ENTRY: Final = re.compile(r"^\.visible \.entry (\w+)\(.*?^}", re.MULTILINE | re.DOTALL)
 FIRST_BLOCKS_PER_MULTIPROCESSOR: Final = 4
 FUEL_PER_S: Final = 1_000_000
 """A GPU counts no instructions: its fuel is microseconds."""
@@ -157,22 +159,18 @@ class CudaProgram:
                 unit = program.kernels[step.kernel].unit
                 threads[unit] = max(threads[unit], prod(step.block))
         compiled = [self._compile(unit.cuda, most) for unit, most in zip(program.units, threads, strict=True)]
+        names = [ptx.check_entry(compiled[k.unit].ptx, k.entry, k.parameters) for k in program.kernels]
+        if program.exact:
+            for kernel, name in zip(program.kernels, names, strict=True):
+                _require_strict(kernel, name, compiled[kernel.unit].ptx)
         loaded = [driver.load(unit.ptx, unit.cubin) for unit in compiled]
-        return [
-            driver.function(loaded[kernel.unit], self._entry(kernel, compiled[kernel.unit].ptx))
-            for kernel in program.kernels
-        ]
+        return [driver.function(loaded[k.unit], name) for k, name in zip(program.kernels, names, strict=True)]
 
     def _compile(self, cuda: str, threads_max: int) -> Compiled:
         if not cuda:
             raise TaskRejected("the program has no CUDA text: whoever compiled it can be run on WebAssembly only")
         text = strict.whole_text(cuda, threads_max)
         return self.device.compile(text, strict.options(self.driver.architecture, real=True))
-
-    def _entry(self, kernel: Kernel, text: str) -> str:
-        if kernel.exact and (reasons := ptx.why_not_strict(text)):
-            raise TaskRejected(f"{kernel.name} would not give the same bits here: {'; '.join(reasons)}")
-        return ptx.check_entry(text, kernel.entry, kernel.parameters)
 
     # A task
 
@@ -367,6 +365,13 @@ class _Attempt:
         if edge is not None:
             view = self._loaded.array(name, slot, self._task)
             view[edge.targets] = edge.fill if edge.sources is None else view[edge.sources]
+
+
+def _require_strict(kernel: Kernel, name: str, text: str) -> None:
+    """Refuse a kernel whose PTX, functions that it may call included, can give other bits than WebAssembly."""
+    mine = _ENTRY.sub(lambda match: match[0] if match[1] == name else "", text)
+    if reasons := ptx.why_not_strict(mine):
+        raise TaskRejected(f"{kernel.name} would not give the same bits here: {'; '.join(reasons)}")
 
 
 def _bytes(array: Any) -> memoryview:
