@@ -54,6 +54,8 @@ _ASKED: Final = re.compile(rf"fma\.rn\.{_FLOAT}")
 _LINE = re.compile(r"^(?:@!?%\w+\s+)?([a-z][\w.]*)")
 _SKIP = re.compile(r"^(?:$|\.|[()]|[$\w]+:$|[\w$]+,?$)")
 """Directives, labels, and what stands around a call, a line for each word."""
+_SPECIAL = re.compile(r"%(?!(?:p|rs?|rd|fd?|SPL?|n?tid\.[xyz]|n?ctaid\.[xyz]|laneid)\d*\b)[\w.]+")
+"""Registers other than a thread's own and its place: clocks, processor ids."""
 _ENTRY = re.compile(r"^\.visible \.entry (\w+)\(([^)]*)\)", re.MULTILINE)
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.[busf](\d+)\s+\w+(?:\[(\d+)\])?")
 
@@ -72,7 +74,10 @@ def why_not_strict(ptx: str) -> list[str]:
                 continue
             match = _LINE.match(text)
             word = match[1] if match else text[:40]
-            if _STRICT.fullmatch(word) or (asked and _ASKED.fullmatch(word)):
+            special = _SPECIAL.search(text)
+            if special:
+                word = special[0]
+            elif _STRICT.fullmatch(word) or (asked and _ASKED.fullmatch(word)):
                 continue
             fused = _ASKED.fullmatch(word) is not None
             why = "is fused, and the source does not call fma" if fused else "is not among the strict instructions"
