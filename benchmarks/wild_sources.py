@@ -3,8 +3,8 @@
 A ``.cu`` file is read with the headers that it includes put in their place, with the macros and folders that the
 Makefile beside it names, and cut into *pieces*: preprocessor lines, and declarations at namespace level. Host functions
 and host variables are left out; everything else stays. Pieces are told apart by their words alone, which is good enough
-to count with: what is kept wrongly is refused by the translator, and ``wild.py`` then leaves out the pieces in which the
-errors are, as that person would.
+to count with: what is kept wrongly is refused by the translator, and ``wild.py`` then leaves out the pieces in which
+the errors are, as that person would.
 
 Of a template, the instance is taken that the file launches (``name<float, 16><<<``); where it deduces its arguments,
 ``float``, then ``int`` stands for types and 16 for numbers. In Python files, kernels are the strings given to CuPy.
