@@ -40,6 +40,7 @@ from compute_cases import BODIES, Array, Case, cases
 from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.devices.wasm_engine import Instances
 from depin_node.compute.programs.binding import Bound
 from depin_node.compute.programs.kernel import InOut, Out, RawKernel
 from depin_node.compute.programs.program import encode_program
@@ -160,22 +161,21 @@ def _check(case: Case, found: list[Array], wanted: Sequence[Array], whose: str, 
 
 @contextmanager
 def _launches() -> Iterator[list[float]]:
-    """Collect the seconds of every call of a module's function, the kernel's ``run`` among them."""
-    from depin_node.compute.devices import wasm
-
+    """Collect the seconds of every launch of a kernel."""
     seconds: list[float] = []
-    call = wasm._Instance.call
+    call = Instances.call
 
-    def timed(self: Any, *arguments: Any) -> None:
+    def timed(instances: Instances, name: str, *arguments: Any) -> None:
         start = time.perf_counter()
-        call(self, *arguments)
-        seconds.append(time.perf_counter() - start)
+        call(instances, name, *arguments)
+        if name.startswith("run"):
+            seconds.append(time.perf_counter() - start)
 
-    wasm._Instance.call = timed  # type: ignore[method-assign]
+    Instances.call = timed  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
-        wasm._Instance.call = call  # type: ignore[method-assign]
+        Instances.call = call  # type: ignore[method-assign]
 
 
 def _prepare(case: Case) -> Work:
