@@ -41,6 +41,8 @@ class Scope:
     """Namespaces, by name."""
     constants: dict[str, Node] = field(default_factory=dict)
     """Enumerators, by name."""
+    arguments: frozenset[str] = frozenset()
+    """The ids of the records that are template arguments of what opened the scope."""
 
 
 class Index:
@@ -52,6 +54,7 @@ class Index:
         scopes: all of them, the outermost first.
         functions: the functions at namespace scope, templates' patterns left out.
         constructors: by their type's text.
+        unnamed: records, enumerations and lambdas by their place; instances of templates have several at one place.
         assembly: ``asm`` outside of functions.
     """
 
@@ -62,7 +65,7 @@ class Index:
         self.functions: list[Node] = []
         self.constructors: dict[str, list[Node]] = {}
         self.assembly: list[Node] = []
-        self.unnamed: dict[tuple[int, int], Node] = {}
+        self.unnamed: dict[tuple[int, int], dict[str, Node]] = {}
         self._first: dict[str, str] = {}
         self._definitions: dict[str, Node] = {}
         self._file, self._line = "", 0
@@ -96,6 +99,13 @@ class Index:
             record = node
         elif kind in FUNCTIONS:
             record = None
+        if kind == "LambdaExpr":  # its body comes twice: within the closure's operator(), and after the captures
+            closure, *captures = node["inner"][:-1]
+            closure["_captures"] = captures
+            for child in node["inner"][:-1]:
+                self._walk(child, scope, record, pattern)
+            self._pass(node["inner"][-1])
+            return
         template = kind in TEMPLATES
         for key in ("array_filler", "inner"):
             for child in node.get(key, ()):
@@ -104,6 +114,14 @@ class Index:
                         child["_template"] = node
                     is_pattern = pattern or (template and "TemplateInstantiationPattern" not in child)
                     self._walk(child, scope, record, is_pattern)
+
+    def _pass(self, node: Node) -> None:
+        """Follow the places in a part of the tree that is not needed."""
+        self._place(node)
+        for key in ("array_filler", "inner"):
+            for child in node.get(key, ()):
+                if child:
+                    self._pass(child)
 
     def _place(self, node: Node) -> tuple[int, int]:
         own = self._locate(node.get("loc"))
@@ -152,10 +170,12 @@ class Index:
             scope.constants[node.get("name", "")] = node
         if kind == "EnumDecl":
             self._enum = node
-        if kind in NAMED_TYPES and not node.get("isImplicit"):
+        if kind in NAMED_TYPES and ("_captures" in node or not node.get("isImplicit")):
             if node.get("name"):
                 scope.types.setdefault(node["name"], []).append(node)
-            self.unnamed[node["_line"], node["_column"]] = node
+            else:
+                self.unnamed.setdefault((node["_line"], node["_column"]), {})[identity] = node
+            node["_around"] = scope
 
     def _open(self, node: Node, kind: str, scope: Scope) -> Scope:
         name = node.get("name", "")
@@ -163,17 +183,24 @@ class Index:
             if node.get("isInline") or not name:
                 return scope
             if name not in scope.inner:
-                scope.inner[name] = self._scope(name, scope)
+                scope.inner[name] = self._scope(name, scope, node)
             return scope.inner[name]
         outer = self.by_id.get(node.get("parentDeclContextId", ""))
         if kind in FUNCTIONS and outer and "_scope" in outer:
             scope = outer["_scope"]
             node["_record"] = outer
-        return self._scope(name, scope)
+        return self._scope(name, scope, node)
 
-    def _scope(self, name: str, parent: Scope) -> Scope:
-        self.scopes.append(Scope(name, parent))
+    def _scope(self, name: str, parent: Scope, node: Node) -> Scope:
+        arguments = [child for child in children(node) if child.get("kind") == "TemplateArgument"]
+        named = frozenset(argument["decl"]["id"] for argument in _flat(arguments) if "decl" in argument)
+        self.scopes.append(Scope(name, parent, arguments=named))
         return self.scopes[-1]
+
+
+def _flat(nodes: list[Node]) -> list[Node]:
+    """Return nodes and all that is below them."""
+    return [found for node in nodes for found in (node, *_flat(children(node)))]
 
 
 def children(node: Node) -> list[Node]:

@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.device_variables import check_only_read
 from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.frontend import Node
 from depin_node.compute.translate.index import Index, Scope, children, has_body
 from depin_node.compute.translate.kernel_names import find_kernels
-from depin_node.compute.translate.lower_calls import Calls, is_implicit
+from depin_node.compute.translate.lower_calls import Calls, captured_variable, is_implicit, is_trivial
 from depin_node.compute.translate.lower_statements import Statements
 from depin_node.compute.translate.names import Types
 from depin_node.compute.translate.semantics import body_of
 from depin_node.compute.translate.types import (
+    I32,
     VOID,
     Array,
     Pointer,
@@ -50,6 +52,9 @@ class Lowering(Calls, Statements):
         self._dynamic: list[t.Variable] = []
         self._count = 0
         self._function: t.Function | None = None
+        self._node: Node = {}
+        self._owners: dict[str, t.Function | None] = {}
+        self._device: set[t.Variable] = set()
         self._host_set: dict[str, Node] = {}
 
     def unit(self, names: Sequence[str], expressions: Sequence[str] = ()) -> t.Unit:
@@ -63,8 +68,9 @@ class Lowering(Calls, Statements):
         entries = [self.function(node) for node in find_kernels(self.index, names, expressions)]
         while self._pending:
             self._lower_body(*self._pending.pop(0))
-        self._hand_down_constants()
         functions = list(self._functions.values())
+        self._hand_down_constants(functions)
+        check_only_read(functions, self._device)
         kernels = [self._kernel(entry, functions) for entry in entries]
         return t.Unit(kernels, functions, self.types.records, list(self._globals.values()))
 
@@ -113,7 +119,7 @@ class Lowering(Calls, Statements):
                 function.parameters.append(variable)
             for child in children(node):
                 if child.get("kind") == "ParmVarDecl":
-                    function.parameters.append(self._declare(child, "parameter"))
+                    function.parameters.append(self._declare(child, "parameter", function))
             if not function.constructs:
                 function.result = self._result(node)
         self._pending.append((node, function))
@@ -136,30 +142,24 @@ class Lowering(Calls, Statements):
 
     def constructor(self, record: Record, wanted: str) -> Node | None:
         """Return the constructor of that type (clang's text), if it does more than set to zero or copy."""
-        for node in self.index.constructors.get(wanted, ()):
-            owner = node.get("_record")
-            if not owner or node["_pattern"] or self.types.record(owner) is not record:
+        definition = self.types.nodes.get(record.cpp, {})
+        for node in _members(definition, "CXXConstructorDecl"):
+            if node.get("type", {}).get("qualType") != wanted:
                 continue
             node = self.index.definition(node["id"]) or node
-            written = any(child.get("kind") == "CXXCtorInitializer" and self._acts(child) for child in children(node))
-            if is_implicit(node) and (not written or any(c.get("kind") == "ParmVarDecl" for c in children(node))):
-                return None
+            if is_implicit(node):
+                copies = any(child.get("kind") == "ParmVarDecl" for child in children(node))
+                if copies and is_trivial(definition, "moveCtor" if "&&" in wanted else "copyCtor"):
+                    return None
+                if not copies and not any(child.get("kind") == "CXXCtorInitializer" for child in children(node)):
+                    return None
             if not has_body(node):
                 raise self.refuse(f"a constructor of {record.name} is declared, but not defined", node)
             return node
         return None
 
-    def _acts(self, initialiser: Node) -> bool:
-        """Whether a member's initialiser does more than set it to zero, which objects start as."""
-        value = self._last(initialiser)
-        if value.get("kind") != "CXXConstructExpr" or children(value):
-            return True
-        type_ = self.type_of(value)
-        wanted = value.get("ctorType", {}).get("qualType", "")
-        return not isinstance(type_, Record) or self.constructor(type_, wanted) is not None
-
     def _lower_body(self, node: Node, function: t.Function) -> None:
-        self.self_variable, self._function = function.self_variable, function
+        self.self_variable, self._function, self._node = function.self_variable, function, node
         with self._within(node):
             start: list[t.Statement] = []
             for child in children(node):
@@ -174,22 +174,30 @@ class Lowering(Calls, Statements):
             raise self.refuse(f"{function.name} is declared, but not defined", node)
 
     def _initialise_member(self, node: Node, function: t.Function) -> t.Statement:
-        member = node.get("anyInit", {})
+        """Lower one initialiser of a constructor: of a member, of a base class, or by another constructor."""
+        member, base = node.get("anyInit", {}), node.get("baseInit")
         variable, value = function.self_variable, self.expression(self._last(node))
-        if not member and variable is not None and value.type == variable.type:  # a delegating constructor
-            target = t.Name(variable.type, value.line, variable)
-            return t.Evaluate(value.line, t.Assign(variable.type, value.line, "", target, value, variable.type))
         if variable is None or not isinstance(variable.type, Record):
             raise Unsupported("this constructor is not supported", value.line, 1)
+        target = t.Name(variable.type, value.line, variable)
+        if base is not None and value.type != variable.type:
+            return t.Evaluate(value.line, self._initialise_base(target, value))
+        if not member and value.type == variable.type:  # a delegating constructor
+            return t.Evaluate(value.line, t.Assign(variable.type, value.line, "", target, value, variable.type))
         for field in variable.type.fields:
             if field.id == member.get("id"):
-                if isinstance(field.type, Array):
-                    if isinstance(value, t.Initialise) and not value.items:
-                        return t.Block(value.line, [])  # the object starts as zeros
-                    raise Unsupported("initialise arrays in the constructor's body", value.line, 1)
-                target = t.Name(variable.type, value.line, variable)
                 place = t.Member(field.type, value.line, target, field, variable.type)
-                return t.Evaluate(value.line, t.Assign(field.type, value.line, "", place, value, field.type))
+                return t.Block(value.line, [t.Evaluate(value.line, part) for part in _assign_all(place, value)])
+        raise Unsupported("this constructor is not supported", value.line, 1)
+
+    def _initialise_base(self, target: t.Name, value: t.Expression) -> t.Expression:
+        assert isinstance(target.type, Record)
+        for record, field in target.type.bases:
+            if value.type is record and field is None:
+                return value
+            if value.type is record and field is not None:
+                place = t.Member(record, value.line, target, field, target.type)
+                return t.Assign(record, value.line, "", place, value, record)
         raise Unsupported("this constructor is not supported", value.line, 1)
 
     # ---- variables
@@ -197,6 +205,8 @@ class Lowering(Calls, Statements):
     def variable(self, declared: Node, use: Node) -> t.Expression:
         """Return the variable that a name refers to; of a constant with a value, that value."""
         identity = declared["id"]
+        if self._owners.get(identity, self._function) is not self._function:
+            return self._captured(declared, use)
         if identity in self._variables:
             variable = self._variables[identity]
             type_ = variable.type.target if isinstance(variable.type, Reference) else variable.type
@@ -206,7 +216,8 @@ class Lowering(Calls, Statements):
             self._share(declared)
             return self.variable(declared, use)
         text = declared.get("type", {}).get("qualType", "")
-        constant = "CUDAConstantAttr" in kinds or declared.get("constexpr") or text.startswith("const ")
+        constant = not kinds.isdisjoint({"CUDAConstantAttr", "CUDADeviceAttr"}) or declared.get("constexpr")
+        constant = constant or text.startswith("const ")
         name = declared.get("name", "")
         if not constant:
             raise self.refuse(f"{name}: variables that outlive a thread are not supported: pass a pointer", use)
@@ -237,11 +248,11 @@ class Lowering(Calls, Statements):
             pointer = Pointer(type_, const=True)
             hidden[declared["id"]] = t.Variable(name, self._fresh("v", name), pointer, "parameter", declared["_line"])
         variable = hidden[declared["id"]]
+        self._note_device(declared, variable)
         return t.Unary(type_, use["_line"], "*", t.Name(variable.type, use["_line"], variable))
 
-    def _hand_down_constants(self) -> None:
+    def _hand_down_constants(self, functions: Sequence[t.Function]) -> None:
         """Give each function the hidden parameters of those that it calls, and each call their arguments."""
-        functions = list(self._functions.values())
         declared = sorted(self._host_set.items(), key=lambda item: (item[1]["_line"], item[1]["_column"]))
         self._host_set = dict(declared)
         calls = {
@@ -255,6 +266,7 @@ class Lowering(Calls, Statements):
                     for key, variable in call.function.hidden.items() if isinstance(call.function, t.Function) else ():
                         if key not in function.hidden:
                             own = replace(variable, cpp=self._fresh("v", variable.name))
+                            self._device |= {own} if variable in self._device else set()
                             function.hidden[key], changed = own, True
         for function in functions:
             function.parameters += [function.hidden[key] for key in self._host_set if key in function.hidden]
@@ -270,13 +282,38 @@ class Lowering(Calls, Statements):
         if isinstance(type_, Reference | Pointer) or not _is_constant(value):
             text = f"{declared.get('name')}: a constant outside of functions needs a value known to the compiler"
             raise self.refuse(text, declared)
-        if not isinstance(type_, Array | Record):
-            return value
         name = declared.get("name", "")
         variable = t.Variable(name, self._fresh("g", name), type_, "constant", declared["_line"])
+        self._note_device(declared, variable)
+        if not isinstance(type_, Array | Record) and variable not in self._device:
+            return value
         self._variables[declared["id"]] = variable
         self._globals[declared["id"]] = t.Global(variable, value)
         return t.Name(type_, use["_line"], variable)
+
+    def _note_device(self, declared: Node, variable: t.Variable) -> None:
+        """Remember a ``__device__`` variable that is not const: whether it is only read is seen at the end."""
+        kinds = {child.get("kind") for child in children(declared)}
+        const = declared.get("constexpr") or declared.get("type", {}).get("qualType", "").startswith("const ")
+        if "CUDADeviceAttr" in kinds and "CUDAConstantAttr" not in kinds and not const:
+            self._device.add(variable)
+
+    def _captured(self, declared: Node, use: Node) -> t.Expression:
+        """Return a variable of the function around: what a lambda has captured, or the value of a constant."""
+        record = self._node.get("_record") or {}
+        variable = self.self_variable
+        for place, capture in enumerate(record.get("_captures", ())):
+            if captured_variable(capture) == declared["id"] and variable is not None:
+                closure = self.types.record(record)
+                field, line = closure.fields[place], use["_line"]
+                member = t.Member(field.type, line, t.Name(closure, line, variable), field, closure)
+                if field.by_reference and isinstance(field.type, Pointer):
+                    return t.Unary(field.type.target, line, "*", member)
+                return member
+        if declared.get("constexpr") or declared.get("type", {}).get("qualType", "").startswith("const "):
+            return self._constant(declared, use)
+        name = declared.get("name", "")
+        raise self.refuse(f"{name}: variables of the function around are not supported here", use)
 
     def _initialiser(self, declared: Node) -> Node:
         for child in children(declared):
@@ -290,8 +327,8 @@ class Lowering(Calls, Statements):
         if any(child.get("kind") == "CXXConstructExpr" and children(child) for child in children(declared)):
             raise self.refuse(f"{name}: shared objects with constructors are not supported", declared)
         dynamic = isinstance(type_, Array) and type_.count is None
-        if has_pointer(type_):
-            raise self.refuse(f"{name}: pointers in shared memory are not supported", declared)
+        if has_pointer(type_) and dynamic:
+            raise self.refuse(f"{name}: pointers in dynamic shared memory are not supported", declared)
         if declared.get("storageClass") == "extern" and not dynamic:
             raise self.refuse(f"{name}: extern shared memory is an array without a length", declared)
         storage = "dynamic" if dynamic else "shared"
@@ -313,7 +350,7 @@ class Lowering(Calls, Statements):
             return None
         if node.get("storageClass") in ("static", "extern"):
             return None  # a constant, or refused where it is used
-        variable = self._declare(node, "local")
+        variable = self._declare(node, "local", self._function)
         value = None
         if "init" in node:
             value = self.expression(self._initialiser(node))
@@ -325,7 +362,7 @@ class Lowering(Calls, Statements):
                 value = None
         return t.Declare(node["_line"], variable, value)
 
-    def _declare(self, node: Node, storage: str) -> t.Variable:
+    def _declare(self, node: Node, storage: str, owner: t.Function | None) -> t.Variable:
         name, type_ = node.get("name", ""), self.types.of(node, self.scope)
         if isinstance(type_, Array) and type_.count is None:
             raise self.refuse(f"{name}: an array needs a length", node)
@@ -336,6 +373,7 @@ class Lowering(Calls, Statements):
             raise self.refuse(text, node)
         variable = t.Variable(name, self._fresh("v", name), type_, storage, node["_line"])
         self._variables[node["id"]] = variable
+        self._owners[node["id"]] = owner
         return variable
 
     # ---- helpers
@@ -356,6 +394,28 @@ class Lowering(Calls, Statements):
 
     def _scope_around(self, node: Node) -> Scope:
         return node.get("_outer") or self.scope
+
+
+def _assign_all(place: t.Expression, value: t.Expression) -> Iterator[t.Expression]:
+    """Yield the assignments that initialise a place, which holds zeros; arrays element by element."""
+    if not isinstance(place.type, Array):
+        yield t.Assign(place.type, value.line, "", place, value, place.type)
+        return
+    if not isinstance(value, t.Initialise):
+        raise Unsupported("initialise this array in the constructor's body", value.line, 1)
+    for number, item in enumerate(value.items):
+        pointer = t.Cast(Pointer(place.type.element), value.line, "decay", place)
+        index = t.Literal(I32, value.line, str(number))
+        yield from _assign_all(t.Index(place.type.element, value.line, pointer, index), item)
+
+
+def _members(node: Node, kind: str) -> Iterator[Node]:
+    """Yield the members of a record of that kind, the instances of templates among them."""
+    for child in children(node):
+        if child.get("kind") == "FunctionTemplateDecl":
+            yield from _members(child, kind)
+        elif child.get("kind") == kind and not child.get("_pattern"):
+            yield child
 
 
 def _find(node: Node, kind: str) -> Node | None:

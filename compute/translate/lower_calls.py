@@ -16,13 +16,29 @@ from depin_node.compute.translate.types import (
     F64,
     I8,
     I32,
+    VOID,
     Array,
     Pointer,
     Record,
     Reference,
     Scalar,
+    Type,
+    size_of,
 )
 
+CONSTRUCTED_MAX = 256
+_BUILTIN_FUNCTIONS = {
+    "__builtin_popcount": "__popc",
+    "__builtin_popcountll": "__popcll",
+    "__builtin_popcountl": "__popcll",
+    "__builtin_clz": "__clz",
+    "__builtin_clzll": "__clzll",
+    "__builtin_clzl": "__clzll",
+    "__builtin_ffs": "__ffs",
+    "__builtin_ffsll": "__ffsll",
+    "__builtin_trap": "__trap",
+    "__builtin_unreachable": "__trap",
+}
 _BUILTIN_LITERALS = {
     "__builtin_inff": (F32, "__builtin_inff()"),
     "__builtin_huge_valf": (F32, "__builtin_inff()"),
@@ -46,7 +62,9 @@ class Calls(Expressions):
     _CXXOperatorCallExpr = _CallExpr
 
     def _callee(self, node: Node) -> Node:
-        while node.get("kind") in ("ImplicitCastExpr", "ParenExpr"):
+        while node.get("kind") in ("ImplicitCastExpr", "ParenExpr", "SubstNonTypeTemplateParmExpr", "UnaryOperator"):
+            if node.get("kind") == "UnaryOperator" and node.get("opcode") not in ("&", "*"):
+                break
             node = self._last(node)
         target: Node = node.get("referencedDecl", {})
         if node.get("kind") == "MemberExpr":  # a static method, called through an object
@@ -61,9 +79,18 @@ class Calls(Expressions):
             if target.get("name") == "operator=" and len(arguments) == 2:  # of a vector type
                 return self._copy_assignment(node, arguments)
             raise self.refuse(f"{target.get('name', '')} is not supported", node)
-        if method.get("name") == "operator=" and is_implicit(method):
+        if self._copies(method):
             return self._copy_assignment(node, arguments)
         return self._call(node, method, [lambda a=a: self.expression(a) for a in arguments])
+
+    def _copies(self, method: Node) -> bool:
+        """Whether a method is an assignment that copies all members as they are."""
+        if method.get("name") != "operator=" or not is_implicit(method):
+            return False
+        record = method.get("_record") or {}
+        record = self.lowering.index.definition(record.get("id", "")) or record
+        moves = "&&" in method.get("type", {}).get("qualType", "")
+        return is_trivial(record, "moveAssign" if moves else "copyAssign")
 
     def _copy_assignment(self, node: Node, arguments: list[Node]) -> t.Expression:
         left, right = (self.expression(argument) for argument in arguments)
@@ -85,7 +112,7 @@ class Calls(Expressions):
                 raise self.refuse("this call is not supported", node)
             return dereference(base, base.type.target, node["_line"])
 
-        if method.get("name") == "operator=" and is_implicit(method):
+        if self._copies(method):
             value = self.expression(arguments[0])
             left = object_()
             return t.Assign(left.type, node["_line"], "", left, value, left.type)
@@ -141,9 +168,14 @@ class Calls(Expressions):
     def _builtin(self, node: Node, name: str, arguments: list[Any]) -> t.Expression:
         if name in _BUILTIN_LITERALS:
             return t.Literal(*(_BUILTIN_LITERALS[name][0], node["_line"], _BUILTIN_LITERALS[name][1]))
-        if name == "__builtin_expect" and arguments:
+        line = node["_line"]
+        if name in ("__builtin_expect", "__builtin_assume_aligned") and arguments:
             first: t.Expression = arguments[0]()
             return first
+        if name == "__builtin_assume":
+            return t.Cast(VOID, line, "value", t.Literal(I32, line, "0"))
+        if name in _BUILTIN_FUNCTIONS:
+            return t.Call(self.type_of(node), line, _BUILTIN_FUNCTIONS[name], [argument() for argument in arguments])
         raise self.refuse(f"{name} is not supported: use CUDA's own functions", node)
 
     # ---- objects
@@ -157,7 +189,8 @@ class Calls(Expressions):
                 element = element.element
             constructor = isinstance(element, Record) and self.lowering.constructor(element, wanted)
             if constructor:
-                raise self.refuse("arrays of objects with constructors are not supported", node)
+                function = self.lowering.function(constructor)
+                return self._construct_all(node, type_, function, size_of(type_) // size_of(element))
             return t.Initialise(type_, line, [])
         if not isinstance(type_, Record):
             raise self.refuse("this construction is not supported", node)
@@ -175,12 +208,42 @@ class Calls(Expressions):
             return t.Initialise(type_, line, [self.expression(argument) for argument in arguments])
         raise self.refuse(f"this construction of {type_.name} is not supported", node)
 
+    def _construct_all(self, node: Node, type_: Type, function: t.Function, total: int) -> t.Expression:
+        """Return an array, or one of its elements, with each object made by a constructor."""
+        if total > CONSTRUCTED_MAX:
+            raise self.refuse(
+                f"arrays of more than {CONSTRUCTED_MAX} objects with constructors are not supported", node
+            )
+        line = node["_line"]
+        if not isinstance(type_, Array):
+            return t.Call(type_, line, function, [self.expression(argument) for argument in children(node)])
+        items = [self._construct_all(node, type_.element, function, total) for _ in range(type_.count or 0)]
+        return t.Initialise(type_, line, items)
+
+    def _LambdaExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        type_ = self.type_of(node)
+        closure, *captures, _ = children(node)
+        if not isinstance(type_, Record) or self.types.record(closure) is not type_:
+            raise self.refuse("this lambda is not supported", node)
+        items = []
+        for field, capture in zip(type_.fields, captures, strict=True):
+            value = self.expression(capture)
+            items.append(t.Unary(field.type, value.line, "&", value) if field.by_reference else value)
+        return t.Initialise(type_, node["_line"], items)
+
     _CXXTemporaryObjectExpr = _CXXConstructExpr
 
     def _InitListExpr(self, node: Node) -> t.Expression:  # noqa: N802
         type_, line = self.type_of(node), node["_line"]
-        nodes = node.get("array_filler", [None])[1:] if "array_filler" in node else children(node)
+        nodes = children(node)
+        if "array_filler" in node:
+            filler, *nodes = node["array_filler"]
+            if not _is_zero(filler):
+                raise self.refuse("write out all elements of an array of objects with constructors", node)
         items = [self.expression(child) for child in nodes]
+        if isinstance(type_, Record) and len(type_.bases) <= len(items):
+            empty = {place for place, (_, field) in enumerate(type_.bases) if field is None}
+            items = [item for place, item in enumerate(items) if place not in empty]
         if isinstance(type_, Scalar | Pointer | Reference):
             return items[0] if items else t.Initialise(type_, line, [])
         if len(items) == 1 and isinstance(type_, Record) and items[0].type == type_:
@@ -192,6 +255,26 @@ class Calls(Expressions):
             if member is None:
                 raise self.refuse("this initialiser of a union is not supported", node)
         return t.Initialise(type_, line, items, member)
+
+
+def _is_zero(filler: Node) -> bool:
+    """Whether what fills the rest of an array is zero."""
+    if filler.get("kind") == "InitListExpr":
+        return all(_is_zero(child) for child in (*filler.get("array_filler", ()), *children(filler)))
+    return filler.get("kind") == "ImplicitValueInitExpr"
+
+
+def is_trivial(record: Node, what: str) -> bool:
+    """Whether a copy or move (``copyCtor``, ``moveAssign``, …) of a record takes its members as they are."""
+    return bool(record.get("definitionData", {}).get(what, {}).get("trivial"))
+
+
+def captured_variable(capture: Node) -> str:
+    """Return the id of the variable that an initialiser of a closure's member copies or refers to; empty: of none."""
+    while capture.get("kind") in ("ImplicitCastExpr", "ParenExpr", "CXXConstructExpr") and len(children(capture)) == 1:
+        capture = children(capture)[0]
+    target: Node = capture.get("referencedDecl", {}) if capture.get("kind") == "DeclRefExpr" else {}
+    return str(target.get("id", ""))
 
 
 def is_implicit(method: Node) -> bool:

@@ -47,11 +47,10 @@ _VALUES = frozenset(
 _WRAPPERS = frozenset(
     {
         *("ParenExpr", "ExprWithCleanups", "ConstantExpr", "CXXDefaultArgExpr", "CXXDefaultInitExpr"),
-        *("SubstNonTypeTemplateParmExpr", "CXXStdInitializerListExpr"),
+        *("SubstNonTypeTemplateParmExpr", "CXXStdInitializerListExpr", "CXXBindTemporaryExpr"),
     }
 )
 _REFUSED = {
-    "LambdaExpr": "lambdas are not supported",
     "PredefinedExpr": "text is not supported",
     "SourceLocExpr": "text is not supported",
     "CXXNewExpr": "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer",
@@ -65,7 +64,6 @@ _REFUSED = {
     "AtomicExpr": "only CUDA's own atomic functions are supported",
     "CXXTypeidExpr": "type information at run time is not supported",
     "CXXDynamicCastExpr": "type information at run time is not supported",
-    "CXXBindTemporaryExpr": "objects with destructors are not supported",
     "CXXPseudoDestructorExpr": "destructors are not supported",
     "OffsetOfExpr": "offsetof is not supported",
     "VAArgExpr": "functions with a variable number of arguments are not supported",
@@ -140,6 +138,13 @@ class Expressions:
     _ImplicitValueInitExpr = _zero
     _CXXScalarValueInitExpr = _zero
 
+    def _SizeOfPackExpr(self, node: Node) -> t.Expression:  # noqa: N802
+        for around in (self.lowering._node, self.lowering._node.get("_record") or {}):
+            packs = [child for child in children(around) if child.get("isPack")]
+            if len(packs) == 1:
+                return self._literal(node, self.type_of(node), len(children(packs[0])))
+        raise self.refuse("this sizeof... is not supported", node)
+
     def _UnaryExprOrTypeTraitExpr(self, node: Node) -> t.Expression:  # noqa: N802
         if "argType" in node:
             measured = self.types.of({**node, "type": node["argType"]}, self.scope)
@@ -175,7 +180,9 @@ class Expressions:
             return t.ThreadName(self.type_of(node), node["_line"], name)
         if name == "warpSize":
             return self._literal(node, I32, WARP_SIZE)
-        raise self.refuse(f"{name} is not supported", node)
+        within = "_captures" in (self.lowering._node.get("_record") or {})
+        what = "captures with an initialiser are not supported" if within else f"{name} is not supported"
+        raise self.refuse(f"{name}: {what}" if within else what, node)
 
     def _CXXThisExpr(self, node: Node) -> t.Expression:  # noqa: N802
         variable = self.self_variable
@@ -183,6 +190,14 @@ class Expressions:
             raise self.refuse("this is not supported here", node)
         target = variable.type.target if isinstance(variable.type, Reference) else variable.type
         line = node["_line"]
+        record = self.lowering._node.get("_record") or {}
+        for place, capture in enumerate(record.get("_captures", ())):  # the object of the method around a lambda
+            while capture.get("kind") in ("ImplicitCastExpr", "UnaryOperator", "CXXConstructExpr"):
+                capture = self._last(capture)
+            if capture.get("kind") == "CXXThisExpr" and isinstance(target, Record):
+                field = target.fields[place]
+                member = t.Member(field.type, line, t.Name(target, line, variable), field, target)
+                return member if isinstance(field.type, Pointer) else t.Unary(Pointer(field.type), line, "&", member)
         return t.Unary(Pointer(target), line, "&", t.Name(target, line, variable))
 
     def _MemberExpr(self, node: Node) -> t.Expression:  # noqa: N802
@@ -273,6 +288,8 @@ class Expressions:
         kind, line, inner = node.get("castKind", ""), node["_line"], self._last(node)
         if kind in _SAME:
             return self.expression(inner)
+        if kind in ("DerivedToBase", "UncheckedDerivedToBase", "BaseToDerived"):
+            return self._between_classes(node, kind == "BaseToDerived")
         if kind == "ArrayToPointerDecay":
             operand = self.expression(inner)
             if not isinstance(operand.type, Array):
@@ -301,11 +318,59 @@ class Expressions:
     _ImplicitCastExpr = _CStyleCastExpr = _CXXStaticCastExpr = _CXXReinterpretCastExpr = _cast
     _CXXConstCastExpr = _CXXFunctionalCastExpr = _cast
 
+    def _between_classes(self, node: Node, down: bool) -> t.Expression:
+        """Lower a conversion between a class and one of its bases, of an object or of a pointer to one."""
+        operand, line, type_ = self.expression(self._last(node)), node["_line"], self.type_of(node)
+        pointer = isinstance(operand.type, Pointer)
+        target = type_.target if isinstance(type_, Pointer | Reference) else type_
+        if isinstance(operand.type, Pointer):
+            operand = dereference(operand, operand.type.target, line)
+        if not isinstance(operand.type, Record) or not isinstance(target, Record):
+            raise self.refuse("this conversion between classes is not supported", node)
+        found = _as_derived(operand, target) if down else _as_base(operand, target)
+        if found is None:
+            raise self.refuse("this conversion between classes is not supported", node)
+        if not pointer:
+            return found
+        if isinstance(found, t.Unary) and found.op == "*":
+            return found.operand
+        return t.Unary(Pointer(target), line, "&", found)
+
     def _bits(self, node: Node, type_: Pointer, operand: t.Expression) -> t.Expression:
         for end in (type_, operand.type):
             if isinstance(end, Pointer) and has_pointer(end.target):
                 raise self.refuse("pointers may not be read as other types", node)
         return t.Cast(type_, node["_line"], "bits", operand)
+
+
+def _as_base(place: t.Expression, base: Record) -> t.Expression | None:
+    """Return the part of an object that is of a base class; None if it is not one of its bases."""
+    assert isinstance(place.type, Record)
+    for record, field in place.type.bases:
+        if field is not None:
+            part: t.Expression = t.Member(record, place.line, place, field, place.type)
+        else:
+            address = t.Unary(Pointer(place.type), place.line, "&", place)
+            part = t.Unary(record, place.line, "*", t.Cast(Pointer(record), place.line, "base", address))
+        found = part if record is base else _as_base(part, base)
+        if found is not None:
+            return found
+    return None
+
+
+def _as_derived(place: t.Expression, derived: Record) -> t.Expression | None:
+    """Return the object that a base class's object is a part of, if it is the first part."""
+    if not _begins_with(derived, place.type):
+        return None
+    address = t.Unary(Pointer(place.type), place.line, "&", place)
+    return t.Unary(derived, place.line, "*", t.Cast(Pointer(derived), place.line, "base", address))
+
+
+def _begins_with(derived: Record, base: Type) -> bool:
+    for record, field in derived.bases:
+        if (field is None or field is derived.fields[0]) and (record is base or _begins_with(record, base)):
+            return True
+    return False
 
 
 def integer_text(type_: Type, value: int) -> str:

@@ -24,6 +24,7 @@ from depin_node.compute.translate.types import (
     Array,
     Field,
     Name,
+    Pointer,
     Record,
     Reference,
     Scalar,
@@ -32,6 +33,7 @@ from depin_node.compute.translate.types import (
     Void,
     has_pointer,
     homogeneous,
+    members_end,
     parse_type,
     shorten,
     size_of,
@@ -86,7 +88,6 @@ BUILTIN_RECORDS: Final[dict[str, Record]] = {
 BUILTIN_RECORDS["dim3"] = _vector("dim3", U32, 3, 0)
 _LIBRARY_NUMBERS = {("__half", U16): "float16", ("complex", F32): "complex64", ("complex", F64): "complex128"}
 """The dtypes of our library's classes, by their name and what they consist of."""
-_LIBRARY_VIEWS = ("CArray",)
 """Classes of our library that hold a pointer."""
 _TYPEDEF_DEPTH_MAX = 64
 OBJECT_BYTES_MAX = 1 << 30
@@ -99,6 +100,19 @@ def _arguments(node: Node) -> list[Node]:
 def _parameters(template: Node) -> list[Node]:
     kinds = ("TemplateTypeParmDecl", "NonTypeTemplateParmDecl", "TemplateTemplateParmDecl")
     return [child for child in children(template) if child.get("kind") in kinds]
+
+
+def _holds(type_: Type, record: Record) -> bool:
+    """Whether an object of a type has a subobject that is such a record."""
+    if isinstance(type_, Array):
+        return _holds(type_.element, record)
+    if not isinstance(type_, Record):
+        return False
+    return (
+        type_ is record
+        or any(_holds(f.type, record) for f in type_.fields)
+        or any(other is record for other, _ in type_.bases)
+    )
 
 
 def _equal(mine: Type | int | None, other: Type | int) -> bool:
@@ -115,6 +129,8 @@ class Types:
         self.index = index
         self.records: list[Record] = []
         self._by_id: dict[str, Record] = {}
+        self.nodes: dict[str, Node] = {}
+        """The definitions of ``records``, by their names in the generated code."""
         self._known: dict[tuple[int, str], Type] = {}
         self._resolving: set[tuple[int, str]] = set()
         self._depth = 0
@@ -156,7 +172,7 @@ class Types:
     def _named(self, names: Sequence[Name], scope: Scope) -> Type:
         first = names[0].text
         if first.startswith("("):
-            return self._unnamed(first)
+            return self._unnamed(first, scope)
         place: Scope | None = scope
         while place is not None:
             found = self._within(names, place)
@@ -165,7 +181,7 @@ class Types:
             place = place.parent
         last = names[-1].text
         if last.startswith("("):
-            return self._unnamed(last)
+            return self._unnamed(last, scope)
         if len(names) == 1 and names[0].arguments is None and (last in BUILTIN_RECORDS or last in TYPEDEFS):
             return BUILTIN_RECORDS.get(last) or TYPEDEFS[last]
         found = self._anywhere(names[-1])
@@ -287,14 +303,29 @@ class Types:
                 return self._direct(child)
         return None
 
-    def _unnamed(self, text: str) -> Type:
+    def _unnamed(self, text: str, scope: Scope) -> Type:
+        """Find an unnamed record, or a lambda's closure, by its place.
+
+        Templates have one for each instance at the same place: then it is the one that is declared around the scope, or
+        that a template around it was given as an argument.
+        """
         parts = text.rstrip(")").rsplit(":", 2)
-        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and not text.startswith("(lambda"):
-            node = self.index.unnamed.get((int(parts[1]), int(parts[2])))
-            if node is not None and node["kind"] not in ("TypedefDecl", "TypeAliasDecl"):
-                return self._declared(node, self.index.root)
-        what = "lambdas are" if text.startswith("(lambda") else "this unnamed type is"
-        raise TypeTextError(f"{what} not supported")
+        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
+            found = self.index.unnamed.get((int(parts[1]), int(parts[2])), {})
+            around, arguments = list[Scope](), set[str]()
+            place: Scope | None = scope
+            while place is not None:
+                around.append(place)
+                arguments |= place.arguments
+                place = place.parent
+            near = [node for node in found.values() if node["_around"] in around] or [
+                node for key, node in found.items() if key in arguments
+            ]
+            if len(near) == 1 or len(found) == 1:
+                return self._declared((near or list(found.values()))[0], self.index.root)
+            if found:
+                raise TypeTextError("which of several instances of this type is meant is not known: give it a name")
+        raise TypeTextError("this unnamed type is not supported")
 
     def _enumeration(self, node: Node, place: Scope) -> Type:
         fixed = node.get("fixedUnderlyingType")
@@ -350,25 +381,28 @@ class Types:
         if known is not None:
             return known
         name, line, column = node.get("name", "(unnamed)"), node["_line"], node["_column"]
-        if node.get("bases"):
-            raise Unsupported(f"{name}: base classes are not supported", line, column)
         if not node.get("completeDefinition"):
             raise Unsupported(f"{name} is declared, but not defined", line, column)
         number = len(self._by_id)
         record = Record(name, f"R{number}", is_union=node.get("tagUsed") == "union")
         self._by_id[node["id"]] = record
+        self.nodes[record.cpp] = node
+        for base in node.get("bases", ()):
+            self._add_base(record, base, node)
         for child in children(node):
             kind = child.get("kind", "")
             if kind == "FieldDecl":
-                self._add_field(record, child, node["_scope"])
+                self._add_field(record, child, node["_scope"], closure="_captures" in node)
             elif kind == "AlignedAttr":
                 record.align = max(record.align, self._alignment(child))
             elif kind in ("PackedAttr", "MaxFieldAlignmentAttr"):
                 raise Unsupported(f"{name}: packed structs are not supported", child["_line"], child["_column"])
-            elif kind == "CXXDestructorDecl" and not child.get("isImplicit") and not child.get("explicitlyDefaulted"):
-                raise Unsupported(f"{name}: destructors are not supported", child["_line"], child["_column"])
+            elif kind == "CXXDestructorDecl" and not self._does_nothing(child):
+                text = f"{name}: destructors that do something are not supported"
+                raise Unsupported(text, child["_line"], child["_column"])
             elif child.get("virtual"):
                 raise Unsupported(f"{name}: virtual functions are not supported", child["_line"], child["_column"])
+        self._check_layout(record, node)
         if size_of(record) > OBJECT_BYTES_MAX:
             raise Unsupported(f"{name} is too large", line, column)
         parts = homogeneous(record) if node.get("_library") else None
@@ -377,7 +411,45 @@ class Types:
         self.records.append(record)
         return record
 
-    def _add_field(self, record: Record, node: Node, scope: Scope) -> None:
+    def _does_nothing(self, destructor: Node) -> bool:
+        """Whether a destructor is empty; those of members are looked at where these are added."""
+        if destructor.get("isImplicit") or destructor.get("explicitlyDefaulted"):
+            return True
+        destructor = self.index.definition(destructor["id"]) or destructor
+        bodies = [child for child in children(destructor) if child.get("kind") == "CompoundStmt"]
+        return bool(bodies) and not children(bodies[0])
+
+    def _add_base(self, record: Record, base: Node, node: Node) -> None:
+        """Put a base class in front of the members; one without members takes no place."""
+        line, column = node["_line"], node["_column"]
+        if base.get("isVirtual"):
+            raise Unsupported(f"{record.name}: virtual base classes are not supported", line, column)
+        type_ = self.of({**node, "type": base["type"]}, node["_scope"])
+        if not isinstance(type_, Record) or type_.is_union or type_.cpp.startswith("cuda::"):
+            raise Unsupported(f"{record.name}: this base class is not supported", line, column)
+        if any(other is type_ for other, _ in record.bases):
+            raise Unsupported(f"{record.name}: base classes that come twice are not supported", line, column)
+        if not type_.fields:
+            record.bases.append((type_, None))
+            return
+        field = Field(f"m{len(record.fields)}", type_, f"base {len(record.bases)}")
+        record.bases.append((type_, field))
+        record.fields.append(field)
+
+    def _check_layout(self, record: Record, node: Node) -> None:
+        """Refuse what lies elsewhere in C++ than in a struct whose first members are the bases."""
+        bases = [field for _, field in record.bases if field is not None]
+        for base in bases if len(record.fields) > 1 else ():
+            assert isinstance(base.type, Record)
+            if base is not record.fields[-1] and members_end(base.type) != size_of(base.type):
+                text = f"{record.name}: a base class that ends in padding is not supported: reorder its members"
+                raise Unsupported(text, node["_line"], node["_column"])
+        empty = [other for other, field in record.bases if field is None]
+        if any(_holds(field.type, other) for other in empty for field in record.fields):
+            text = f"{record.name}: a member of the type of an empty base class is not supported"
+            raise Unsupported(text, node["_line"], node["_column"])
+
+    def _add_field(self, record: Record, node: Node, scope: Scope, closure: bool) -> None:
         line, column = node["_line"], node["_column"]
         what = f"{record.name}::{node.get('name', '(unnamed)')}"
         if node.get("isBitfield"):
@@ -385,12 +457,14 @@ class Types:
         if any(child.get("kind") == "AlignedAttr" for child in children(node)):
             raise Unsupported(f"{what}: alignment of single members is not supported", line, column)
         type_ = self.of(node, scope)
-        if has_pointer(type_) and record.name not in _LIBRARY_VIEWS:
-            text = f"{what}: pointers inside structs are not supported: pass the pointer as a parameter"
-            raise Unsupported(text, line, column)
+        by_reference = isinstance(type_, Reference) and closure
+        if isinstance(type_, Reference) and closure:
+            type_ = Pointer(type_.target)  # what a lambda has captured by reference
+        if has_pointer(type_) and record.is_union:
+            raise Unsupported(f"{what}: pointers inside unions are not supported", line, column)
         if isinstance(type_, Void | Reference) or (isinstance(type_, Array) and type_.count is None):
             raise Unsupported(f"{what}: this member is not supported", line, column)
-        record.fields.append(Field(f"m{len(record.fields)}", type_, node["id"]))
+        record.fields.append(Field(f"m{len(record.fields)}", type_, node["id"], by_reference))
 
     def _alignment(self, node: Node) -> int:
         for child in children(node):

@@ -39,7 +39,7 @@ def cpp(type_: Type) -> str:
 
 def print_records(records: list[Record]) -> str:
     """Return the definitions of structs and unions."""
-    lines = []
+    lines = [f"{'union' if record.is_union else 'struct'} {record.cpp};" for record in records]
     for record in records:
         members = " ".join(f"{cpp(field.type)} {field.name};" for field in record.fields)
         align = f"alignas({record.align}) " if record.align else ""

@@ -64,6 +64,8 @@ class Field:
     name: str
     type: "Type"
     id: str
+    by_reference: bool = False
+    """What a lambda has captured by reference: a pointer to it."""
 
 
 @dataclass(eq=False)
@@ -78,6 +80,8 @@ class Record:
     is_union: bool = False
     align: int = 0
     fields: list[Field] = field(default_factory=list)
+    bases: list["tuple[Record, Field | None]"] = field(default_factory=list)
+    """Base classes, each with the field that holds it; None: it has no members, and is where the object begins."""
     dtype: str = ""
 
 
@@ -344,6 +348,14 @@ def size_of(type_: Type) -> int:
         end = max(end, start + size_of(member.type))
     align = align_of(type_)
     return max(-(-end // align) * align, align)
+
+
+def members_end(record: Record) -> int:
+    """Return where the last member of a struct ends: before the padding at its end."""
+    end = 0
+    for member in record.fields:
+        end = -(-end // align_of(member.type)) * align_of(member.type) + size_of(member.type)
+    return end
 
 
 def has_pointer(type_: Type) -> bool:

@@ -47,8 +47,8 @@ def guards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Guard | None]:
     source = "\n".join(f"__global__ void k{i}(float* x, int n, int m) {{ {b} }}" for i, b in enumerate(bodies))
     folder: Path = tmp_path_factory.mktemp("guards")
     tree = parse(source, check_options((), "k.cu"), Toolchain(folder, "k.cu", 60), None)
-    index = Index(tree)
-    return {body: find_guard(Lowering(index).kernel(f"k{i}").entry) for i, body in enumerate(bodies)}
+    unit = Lowering(Index(tree)).unit([f"k{i}" for i in range(len(bodies))])
+    return {body: find_guard(kernel.entry) for body, kernel in zip(bodies, unit.kernels, strict=True)}
 
 
 @pytest.mark.parametrize("body", TAKEN)
