@@ -51,8 +51,8 @@ _WRAPPERS = frozenset(
     }
 )
 _REFUSED = {
-    "PredefinedExpr": "text is not supported",
-    "SourceLocExpr": "text is not supported",
+    "PredefinedExpr": "text is supported as an argument of printf only",
+    "SourceLocExpr": "text is supported as an argument of printf only",
     "CXXNewExpr": "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer",
     "CXXDeleteExpr": "memory cannot be allocated inside a kernel: use local or shared arrays, or pass a pointer",
     "CXXThrowExpr": "exceptions are not supported",
