@@ -8,7 +8,7 @@ Steps come in the order of the graph. Kernels with the same text are one kernel.
 a *temporary*; once nothing reads it any more, the next one of its size and dtype takes its place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -103,7 +103,8 @@ def lower(results: Sequence[Array]) -> Recording:
 class _Lowering:
     def __init__(self, results: Sequence[Array]) -> None:
         self.recording = Recording()
-        made = [_made(array) for array in results]
+        fixed = {operand for array in in_order(results) if array.op == "call" for operand in array.inputs}
+        made = [_made(array, fixed) for array in results]
         self._shapes = {maker: array.shape for array, maker in zip(results, made, strict=True)}
         self._numbers: dict[str, int] = {}
         self._slots: dict[Array, Slot] = {}
@@ -176,13 +177,10 @@ class _Lowering:
 
     def _call(self, array: Array) -> None:
         attributes = array.attributes
-        parts = {
-            part.attributes["part"]: shape
-            for part, shape in self._shapes.items()
-            if part.op == "operation" and part.inputs[0] is array
-        }
+        results = [part for part in self._shapes if part.op == "operation" and part.inputs[0] is array]
+        parts = {part.attributes["part"] for part in results}
         outputs = tuple(
-            self._slot("out" if part in parts else "temp", spec.dtype, parts.get(part, spec.shape))
+            self._slot("out" if part in parts else "temp", spec.dtype, spec.shape)
             for part, spec in enumerate(attributes["plan"].results)
         )
         self._calls[array] = outputs
@@ -221,16 +219,23 @@ class _Lowering:
             offset += piece.shape[axis]
 
 
-def _made(result: Array) -> Array:
-    """Return what makes a result: the same elements in the same order, perhaps in another shape."""
+def _made(result: Array, fixed: Container[Array]) -> Array:
+    """Return what makes a result: the same elements in the same order, perhaps in another shape.
+
+    What the library reads or writes (``fixed`` is what it reads) has to keep its shape.
+    """
     array = result
     while array.op == "reshape":
         array = array.inputs[0]
-    return result if array.op in {*LEAVES, *CREATED, *VIEWS} else array
+    return result if array.op in {"operation", *LEAVES, *CREATED, *VIEWS} or array in fixed else array
 
 
 def reuse(recording: Recording) -> None:
-    """Let temporaries take the place of others of their size and dtype that nothing reads any more."""
+    """Let temporaries take the place of others of their size and dtype that nothing reads any more.
+
+    What an operation reads or writes has to be of its shape too; for kernels only the number of elements counts.
+    """
+    fixed = {slot for step in recording.steps if isinstance(step, Called) for slot in _slots_of(step)}
     last: dict[Slot, int] = {}
     for number, step in enumerate(recording.steps):
         last.update(dict.fromkeys(_slots_of(step), number))
@@ -240,8 +245,11 @@ def reuse(recording: Recording) -> None:
         slots = _slots_of(step)
         for slot in slots:
             if slot.role == "temp" and slot not in standing:
-                same = free.get((slot.kind, slot.elements))
-                standing[slot] = same.pop() if same else slot
+                same = free.get((slot.kind, slot.elements), [])
+                found = next((other for other in same if slot not in fixed or other.shape == slot.shape), slot)
+                if found is not slot:
+                    same.remove(found)
+                standing[slot] = found
         for slot in dict.fromkeys(slots):
             if slot.role == "temp" and last[slot] == number:
                 free.setdefault((slot.kind, slot.elements), []).append(standing[slot])

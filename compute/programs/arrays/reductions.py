@@ -14,7 +14,7 @@ from depin_node.compute.programs.arrays.kernels import THREADS, InMemory, Text, 
 from depin_node.compute.programs.arrays.words import WORDS
 
 LANES_MAX: Final = 256
-REDUCTIONS: Final = {
+REDUCTIONS: Final[dict[str, tuple[float | None, str | dict[str, str]]]] = {
     "sum": (0, "({a} + {b})"),
     "prod": (1, "({a} * {b})"),
     "any": (False, "({a} || {b})"),
