@@ -96,6 +96,30 @@ ATOMIC(atomicInc, u32) ATOMIC(atomicDec, u32)
 EXCHANGE(i32) EXCHANGE(u32) EXCHANGE(u64) EXCHANGE(u16)
 #undef EXCHANGE
 
+// Those that CUDA lacks: computed and exchanged, until no other thread came between. Bits are compared, so NaNs end it too.
+INLINE u16 atomicAdd_half(u16* p, u16 x) {
+  u16 old = *p, seen;
+  do {
+    seen = old;
+    old = ::atomicCAS(p, seen, __half_bits_rn(__half_value(seen) + __half_value(x)));
+  } while (old != seen);
+  return old;
+}
+#define SELECTING(N, T, U, F)                                      \
+  INLINE T N(T* p, T x) {                                          \
+    U old = *(U*)p, seen;                                          \
+    do {                                                           \
+      seen = old;                                                  \
+      old = ::atomicCAS((U*)p, seen, as<U>(F(as<T>(seen), x)));    \
+    } while (old != seen);                                         \
+    return as<T>(old);                                             \
+  }
+SELECTING(atomicMax_, f32, u32, fmaxf)
+SELECTING(atomicMin_, f32, u32, fminf)
+SELECTING(atomicMax_, f64, u64, fmax)
+SELECTING(atomicMin_, f64, u64, fmin)
+#undef SELECTING
+
 // ---- integers: overflow wraps; a division by zero, or of the least integer by -1, ends the task, as in wasm
 template <class T> INLINE T add(T a, T b) { return (T)((typename Unsigned<T>::type)a + (typename Unsigned<T>::type)b); }
 template <class T> INLINE T sub(T a, T b) { return (T)((typename Unsigned<T>::type)a - (typename Unsigned<T>::type)b); }
