@@ -105,6 +105,7 @@ class WasmProgram:
         self, device: WasmDevice, program: Program, units: list[Unit], inputs: Mapping[int, Input], limits: TaskLimits
     ) -> None:
         self.device, self.program, self.units = device, program, units
+        self.log = b""
         self.arrays = TaskArrays(program, inputs, device.pages)
         needed = memory_bytes(program)
         if needed > limits.memory_bytes:
@@ -145,6 +146,7 @@ class WasmProgram:
                 self.arrays.finish(task, running.task.memory, slots, results)
                 return fuel - int(running.task.store.get_fuel())
             finally:
+                self.log = running.task.take_log()
                 running.task.close()
         except _OverTime:
             raise TaskTimedOut(f"the task did not end within {limits.seconds:g} s") from None

@@ -23,7 +23,7 @@ from depin_node.compute.devices.task_arrays import Memory
 from depin_node.compute.programs.memory import ALIGNMENT_BYTES
 from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
 from depin_node.compute.programs.program import ENTRIES_MAX
-from depin_node.compute.translate.abi import ARGUMENT_BYTES
+from depin_node.compute.translate.abi import ARGUMENT_BYTES, LOG_BYTES
 from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
 
 STACK_BYTES_MAX = 512 << 10
@@ -103,7 +103,8 @@ class Unit:
         self.kernels = _check_exports(self.module)
         info = scan_module(module)
         self.own_bytes, self.pages_max = info.memory_pages * PAGE_BYTES, info.memory_pages_max
-        self.arguments = 0
+        self.prints = any(export.name == "log" for export in self.module.exports)
+        self.arguments = self.log = 0
         self.begins: list[tuple[int, Bytes]] = []
 
     def look(self, task: "Instances", number: int) -> None:
@@ -117,11 +118,16 @@ class Unit:
             self.begins = _not_zero(task.memory.bytes[: self.own_bytes])
             result = (ffi.wasmtime_val_t * 1)()
             task.call("argbuf", (ffi.wasmtime_val_t * 0)(), result)
+            self.arguments = int(result[0].of.i32) & 0xFFFFFFFF
+            if self.prints:
+                task.call("log", (ffi.wasmtime_val_t * 0)(), result)
+                self.log = int(result[0].of.i32) & 0xFFFFFFFF
         except EngineError as error:
             raise TaskRejected(f"the module does not start: {_bounded(error)}") from error
-        self.arguments = int(result[0].of.i32) & 0xFFFFFFFF
         if self.arguments % 16 or self.arguments + ARGUMENT_BYTES > self.own_bytes:
             raise TaskRejected("the module's argument buffer is not aligned or not within its own memory")
+        if self.log % 4 or self.log + 4 + LOG_BYTES > self.own_bytes:
+            raise TaskRejected("the module's log is not aligned or not within its own memory")
 
 
 class Machine:
@@ -141,6 +147,7 @@ class Instances:
         self._units = machine.units
         self._instances: dict[int, Any] = {}
         self._unit = -1
+        self._printed = bytearray()
         self.store = store = wasmtime.Store(machine.engine)
         try:
             units = len(machine.units) or 1
@@ -168,6 +175,7 @@ class Instances:
         if number == self._unit:
             return
         if self._unit >= 0:
+            self._keep_log()
             self.memory.bytes[: self._units[self._unit].own_bytes] = 0
         unit = self._units[number]
         if number in self._instances:
@@ -176,6 +184,20 @@ class Instances:
         else:
             self._instances[number] = wasmtime.Instance(self.store, unit.module, [self._memory])
         self._unit = number
+
+    def _keep_log(self) -> None:
+        """Add what the unit has printed, which is in its own part of memory."""
+        unit = self._units[self._unit]
+        if unit.prints:
+            length = int(self.memory.bytes[unit.log : unit.log + 4].view("<u4")[0])
+            kept = min(length, LOG_BYTES, LOG_BYTES - len(self._printed))
+            self._printed += self.memory.bytes[unit.log + 4 : unit.log + 4 + kept].tobytes()
+
+    def take_log(self) -> bytes:
+        """Return what the task has printed, at most ``LOG_BYTES``; call it at the end."""
+        if self._unit >= 0:
+            self._keep_log()
+        return bytes(self._printed)
 
     def call(self, name: str, values: Any, results: Any) -> None:
         """Call a function that the unit exports (that it does is known) with kept arrays of raw values.
