@@ -74,7 +74,7 @@ def submit(
         from depin_node.client.local import run_local
 
         with progress(work.bound.program.tasks) as advance:
-            arrays = run_local(work, lambda done, total: advance(done))
+            arrays = run_local(work, lambda done, total: advance(done), note)
         report(None, save(arrays, folder), as_json)
         return 0
     with settings.mesh() as mesh:

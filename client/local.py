@@ -11,25 +11,39 @@ from depin_node.client.outputs import Array
 from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.sandbox.local import run_local as run_in_workers
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.core.text import printable
 from depin_node.core.views import DeviceView
 
 
-def run_local(work: Work, progress: Callable[[int, int], None] | None = None) -> dict[str, Array]:
+def run_local(
+    work: Work,
+    progress: Callable[[int, int], None] | None = None,
+    printed: Callable[[str], None] | None = None,
+) -> dict[str, Array]:
     """Run ``work`` and return its outputs by the names of the kernel's parameters.
 
     Args:
         work: prepared with ``local=True`` if it may not go to peers.
         progress: called with the numbers of tasks done and of all tasks.
+        printed: called with each line that a kernel has printed, and its task; control characters are made harmless.
 
     Raises:
         TaskError: the first task that failed, which ends the others.
         ResourceError: no worker can be started.
     """
 
+    def show(task: int, log: bytes) -> None:
+        for line in log.decode(errors="replace").splitlines() if printed else ():
+            printed(f"task {task}: {printable(line)}")
+
     async def run() -> list[Array]:
         limits = work.limits
         return await run_in_workers(
-            work.bound, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20, progress=progress
+            work.bound,
+            seconds=limits.seconds,
+            memory_limit_bytes=limits.memory_mib << 20,
+            progress=progress,
+            printed=show,
         )
 
     arrays = trio.run(run)

@@ -59,6 +59,8 @@ class Result:
     error: TaskError | None
     fuel: int
     duration_ns: int
+    log: bytes = b""
+    """What the kernel printed: a stranger's bytes, bounded. Show them with ``core.text.printable``."""
 
 
 @dataclass
@@ -296,7 +298,9 @@ class Lease:
         self._sent.popleft()
         self._received += 1
         self._fruitless = 0
-        self._deliver(Result(pending.attempt, pending.task, outputs, error, outcome.fuel, outcome.duration_ns))
+        self._deliver(
+            Result(pending.attempt, pending.task, outputs, error, outcome.fuel, outcome.duration_ns, outcome.log)
+        )
 
     def _output_bytes(self, piece: m.Piece, place: int, size: int) -> bytes | memoryview:
         if place != m.INLINE:

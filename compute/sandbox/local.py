@@ -35,6 +35,7 @@ async def run_local(
     memory_limit_bytes: int = 512 << 20,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    printed: Callable[[int, bytes], None] | None = None,
 ) -> list[Array]:
     """Run all tasks of a program in worker processes and return its outputs, in the order of ``program.outputs``.
 
@@ -44,6 +45,7 @@ async def run_local(
         memory_limit_bytes: for each task.
         workers: processes; by default one for each core, at most one for each task.
         progress: called with the numbers of tasks done and of all tasks.
+        printed: called with the number of a task and what its kernels printed, whatever bytes that is, in any order.
 
     Raises:
         TaskError: the first task that failed, which ends the others.
@@ -75,6 +77,8 @@ async def run_local(
         while waiting:
             result = await anext(results)
             waiting -= 1
+            if printed and result.log:
+                printed(result.task, result.log)
             if result.error:
                 raise result.error
             for output, piece in enumerate(result.outputs):

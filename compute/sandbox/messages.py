@@ -23,6 +23,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from depin_node.compute.programs.program import BUFFERS_MAX, PROGRAM_BYTES_MAX, TASKS_MAX
+from depin_node.compute.translate.abi import LOG_BYTES
 from depin_node.core import errors, wire
 
 HEADER: Final = struct.Struct("<IB")
@@ -112,6 +113,8 @@ class Outcome(wire.Message, frozen=True):
     fuel: wire.Uint
     duration_ns: wire.Uint
     pieces: Annotated[tuple[Piece, ...], Meta(max_length=BUFFERS_MAX)]
+    log: Annotated[bytes, Meta(max_length=LOG_BYTES)]
+    """What the kernel printed; anything may be in it."""
 
 
 class Done(wire.Message, frozen=True):

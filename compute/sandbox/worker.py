@@ -132,7 +132,8 @@ class Agreement:
             code, detail = TaskOutOfMemory.code, _NO_MEMORY
         self.finished += 1
         m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
-        return m.Outcome(task.attempt, code, detail, fuel, time.perf_counter_ns() - begin, pieces)
+        log: bytes = getattr(self.loaded, "log", b"")
+        return m.Outcome(task.attempt, code, detail, fuel, time.perf_counter_ns() - begin, pieces, log)
 
     def _place(self, task: m.Task, output: int, place: int) -> memoryview:
         size = result_bytes(self.program, task.task, output)
