@@ -28,7 +28,7 @@ from depin_node.compute.programs.memory import memory_bytes, placements
 from depin_node.compute.programs.program import Scalar
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import memory_file
-from depin_node.core.errors import TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
+from depin_node.core.errors import TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
 
 LIMITS = TaskLimits(30.0, 64 << 20)
 SHORT = TaskLimits(0.3, 64 << 20)
@@ -217,3 +217,22 @@ def test_placements_are_where_the_kernel_finds_its_arrays(device):
     body = "(i32.store (local.get $y) (local.get $x)) (i32.store offset=4 (local.get $y) (local.get $y))"
     candidate = program(wasm(HEAD + RUN + body + "))"), dtype="int32")
     assert tuple(run(load(device, candidate), 0)[0][:2]) == placements(candidate)[0]
+
+
+LOG = HEAD + '(func (export "log") (result i32) (i32.const 2048))'
+PRINT = "(i32.store (i32.const 2048) (i32.const 3)) (i32.store (i32.const 2052) (i32.const 0x0a0b1b41))"
+
+
+def test_what_a_task_printed_is_kept_with_its_bytes_and_bounded(device):
+    loaded = load(device, program(copying(PRINT, head=LOG)))
+    run(loaded, 0)
+    assert loaded.log == b"A\x1b\x0b"
+    trapping = load(device, program(copying(PRINT, "(unreachable)", head=LOG)))
+    with pytest.raises(TaskTrapped):
+        run(trapping, 0)
+    assert trapping.log == b"A\x1b\x0b"
+    lying = load(device, program(copying("(i32.store (i32.const 2048) (i32.const -1))", head=LOG)))
+    run(lying, 0)
+    assert len(lying.log) == 16 << 10
+    with pytest.raises(TaskRejected, match="log is not aligned or not within its own memory"):
+        load(device, program(copying(head=LOG.replace("const 2048", "const 131000"))))

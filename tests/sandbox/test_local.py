@@ -94,3 +94,18 @@ async def test_cancelling_leaves_no_process():
     if children.exists():
         names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()]
         assert not [name for name in names if b"sandbox.worker" in name]
+
+
+async def test_what_kernels_print_is_given_out_also_by_the_one_that_failed():
+    kernel = RawKernel(
+        """__global__ void talk(int* y) {
+               if (threadIdx.x == 0) printf("block %d\\n", blockIdx.x);
+               y[blockIdx.x * blockDim.x + threadIdx.x] = 1;
+               if (blockIdx.x == 3) { printf("about to fail\\n"); assert(threadIdx.x != 0); }
+           }""",
+        "talk",
+    )
+    told: dict[int, bytes] = {}
+    with trio.fail_after(PATIENCE_S), pytest.raises(TaskTrapped):
+        await run_local(bind(kernel, 4, 32, (Out("int32", 128, 32),), shards=4), workers=1, printed=told.__setitem__)
+    assert told == {0: b"block 0\n", 1: b"block 1\n", 2: b"block 2\n", 3: b"block 3\nabout to fail\n"}
