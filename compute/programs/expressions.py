@@ -1,11 +1,13 @@
-"""Integer expressions over array shapes and scalars: ``ceil(cols / 16)``, ``z.shape[0] + 2``.
+"""Integer expressions over array shapes, scalars and a task's slice: ``ceil(cols / 16)``, ``z.shape[0] + shard.rows``.
 
 ::
 
     sum     = product { ("+" | "-") product }
     product = sign { ("*" | "/" | "//" | "%") sign }
     sign    = { "+" | "-" } value
-    value   = integer | call | name [ "." ("shape" "[" ["-"] integer "]" | "size" | "ndim") ] | "(" sum ")"
+    value   = integer | call | name [ "." attribute ] | "(" sum ")"
+    attribute = "shape" "[" ["-"] integer "]" | "size" | "ndim"               of an array
+              | "start" | "stop" | "rows" | "index" | "count"                 of ``shard``
     call    = ("ceil" | "floor" | "abs" | "min" | "max") "(" sum { "," sum } ")"
 
 Numbers are exact fractions, so ``ceil(a / b)`` is right for every a and b; the whole has to come out as an integer.
@@ -24,8 +26,8 @@ DEPTH_MAX = 16
 BITS_MAX = 256
 """Of a numerator or denominator on the way."""
 
-Value = int | tuple[int, ...]
-"""What a name stands for: a number, or the shape of an array."""
+Value = int | tuple[int, ...] | Mapping[str, int]
+"""What a name stands for: a number, the shape of an array, or numbers by their names."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<sign>//|[-+*/%().,\[\]]))", re.ASCII)
 _FUNCTIONS = {"ceil": (1, 1), "floor": (1, 1), "abs": (1, 1), "min": (1, 16), "max": (1, 16)}
@@ -152,10 +154,18 @@ class _Parser:
         if not self.accept("."):
             if isinstance(value, int):
                 return self.bounded(Fraction(value))
-            raise self.error(f"{name} is an array: say {name}.shape[0], {name}.size or {name}.ndim")
+            known = f"{name}.shape[0], {name}.size or {name}.ndim"
+            if isinstance(value, Mapping):
+                known = ", ".join(f"{name}.{key}" for key in value)
+            raise self.error(f"{name} is no number by itself: say {known}")
         if isinstance(value, int):
             raise self.error(f"{name} is a number and has no attributes")
         attribute = self.token
+        if isinstance(value, Mapping):
+            if attribute not in value:
+                raise self.error(f"{name} has {', '.join(value)}")
+            self.next()
+            return self.bounded(Fraction(value[attribute]))
         if attribute not in ("shape", "size", "ndim"):
             raise self.error("an array has shape[…], size and ndim")
         self.next()
@@ -176,3 +186,59 @@ class _Parser:
         if max(value.numerator.bit_length(), value.denominator.bit_length()) > BITS_MAX:
             raise self.error("the number becomes too large")
         return value
+
+
+class Symbol:
+    """An expression that grows by Python's operators: ``-(-shard.rows // 16)`` is a text for ``evaluate``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Symbol({self.text!r})"
+
+    def _with(self, sign: str, other: "Symbol | int", *, swapped: bool = False) -> "Symbol":
+        if not isinstance(other, Symbol | int):
+            return NotImplemented
+        left, right = (other, self) if swapped else (self, other)
+        return Symbol(f"({left} {sign} {right})")
+
+    def __add__(self, other: "Symbol | int") -> "Symbol":
+        return self._with("+", other)
+
+    def __radd__(self, other: int) -> "Symbol":
+        return self._with("+", other, swapped=True)
+
+    def __sub__(self, other: "Symbol | int") -> "Symbol":
+        return self._with("-", other)
+
+    def __rsub__(self, other: int) -> "Symbol":
+        return self._with("-", other, swapped=True)
+
+    def __mul__(self, other: "Symbol | int") -> "Symbol":
+        return self._with("*", other)
+
+    def __rmul__(self, other: int) -> "Symbol":
+        return self._with("*", other, swapped=True)
+
+    def __floordiv__(self, other: "Symbol | int") -> "Symbol":
+        return self._with("//", other)
+
+    def __mod__(self, other: "Symbol | int") -> "Symbol":
+        return self._with("%", other)
+
+    def __neg__(self) -> "Symbol":
+        return Symbol(f"(-{self.text})")
+
+
+class Shard:
+    """The numbers of a task's slice: rows [start, stop) of the axis that is cut; its index among ``count`` tasks."""
+
+    start, stop, rows = Symbol("shard.start"), Symbol("shard.stop"), Symbol("shard.rows")
+    index, count = Symbol("shard.index"), Symbol("shard.count")
+
+
+shard = Shard()

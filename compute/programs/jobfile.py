@@ -26,7 +26,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from depin_node.compute.programs.binding import Array, Bound, bind
+from depin_node.compute.programs.arguments import Array
+from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.expressions import Value, evaluate
 from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel
 from depin_node.compute.programs.program import DTYPE_BYTES, SOURCE_BYTES_MAX, TASKS_MAX

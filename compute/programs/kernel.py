@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
 
+from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -190,18 +192,66 @@ def _check_arguments(backend: str, translate_cucomplex: bool, cooperative_groups
 
 
 @dataclass(frozen=True)
+class Along:
+    """How an array is cut into the tasks' slices: along ``axis``, with ``halo`` rows of the neighbours on either side.
+
+    Attributes:
+        axis: of the array.
+        halo: rows.
+        edge: what rows beyond the array's ends are: ``clamp`` (the outermost row), ``wrap`` (the other end),
+            ``reflect`` (mirrored at the outermost row), ``constant`` (``fill``), ``none`` (they are not there, so that
+            the first and the last task hold fewer).
+        fill: the element of edge ``constant``.
+    """
+
+    axis: int = 0
+    halo: int = 0
+    edge: str = "none"
+    fill: Any = 0
+
+
+Cutting = Along | None | Literal["default"]
+"""How an array is cut: so; not at all, each task has the whole; or as all arrays of the program are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An array that is on the local node already: the 32-byte id of its blob, and what it is.
+
+    Attributes:
+        blob: of the elements in C order, little-endian.
+        dtype: NumPy's name.
+        shape: of the array.
+    """
+
+    blob: bytes
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the array."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+    def __repr__(self) -> str:
+        return f"Reference({self.blob.hex()[:12]}…, {self.dtype!r}, {self.shape})"
+
+
+@dataclass(frozen=True)
 class Out:
     """An array that the kernel fills, returned as a new one; it starts as zeros.
 
     Attributes:
         dtype: of its elements.
         shape: an int or a tuple of ints.
-        tile: the part of it that one block owns (see ``program.py``); None: all of it belongs to a launch in one shard.
+        tile: the part of it that one block owns (see ``validation.py``); None: all of it belongs to one shard.
+        cut: how it is cut if the program is cut along an axis; by default like all arrays, without a halo.
     """
 
     dtype: Any
     shape: int | Sequence[int]
     tile: int | Sequence[int] | None = None
+    cut: Cutting = "default"
 
 
 @dataclass(frozen=True)
@@ -210,6 +260,7 @@ class InOut:
 
     array: Any = field(repr=False)
     tile: int | Sequence[int] | None = None
+    cut: Cutting = "default"
 
 
 @dataclass(frozen=True)
@@ -217,3 +268,4 @@ class In:
     """An array that the kernel reads; a plain array means the same."""
 
     array: Any = field(repr=False)
+    cut: Cutting = "default"

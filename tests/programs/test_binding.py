@@ -24,6 +24,7 @@ class Compiled(RawKernel):
             exact=True,
             local_only=local_only,
             shared_bytes=shared_bytes,
+            notes=(),
         )
 
     def compile(self):
@@ -114,7 +115,7 @@ def test_scalars_take_the_declared_type(dtype, value, expected):
     ("bool", 2, "cannot hold 2 exactly"),
     ("float32", np.float64(0.5), "not float64: give a Python number, or numpy.float32"),
     ("int32", np.int64(5), "not int64"),
-    ("int32", "5", "expected a number, not str"),
+    ("int32", "m", "m. is not known here"),
     ("int32", None, "expected a number, not NoneType"),
     ("int32", 1j, "expected a number, not complex"),
     ("int32", ARRAY, "expected a number, not an array"),

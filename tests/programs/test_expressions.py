@@ -43,7 +43,7 @@ def test_values(text, value):
     ("ceil(cols / )", "at character 13: expected a number, a name or '\\(', found '\\)'"),
     ("ceil(cols / 16", "expected '\\)', found the end"),
     ("columns + 1", "at character 1: 'columns' is not known here; known are: cols"),
-    ("z", "z is an array: say z.shape"),
+    ("z", "say z.shape"),
     ("z.shape", "expected '\\['"),
     ("z.shape[2]", "z has 2 axes"),
     ("z.shape[-3]", "z has 2 axes"),
