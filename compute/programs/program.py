@@ -55,6 +55,7 @@ DTYPE_BYTES: Final = {
 }
 """The element types, by NumPy's name, with their size."""
 
+LANES_MAX: Final = 1024
 Identifier = Annotated[str, Meta(min_length=1, max_length=256)]
 DType = Literal[
     "bool", "int8", "uint8", "int16", "uint16", "float16", "int32", "uint32", "float32", "int64", "uint64", "float64",
@@ -74,12 +75,15 @@ class Unit(wire.Message, frozen=True):
 
 
 class Parameter(wire.Message, frozen=True):
-    """One parameter of a kernel. ``lanes`` is 2, 3 or 4 for CUDA's vector types; ``const`` counts for pointers only."""
+    """One parameter of a kernel. ``const`` counts for pointers only.
+
+    ``lanes`` is 2, 3 or 4 for CUDA's vector types, more for structs that are passed by value.
+    """
 
     name: Identifier
     pointer: bool
     dtype: DType
-    lanes: Annotated[int, Meta(ge=1, le=4)]
+    lanes: Annotated[int, Meta(ge=1, le=LANES_MAX)]
     const: bool
 
 

@@ -29,8 +29,8 @@ from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, has_pointer, numbers, show, size_of
 
 LANES_MAX = 4
-VALUE_BYTES_MAX = 32
-"""Of a parameter that is passed by value: ``double4``."""
+VALUE_BYTES_MAX = 1024
+"""Of a parameter that is passed by value."""
 KERNELS_MAX = 64
 
 
@@ -42,7 +42,8 @@ class Parameter:
         name: as in the source; ``argument0`` and so on where it has none.
         kind: a pointer to global memory, or a value.
         dtype: NumPy's name of the scalar; for pointers, of what they point to. Structs of mixed members are ``uint8``.
-        lanes: of a vector type such as ``float4`` (or a struct of up to four equal members), else 1.
+        lanes: of a vector type such as ``float4``, or a struct of up to four equal members; of any struct by value,
+            how many equal members it has, or else its bytes; else 1.
         const: of a pointer: nothing is written through it, ``const T*``.
         constant_bytes: 0 of what the source declares as a parameter. Else it is hidden, after those, in the source's
             order: a pointer to the ``__constant__`` variable of this name and of so many bytes, which the host sets.
@@ -230,13 +231,12 @@ def _parameter(place: int, variable: t.Variable) -> Parameter:
     if isinstance(type_, Pointer):
         dtype, lanes = _element(type_.target, variable)
         return Parameter(name, "pointer", dtype, lanes, type_.const)
-    parts = numbers(type_)
-    if parts is None or parts[1] > LANES_MAX or size_of(type_) > VALUE_BYTES_MAX:
-        text = (
-            f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members, or a pointer to it"
-        )
+    if has_pointer(type_) or size_of(type_) > VALUE_BYTES_MAX:
+        text = f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members"
+        if has_pointer(type_):
+            text += ", for there are pointers in it"
         raise Unsupported(text, variable.line, 1)
-    return Parameter(name, "scalar", *parts)
+    return Parameter(name, "scalar", *(numbers(type_) or ("uint8", size_of(type_))))
 
 
 def _hidden_parameter(variable: t.Variable) -> Parameter:

@@ -11,7 +11,7 @@ from depin_node.compute.translate.errors import CompileError, Diagnostic, Unsupp
 from depin_node.compute.translate.frontend import Node
 from depin_node.compute.translate.index import Index, children, has_body
 
-CHARACTERS_MAX = 512
+CHARACTERS_MAX = 256
 EXPRESSIONS_MAX = 1024
 _LOOKUP = "__depin_kernel_"
 _PUNCTUATION = frozenset(" _:<>,*&()+-'")
