@@ -149,8 +149,8 @@ REFUSED = {
         3,
         "72000 bytes of shared",
     ),
-    "mixed parameter": (
-        "struct S { int a; float b; };\n__global__ void k(S s) {}",
+    "large parameter": (
+        "struct S { int a; float b[300]; };\n__global__ void k(S s) {}",
         2,
         "a parameter of type S is not supported",
     ),
