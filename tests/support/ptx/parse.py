@@ -185,8 +185,8 @@ def _statements(body: str) -> list[str]:
     result, start, depth, at = [], 0, 0, 0
     while at < len(body):
         c = body[at]
-        if c == "{" and not body[start:at].strip():
-            result.append("{")
+        if c == "{" and (not body[start:at].strip() or body[start:at].rstrip().endswith(":")):
+            result += [body[start:at].strip(), "{"]
             start = at + 1
         elif c == "}" and depth == 0:
             result.append("}")
