@@ -36,7 +36,7 @@ NOTHING: Final = Access()
 
 
 class Loaded(Protocol):
-    """A program on a device."""
+    """A program on a device. One that has ``is_spent`` set after a task can run nothing more in its process."""
 
     def run(self, task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
         """Run one task from a clean state.

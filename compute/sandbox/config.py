@@ -18,6 +18,7 @@ class WorkerConfig:
 
     device: str = "depin_node.compute.devices.wasm:WasmDevice"
     sys_path: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
     nice: int = 10
     start_timeout_s: float = 60.0
     layers: tuple[str, ...] = LAYERS

@@ -323,6 +323,7 @@ class Lease:
                 self._verdict = TaskOutOfMemory(f"the worker had {resident >> 20} MiB resident")
             if (now := self._arena.progress()) != seen or not self._sent:
                 seen, since = now, trio.current_time()
+            worker.saw(now, self._load.seconds)
             if trio.current_time() - since > patience_s:
                 self._verdict = TaskTimedOut(f"the task stood still for {patience_s:g} s")
             if self._verdict:
@@ -335,7 +336,7 @@ class Lease:
 
     def _account_for_death(self, worker: WorkerProcess) -> None:
         """Fail the attempt that was running; let the others wait for the next worker."""
-        error = self._verdict or TaskCrashed(f"the worker died: {worker.describe_end()}")
+        error = self._verdict or worker.verdict or TaskCrashed(f"the worker died: {worker.describe_end()}")
         log.warning("a worker died", lease=self._name, pid=worker.pid, reason=str(error))
         started, finished = self._arena.progress()
         position = started - 1 - self._received

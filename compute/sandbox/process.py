@@ -17,7 +17,7 @@ import trio
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.config import WorkerConfig
 from depin_node.core import wire
-from depin_node.core.errors import ResourceError
+from depin_node.core.errors import ResourceError, TaskError
 
 log = structlog.get_logger("depin_node.sandbox")
 STDERR_LINE_MAX: Final = 500
@@ -64,7 +64,7 @@ class WorkerProcess:
                     stderr=errors_out,
                     pass_fds=(to_worker, to_node, fds_theirs.fileno()),
                     cwd="/",
-                    env=_ENVIRONMENT,
+                    env=_ENVIRONMENT | dict(config.environment),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -79,6 +79,8 @@ class WorkerProcess:
         self._usage = psutil.Process(self.pid)
         self.device_class = ""
         self.layers: tuple[m.Layer, ...] = ()
+        self.verdict: TaskError | None = None
+        """Why it was killed, if whoever did it knows better than its lease."""
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until it has imported everything and confined itself.
@@ -168,6 +170,9 @@ class WorkerProcess:
             return int(self._usage.memory_info().rss)
         except psutil.NoSuchProcess:
             return 0
+
+    def saw(self, progress: tuple[int, int], seconds: float) -> None:
+        """Its lease tells how many tasks it started and finished, and how long each may take; for who wants to know."""
 
     def kill(self) -> None:
         """End it and whatever it started, now."""

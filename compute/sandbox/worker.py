@@ -29,6 +29,8 @@ FLUSH_S = 0.001
 """Results of tasks faster than this are sent together."""
 PENDING_MAX = 32
 TICK_S = 0.1
+SPENT_EXIT_CODE = 75
+"""``EX_TEMPFAIL`` of sysexits.h."""
 _NO_MEMORY = "the worker could not allocate more memory"
 
 
@@ -135,6 +137,10 @@ class Agreement:
         log: bytes = getattr(self.loaded, "log", b"")
         return m.Outcome(task.attempt, code, detail, fuel, time.perf_counter_ns() - begin, pieces, log)
 
+    def is_spent(self) -> bool:
+        """Whether the device can run nothing more in this process: its context is lost. The next task needs another."""
+        return bool(getattr(self.loaded, "is_spent", False))
+
     def _place(self, task: m.Task, output: int, place: int) -> memoryview:
         size = result_bytes(self.program, task.task, output)
         if place == m.INLINE:
@@ -180,8 +186,11 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
             raise PeerViolation(f"{type(run).__name__} instead of Run")
         for position, task in enumerate(run.tasks):
             outcome = agreement.run(task)
+            spent = agreement.is_spent()
             last = position + 1 == len(run.tasks) and not pipe.waits()
-            sender.add(outcome, at_once=last or outcome.duration_ns > FLUSH_S * 1e9)
+            sender.add(outcome, at_once=spent or last or outcome.duration_ns > FLUSH_S * 1e9)
+            if spent:
+                os._exit(SPENT_EXIT_CODE)
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from depin_node.core.errors import TaskRejected
+from depin_node.core.errors import TaskRejected, TaskTrapped
 
 KINDS = {stat.S_IFCHR: "character", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFREG: "file"}
 
@@ -52,6 +52,15 @@ def descriptors():
             continue
         kind = stat.S_IFMT(found.st_mode)
         yield f"{KINDS[kind]} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {found.st_nlink}"
+
+
+class FickleDevice(MoodyDevice):
+    """Its class is what a file says, as a GPU's is what its known answers say."""
+
+    def __init__(self):
+        super().__init__()
+        with open(os.environ["FICKLE_CLASS_FILE"]) as file:
+            self.device_class = file.read()
 
 
 class Moody:
@@ -96,6 +105,10 @@ class Moody:
 
     def raise_error(self):
         raise ZeroDivisionError("a fault in the device")
+
+    def lose_context(self):
+        self.is_spent = True
+        raise TaskTrapped("the kernel failed: it read or wrote outside its memory")
 
     def spin(self):
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
