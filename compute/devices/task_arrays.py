@@ -48,8 +48,8 @@ class _Edge(NamedTuple):
 class TaskArrays:
     """Where the arrays of a program's tasks are, and what is in them at first."""
 
-    def __init__(self, program: Program, inputs: Mapping[int, Input], pages: Pages) -> None:
-        self.program, self.pages = program, pages
+    def __init__(self, program: Program, inputs: Mapping[int, Input], pages: Pages, gap_fill: int = 0) -> None:
+        self.program, self.pages, self._gap_fill = program, pages, gap_fill
         self.addresses, self.memory_bytes = placements(program)
         self.dtypes = [numpy_dtype(buffer) for buffer in program.buffers]
         self._sizes = [buffer.size_bytes for buffer in program.buffers]
@@ -86,6 +86,7 @@ class TaskArrays:
                 self.pages.use_large(memory.address + self.addresses[index], self._sizes[index])
         for index in self._edges:
             self.refill(memory, index, index, task)
+        self._flip_gaps(memory)
 
     def view(self, memory: Memory, name: int, slot: int, task: int) -> Array:
         """Return what a task holds of the buffer ``name``, which is at ``slot`` now."""
@@ -130,6 +131,7 @@ class TaskArrays:
 
     def _check_unchanged(self, memory: Memory, foreign: list[Foreign]) -> None:
         """Compare what the task does not own with what it was, as far as it was touched."""
+        self._flip_gaps(memory)
         touched = self.pages.touched(memory.address + self._start, self.memory_bytes - self._start)
         for low, high in touched:
             for part in foreign:
@@ -137,6 +139,12 @@ class TaskArrays:
                 if first < last and not part.is_unchanged(memory.bytes, first, last):
                     where = f"to {part.name} outside the tiles of its blocks" if part.name else "between its arrays"
                     raise TaskTrapped(f"the kernel wrote {where}")
+
+    def _flip_gaps(self, memory: Memory) -> None:
+        """Put ``gap_fill`` between the arrays, or take it away again, which leaves zeros where nothing was written."""
+        if self._gap_fill:
+            for gap in self._gaps:
+                memory.bytes[gap.start : gap.stop] ^= self._gap_fill
 
     def _find_gaps(self, task: int) -> list[Foreign]:
         """The parts of memory above the modules' own that belong to no array of a task."""

@@ -51,6 +51,8 @@ class WasmDevice:
     """See the module."""
 
     device_class = "wasm-1"
+    gap_fill = 0
+    """The byte that memory between the arrays holds. Programs may not read it: ``TrialDevice`` sees whether they do."""
 
     def __init__(self) -> None:
         self.engine = make_engine()
@@ -106,7 +108,7 @@ class WasmProgram:
     ) -> None:
         self.device, self.program, self.units = device, program, units
         self.log = b""
-        self.arrays = TaskArrays(program, inputs, device.pages)
+        self.arrays = TaskArrays(program, inputs, device.pages, device.gap_fill)
         needed = memory_bytes(program)
         if needed > limits.memory_bytes:
             raise TaskOutOfMemory(
