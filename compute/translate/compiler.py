@@ -128,6 +128,7 @@ def compile_unit(
     name_expressions: Sequence[str] = (),
     filename: str = "kernel.cu",
     deadline_s: float = 30.0,
+    trial: bool = False,
     _shape: Shape | None = None,
 ) -> CompiledUnit:
     """Translate kernels of one CUDA source to one WebAssembly module.
@@ -139,6 +140,8 @@ def compile_unit(
         name_expressions: more instances of templates: what a mangled name among ``names`` may mean.
         filename: how messages call the source.
         deadline_s: for the whole translation.
+        trial: to make the variant that runs backwards over memory of ones (headers/runtime.h), to be compared with the
+            module itself; never in the fission shape, whose order is fixed.
         _shape: for tests: the shape to take.
 
     Raises:
@@ -151,7 +154,7 @@ def compile_unit(
     checked = check_options(options, filename)
     cache = Cache(cache_folder())
     expressions = [name for name in dict.fromkeys([*names, *name_expressions]) if not is_plain(name)]
-    key = cache.key(code, names, (*checked, *expressions), _shape or "")
+    key = cache.key(code, names, (*checked, *expressions), "trial" if trial else _shape or "")
     found = cache.get(key)
     if found is not None:
         return found
@@ -161,7 +164,7 @@ def compile_unit(
             tree = _parse(code, expressions, checked, tools, cache)
             unit = Lowering(Index(tree)).unit(names, expressions)
             del tree
-            compiled = _finish(unit, names, tools, _shape)
+            compiled = _finish(unit, names, tools, trial, _shape)
         except Unsupported as error:
             raise CompileError([error.diagnostic], filename) from None
         except RecursionError:
@@ -178,11 +181,13 @@ def _parse(code: str, expressions: Sequence[str], options: Sequence[str], tools:
         raise explain(error, code, expressions, tools.filename) from None
 
 
-def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape | None) -> CompiledUnit:
+def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, wanted: Shape | None) -> CompiledUnit:
     facts = [analyse(kernel) for kernel in unit.kernels]
     kernels, texts = [], []
     for entry, (kernel, name, found) in enumerate(zip(unit.kernels, names, facts, strict=True)):
         parameters = _parameters(kernel.entry)
+        if trial:
+            wanted = "coroutine" if kernel.entry in found.synchronising else "loop"
         shape, text = print_kernel(kernel, found, parameters, wanted)
         texts.append(text)
         kernels.append(
@@ -199,7 +204,8 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, wanted: Shape 
                 shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
             )
         )
-    module, cuda = compile_cpp(print_unit(unit, texts, facts), tools), print_cuda(unit, facts)
+    module = compile_cpp(print_unit(unit, texts, facts), tools, trial=trial)
+    cuda = print_cuda(unit, facts)
     return with_texts(CompiledUnit(module, cuda, tuple(kernels)))
 
 
