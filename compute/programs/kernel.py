@@ -9,7 +9,31 @@ from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from depin_node.compute.translate import CompiledKernel
+    from depin_node.compute.translate import CompiledKernel, CompiledUnit
+
+
+@dataclass(frozen=True)
+class UnitSource:
+    """What a unit is compiled from."""
+
+    code: str = field(repr=False)
+    names: tuple[str, ...]
+    options: tuple[str, ...]
+    name_expressions: tuple[str, ...]
+    filename: str
+
+    def compile(self, *, trial: bool = False) -> "CompiledUnit":
+        """Compile it, or its variant for a trial.
+
+        Raises:
+            ConfigError: the source has errors (a CompileError, with file and line), or there is no compiler here.
+        """
+        from depin_node.compute.translate import compile_unit
+
+        expressions = self.name_expressions
+        return compile_unit(
+            self.code, self.names, self.options, name_expressions=expressions, filename=self.filename, trial=trial
+        )
 
 
 class RawKernel:
@@ -124,6 +148,8 @@ class RawModule:
         self.name_expressions = tuple(name_expressions or ())
         self._functions: dict[str, RawKernel] = {}
         self._compiled: dict[str, CompiledKernel] = {}
+        self.source: UnitSource | None = None
+        """Of the unit that was compiled last."""
 
     @classmethod
     def of(cls, module: Any) -> "RawModule":
@@ -166,13 +192,9 @@ class RawModule:
             ConfigError: the source has errors (a CompileError, with file and line), or there is no compiler here.
         """
         if name not in self._compiled:
-            from depin_node.compute.translate import compile_unit
-
-            names = list(dict.fromkeys([*self._functions, name]))
-            unit = compile_unit(
-                self.code, names, self.options, name_expressions=self.name_expressions, filename=self.filename
-            )
-            self._compiled = {kernel.name: kernel for kernel in unit.kernels}
+            names = tuple(dict.fromkeys([*self._functions, name]))
+            self.source = UnitSource(self.code, names, self.options, self.name_expressions, self.filename)
+            self._compiled = {kernel.name: kernel for kernel in self.source.compile().kernels}
         return self._compiled[name]
 
     def __repr__(self) -> str:
