@@ -8,9 +8,11 @@ The only module that imports wasmtime.
 """
 
 import ctypes
+import re
 import threading
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,10 @@ from depin_node.compute.programs.memory import ALIGNMENT_BYTES
 from depin_node.compute.programs.module import PAGE_BYTES, TABLE_ELEMENTS_MAX, scan_module
 from depin_node.compute.programs.program import ENTRIES_MAX
 from depin_node.compute.translate.abi import ARGUMENT_BYTES, LOG_BYTES
-from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
+from depin_node.core.errors import ResourceError, TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
 
+VERSION_MIN = (50, 0, 1)
+"""The first of its line on PyPI with the fixes of 2026-10-19 to the code generator, two of them critical."""
 STACK_BYTES_MAX = 512 << 10
 WATCHDOG_S = 0.05
 DETAIL_CHARACTERS_MAX = 1000
@@ -65,8 +69,24 @@ class Watchdog:
                     self._engine.increment_epoch()
 
 
+def require_safe_version(version: str) -> None:
+    """Refuse an engine with holes that are known and mended.
+
+    Raises:
+        ResourceError: it is older than ``VERSION_MIN``.
+    """
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if found < VERSION_MIN:
+        least = ".".join(map(str, VERSION_MIN))
+        raise ResourceError(
+            f"wasmtime {version} lets WebAssembly out of its sandbox (GHSA-mghf-wjfp-p5xm, GHSA-897f-g5gm-fmxm): "
+            f"strangers' kernels need {least} or newer; run: pip install 'wasmtime>={least}'"
+        )
+
+
 def make_engine() -> Any:
     """Return an engine of ours."""
+    require_safe_version(metadata.version("wasmtime"))
     config = wasmtime.Config()
     config.consume_fuel = True
     config.epoch_interruption = True

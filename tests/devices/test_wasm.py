@@ -21,6 +21,7 @@ from wat_programs import (
 )
 
 from depin_node.compute.devices import wasm as wasm_module
+from depin_node.compute.devices import wasm_engine
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.wasm import WasmDevice
@@ -28,7 +29,7 @@ from depin_node.compute.programs.memory import memory_bytes, placements
 from depin_node.compute.programs.program import Scalar
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import memory_file
-from depin_node.core.errors import TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
+from depin_node.core.errors import ResourceError, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut, TaskTrapped
 
 LIMITS = TaskLimits(30.0, 64 << 20)
 SHORT = TaskLimits(0.3, 64 << 20)
@@ -236,3 +237,14 @@ def test_what_a_task_printed_is_kept_with_its_bytes_and_bounded(device):
     assert len(lying.log) == 16 << 10
     with pytest.raises(TaskRejected, match="log is not aligned or not within its own memory"):
         load(device, program(copying(head=LOG.replace("const 2048", "const 131000"))))
+
+
+@pytest.mark.parametrize("version", ["36.0.0", "49.0.3"])
+def test_an_engine_with_known_holes_is_refused(version):
+    with pytest.raises(ResourceError, match=r"GHSA-.*pip install 'wasmtime>=50\.0\.1'"):
+        wasm_engine.require_safe_version(version)
+
+
+@pytest.mark.parametrize("version", ["50.0.1", "51.0.0", "100.0"])
+def test_an_engine_without_is_taken(version):
+    wasm_engine.require_safe_version(version)
