@@ -16,8 +16,6 @@ _LIBRARY = "libraries of device code are not supported: write it in CUDA C, or a
 _ASYNC = "asynchronous copies and barriers are not supported: copy, then call __syncthreads"
 _MATRIX = "tensor core functions are not supported"
 _VECTOR = "SIMD video instructions are not supported"
-_ROUNDING = "only rounding to nearest (_rn) is offered"
-_SPECIAL = "this special function is not in the maths header yet"
 
 NAMES = {
     **dict.fromkeys(("__shfl", "__shfl_up", "__shfl_down", "__shfl_xor", "__ballot", "__any", "__all"), _WARP),
@@ -33,27 +31,6 @@ NAMES = {
     **dict.fromkeys(("cuFloatComplex", "cuDoubleComplex", "cuComplex"), _CUCOMPLEX),
     "std": _STD,
     **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
-    **dict.fromkeys(("atomicAdd_block", "atomicAdd_system"), "only atomics of device scope are supported"),
-    **dict.fromkeys(
-        (
-            *(
-                f"{name}{kind}"
-                for name in ("sinpi", "cospi", "tgamma", "lgamma", "erfinv", "erfcinv", "erfcx")
-                for kind in ("", "f")
-            ),
-            *(
-                f"{name}{kind}"
-                for name in ("normcdf", "normcdfinv", "j0", "j1", "y0", "y1", "jn", "yn")
-                for kind in ("", "f")
-            ),
-            *(
-                f"{name}{kind}"
-                for name in ("remainder", "remquo", "nextafter", "ilogb", "logb", "sincospi")
-                for kind in ("", "f")
-            ),
-        ),
-        _SPECIAL,
-    ),
 }
 PREFIXES = {
     "tex": _TEXTURE,
@@ -69,9 +46,6 @@ PREFIXES = {
     "__bfloat": _BFLOAT,
     "__v": _VECTOR,
 }
-ROUNDINGS = ("_rz", "_ru", "_rd")
-
-
 FILES = {
     "cooperative_groups": _GROUPS,
     "curand": _RANDOM,
@@ -101,8 +75,6 @@ def why_refused(name: str) -> str:
     """Return why a name that the source does not declare cannot be used."""
     if name in NAMES:
         return f"{name} is not supported: {NAMES[name]}"
-    if name.startswith("__") and name.endswith(ROUNDINGS):
-        return f"{name} is not supported: {_ROUNDING}"
     for prefix, reason in PREFIXES.items():
         if name.startswith(prefix) and len(name) > len(prefix):
             return f"{name} is not supported: {reason}"

@@ -237,10 +237,40 @@ INLINE u32 __byte_perm(u32 a, u32 b, u32 s) {
   }
   return r;
 }
+template <class T> struct SmallOf;
+template <> struct SmallOf<i32> { typedef i8 byte; typedef i16 half; };
+template <> struct SmallOf<u32> { typedef u8 byte; typedef u16 half; };
 INLINE u32 __funnelshift_l(u32 lo, u32 hi, u32 n) { return (u32)(((u64)hi << 32 | lo) << (n & 31) >> 32); }
 INLINE u32 __funnelshift_r(u32 lo, u32 hi, u32 n) { return (u32)(((u64)hi << 32 | lo) >> (n & 31)); }
 INLINE u32 __funnelshift_lc(u32 lo, u32 hi, u32 n) { return n > 31 ? lo : __funnelshift_l(lo, hi, n); }
 INLINE u32 __funnelshift_rc(u32 lo, u32 hi, u32 n) { return n > 31 ? hi : __funnelshift_r(lo, hi, n); }
+
+template <class T> INLINE T dot_bytes(u32 a, u32 b, T c) {
+  typedef typename SmallOf<T>::byte B;
+  for (u32 i = 0; i < 32; i += 8) c = (T)((u32)c + (u32)((i32)(B)(a >> i) * (i32)(B)(b >> i)));
+  return c;
+}
+template <class T> INLINE T dot_halves(u32 a, u32 b, T c) {
+  typedef typename SmallOf<T>::half H;
+  typedef typename SmallOf<T>::byte B;
+  for (u32 i = 0; i < 2; ++i) c = (T)((u32)c + (u32)((i32)(H)(a >> 16 * i) * (i32)(B)(b >> 8 * i)));
+  return c;
+}
+template <class V> INLINE u32 bytes_of(V v) { return (u8)v.x | (u32)(u8)v.y << 8 | (u32)(u8)v.z << 16 | (u32)(u8)v.w << 24; }
+INLINE i32 __dp4a(i32 a, i32 b, i32 c) { return dot_bytes((u32)a, (u32)b, c); }
+INLINE u32 __dp4a(u32 a, u32 b, u32 c) { return dot_bytes(a, b, c); }
+INLINE i32 __dp4a(char4 a, char4 b, i32 c) { return dot_bytes(bytes_of(a), bytes_of(b), c); }
+INLINE u32 __dp4a(uchar4 a, uchar4 b, u32 c) { return dot_bytes(bytes_of(a), bytes_of(b), c); }
+INLINE i32 __dp2a_lo(i32 a, i32 b, i32 c) { return dot_halves((u32)a, (u32)b, c); }
+INLINE i32 __dp2a_hi(i32 a, i32 b, i32 c) { return dot_halves((u32)a, (u32)b >> 16, c); }
+INLINE u32 __dp2a_lo(u32 a, u32 b, u32 c) { return dot_halves(a, b, c); }
+INLINE u32 __dp2a_hi(u32 a, u32 b, u32 c) { return dot_halves(a, b >> 16, c); }
+INLINE u32 umin(u32 a, u32 b) { return min(a, b); }
+INLINE u32 umax(u32 a, u32 b) { return max(a, b); }
+INLINE i64 llmin(i64 a, i64 b) { return min(a, b); }
+INLINE i64 llmax(i64 a, i64 b) { return max(a, b); }
+INLINE u64 ullmin(u64 a, u64 b) { return min(a, b); }
+INLINE u64 ullmax(u64 a, u64 b) { return max(a, b); }
 
 // ---- memory
 #define LOAD(N) template <class T> INLINE T N(T* p) { return *p; }
@@ -292,3 +322,5 @@ extern "C" __attribute__((visibility("hidden"))) __int128 __multi3(__int128 a, _
 #endif
 
 #include "maths.h"
+#include "rounding.h"
+#include "special.h"

@@ -574,7 +574,7 @@ INLINE f64 erf_middle(f64 a) {  // erf(a) - ERX for a in [0.84375, 1.25)
                                      s * (1.26171219808761642112e-01 + s * (1.36370839120290507362e-02 + s * 1.19844998467991074170e-02)))));
   return p / q;
 }
-INLINE f64 erfc_large(f64 a) {  // a in [1.25, 28]
+INLINE f64 erfc_exponent(f64 a) {  // log(erfc(a) a exp(a a)) + 0.5625 for a in [1.25, 28]
   const f64 s = 1.0 / (a * a);
   const bool near = a < 1.0 / 0.35;
   const f64 r1 = -9.86494403484714822705e-03 +
@@ -599,8 +599,11 @@ INLINE f64 erfc_large(f64 a) {  // a in [1.25, 28]
                                  s * (1.53672958608443695994e+03 +
                                       s * (3.19985821950859553908e+03 +
                                            s * (2.55305040643316442583e+03 + s * (4.74528541206955367215e+02 + s * -2.24409524465858183362e+01))))));
+  return near ? r1 / s1 : r2 / s2;
+}
+INLINE f64 erfc_large(f64 a) {
   const f64 z = as<f64>(as<u64>(a) & 0xffffffff00000000ull);
-  return exp(-z * z - 0.5625) * exp((z - a) * (z + a) + (near ? r1 / s1 : r2 / s2)) / a;
+  return exp(-z * z - 0.5625) * exp((z - a) * (z + a) + erfc_exponent(a)) / a;
 }
 INLINE f64 erf(f64 x) {
   const f64 a = fabs(x), c = a < 1.25 ? 1.25 : a > 6.0 ? 6.0 : a;
@@ -687,7 +690,6 @@ INLINE f32 modff(f32 x, f32* whole) {
 // ---- a * b + c, rounded once
 #ifdef DEPIN_STRICT
 INLINE f32 fmaf(f32 a, f32 b, f32 c) { return ::cuda_builtin::fma(a, b, c); }
-INLINE f64 fma(f64 a, f64 b, f64 c) { return ::cuda_builtin::fma(a, b, c); }
 #else
 INLINE f32 fmaf(f32 a, f32 b, f32 c) {
   const f64 p = (f64)a * (f64)b;  // exact
@@ -698,72 +700,8 @@ INLINE f32 fmaf(f32 a, f32 b, f32 c) {
   const i64 toward = ((s.lo > 0.0) == (s.hi > 0.0)) ? 1 : -1;
   return (f32)(fine & (s.lo != 0.0) & !odd ? as<f64>(bits + toward) : s.hi);
 }
-// In integers: the 106-bit product and c are aligned, added, and rounded to nearest even.
-static __attribute__((noinline)) f64 fma(f64 a, f64 b, f64 c) {
-  if (!isfinite(a) || !isfinite(b) || !isfinite(c) || a == 0.0 || b == 0.0) return a * b + c;
-  i32 ea, eb, ec;
-  const u64 ma = (u64)(fabs(frexp(a, &ea)) * 0x1p53), mb = (u64)(fabs(frexp(b, &eb)) * 0x1p53);
-  const u64 mc = (u64)(fabs(frexp(c, &ec)) * 0x1p53);
-  const bool minus = (as<i64>(a) < 0) != (as<i64>(b) < 0), other = (as<i64>(c) < 0) != minus;
-  // product = (hi, lo) * 2^e with 106 bits, moved up so that its top bit is bit 125 or 124
-  u64 hi = __umul64hi(ma, mb), lo = ma * mb;
-  hi = hi << 20 | lo >> 44;
-  lo <<= 20;
-  i32 e = ea + eb - 106 - 20;
-  if (c == 0.0) ec = e + 126 - 2000;
-  // c = (chi, clo) * 2^e, its top bit at 125 where the exponents allow
-  u64 chi = mc << 9, clo = 0;  // top bit 125 of 128
-  i32 d = (ec - 126) - e;      // how much higher c is
-  bool sticky = false;
-  if (d > 0) {                 // c is larger: move the product down
-    e += d;
-    const u64 h = hi, l = lo;
-    if (d >= 128) { sticky = (h | l) != 0; hi = lo = 0; }
-    else if (d >= 64) { sticky = l != 0 || (d > 64 && h << (128 - d) != 0); lo = d == 64 ? h : h >> (d - 64); hi = 0; }
-    else { sticky = l << (64 - d) != 0; lo = l >> d | h << (64 - d); hi = h >> d; }
-    lo |= sticky;
-  } else if (d < 0) {
-    d = -d;
-    const u64 h = chi;
-    if (d >= 128) { sticky = h != 0; chi = clo = 0; }
-    else if (d >= 64) { sticky = d > 64 && h << (128 - d) != 0; clo = d == 64 ? h : h >> (d - 64); chi = 0; }
-    else { clo = h << (64 - d); chi = h >> d; }
-    clo |= sticky;
-  }
-  bool sign = minus;
-  if (!other) {
-    const u64 l = lo + clo;
-    hi = hi + chi + (l < lo);
-    lo = l;
-  } else {
-    if (hi < chi || (hi == chi && lo < clo)) {
-      u64 t = hi; hi = chi; chi = t;
-      t = lo; lo = clo; clo = t;
-      sign = !sign;
-    }
-    hi = hi - chi - (lo < clo);
-    lo = lo - clo;
-  }
-  if ((hi | lo) == 0) return a * b + c;  // exact cancellation: the sign of zero as IEEE has it
-  const u32 zeros = hi ? (u32)__builtin_clzll(hi) : 64 + (u32)__builtin_clzll(lo);
-  if (zeros >= 64) { hi = lo << (zeros - 64); lo = 0; }
-  else if (zeros) { hi = hi << zeros | lo >> (64 - zeros); lo <<= zeros; }
-  e += 128 - (i32)zeros;  // value = 0.hi:lo * 2^e, top bit set
-  i32 cut = 11;           // bits of hi to drop
-  if (e < -1021) cut += -1021 - e;
-  u64 m;
-  bool half, rest;
-  if (cut > 64) { m = 0; half = false; rest = true; }
-  else if (cut == 64) { m = 0; half = hi >> 63; rest = (hi << 1) != 0 || lo != 0; }
-  else { m = hi >> cut; half = hi >> (cut - 1) & 1; rest = hi << (65 - cut) != 0 || lo != 0; }
-  m += half && (rest || (m & 1));
-  f64 y = (f64)m;  // at most 2^53: exact
-  y = ldexp(y, e - 64 + cut);
-  return sign ? -y : y;
-}
 #endif
 INLINE f32 __fmaf_rn(f32 a, f32 b, f32 c) { return fmaf(a, b, c); }
-INLINE f64 __fma_rn(f64 a, f64 b, f64 c) { return fma(a, b, c); }
 
 // ---- other names of the same
 #define SAME1(N, F) INLINE f32 N(f32 x) { return F(x); }

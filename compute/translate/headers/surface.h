@@ -188,6 +188,23 @@ unsigned int atomicCAS(unsigned int*, unsigned int, unsigned int);
 unsigned long long atomicCAS(unsigned long long*, unsigned long long, unsigned long long);
 unsigned short atomicCAS(unsigned short*, unsigned short, unsigned short);
 
+#define atomicAdd_block atomicAdd
+#define atomicSub_block atomicSub
+#define atomicExch_block atomicExch
+#define atomicMin_block atomicMin
+#define atomicMax_block atomicMax
+#define atomicAnd_block atomicAnd
+#define atomicOr_block atomicOr
+#define atomicXor_block atomicXor
+#define atomicInc_block atomicInc
+#define atomicDec_block atomicDec
+#define atomicCAS_block atomicCAS
+#define atomicAdd_system atomicAdd
+#define atomicExch_system atomicExch
+#define atomicMin_system atomicMin
+#define atomicMax_system atomicMax
+#define atomicCAS_system atomicCAS
+
 // ---- loads and stores with cache hints: plain ones here
 #define LOAD_(N) template <class T> T N(const T* p);
 LOAD_(__ldg) LOAD_(__ldcg) LOAD_(__ldca) LOAD_(__ldcs) LOAD_(__ldlu) LOAD_(__ldcv)
@@ -246,6 +263,20 @@ unsigned int __funnelshift_l(unsigned int, unsigned int, unsigned int);
 unsigned int __funnelshift_r(unsigned int, unsigned int, unsigned int);
 unsigned int __funnelshift_lc(unsigned int, unsigned int, unsigned int);
 unsigned int __funnelshift_rc(unsigned int, unsigned int, unsigned int);
+int __dp4a(int, int, int);
+unsigned int __dp4a(unsigned int, unsigned int, unsigned int);
+int __dp4a(char4, char4, int);
+unsigned int __dp4a(uchar4, uchar4, unsigned int);
+int __dp2a_lo(int, int, int);
+int __dp2a_hi(int, int, int);
+unsigned int __dp2a_lo(unsigned int, unsigned int, unsigned int);
+unsigned int __dp2a_hi(unsigned int, unsigned int, unsigned int);
+unsigned int umin(unsigned int, unsigned int);
+unsigned int umax(unsigned int, unsigned int);
+long long llmin(long long, long long);
+long long llmax(long long, long long);
+unsigned long long ullmin(unsigned long long, unsigned long long);
+unsigned long long ullmax(unsigned long long, unsigned long long);
 
 // ---- bits of floats, conversions
 int __float_as_int(float);
@@ -286,7 +317,18 @@ float atomicMin_(float*, float);
 double atomicMax_(double*, double);
 double atomicMin_(double*, double);
 
-// ---- arithmetic with a named rounding; only to nearest is offered
+// ---- arithmetic with a named rounding
+#define ROUNDED_(R)                                                                                             \
+  float __fadd_##R(float, float); float __fsub_##R(float, float); float __fmul_##R(float, float);               \
+  float __fdiv_##R(float, float); float __frcp_##R(float); float __fsqrt_##R(float);                            \
+  float __fmaf_##R(float, float, float); double __dadd_##R(double, double); double __dsub_##R(double, double);  \
+  double __dmul_##R(double, double); double __ddiv_##R(double, double); double __drcp_##R(double);              \
+  double __dsqrt_##R(double); double __fma_##R(double, double, double); float __double2float_##R(double);       \
+  float __int2float_##R(int); float __uint2float_##R(unsigned int); float __ll2float_##R(long long);            \
+  float __ull2float_##R(unsigned long long); double __ll2double_##R(long long);                                 \
+  double __ull2double_##R(unsigned long long);
+ROUNDED_(rz) ROUNDED_(ru) ROUNDED_(rd)
+#undef ROUNDED_
 float __fadd_rn(float a, float b);
 float __fsub_rn(float a, float b);
 float __fmul_rn(float a, float b);
@@ -333,7 +375,8 @@ MATHS1_(exp) MATHS1_(exp2) MATHS1_(exp10) MATHS1_(expm1) MATHS1_(log) MATHS1_(lo
 MATHS1_(sin) MATHS1_(cos) MATHS1_(tan) MATHS1_(asin) MATHS1_(acos) MATHS1_(atan)
 MATHS1_(sinh) MATHS1_(cosh) MATHS1_(tanh) MATHS1_(asinh) MATHS1_(acosh) MATHS1_(atanh)
 MATHS1_(erf) MATHS1_(erfc) MATHS1_(fabs) MATHS1_(floor) MATHS1_(ceil) MATHS1_(trunc) MATHS1_(rint) MATHS1_(round)
-MATHS1_(nearbyint)
+MATHS1_(nearbyint) MATHS1_(sinpi) MATHS1_(cospi) MATHS1_(tgamma) MATHS1_(lgamma) MATHS1_(erfcx) MATHS1_(erfinv)
+MATHS1_(erfcinv) MATHS1_(normcdf) MATHS1_(normcdfinv) MATHS1_(cyl_bessel_i0) MATHS1_(cyl_bessel_i1) MATHS1_(logb)
 #undef MATHS1_
 #define MATHS2_(N)           \
   float N##f(float, float);  \
@@ -344,7 +387,39 @@ MATHS1_(nearbyint)
   template <class T> typename Integral_<T>::Double N(T x, double y); \
   template <class T> typename Integral_<T>::Double N(double x, T y);
 MATHS2_(pow) MATHS2_(atan2) MATHS2_(fmod) MATHS2_(hypot) MATHS2_(copysign) MATHS2_(fmax) MATHS2_(fmin) MATHS2_(fdim)
+MATHS2_(remainder) MATHS2_(nextafter) MATHS2_(rhypot)
 #undef MATHS2_
+float j0f(float); float j1f(float); float y0f(float); float y1f(float); float jnf(int, float); float ynf(int, float);
+double j0(double); double j1(double); double y0(double); double y1(double); double jn(int, double); double yn(int, double);
+float norm3df(float, float, float);
+float norm4df(float, float, float, float);
+float rnorm3df(float, float, float);
+float rnorm4df(float, float, float, float);
+float normf(int, const float*);
+float rnormf(int, const float*);
+double norm3d(double, double, double);
+double norm4d(double, double, double, double);
+double rnorm3d(double, double, double);
+double rnorm4d(double, double, double, double);
+double norm(int, const double*);
+double rnorm(int, const double*);
+float remquof(float, float, int*);
+double remquo(double, double, int*);
+float remquo(float x, float y, int* n);
+int ilogbf(float);
+int ilogb(double);
+int ilogb(float x);
+void sincospif(float, float*, float*);
+void sincospi(double, double*, double*);
+void sincospi(float x, float* s, float* c);
+float scalblnf(float, long);
+double scalbln(double, long);
+long long llroundf(float);
+long long llround(double);
+long lrint(float x);
+long lround(float x);
+long long llrint(float x);
+long long llround(float x);
 float pow(float x, int y);
 float abs(float x);
 double abs(double x);
