@@ -1,0 +1,144 @@
+"""Trying out whether a program's bits are defined, where the compiler cannot tell: one task runs twice.
+
+The first run is what a provider does. For the second, all kernels are compiled in a variant of their own: blocks,
+warps and lanes run in the reverse order, and whatever nobody has set (locals, shared memory, the memory between arrays,
+which are also at other addresses) is ones instead of zeros. A program whose bits are defined does not notice. One that
+reads another thread's unsynchronised writes, uninitialised memory or beyond its arrays most likely does, and is
+tolerant then, not exact: peers' answers cannot be compared by hash.
+
+A trial shows faults, not their absence: other inputs may take other ways.
+"""
+
+import contextlib
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.programs.builder import Bound
+from depin_node.compute.programs.program import Program, Unit
+from depin_node.compute.programs.shards import numpy_dtype, result_bytes
+from depin_node.compute.translate.cache import cache_folder
+from depin_node.core.errors import TaskError
+
+SECONDS_MAX = 5.0
+"""For each of the two runs: a task that takes longer is not tried."""
+NOTE_CHARACTERS_MAX = 500
+KEPT_MAX = 4096
+Array = npt.NDArray[Any]
+
+
+class Verdict(NamedTuple):
+    """``exact``: the bits are defined, as far as is known. ``note``: why not, or why it was not tried; or empty."""
+
+    exact: bool
+    note: str = ""
+
+
+class TrialDevice(WasmDevice):
+    """The device of the second run."""
+
+    gap_fill = 0xFF
+
+
+def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False) -> Verdict:
+    """Tell whether a program is exact, trying one task of it if the compiler thinks so.
+
+    The answer is kept for as long as the program's modules stay the same, whatever its arrays are.
+
+    Args:
+        bound: the program and its inputs.
+        seconds: what each run may take.
+        fresh: not to take a kept answer.
+
+    Raises:
+        ConfigError: there is no compiler here.
+    """
+    program = bound.program
+    if not program.exact:
+        return Verdict(False)
+    sources = [source for source in bound.sources if source is not None]
+    if len(sources) < len(program.units):
+        return Verdict(True)  # generated as a whole: exact by construction
+    arrays = {index: array for index, array in bound.inputs.items() if isinstance(array, np.ndarray)}
+    if len(arrays) < len(bound.inputs):
+        return Verdict(True, "not tried whether its bits are defined: an input is a reference")
+    path = cache_folder().with_name("trials") / f"{_key(program)}.json"
+    if not fresh and (kept := _load(path)) is not None:
+        return kept
+    units = tuple(Unit(unit.module, unit.cuda) for unit in (source.compile(trial=True) for source in sources))
+    other = msgspec.structs.replace(program, units=units)
+    verdict = _compare(program, other, arrays, seconds)
+    _store(path, verdict)
+    return verdict
+
+
+def _key(program: Program) -> str:
+    digest = hashlib.blake2b(b"trial", digest_size=16)
+    for unit in program.units:
+        digest.update(hashlib.blake2b(unit.module, digest_size=32).digest())
+    for kernel in program.kernels:
+        digest.update(bytes([kernel.unit, kernel.entry]))
+    return digest.hexdigest()
+
+
+def _load(path: Path) -> Verdict | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        exact, note = json.loads(path.read_text())
+        return Verdict(bool(exact), str(note)[:NOTE_CHARACTERS_MAX])
+    return None
+
+
+def _store(path: Path, verdict: Verdict) -> None:
+    """Keep a verdict, and drop the oldest if there are too many. What cannot be kept is tried again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            temporary.write_text(json.dumps(verdict))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)[:-KEPT_MAX]:
+            old.unlink(missing_ok=True)
+
+
+def _compare(first: Program, second: Program, arrays: Mapping[int, Array], seconds: float) -> Verdict:
+    task = first.tasks // 2
+    try:
+        wanted = _run(WasmDevice(), first, arrays, task, seconds)
+    except TaskError as error:
+        return Verdict(True, f"not tried whether its bits are defined: {error}"[:NOTE_CHARACTERS_MAX])
+    how = "if its threads run in another order, over memory that holds something else than zeros"
+    try:
+        found = _run(TrialDevice(), second, arrays, task, 4 * seconds)
+    except TaskError as error:
+        return Verdict(False, f"its bits are not defined: {how}, task {task} fails: {error}"[:NOTE_CHARACTERS_MAX])
+    for index, one, two in zip(first.outputs, wanted, found, strict=True):
+        if one != two:
+            buffer = first.buffers[index]
+            pairs = (np.frombuffer(data, np.uint8).reshape(-1, numpy_dtype(buffer).itemsize) for data in (one, two))
+            differs = (np.not_equal(*pairs)).any(axis=1)
+            return Verdict(
+                False,
+                f"its bits are not defined: {how}, {differs.sum()} of {len(differs)} elements of {buffer.name} "
+                f"in task {task} are others, the first at {int(differs.argmax())}: "
+                "look for reads of what other threads write, and of what nobody has written",
+            )
+    return Verdict(True)
+
+
+def _run(device: WasmDevice, program: Program, arrays: Mapping[int, Array], task: int, seconds: float) -> list[bytes]:
+    limits = TaskLimits(seconds, 1 << 32)
+    inputs = {index: Input(memoryview(array.reshape(-1).view(np.uint8))) for index, array in arrays.items()}
+    results = [bytearray(result_bytes(program, task, output)) for output in range(len(program.outputs))]
+    device.load(program, inputs, limits).run(task, limits, [memoryview(result) for result in results])
+    return [bytes(result) for result in results]
