@@ -7,10 +7,11 @@
         emit.py       one kernel's text: words.py for functions, indices.py for places
         kernels.py    elementwise, reductions, scans, sorts
         lower.py      steps: launches of generated kernels, which are exact, and operations of the device's library
-    ──► Recording, which binding turns into a program
+        binding.py    the program, and the arrays it starts from
 """
 
+from depin_node.compute.programs.arrays.binding import bind_traced
 from depin_node.compute.programs.arrays.dtypes import TraceError
-from depin_node.compute.programs.arrays.trace import Spec, Traced, trace
+from depin_node.compute.programs.arrays.trace import Spec, Split, Traced, trace
 
-__all__ = ["Spec", "TraceError", "Traced", "trace"]
+__all__ = ["Spec", "Split", "TraceError", "Traced", "bind_traced", "trace"]
