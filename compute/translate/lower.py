@@ -55,6 +55,7 @@ class Lowering(Calls, Statements):
         self._node: Node = {}
         self._owners: dict[str, t.Function | None] = {}
         self._device: set[t.Variable] = set()
+        self._constexpr: set[t.Function] = set()
         self._host_set: dict[str, Node] = {}
 
     def unit(self, names: Sequence[str], expressions: Sequence[str] = ()) -> t.Unit:
@@ -107,6 +108,8 @@ class Lowering(Calls, Statements):
             raise self.refuse(f"{name}: functions with a variable number of arguments are not supported", node)
         function = t.Function(name, self._fresh("f", name), VOID, node["_line"])
         self._functions[node["id"]] = function
+        if node.get("constexpr"):
+            self._constexpr.add(function)
         record = node.get("_record") if node["kind"] != "FunctionDecl" else None  # a friend is no member
         with self._within(node):
             owner = self.types.record(record) if record else None
@@ -279,7 +282,8 @@ class Lowering(Calls, Statements):
         with self._within(declared):
             value = self.expression(self._initialiser(declared))
             type_ = self.types.of(declared, self.scope)
-        if isinstance(type_, Reference | Pointer) or not _is_constant(value):
+        simple = not isinstance(type_, Array | Record)  # such a value is written out where it is used
+        if isinstance(type_, Reference | Pointer) or not _is_constant(value, self._constexpr if simple else set()):
             text = f"{declared.get('name')}: a constant outside of functions needs a value known to the compiler"
             raise self.refuse(text, declared)
         name = declared.get("name", "")
@@ -288,7 +292,8 @@ class Lowering(Calls, Statements):
         if not isinstance(type_, Array | Record) and variable not in self._device:
             return value
         self._variables[declared["id"]] = variable
-        self._globals[declared["id"]] = t.Global(variable, value)
+        table = value if isinstance(value, t.Initialise) else t.Initialise(type_, value.line, [value])
+        self._globals[declared["id"]] = t.Global(variable, table)
         return t.Name(type_, use["_line"], variable)
 
     def _note_device(self, declared: Node, variable: t.Variable) -> None:
@@ -437,10 +442,11 @@ def _before_parameters(text: str) -> str:
     return text
 
 
-def _is_constant(value: t.Expression) -> bool:
+def _is_constant(value: t.Expression, functions: set[t.Function]) -> bool:
+    """Whether a value is known to the compiler; it may call these functions, which are ``constexpr``."""
     allowed = t.Literal | t.Cast | t.Unary | t.Binary | t.Conditional | t.Initialise | t.Name | t.Index | t.Member
     for node in t.walk(value):
-        if not isinstance(node, allowed):
+        if not isinstance(node, allowed) and not (isinstance(node, t.Call) and node.function in functions):
             return False
         if isinstance(node, t.Name) and node.variable.storage != "constant":
             return False

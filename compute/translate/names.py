@@ -21,6 +21,7 @@ from depin_node.compute.translate.types import (
     U16,
     U32,
     U64,
+    Argument,
     Array,
     Field,
     Name,
@@ -31,9 +32,11 @@ from depin_node.compute.translate.types import (
     Type,
     TypeTextError,
     Void,
+    align_of,
     has_pointer,
     homogeneous,
     members_end,
+    parse_argument,
     parse_type,
     shorten,
     size_of,
@@ -115,7 +118,7 @@ def _holds(type_: Type, record: Record) -> bool:
     )
 
 
-def _equal(mine: Type | int | None, other: Type | int) -> bool:
+def _equal(mine: Argument | None, other: Argument) -> bool:
     """Compare template arguments. Clang's JSON gives integers sign-extended, of ``bool`` even: true is -1."""
     if isinstance(mine, int) and isinstance(other, int) and mine < 0 < other:
         return other - mine in (2, 1 << 8, 1 << 16, 1 << 32, 1 << 64)
@@ -238,7 +241,7 @@ class Types:
                 matching[defined["id"]] = defined
         return matching
 
-    def _same_arguments(self, node: Node, wanted: Sequence[Type | int], place: Scope) -> bool:
+    def _same_arguments(self, node: Node, wanted: Sequence[Argument], place: Scope) -> bool:
         """Compare; clang does not print trailing arguments that equal their default."""
         own = _arguments(node)
         if len(own) < len(wanted):
@@ -248,12 +251,12 @@ class Types:
         except TypeTextError:  # an argument of which the type that is looked for is a part: it cannot be that type
             return False
 
-    def _argument(self, argument: Node, place: Scope) -> Type | int | None:
+    def _argument(self, argument: Node, place: Scope) -> Argument | None:
         if "value" in argument:
             return int(argument["value"])
         if "type" in argument:
-            text = argument["type"]
-            return self.resolve(text.get("desugaredQualType", text["qualType"]), place)
+            text = argument["type"].get("desugaredQualType", argument["type"]["qualType"])
+            return parse_argument(text, lambda n: self._named(n, place), lambda n: self._constant(n, place))
         return None
 
     def _rest_is_default(self, node: Node, name: Name, place: Scope) -> bool:
@@ -438,12 +441,16 @@ class Types:
 
     def _check_layout(self, record: Record, node: Node) -> None:
         """Refuse what lies elsewhere in C++ than in a struct whose first members are the bases."""
-        bases = [field for _, field in record.bases if field is not None]
-        for base in bases if len(record.fields) > 1 else ():
-            assert isinstance(base.type, Record)
-            if base is not record.fields[-1] and members_end(base.type) != size_of(base.type):
-                text = f"{record.name}: a base class that ends in padding is not supported: reorder its members"
+        end = inner_end = 0  # of the members so far; and where a base class's own padding would be used again
+        for field in record.fields:
+            align = align_of(field.type)
+            start = -(-end // align) * align
+            if start != -(-inner_end // align) * align:
+                text = f"{record.name}: a base class with a member in its padding is not supported: reorder the members"
                 raise Unsupported(text, node["_line"], node["_column"])
+            end = inner_end = start + size_of(field.type)
+            if any(base is field for _, base in record.bases) and isinstance(field.type, Record):
+                inner_end = start + members_end(field.type)
         empty = [other for other, field in record.bases if field is None]
         if any(_holds(field.type, other) for other in empty for field in record.fields):
             text = f"{record.name}: a member of the type of an empty base class is not supported"

@@ -124,11 +124,22 @@ class TypeTextError(ValueError):
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A const type as a template's argument: ``View<const float>`` is another class than ``View<float>``."""
+
+    type: Type
+
+
+Argument: TypeAlias = Type | Constant | int
+"""A template's argument."""
+
+
+@dataclass(frozen=True)
 class Name:
     """One part of a qualified name, with its template arguments: types, or integers."""
 
     text: str
-    arguments: "tuple[Type | int, ...] | None" = None
+    arguments: "tuple[Argument, ...] | None" = None
 
 
 Lookup = Callable[[Sequence[Name]], Type]
@@ -173,6 +184,15 @@ def _tokens(text: str) -> list[str]:
             at = text.find("'", start + 2) + 1 or len(text)
         result.append(text[start:at])
     return result
+
+
+def parse_argument(text: str, lookup: Lookup, lookup_value: LookupValue) -> Argument:
+    """Read a template's argument that is a type, as clang prints it.
+
+    Raises:
+        TypeTextError: it is not understood, or not supported.
+    """
+    return _Parser(text, lookup, lookup_value).type_argument()
 
 
 class _Parser:
@@ -239,8 +259,8 @@ class _Parser:
             if self.peek() == "template":
                 self.at += 1
 
-    def template_arguments(self) -> tuple[Type | int, ...]:
-        arguments: list[Type | int] = []
+    def template_arguments(self) -> tuple[Argument, ...]:
+        arguments: list[Argument] = []
         while self.peek() != ">":
             arguments.append(self.template_argument())
             if self.peek() == ",":
@@ -250,7 +270,12 @@ class _Parser:
         self.at += 1
         return tuple(arguments)
 
-    def template_argument(self) -> Type | int:
+    def type_argument(self) -> Argument:
+        base, const = self.specifiers()
+        type_ = self.declarator(base, const)
+        return Constant(type_) if const and type_ is base else type_
+
+    def template_argument(self) -> Argument:
         word = self.peek()
         if word in ("true", "false"):
             self.at += 1
@@ -267,7 +292,7 @@ class _Parser:
             return sign * int(word.rstrip("uUlL"))
         start = self.at
         try:
-            return self.type()
+            return self.type_argument()
         except TypeTextError:
             self.at = start
             return self.lookup_value(self.qualified())

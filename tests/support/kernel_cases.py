@@ -41,6 +41,8 @@ WAITS = ("coroutine",)
 
 
 def cases() -> list[Case]:
+    from language_cases import language_cases  # it needs Case
+
     rng = np.random.default_rng(20240731)
 
     def floats(*shape: int) -> np.ndarray:
@@ -253,6 +255,7 @@ def cases() -> list[Case]:
             [zeros(192, dtype=i4), 101],
             lambda o, n: {0: np.where((np.arange(192) % 2 == 1) & (np.arange(192) < n), np.arange(192), 0).astype(i4)},
         ),
+        *language_cases(WAITS),
     ]
 
 
