@@ -23,14 +23,14 @@ from dataclasses import replace
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.print_cpp import Printer, cpp, print_records
 from depin_node.compute.translate.semantics import SYNCHRONISING, Facts, body_of, root
-from depin_node.compute.translate.types import Pointer, Reference, Scalar, Type, size_of
+from depin_node.compute.translate.types import Pointer, Reference, Scalar, Type
 
 HEAD = "i64 b0, u32 gx, u32 gy, u32 gz, u32 shared_mem"
 _LITERALS = {
-    "__builtin_inff()": "cuda::as<f32>(0x7f800000u)",
-    "__builtin_inf()": "cuda::as<f64>(0x7ff0000000000000ull)",
-    '__builtin_nanf("")': "cuda::as<f32>(0x7fc00000u)",
-    '__builtin_nan("")': "cuda::as<f64>(0x7ff8000000000000ull)",
+    "__builtin_inff()": "cuda::INF_32",
+    "__builtin_inf()": "cuda::INF_64",
+    '__builtin_nanf("")': "cuda::NAN_32",
+    '__builtin_nan("")': "cuda::NAN_64",
 }
 _WRAPPING = {"+": "add", "-": "sub", "*": "mul"}
 _DIVISIONS = {"/": "div", "%": "rem"}
@@ -46,9 +46,10 @@ def print_cuda(unit: t.Unit, facts: Sequence[Facts]) -> str:
     recursive = set[t.Function]().union(*(one.recursive for one in facts))
     printer = CudaPrinter(replace(facts[0], recursive=recursive), unit.functions)
     lines = [print_records(unit.records)]
+    tables = TablePrinter(facts[0], waits=False)
     for item in unit.globals:
-        assert isinstance(item.value, t.Initialise)
-        lines.append(f"static __device__ {cpp(item.variable.type)} {item.variable.cpp} = {printer.braces(item.value)};")
+        value = tables.braces(item.value) if isinstance(item.value, t.Initialise) else tables.expression(item.value)
+        lines.append(f"static __device__ {cpp(item.variable.type)} {item.variable.cpp} = {value};")
     shared = dict.fromkeys(variable for kernel in unit.kernels for variable in kernel.shared)
     lines += [f"static __shared__ __align__(16) {cpp(v.type)} {v.cpp};" for v in shared]
     waiting = set[t.Function]().union(*(one.synchronising for one in facts)) - recursive
@@ -63,14 +64,29 @@ def _entry(number: int, kernel: t.Kernel) -> str:
     entry = kernel.entry
     parameters = "".join(f", {cpp(p.type)} {p.cpp}" for p in entry.parameters)
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
-    clear = [f"cuda::clear(&{v.cpp}, {size_of(v.type)}u);" for v in kernel.shared]
+    clear = [f"cuda::clear({v.cpp});" for v in kernel.shared]
     if kernel.dynamic:
-        clear.append("cuda::clear(cuda::dynamic_shared, shared_mem);")
+        clear.append("cuda::clear_bytes(cuda::dynamic_shared, shared_mem);")
     if clear:
         clear.append("cuda::__syncthreads();")
     lines = ["cuda::Thread k = cuda::this_thread(b0, gx, gy, gz);", *clear, f"{entry.cpp}({arguments});"]
     head = f'extern "C" __global__ void __launch_bounds__(cuda::THREADS) run{number}({HEAD}{parameters})'
     return "\n".join([head + " {", *lines, "}"])
+
+
+class TablePrinter(Printer):
+    """Prints the values of tables: they have to be constant expressions, in which C++ refuses all that is undefined."""
+
+    def _literal(self, node: t.Literal) -> str:
+        return _LITERALS.get(node.text, node.text)
+
+    def _binary(self, node: t.Binary) -> str:
+        return f"({self.expression(node.left)} {node.op} {self.expression(node.right)})"
+
+    def _cast(self, node: t.Cast) -> str:
+        if node.kind == "value" and t.is_float(node.operand.type):
+            return f"(({cpp(node.type)}){self.expression(node.operand)})"
+        return super()._cast(node)
 
 
 class CudaPrinter(Printer):
@@ -138,7 +154,7 @@ class CudaPrinter(Printer):
     def _call(self, node: t.Call) -> str:
         if node.function == "printf":
             values = [f"((void){self.expression(a)})" for a in node.arguments if self.effects.has(a)]
-            return "(" + ", ".join([*values, "0"]) + ")"
+            return "(" + ", ".join([*values, str(len(node.arguments) - 1)]) + ")"
         function = node.function
         if isinstance(function, t.Function):
             references = [isinstance(parameter.type, Reference) for parameter in function.parameters]

@@ -122,6 +122,16 @@ LEFT_OPEN = {
             x[8] = (int)(__double_as_longlong(d > e ? d : e) >> 32);
             x[9] = (int)(__double_as_longlong(fmax(d, e)) >> 32);
             x[10] = (int)copysign(3.0, q); x[11] = (int)copysignf(4.0f, -q); }""",
+    "printf prints nothing, and does what its arguments do": """
+        __global__ void k(int* x) { int n = 3; x[1] = printf("%d %d %s\\n", ++n, 7, "text");
+            x[2] = n; printf("again\\n"); }""",
+    "tables": """
+        enum { A = -3 }; struct P { int a; float b; unsigned char c[2]; };
+        __constant__ int t[6] = {-1, A * 5, 1 << 4, (int)-2.75f, 7 / -2, ~9};
+        __constant__ float f[4] = {-1.5f, INFINITY, 1 / 3.0, 5};
+        __constant__ P p[2] = {{-7, 0.5f, {1, 2}}, {-8, -INFINITY}};
+        __global__ void k(int* x) { int t_ = threadIdx.x % 6, b = t_ & 1; const int* q = t;
+            x[threadIdx.x] = q[t_] * 100 + (int)(f[t_ & 3] * 3) + p[b].a + (int)p[b].b + p[b].c[1]; }""",
     "switch": """
         __global__ void k(int* x) { int t = threadIdx.x, r = 0; switch (x[t] + t) { case 0: r = 5; break;
             case 1: r = 7; case 2: r += 9; break; case 3: r = 1; break; case 4: r = 11; break;

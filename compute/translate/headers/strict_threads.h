@@ -5,6 +5,8 @@
 namespace cuda {
 
 constexpr u32 THREADS = DEPIN_THREADS, DEPTH_MAX = 512;
+constexpr f32 INF_32 = __builtin_inff(), NAN_32 = __builtin_nanf("");
+constexpr f64 INF_64 = __builtin_inf(), NAN_64 = __builtin_nan("");
 
 struct Thread {
   uint3 threadIdx, blockIdx;
@@ -35,11 +37,12 @@ INLINE u32 thread_of_block() { return (::threadIdx.z * ::blockDim.y + ::threadId
 
 // ---- shared memory: a block finds zeros, as it does in wasm; all threads write them, then meet
 extern __shared__ __align__(16) u8 dynamic_shared[];
-INLINE void clear(void* memory, u32 bytes) {
+INLINE void clear_bytes(void* memory, u32 bytes) {
   const u32 threads = ::blockDim.x * ::blockDim.y * ::blockDim.z, words = bytes / 4;
   for (u32 i = thread_of_block(); i < words; i += threads) ((u32*)memory)[i] = 0;
   for (u32 i = words * 4 + thread_of_block(); i < bytes; i += threads) ((u8*)memory)[i] = 0;
 }
+template <class T> INLINE void clear(T& variable) { clear_bytes(&variable, sizeof(T)); }
 
 // ---- waiting; barriers without the promise that a warp comes to them as one, so that divergent ones are defined
 INLINE void __syncthreads() { __barrier_sync(0); }
