@@ -44,7 +44,7 @@ from depin_node.core.errors import (
     TaskError,
     TransportError,
 )
-from depin_node.core.views import DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import BlobView, DeviceView, ErrorView, PeerView, ReceiptView, StatusView
 from depin_node.core.wire import decode
 from depin_node.crypto.blob import BLOB_BYTES_MAX
 
@@ -92,6 +92,12 @@ class Backend(Protocol):
     async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
         """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
 
+    def blob(self, blob_id: bytes) -> AsyncIterator[bytes]:
+        """Return a blob's bytes. Raises ``NotFoundError``."""
+
+    async def assemble(self, job_id: bytes, buffer: int) -> bytes:
+        """Put an output together as one blob. Raises as ``output``, and ``ResourceError`` if there is no room."""
+
     async def submit(self, job: Job) -> JobView:
         """Take responsibility for ``job``: when this returns, it is journalled."""
 
@@ -128,6 +134,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/receipts", routes.receipts),
             Route("/v1/blobs/{blob}", routes.has_blob, methods=["HEAD"]),
             Route("/v1/blobs/{blob}", routes.put_blob, methods=["PUT"]),
+            Route("/v1/blobs/{blob}", routes.blob),
             Route("/v1/jobs", routes.submit, methods=["POST"]),
             Route("/v1/jobs", routes.jobs),
             Route("/v1/jobs/{job}", routes.job),
@@ -136,6 +143,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}/program", routes.program),
             Route("/v1/jobs/{job}/story", routes.story),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
+            Route("/v1/jobs/{job}/outputs/{buffer:int}/blob", routes.assemble, methods=["POST"]),
         ],
         exception_handlers={DepinError: _refuse, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -206,6 +214,17 @@ class Routes:
         chunks = _body(request, BLOB_BYTES_MAX)
         await self._backend.put_blob(_digest(request, "blob"), chunks)
         return Response(status_code=204)
+
+    async def blob(self, request: Request) -> Response:
+        """Answer ``GET /v1/blobs/ID``."""
+        parts = self._backend.blob(_digest(request, "blob"))
+        first = await anext(parts, b"")
+        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+
+    async def assemble(self, request: Request) -> Response:
+        """Answer ``POST /v1/jobs/ID/outputs/N/blob``."""
+        blob = await self._backend.assemble(_digest(request, "job"), request.path_params["buffer"])
+        return _json(BlobView(blob.hex()))
 
     async def submit(self, request: Request) -> Response:
         """Answer ``POST /v1/jobs``."""

@@ -1,10 +1,15 @@
 """What the journal and the blob store have of jobs: whether one can run, and what became of it."""
 
+import mmap
+import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs.job import Job, JobView, SignedJob, Verification
 from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError, TaskError
 from depin_node.crypto.blob import CHUNK_BYTES
@@ -96,6 +101,39 @@ class JobRecords:
                     continue
                 for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
                     yield await store.read_chunk(output.blob, index)
+
+    async def assemble(self, identifier: bytes, buffer: int) -> bytes:
+        """Put an output of a job that is done together, in C order, as one blob, and return its id.
+
+        Raises:
+            ConfigError: the buffer is no output of it.
+            ResourceError: no room.
+        """
+        store = self._context.blobs.store
+        stored = self._context.journal.reader.job(identifier)
+        assert stored is not None
+        program = await self.program(self.signed(stored.envelope))
+        parts = self.output(identifier, buffer)
+        size_bytes = program.buffers[buffer].size_bytes if buffer in program.outputs else 0
+        if not size_bytes or follow_each_other(program, buffer):
+            return await store.put_stream(parts, size_bytes_max=size_bytes, durable=True)
+        with tempfile.TemporaryFile(dir=store.folder) as file:
+            os.truncate(file.fileno(), size_bytes)
+            whole = mmap.mmap(file.fileno(), size_bytes)
+            await self._scatter(program, buffer, parts, whole)
+            return await store.put(whole, durable=True)
+
+    async def _scatter(self, program: Program, buffer: int, parts: AsyncIterator[bytes], whole: mmap.mmap) -> None:
+        """Put the parts of an output, task by task, in their places."""
+        position = program.outputs.index(buffer)
+        task, waiting = 0, bytearray()
+        async for part in parts:
+            waiting += part
+            while task < program.tasks and len(waiting) >= (size := result_bytes(program, task, position)):
+                data = bytes(waiting[:size])
+                del waiting[:size]
+                await self._context.blobs.store.in_thread(partial(scatter_bytes, program, task, position, data, whole))
+                task += 1
 
 
 def blobs_of(job: Job) -> list[bytes]:

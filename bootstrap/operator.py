@@ -19,7 +19,7 @@ from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
 from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
-from depin_node.crypto.blob import BLOB_BYTES_MAX
+from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blob_store import BlobStore
@@ -92,6 +92,10 @@ class Operator:
                 device.free_slots,
                 tuple(str(layer) for layer in layers if layer.active),
                 tuple(str(layer) for layer in layers if not layer.active),
+                device.model,
+                device.mflops_f32,
+                device.mflops_f64,
+                device.mbytes_s,
             )
             for device in self._market.mesh.offer.devices
         ]
@@ -167,6 +171,23 @@ class Operator:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
         return self._requester.output(job_id, buffer)
 
+    async def assemble(self, job_id: bytes, buffer: int) -> bytes:
+        """Put an output together as one blob. Raises as ``output``, and ``ResourceError`` if there is no room."""
+        blob = await self._requester.assemble(job_id, buffer)
+        self._uploads.keep(blob)
+        return blob
+
+    def blob(self, blob_id: bytes) -> AsyncIterator[bytes]:
+        """Return a blob's bytes. Raises ``NotFoundError``."""
+        if not self._store.has(blob_id):
+            raise NotFoundError(f"blob {blob_id.hex()} is not on this node, or no longer")
+        return self._chunks(blob_id)
+
+    async def _chunks(self, blob_id: bytes) -> AsyncIterator[bytes]:
+        with self._store.pinned(blob_id):
+            for index in range(-(-self._store.size_bytes(blob_id) // CHUNK_BYTES)):
+                yield await self._store.read_chunk(blob_id, index)
+
 
 class Uploads:
     """Blobs that the client has brought, or asked about, for a job to come: kept until then, or ``UPLOAD_KEPT_S``."""
@@ -201,7 +222,16 @@ def _peer_view(entry: Entry, banned: str) -> PeerView:
         connected=entry.is_connected,
         lending=entry.advert.lending,
         devices=tuple(
-            DeviceView(device.device_class, device.memory_mib, device.slots, device.free_slots)
+            DeviceView(
+                device.device_class,
+                device.memory_mib,
+                device.slots,
+                device.free_slots,
+                model=device.model,
+                mflops_f32=device.mflops_f32,
+                mflops_f64=device.mflops_f64,
+                mbytes_s=device.mbytes_s,
+            )
             for device in entry.advert.devices
         ),
         price_millicredits=entry.advert.price,

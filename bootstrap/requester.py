@@ -216,6 +216,17 @@ class Requester:
         async for part in self._records.output(identifier, buffer):
             yield part
 
+    async def assemble(self, identifier: bytes, buffer: int) -> bytes:
+        """Put an output together as one blob and return its id.
+
+        Raises:
+            NotFoundError: no such job. ConfigError: it is not done, or the buffer is no output of it.
+            ResourceError: no room.
+        """
+        if self.job(identifier).state != "done":
+            raise ConfigError(f"job {identifier.hex()} is not done: only then it has its outputs")
+        return await self._records.assemble(identifier, buffer)
+
     def _same(self, job: Job, known: StoredJob) -> JobView:
         earlier = self._records.signed(known.envelope)
         if msgspec.structs.replace(job, created_s=earlier.created_s) != earlier:

@@ -1,13 +1,17 @@
-"""The Python SDK: kernels as in CuPy, launched on the mesh."""
+"""The Python SDK: kernels as in CuPy, and functions of the array API standard, run on the mesh."""
 
 from depin_node.client.futures import Future, JobFailed, NobodySuitable
 from depin_node.client.mesh import Mesh
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.jobs.job import Quorum as quorum  # noqa: N813 - reads as the policy's name: quorum(2, 3)
+from depin_node.compute.programs.arrays import Spec, Split, TraceError, trace
+from depin_node.compute.programs.arrays import namespace as xp
+from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
-from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel, RawModule
+from depin_node.compute.programs.kernel import Along, In, InOut, Out, RawKernel, RawModule, Reference
 
 __all__ = [
+    "Along",
     "ElementwiseKernel",
     "Future",
     "In",
@@ -17,8 +21,15 @@ __all__ = [
     "Mesh",
     "NobodySuitable",
     "Out",
+    "ProgramBuilder",
     "RawKernel",
     "RawModule",
     "ReductionKernel",
+    "Reference",
+    "Spec",
+    "Split",
+    "TraceError",
     "quorum",
+    "trace",
+    "xp",
 ]

@@ -17,7 +17,7 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
-from depin_node.core.views import DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import BlobView, DeviceView, ErrorView, PeerView, ReceiptView, StatusView
 from depin_node.core.wire import encode
 from depin_node.crypto.blob import Buffer, blob_id, chunks
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 QUIET_S = 30.0
 CONNECT_S = 5.0
+ASSEMBLE_S = 300.0
 EVENT_BYTES_MAX = 8 << 20
 BLOB_BYTES_MAX = 8 << 20
 """The largest blob that is read back whole: a program."""
@@ -86,6 +87,24 @@ class Control:
         if len(self._on_node_until_s) < KNOWN_BLOBS_MAX:
             self._on_node_until_s[digest] = now_s + KNOWN_S
         return digest
+
+    def blob(self, digest: bytes, size_bytes: int) -> bytearray:
+        """Return the bytes of a blob on the node. Raises ``NotFoundError``."""
+        data = bytearray()
+        with self._stream(f"/v1/blobs/{digest.hex()}") as answer:
+            for part in answer.iter_raw():
+                data += part
+                if len(data) > size_bytes:
+                    break
+        if len(data) != size_bytes:
+            raise errors.TransportError(f"the node sent {len(data)} bytes of a blob of {size_bytes}")
+        return data
+
+    def assemble(self, job_id: str, buffer: int) -> bytes:
+        """Have the node put an output of a job together as one blob of its own, and return its id."""
+        with self._reaching():
+            answer = self._http.post(f"/v1/jobs/{job_id}/outputs/{buffer}/blob", timeout=ASSEMBLE_S)
+        return bytes.fromhex(msgspec.json.decode(self._check(answer).content, type=BlobView).id)
 
     def forget_uploads(self) -> None:
         """Ask again what the node has, from now on."""

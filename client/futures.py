@@ -4,13 +4,17 @@ import math
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
 from depin_node.client.api import Control
 from depin_node.client.outputs import Array, Outputs
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
+from depin_node.compute.programs.combine import combined
+from depin_node.compute.programs.kernel import Reference
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.validation import decode_program
-from depin_node.core.errors import TaskError, TransportError
+from depin_node.core.errors import ConfigError, TaskError, TransportError
 
 END_STATES = frozenset({"done", "failed", "cancelled"})
 
@@ -105,17 +109,53 @@ class Future:
         """
         return self._fetch(timeout).value()
 
+    def ref(self, name: str | None = None, timeout: float | None = None) -> Reference:
+        """Wait for the job, and return what stands for an output on the node: an argument for other jobs.
+
+        The node puts the tasks' results together in its own store; nothing comes here, unless the job combines partial
+        results, which happens here.
+
+        Args:
+            name: of the output; may be left out if there is one.
+            timeout: as of ``views``.
+
+        Raises:
+            ConfigError: there is no such output.
+            As ``outputs``.
+        """
+        view = self.wait(timeout)
+        if view.state != "done":
+            raise failure(view)
+        program = self._known_program()
+        names = [program.buffers[index].name for index in program.outputs]
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            raise ConfigError(f"the job has no output {name!r}; it has: {', '.join(names)}")
+        position = names.index(name)
+        buffer = combined(program, position)
+        if program.combine:
+            blob = self._control.put_blob(np.ascontiguousarray(self.outputs()[name]).data)
+        else:
+            blob = self._control.assemble(self.job_id, program.outputs[position])
+        return Reference(blob, buffer.dtype, buffer.shape)
+
+    def _known_program(self) -> Program:
+        if self._program is None:
+            self._program = decode_program(self._control.program(self.job_id))
+        return self._program
+
     def _fetch(self, timeout: float | None) -> Outputs:
         view = self.wait(timeout)
         if view.state != "done":
             raise failure(view)
-        if self._program is None:
-            self._program = decode_program(self._control.program(self.job_id))
-        outputs = Outputs(self._program)
-        for position, buffer in enumerate(self._program.outputs):
+        program = self._known_program()
+        outputs = Outputs(program)
+        for position, buffer in enumerate(program.outputs):
             with self._control.output(self.job_id, buffer) as parts:
                 for task, part in enumerate(_resized(parts, outputs.sizes(position))):
                     outputs.put(task, position, part)
+        outputs.combine()
         return outputs
 
 

@@ -8,7 +8,9 @@ import psutil
 import trio
 
 from depin_node.client.outputs import Array
-from depin_node.client.work import Work, prepare_launch
+from depin_node.client.work import Work, prepare_launch, prepare_program
+from depin_node.compute.jobs.job import Limits
+from depin_node.compute.programs.arrays import Traced
 from depin_node.compute.sandbox.local import run_local as run_in_workers
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.core.text import printable
@@ -96,3 +98,20 @@ def launch(
     """
     arrays = tuple(run_local(prepare_launch(kernel, grid, block, args, local=True, **options)).values())
     return arrays[0] if len(arrays) == 1 else arrays
+
+
+def run(program: Traced, *arrays: Any, limits: Limits | None = None) -> Array | tuple[Array, ...]:
+    """Run a traced function on this machine and return its result, a tuple if it has several.
+
+    Args:
+        program: as for ``Mesh.run``.
+        arrays: likewise.
+        limits: likewise.
+
+    Raises:
+        ConfigError: the arrays do not fit; says why.
+        TaskError: a task failed.
+        ResourceError: no worker can be started.
+    """
+    results = tuple(run_local(prepare_program(program, arrays, limits=limits, local=True)).values())
+    return results[0] if len(results) == 1 else results

@@ -11,17 +11,24 @@ with Mesh() as mesh:
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from depin_node.client.api import Control
 from depin_node.client.futures import Future
-from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch
+from depin_node.client.outputs import Array
+from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
 from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy
+from depin_node.compute.programs.builder import ProgramBuilder
+from depin_node.compute.programs.kernel import Along, Reference
+from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
 
 if TYPE_CHECKING:
+    from depin_node.compute.programs.arrays import Traced
     from depin_node.compute.programs.generated import Kernel
 
 PREFIX_LENGTH_MIN = 4
@@ -65,6 +72,8 @@ class Mesh:
         axis: int | Sequence[int] | None = None,
         keepdims: bool = False,
         shards: int = 1,
+        along: Along | None = None,
+        constants: Mapping[str, Any] | None = None,
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
@@ -86,6 +95,9 @@ class Mesh:
             axis: of a reduction: along which axes; by default all.
             keepdims: of a reduction: leave the reduced axes in the result, with length 1.
             shards: tasks to cut it into, each a range of blocks; by default one.
+            along: of a raw kernel: cut its arrays along an axis instead, so that each task holds its slice only; grid
+                and scalars may be expressions of it, such as ``"ceil(shard.rows / 16)"``.
+            constants: of a raw kernel: by name, arrays for its ``__constant__`` data.
             verify: when to believe a result; by default ``quorum(2, 3)``.
             limits: what one task may use; by default 60 s and what its arrays need.
             name: what to call the job; by default the kernel's name.
@@ -105,11 +117,42 @@ class Mesh:
             axis=axis,
             keepdims=keepdims,
             shards=shards,
+            along=along,
+            constants=constants,
             verify=verify,
             limits=limits,
             name=name,
         )
         return self.submit(work, key=key)
+
+    def run(
+        self,
+        program: "ProgramBuilder | Traced",
+        *arrays: Any,
+        verify: Policy = DEFAULT_POLICY,
+        limits: Limits | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Future:
+        """Run a program of several steps on the mesh, or a traced function.
+
+        The results are the ``out``, ``inout`` and ``partial`` arrays of the program, or what the function returns.
+
+        Args:
+            program: a ``ProgramBuilder``, or what ``trace`` gave. Its kernels are compiled and all is checked before
+                anything is sent.
+            arrays: of a traced function, its arguments; none: those that it was traced with.
+            verify: as for ``launch``. Only ``quorum(1, 1)`` goes with operations of the providers' libraries (matmul,
+                factorisations, FFT).
+            limits: as for ``launch``.
+            name: what to call the job; by default the function's name, or ``program``.
+            key: as for ``launch``.
+
+        Raises:
+            ConfigError: a kernel, an array or the cut is wrong; says where.
+            TransportError: the node went away.
+        """
+        return self.submit(prepare_program(program, arrays, verify=verify, limits=limits, name=name), key=key)
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
         """Submit a job file (TOML). Raises as ``launch``."""
@@ -134,10 +177,7 @@ class Mesh:
         """Bring what the node lacks, and return the job."""
         program_bytes, bound = work.program_bytes, work.bound
         program = self._control.put_blob(program_bytes)
-        inputs = [
-            InputRef(index, self._control.put_blob(array.data), array.nbytes)
-            for index, array in sorted(bound.inputs.items())
-        ]
+        inputs = [InputRef(index, self._brought(array), array.nbytes) for index, array in sorted(bound.inputs.items())]
         return Job(
             key=key,
             name=work.name,
@@ -150,6 +190,33 @@ class Mesh:
             limits=work.limits,
             created_s=int(time.time()),
         )
+
+    def _brought(self, array: Array | Reference) -> bytes:
+        return array.blob if isinstance(array, Reference) else self._control.put_blob(array.data)
+
+    def put(self, array: Array) -> Reference:
+        """Bring an array to the node and return what stands for it: an argument for any number of jobs.
+
+        The node keeps it for an hour, and for as long as a job uses it; then it goes when room is needed.
+
+        Raises:
+            ConfigError: it is no array that a program can have.
+            TransportError, ResourceError: the node went away, or has no room.
+        """
+        if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPE_BYTES or not array.size:
+            raise ConfigError(f"put takes a NumPy array of {', '.join(DTYPE_BYTES)}, with elements in it")
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        return Reference(self._control.put_blob(data.data), array.dtype.name, array.shape)
+
+    def get(self, reference: Reference) -> Array:
+        """Return the array of a reference.
+
+        Raises:
+            NotFoundError: the node has it no longer.
+            TransportError: the node went away.
+        """
+        data = self._control.blob(reference.blob, reference.nbytes)
+        return np.frombuffer(data, np.dtype(reference.dtype).newbyteorder("<")).reshape(reference.shape)
 
     def future(self, job_id: str) -> Future:
         """Return the future of a job, by its id or the beginning of its id.

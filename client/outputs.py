@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import trio
 
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import numpy_dtype, result_bytes, scatter
+from depin_node.compute.sandbox.local import combine
 
 Array = npt.NDArray[Any]
 
@@ -27,8 +29,17 @@ class Outputs:
         """Return the size in bytes of each task's part of ``output``."""
         return [result_bytes(self._program, task, output) for task in range(self._program.tasks)]
 
+    def combine(self) -> None:
+        """Merge partial results, if the program says so, in a worker on this machine.
+
+        Raises:
+            TaskError: a kernel failed. ResourceError: no worker can be started.
+        """
+        if self._program.combine:
+            self._arrays = trio.run(combine, self._program, self._arrays)
+
     def named(self) -> dict[str, Array]:
-        """Return the arrays by the names of the kernel's parameters."""
+        """Return the arrays by their names."""
         return {buffer.name: array for buffer, array in zip(self._buffers, self._arrays, strict=True)}
 
     def value(self) -> Array | tuple[Array, ...]:

@@ -5,19 +5,21 @@ is sent.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from depin_node.compute.jobs.job import Limits, Policy, Quorum
+from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
+from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
 from depin_node.compute.programs.jobfile import load_job
-from depin_node.compute.programs.kernel import RawKernel
+from depin_node.compute.programs.kernel import Along, RawKernel
 from depin_node.compute.programs.memory import memory_bytes
-from depin_node.compute.programs.program import encode_program
+from depin_node.compute.programs.program import Operation, encode_program, flattened
 from depin_node.core.errors import ConfigError
 
 DEFAULT_POLICY = Quorum(2, 3)
@@ -55,6 +57,8 @@ def prepare_launch(
     axis: int | Sequence[int] | None = None,
     keepdims: bool = False,
     shards: int = 1,
+    along: Along | None = None,
+    constants: Mapping[str, Any] | None = None,
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
     name: str | None = None,
@@ -73,7 +77,7 @@ def prepare_launch(
         launch = Lowered(ours, grid, block, args)
     else:
         why = f"{ours.name} is {'a reduction' if isinstance(ours, ReductionKernel) else 'an elementwise'} kernel"
-        _refuse(why, grid=grid, block=block, shared_mem=shared_mem or None)
+        _refuse(why, grid=grid, block=block, shared_mem=shared_mem or None, along=along, constants=constants)
         if isinstance(ours, ReductionKernel):
             _refuse(why, size=size)
             launch = ours.lower(args, axis=axis, keepdims=keepdims, shards=shards)
@@ -81,10 +85,57 @@ def prepare_launch(
             _refuse(why, axis=axis, keepdims=keepdims or None)
             launch = ours.lower(args, size=size, shards=shards)
     raw = launch.kernel
-    bound = bind(raw, launch.grid, launch.block, launch.args, shared_mem=shared_mem, shards=shards, local=local)
+    bound = bind(
+        raw,
+        launch.grid,
+        launch.block,
+        launch.args,
+        shared_mem=shared_mem,
+        shards=shards,
+        along=along,
+        constants=constants,
+        local=local,
+    )
+    return _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
+
+
+def prepare_program(
+    program: ProgramBuilder | Traced,
+    arrays: Sequence[Any] = (),
+    *,
+    verify: Policy = DEFAULT_POLICY,
+    limits: Limits | None = None,
+    name: str | None = None,
+    local: bool = False,
+) -> Work:
+    """Compile and bind a program of several steps, or a traced function; the arguments are those of ``Mesh.run``.
+
+    Raises:
+        ConfigError: a kernel, an array or the cut is wrong; says where.
+    """
+    if isinstance(program, Traced):
+        return _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
+    if arrays:
+        raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
+    bound = program.build(local=local)
+    return _work(bound, verify, limits, name or "program", program.notes, local)
+
+
+def _work(bound: Bound, verify: Policy, limits: Limits | None, name: str, notes: tuple[str, ...], local: bool) -> Work:
     limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
     _check_memory(bound, limits, "limits")
-    return Work((name or raw.name)[:NAME_LENGTH_MAX], bound, verify, limits, tuple(raw.compile().notes))
+    _check_policy(bound, verify, local)
+    return Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes)
+
+
+def _check_policy(bound: Bound, verify: Policy, local: bool) -> None:
+    """Array operations give other bits on other machines, so their results cannot be compared by hash."""
+    operations = [step.name for step in flattened(bound.program.steps) if isinstance(step, Operation)]
+    if operations and verify.k > 1 and not local:
+        raise ConfigError(
+            f"{operations[0]} is done by each machine's own library, whose last bits differ, so answers cannot be "
+            "compared: run it with verify=quorum(1, 1), or on this machine alone"
+        )
 
 
 def _refuse(why: str, **options: Any) -> None:
@@ -113,4 +164,5 @@ def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
     bound = job.bind(local=local)
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    return Work(job.name, bound, policy, limits, tuple(job.kernel.compile().notes))
+    _check_policy(bound, policy, local)
+    return Work(job.name, bound, policy, limits, job.notes)

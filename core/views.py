@@ -11,11 +11,19 @@ class View(msgspec.Struct, frozen=True):
     """Base of all answers: a JSON object; readers ignore what they do not know."""
 
 
+class BlobView(View, frozen=True):
+    """Bytes that the node keeps, by their id."""
+
+    id: str
+
+
 class DeviceView(View, frozen=True):
     """What a node can run tasks on. ``slots`` is how many at once, ``slots_free`` how many more right now.
 
-    Of our own devices also what the operating system confines their workers by: ``layers``, and ``layers_missing`` with
-    the reasons; each is ``name: how or why not``.
+    ``model`` is what the device calls itself; the speeds are of one slot, as its node measured them, 0 if it did not:
+    millions of float32 and float64 operations a second, and MB/s of memory. Of our own devices also what the operating
+    system confines their workers by: ``layers``, and ``layers_missing`` with the reasons; each is ``name: how or why
+    not``. A device that is there and cannot be lent says why in ``unusable``.
     """
 
     device_class: str
@@ -24,6 +32,11 @@ class DeviceView(View, frozen=True):
     slots_free: int
     layers: tuple[str, ...] = ()
     layers_missing: tuple[str, ...] = ()
+    model: str = ""
+    mflops_f32: int = 0
+    mflops_f64: int = 0
+    mbytes_s: int = 0
+    unusable: str = ""
 
 
 class PeerView(View, frozen=True):

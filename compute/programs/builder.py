@@ -16,6 +16,7 @@ out for every task, and makes the program, with the inputs it starts from.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from depin_node.compute.programs.expressions import Shard, Symbol, Value, evalua
 from depin_node.compute.programs.generated import Kernel as AnyKernel
 from depin_node.compute.programs.generated import adopt
 from depin_node.compute.programs.halos import check_halos
-from depin_node.compute.programs.kernel import Along, Cutting, Reference
+from depin_node.compute.programs.kernel import Along, Cutting, Reference, UnitSource
 from depin_node.compute.programs.program import (
     DTYPE_BYTES,
     HALO_MAX,
@@ -37,6 +38,7 @@ from depin_node.compute.programs.program import (
     Blocks,
     Buffer,
     Cut,
+    Launch,
     Operation,
     Parameter,
     Program,
@@ -45,7 +47,7 @@ from depin_node.compute.programs.program import (
     Swap,
     Until,
 )
-from depin_node.compute.programs.step_maker import StepMaker
+from depin_node.compute.programs.step_maker import StepMaker, merging_kernel
 from depin_node.compute.programs.validation import validate
 from depin_node.core.errors import ConfigError, TaskRejected
 
@@ -56,10 +58,14 @@ EDGES = ("clamp", "wrap", "reflect", "constant", "none")
 
 @dataclass(frozen=True)
 class Bound:
-    """A valid program, and what it starts from: for each of ``program.inputs`` a C-contiguous array or a reference."""
+    """A valid program, and what it starts from: for each of ``program.inputs`` a C-contiguous array or a reference.
+
+    ``sources``: what each of the program's units was compiled from, where that is known.
+    """
 
     program: Program
     inputs: Mapping[int, Array | Reference]
+    sources: Sequence[UnitSource | None] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,18 @@ class Named:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def other(self) -> "Other":
+        """In ``combine``: the other task's row of a partial result, which is merged into this one's."""
+        return Other(self)
+
+
+@dataclass(frozen=True)
+class Other:
+    """See ``Named.other``."""
+
+    array: Named
 
 
 @dataclass(eq=False)
@@ -120,6 +138,7 @@ class ProgramBuilder:
         self._length = 0
         self._defined: dict[str, Number] = {}
         self._steps: list[Any] = []
+        self._combine: list[LaunchNote] = []
         self._nested: list[list[Any]] = [self._steps]
         self.notes: tuple[str, ...] = ()
 
@@ -325,6 +344,42 @@ class ProgramBuilder:
         cut = self.buffers[self.named[array]].cut
         return cut.halo if cut is not None else 0
 
+    def combine(
+        self,
+        how: Any,
+        grid: Any = None,
+        block: Any = None,
+        args: Sequence[Any] = (),
+        *,
+        shared_mem: int = 0,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Merge the partial results of all tasks into one, where the result is fetched: pairwise, in a fixed tree.
+
+        Args:
+            how: ``"sum"``, ``"prod"``, ``"min"`` or ``"max"`` of all partial results; or a raw kernel that merges two.
+            grid: of the kernel.
+            block: likewise.
+            args: likewise: a ``partial`` array is the one that is merged into (``T*``), its ``.other`` the one that is
+                merged (``const T*``).
+            shared_mem: likewise.
+            constants: likewise.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        if not isinstance(how, str):
+            ours = adopt(how)
+            self._combine.append(LaunchNote(ours, grid, block, args, shared_mem, None, dict(constants or {}), {}))
+            return
+        for index, buffer in enumerate(self.buffers):
+            if buffer.is_output:
+                named = next(known for known, number in self.named.items() if number == index)
+                count = prod(buffer.shape[1:])
+                kernel = merging_kernel(how, buffer.dtype)
+                args = (named, named.other, count)
+                self._combine.append(LaunchNote(kernel, -(-count // 256), 256, args, 0, None, {}, {}))
+
     # The program
 
     def build(self, *, local: bool = False) -> Bound:
@@ -338,20 +393,21 @@ class ProgramBuilder:
         """
         maker = StepMaker(self)
         steps = maker.steps(self._steps)
+        combine = maker.combine(self._combine)
         if maker.local_only and not local:
             raise ConfigError("; ".join(maker.local_only))
         if not steps:
             raise ConfigError("the program has no steps")
-        program = self.program(steps, maker)
+        program = self.program(steps, maker, combine)
         try:
             validate(program)
         except TaskRejected as error:
             raise ConfigError(str(error)) from error
         check_halos(program, maker.radii)
         self.notes = tuple(maker.notes)
-        return Bound(program, dict(self.inputs))
+        return Bound(program, dict(self.inputs), tuple(maker.sources))
 
-    def program(self, steps: tuple[Step, ...], maker: StepMaker) -> Program:
+    def program(self, steps: tuple[Step, ...], maker: StepMaker, combine: tuple[Launch, ...] = ()) -> Program:
         """Return the program so far, with other steps."""
         shards: Blocks | Axis = Blocks(self.shards)
         if self._along is not None:
@@ -359,7 +415,7 @@ class ProgramBuilder:
                 raise ConfigError("no array is cut: a program that is cut along an axis has at least one")
             shards = Axis(self.shards, tuple(self._tables))
         units, kernels = tuple(maker.units), tuple(maker.kernels)
-        return Program(VERSION, units, kernels, tuple(self.buffers), steps, shards, ())
+        return Program(VERSION, units, kernels, tuple(self.buffers), steps, shards, combine)
 
     def depends(self, text: str) -> bool:
         """Tell whether an expression may differ from task to task."""

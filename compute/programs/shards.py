@@ -12,6 +12,7 @@ This module imports no NumPy at the top: nodes that only schedule need none.
 
 from collections.abc import Callable, Iterator
 from math import prod
+from mmap import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Cut, Program
@@ -193,6 +194,21 @@ def scatter(program: Program, task: int, output: int, data: bytes | bytearray | 
     for box in owned_boxes(program, task, output):
         into[box.slices] = flat[at : at + box.elements].reshape(box.shape)
         at += box.elements
+
+
+def scatter_bytes(program: Program, task: int, output: int, data: bytes, into: bytearray | mmap) -> None:
+    """Copy a task's result into its place in ``into``, the bytes of the output's whole array."""
+    import numpy as np
+
+    buffer = program.buffers[program.outputs[output]]
+    scatter(program, task, output, data, np.frombuffer(into, numpy_dtype(buffer)).reshape(buffer.shape))
+
+
+def follow_each_other(program: Program, index: int) -> bool:
+    """Whether the results of all tasks for a buffer, one after the other, are the whole array in C order."""
+    buffer = program.buffers[index]
+    cut_first = buffer.cut is not None and buffer.cut.axis == 0
+    return program.tasks == 1 or cut_first or len(buffer.shape) == 1
 
 
 def numpy_dtype(buffer: Buffer) -> "np.dtype[Any]":

@@ -8,7 +8,8 @@ import numpy as np
 from depin_node.compute.programs import arguments as a
 from depin_node.compute.programs.expressions import Symbol, evaluate
 from depin_node.compute.programs.generated import Lowered
-from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel, Reference
+from depin_node.compute.programs.generated.parameters import C_TYPES
+from depin_node.compute.programs.kernel import In, InOut, Out, RawKernel, Reference, UnitSource
 from depin_node.compute.programs.program import (
     SHARED_BYTES_MAX,
     Kernel,
@@ -33,6 +34,7 @@ class StepMaker:
 
     Attributes:
         units: of the program.
+        sources: of each unit, where it is known.
         kernels: likewise.
         radii: of each launch, by its ``id``; see ``halos.py``.
         local_only: why the program may only run on this machine; empty if it may run anywhere.
@@ -42,10 +44,12 @@ class StepMaker:
     def __init__(self, builder: "ProgramBuilder") -> None:
         self._builder = builder
         self.units: list[Unit] = []
+        self.sources: list[UnitSource | None] = []
         self.kernels: list[Kernel] = []
         self.radii: dict[int, int | None] = {}
         self.local_only: list[str] = []
         self.notes: list[str] = []
+        self._places: dict[int, int] | None = None
 
     def steps(self, noted: Sequence[Any]) -> tuple[Step, ...]:
         """Make steps of what was noted. Raises ``ConfigError``."""
@@ -62,6 +66,15 @@ class StepMaker:
             else:
                 made.append(note)
         return tuple(made)
+
+    def combine(self, noted: Sequence["LaunchNote"]) -> tuple[Launch, ...]:
+        """Make the launches that merge two partial results. Raises ``ConfigError``."""
+        outputs = [index for index, buffer in enumerate(self._builder.buffers) if buffer.is_output]
+        self._places = {index: 2 * position for position, index in enumerate(outputs)}
+        try:
+            return tuple(self._launch(note) for note in noted)
+        finally:
+            self._places = None
 
     def _launch(self, step: "LaunchNote") -> Launch:
         if not isinstance(step.kernel, RawKernel):
@@ -108,6 +121,7 @@ class StepMaker:
         unit = Unit(compiled.module, compiled.cuda)
         if unit not in self.units:
             self.units.append(unit)
+            self.sources.append(kernel.module.source)
         parameters = tuple(Parameter(p.name, p.pointer, p.dtype, p.lanes, p.const) for p in compiled.parameters)  # type: ignore[arg-type]
         found = Kernel(kernel.name, self.units.index(unit), compiled.entry, parameters, compiled.exact)
         if found not in self.kernels:
@@ -120,6 +134,8 @@ class StepMaker:
         from depin_node.compute.programs.builder import Named
 
         name, kind = slot.name, f"{'const ' if slot.const else ''}{slot.dtype}*"
+        if self._places is not None:
+            return self._partial(slot, argument, kind)
         if isinstance(argument, Named):
             named = argument
             self._builder.index(named, name)
@@ -149,6 +165,19 @@ class StepMaker:
             )
         self._fits(slot, named.dtype, kind)
         return self._builder.named[named]
+
+    def _partial(self, slot: a.Slot, argument: Any, kind: str) -> int:
+        from depin_node.compute.programs.builder import Named, Other
+
+        assert self._places is not None
+        named = argument.array if isinstance(argument, Other) else argument
+        index = self._builder.index(named, slot.name) if isinstance(named, Named) else -1
+        if index not in self._places:
+            raise ConfigError(f"{slot.name}: combine takes partial arrays of this program and their .other")
+        if isinstance(argument, Other) and not slot.const:
+            raise ConfigError(f"{slot.name} is {kind}: what is merged is only read, declare it const")
+        self._fits(slot, named.dtype, kind)
+        return self._places[index] + isinstance(argument, Other)
 
     def _fits(self, slot: a.Slot, dtype: str, kind: str) -> None:
         if not is_element_of(dtype, slot.dtype, slot.lanes):
@@ -214,9 +243,10 @@ class StepMaker:
         program = self._builder.program((Swap(0, 0),), self)
         tasks = variants(program)
         lowered = [self._lowered(kernel, step, program, task) for task in tasks]
-        if any(one.kernel is not lowered[0].kernel or one.block != lowered[0].block for one in lowered):
+        if any(one.kernel is not lowered[0].kernel for one in lowered):
             raise ConfigError(f"{kernel.name}: slices of {len(tasks)} sizes need different kernels: cut evenly")
-        launches = [self._raw(one.kernel, one.grid, one.block, one.args, 0, {}) for one in lowered]
+        block = max(one.block for one in lowered)  # threads that are too many for their element do nothing
+        launches = [self._raw(one.kernel, one.grid, block, one.args, 0, {}) for one in lowered]
         if len(launches) == 1:
             return launches[0]
         shapes = {self._shapes(program, task): launch for task, launch in zip(tasks, launches, strict=True)}
@@ -270,6 +300,30 @@ class StepMaker:
             return stand_ins[array.ctypes.data]
 
         return Lowered(lowered.kernel, lowered.grid, lowered.block, [back(argument) for argument in lowered.args])
+
+
+_MERGES = {
+    "sum": "into[i] + from[i]",
+    "prod": "into[i] * from[i]",
+    "min": "(from[i] < into[i] || from[i] != from[i]) ? from[i] : into[i]",
+    "max": "(from[i] > into[i] || from[i] != from[i]) ? from[i] : into[i]",
+}
+"""NaN wins, as in NumPy."""
+
+
+def merging_kernel(how: str, dtype: str) -> RawKernel:
+    """Return a kernel that merges one array into another, element by element. Raises ``ConfigError``."""
+    if how not in _MERGES:
+        raise ConfigError(f"combine={how!r} is not known; known are: {', '.join(_MERGES)}, or a kernel")
+    if dtype.startswith("complex"):
+        raise ConfigError(f"combine={how!r} of {dtype} arrays is not possible: give a kernel")
+    element = C_TYPES[dtype]
+    code = f"""
+    extern "C" __global__ void merge_{how}({element}* into, const {element}* from, long long count) {{
+        const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+        if (i < count) into[i] = {_MERGES[how]};
+    }}"""
+    return RawKernel(code, f"merge_{how}", filename=f"merge_{how}.cu")
 
 
 def refuse(why: str, options: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ of an output is its own scratch.
 from itertools import pairwise
 from math import gcd, prod
 
+from depin_node.compute.programs.combine import pair
 from depin_node.compute.programs.memory import LINEAR_BYTES_MAX, attributes, memory_bytes, placements, specs
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.operations import plan
@@ -94,9 +95,13 @@ def validate(program: Program) -> None:
     held = _Held(program)
     for step in flattened(program.steps):
         _validate_step(held, step)
+    for launch in program.combine:
+        held.launch(launch.kernel)
     held.check()
     for buffer in program.buffers:
         _validate_ownership(program, buffer)
+    if program.combine:
+        validate(pair(program))
     if placements(program)[1] > LINEAR_BYTES_MAX:
         raise TaskRejected(
             f"a task needs {memory_bytes(program) >> 20} MiB for its arrays; at most {LINEAR_BYTES_MAX >> 20} MiB fit"
@@ -122,8 +127,6 @@ def _validate_bounds(program: Program) -> None:
         )
     if not program.outputs:
         raise TaskRejected("the program has no output: mark at least one pointer as Out or InOut")
-    if program.combine:
-        raise TaskRejected("this release does not combine")
 
 
 def _depth(steps: tuple[Step, ...]) -> int:
@@ -206,7 +209,7 @@ class _Held:
                 raise TaskRejected(f"buffer {buffer.name} is not an argument of any step")
             if buffer.role != "in" and self._swapped[index] not in written:
                 raise TaskRejected(f"buffer {buffer.name} is never written: a {buffer.role} array is what steps fill")
-        if len(self._kernels) < len(self.program.kernels):
+        if len(self._kernels & set(range(len(self.program.kernels)))) < len(self.program.kernels):
             raise TaskRejected("a kernel is not launched by any step")
         if {kernel.unit for kernel in self.program.kernels} != set(range(len(self.program.units))):
             raise TaskRejected("a unit has no kernel that is launched")

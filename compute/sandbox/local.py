@@ -1,7 +1,7 @@
 """Running a whole program on this machine, in the same workers as on any provider, and assembling its outputs."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -10,14 +10,40 @@ import numpy.typing as npt
 import trio
 
 from depin_node.compute.programs.binding import Bound
+from depin_node.compute.programs.combine import tree
+from depin_node.compute.programs.kernel import Reference
+from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Program, encode_program
 from depin_node.compute.programs.shards import numpy_dtype, scatter
 from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, SandboxPool, WorkerConfig, open_pool
+from depin_node.core.errors import ConfigError
 
+COMBINE_S: Final = 600.0
+"""For merging all partial results of a job."""
 BATCH: Final = 32
 """Tasks taken at a time by a worker: few, so that all end together."""
 
 Array = npt.NDArray[Any]
+
+
+async def combine(program: Program, outputs: Sequence[Array], *, seconds: float = COMBINE_S) -> list[Array]:
+    """Merge the partial results of all tasks, in a worker of its own; see ``programs.combine``.
+
+    Args:
+        program: one that combines.
+        outputs: its outputs, whole, in the order of ``program.outputs``; they are not changed.
+        seconds: for all of it.
+
+    Raises:
+        TaskError: a kernel failed.
+        ResourceError: no worker on this machine.
+    """
+    if program.tasks == 1:
+        return [array[0] for array in outputs]
+    merging = tree(program)
+    bound = Bound(merging, dict(enumerate(outputs)))
+    merged = await run_local(bound, seconds=seconds, memory_limit_bytes=memory_bytes(merging), workers=1)
+    return [array[0] for array in merged]
 
 
 def empty_outputs(program: Program, inputs: Mapping[int, Array]) -> list[Array]:
@@ -50,10 +76,12 @@ async def run_local(
     Raises:
         TaskError: the first task that failed, which ends the others.
         ResourceError: no worker on this machine.
+        ConfigError: an input is a reference, which only its node has.
     """
+    arrays = _arrays(bound)
     tasks = bound.program.tasks
     workers = min(workers or os.cpu_count() or 1, tasks)
-    outputs = empty_outputs(bound.program, bound.inputs)
+    outputs = empty_outputs(bound.program, arrays)
     todo, done = iter(range(tasks)), count(1)
     worker = WorkerConfig(nice=0)
 
@@ -61,7 +89,7 @@ async def run_local(
         lease = await pool.acquire(f"local {number}")
         try:
             data: dict[int, InputSource] = {
-                index: array.reshape(-1).view(np.uint8).data for index, array in bound.inputs.items()
+                index: array.reshape(-1).view(np.uint8).data for index, array in arrays.items()
             }
             await lease.load(
                 encode_program(bound.program), data, seconds=seconds, memory_limit_bytes=memory_limit_bytes
@@ -97,7 +125,17 @@ async def run_local(
                 nursery.start_soon(work, pool, number)
     except BaseExceptionGroup as group:
         raise _first(group) from group
-    return outputs
+    return await combine(bound.program, outputs, seconds=seconds) if bound.program.combine else outputs
+
+
+def _arrays(bound: Bound) -> dict[int, Array]:
+    found = {}
+    for index, array in bound.inputs.items():
+        if isinstance(array, Reference):
+            name = bound.program.buffers[index].name
+            raise ConfigError(f"{name} is on a node: get it first (Mesh.get), or run this on the mesh")
+        found[index] = array
+    return found
 
 
 async def _submit_next(lease: Lease, todo: Iterator[int], most: int) -> int:
