@@ -175,6 +175,15 @@ def visible_bits(node: t.Expression) -> t.Expression | None:
     return None
 
 
+def _wrapped(function: t.Function) -> t.Call | None:
+    """Return the atomic that a function of our library consists of: it counts where the user's source calls it."""
+    body = body_of(function).body
+    if function.line or len(body) != 1 or not isinstance(body[0], t.Return):
+        return None
+    calls = (node for node in t.walk(body[0]) if isinstance(node, t.Call) and isinstance(node.function, str))
+    return next((call for call in calls if str(call.function).startswith("atomic")), None)
+
+
 class _Reader:
     """Reads one function; ``read`` adds to the facts."""
 
@@ -244,6 +253,9 @@ class _Reader:
             for parameter, argument in zip(node.function.parameters, node.arguments, strict=True):
                 if isinstance(parameter.type, Reference) and isinstance(root(argument), t.Conditional):
                     self.facts.private_memory = True
+            inner = _wrapped(node.function)
+            if inner is not None:
+                self._atomic(node, inner, node.function.name)
             return
         name = node.function
         for argument in node.arguments:  # the header's functions are always inlined: &x stays a register
@@ -251,20 +263,24 @@ class _Reader:
         if name in FENCES:
             self._note(node.line, f"{name} suggests that blocks read what others write: their order is not defined")
         self.facts.prints |= name == "printf"
-        if not name.startswith("atomic"):
-            return
-        self.facts.has_atomics = True
-        target = node.arguments[0].type
+        if name.startswith("atomic"):
+            self.facts.has_atomics = True
+            if _wrapped(self.function) is not node:
+                self._atomic(node, node, name)
+
+    def _atomic(self, node: t.Call, inner: t.Call, name: str) -> None:
+        """Judge a call of an atomic of the header: ``inner``, which is the call itself or what it wraps."""
+        target = inner.arguments[0].type
         element = target.target if isinstance(target, Pointer) else target
-        rounds = t.is_float(element) and name not in _SELECTING
-        if rounds or name == "atomicAdd_half":
+        rounds = t.is_float(element) and inner.function not in _SELECTING
+        if rounds or inner.function == "atomicAdd_half":
             kind = "half" if not rounds else "float" if element == F32 else "double"
             self._local(node.line, f"{name} on {kind}: {_ORDER}")
         elif any(reinterprets(part) for part in t.walk(node.arguments[0]) if isinstance(part, t.Cast)):
             self._local(node.line, f"{name} on memory that holds floats: {_ORDER}")
         elif id(node) not in self._dropped:
             self._note(node.line, f"the result of {name} is used: it depends on the order of threads")
-        elif name in _ORDERED:
+        elif inner.function in _ORDERED:
             self._note(node.line, f"the effect of {name} depends on the order of threads")
 
     def _local(self, line: int, text: str) -> None:

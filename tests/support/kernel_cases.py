@@ -41,7 +41,8 @@ WAITS = ("coroutine",)
 
 
 def cases() -> list[Case]:
-    from language_cases import language_cases  # it needs Case
+    from language_cases import language_cases  # they need Case
+    from number_cases import number_cases
 
     rng = np.random.default_rng(20240731)
 
@@ -256,6 +257,7 @@ def cases() -> list[Case]:
             lambda o, n: {0: np.where((np.arange(192) % 2 == 1) & (np.arange(192) < n), np.arange(192), 0).astype(i4)},
         ),
         *language_cases(WAITS),
+        *number_cases(),
     ]
 
 

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from kernel_cases import Case, cases
 
+from depin_node.compute.translate import compile_unit
+
 CASES = cases()
 
 
 def close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> None:
     wanted = np.asarray(wanted)
     if tolerance:
-        np.testing.assert_allclose(got.astype("f8"), wanted.astype("f8"), rtol=tolerance, atol=tolerance)
+        wide = "c16" if got.dtype.kind == "c" else "f8"
+        np.testing.assert_allclose(got.astype(wide), wanted.astype(wide), rtol=tolerance, atol=tolerance)
     else:
         assert got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, wanted)
@@ -63,3 +66,15 @@ def test_synchronising_kernels_take_no_loop_shape(build) -> None:
     assert len(waiting) >= 10
     for case in waiting[:3]:
         assert build(case.source, case.name).shape == "coroutine"
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.exact], ids=lambda case: case.name)
+def test_an_exact_kernel_does_not_notice_the_trial(case: Case, host, build) -> None:
+    name = case.kernel or case.name
+    kernel = build(case.source, name, *case.options)
+    trial = compile_unit(case.source, (name,), tuple(case.options), trial=True).kernels[0]
+    assert trial.module != kernel.module
+    plain, other = (
+        host.run(k, case.grid, case.block, case.arguments, shared_mem=case.shared_mem) for k in (kernel, trial)
+    )
+    assert [array.tobytes() for array in plain] == [array.tobytes() for array in other]

@@ -200,7 +200,7 @@ def test_atomics_are_local_and_shuffles_wait(host: Any, build: Any) -> None:
             shuffled[threadIdx.x] = __shfl_xor_sync(0xffffffffu, mine, 1) + __low2half(other);
             atomicAdd(sum, __float2half(0.5f)); atomicAdd(both + 1, __floats2half2_rn(1.0f, 2.0f)); }""")
     assert not kernel.exact
-    assert any("atomicAdd_half on half: the order of threads" in note for note in kernel.local_only)
+    assert any("line 6: atomicAdd on half: the order of threads" in note for note in kernel.local_only)
     arrays = [np.zeros(1, f2), np.array([5, 6, 0, 0], f2), np.zeros(32, f2)]
     total, both, shuffled = host.run(kernel, [1], [32], arrays)
     assert total.tolist() == [16]
