@@ -190,6 +190,7 @@ class Lowering(Calls, Statements):
         for field in variable.type.fields:
             if field.id == member.get("id"):
                 place = t.Member(field.type, value.line, target, field, variable.type)
+                function.starts_as_zeros |= not _is_whole(field.type, value)
                 return t.Block(value.line, [t.Evaluate(value.line, part) for part in _assign_all(place, value)])
         raise Unsupported("this constructor is not supported", value.line, 1)
 
@@ -363,7 +364,7 @@ class Lowering(Calls, Statements):
                 variable.type, value = value.type, value.operand  # the temporary lives as long as its reference
             if isinstance(variable.type, Array) and isinstance(value.type, Pointer):
                 variable.type = value.type  # so clang prints a deduced ``auto*`` that points to an array
-            if isinstance(value, t.Initialise) and not value.items:
+            if isinstance(value, t.Initialise) and not value.items and _sets_nothing(self._initialiser(node)):
                 value = None
         return t.Declare(node["_line"], variable, value)
 
@@ -402,7 +403,7 @@ class Lowering(Calls, Statements):
 
 
 def _assign_all(place: t.Expression, value: t.Expression) -> Iterator[t.Expression]:
-    """Yield the assignments that initialise a place, which holds zeros; arrays element by element."""
+    """Yield the assignments that initialise a place; arrays element by element, but for what is left out."""
     if not isinstance(place.type, Array):
         yield t.Assign(place.type, value.line, "", place, value, place.type)
         return
@@ -412,6 +413,18 @@ def _assign_all(place: t.Expression, value: t.Expression) -> Iterator[t.Expressi
         pointer = t.Cast(Pointer(place.type.element), value.line, "decay", place)
         index = t.Literal(I32, value.line, str(number))
         yield from _assign_all(t.Index(place.type.element, value.line, pointer, index), item)
+
+
+def _is_whole(type_: Type, value: t.Expression) -> bool:
+    """Whether an initialiser says what each element of an array is; what it leaves out is zero."""
+    if not isinstance(type_, Array) or not isinstance(value, t.Initialise):
+        return True
+    return len(value.items) == type_.count and all(_is_whole(type_.element, item) for item in value.items)
+
+
+def _sets_nothing(initialiser: Node) -> bool:
+    """Whether an object is made by a constructor that the compiler supplies and that does nothing."""
+    return initialiser.get("kind") == "CXXConstructExpr" and not initialiser.get("zeroing")
 
 
 def _members(node: Node, kind: str) -> Iterator[Node]:

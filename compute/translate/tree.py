@@ -34,8 +34,10 @@ class Function:
     parameters: list[Variable] = field(default_factory=list)
     body: "Block | None" = None
     self_variable: Variable | None = None
+    starts_as_zeros: bool = False
+    """Of a constructor: it leaves out elements that are zero."""
     constructs: bool = False
-    """A constructor: it returns ``self_variable``, which starts as zeros."""
+    """A constructor: it returns ``self_variable``."""
     hidden: dict[str, Variable] = field(default_factory=dict)
     """The last of the parameters: pointers to the ``__constant__`` data that the host sets."""
 

@@ -19,6 +19,7 @@
 #define __builtin_bitreverse64 ::__brevll
 
 #define CUDA_UNSET(...) {}  // what nobody has set is zero, as in wasm (runtime.h)
+#define CUDA_UNSET_ARRAY(name, ...) __VA_ARGS__ name = {}
 
 // Fused only where the source asks for it: NVRTC marks inline assembly in its output, so that devices/ptx.py can tell.
 namespace cuda_builtin {
