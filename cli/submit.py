@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from depin_node.client.outputs import Array
     from depin_node.client.work import Work
     from depin_node.compute.jobs.job import JobView
+    from depin_node.compute.programs.kernel import Reference
 
 INTERRUPTED = 130
 
@@ -63,7 +64,12 @@ def submit(
 
     if not (local or dry_run):
         settings.located().read_control()  # no node: say so before the compiler runs
-    work = prepare_file(file, local=local)
+
+    def reference(job_id: str, output: str | None) -> "Reference":
+        with settings.mesh() as mesh:
+            return mesh.reference(job_id, output)
+
+    work = prepare_file(file, local=local, references=None if local else reference)
     for text in work.notes:
         note(text)
     if dry_run:
@@ -176,6 +182,7 @@ def progress(total: int) -> "Iterator[Advance]":
 def _plan(work: "Work") -> dict[str, object]:
     from depin_node.compute.programs.memory import memory_bytes
     from depin_node.compute.programs.program import program_id
+    from depin_node.compute.programs.work import work as work_of
 
     program, inputs = work.bound.program, work.bound.inputs
     return {
@@ -187,5 +194,6 @@ def _plan(work: "Work") -> dict[str, object]:
         "outputs": {program.buffers[i].name: program.buffers[i].size_bytes for i in program.outputs},
         "sends": len(work.program_bytes) + sum(array.nbytes for array in inputs.values()),
         "memory": memory_bytes(program),
+        "work": work_of(program)._asdict(),
         "exact": program.exact,
     }

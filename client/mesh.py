@@ -156,7 +156,17 @@ class Mesh:
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
         """Submit a job file (TOML). Raises as ``launch``."""
-        return self.submit(prepare_file(path), key=key)
+        return self.submit(prepare_file(path, references=self.reference), key=key)
+
+    def reference(self, job_id: str, output: str | None = None) -> Reference:
+        """Wait for a job, and return what stands for an output of it; see ``Future.ref``.
+
+        Raises:
+            NotFoundError: the node has no such job, or several.
+            JobFailed: it ended without a result.
+            ConfigError: it has no such output.
+        """
+        return self.future(job_id).ref(output)
 
     def submit(self, work: Work, *, key: str | None = None) -> Future:
         """Submit prepared work: its bytes go to the node, where the job then lives, whatever becomes of us.

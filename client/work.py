@@ -6,16 +6,19 @@ is sent.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from depin_node.compute.jobs.job import Limits, Policy, Quorum
 from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
+from depin_node.compute.programs.job_arrays import References
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import Along, RawKernel
 from depin_node.compute.programs.memory import memory_bytes
@@ -124,18 +127,38 @@ def prepare_program(
 def _work(bound: Bound, verify: Policy, limits: Limits | None, name: str, notes: tuple[str, ...], local: bool) -> Work:
     limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
     _check_memory(bound, limits, "limits")
-    _check_policy(bound, verify, local)
-    return Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes)
+    return _decided(Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes), local)
 
 
-def _check_policy(bound: Bound, verify: Policy, local: bool) -> None:
-    """Array operations give other bits on other machines, so their results cannot be compared by hash."""
-    operations = [step.name for step in flattened(bound.program.steps) if isinstance(step, Operation)]
-    if operations and verify.k > 1 and not local:
+def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
+    """Find out whether the program is exact; what is not goes to peers only if nothing has to be compared.
+
+    Raises:
+        ConfigError: its policy wants answers compared that are different each time.
+    """
+    from depin_node.compute.devices.trial import Verdict, try_bits
+
+    program = work.bound.program
+    verdict = Verdict(program.exact) if local and not fresh else try_bits(work.bound, fresh=fresh)
+    if verdict.note:
+        work = replace(work, notes=(*work.notes, verdict.note))
+    if program.exact and not verdict.exact:
+        kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in program.kernels)
+        bound = replace(work.bound, program=msgspec.structs.replace(program, kernels=kernels))
+        work = replace(work, bound=bound)
+    if work.policy.k > 1 and not work.bound.program.exact and not local:
         raise ConfigError(
-            f"{operations[0]} is done by each machine's own library, whose last bits differ, so answers cannot be "
-            "compared: run it with verify=quorum(1, 1), or on this machine alone"
+            f"{work.name} is not exact, so the answers of several peers cannot be compared: {_why_tolerant(work)}. "
+            "Take one peer's word for it with quorum(1, 1) ([verify] k = 1, n = 1), or run it on this machine (--local)"
         )
+    return work
+
+
+def _why_tolerant(work: Work) -> str:
+    operations = [step.name for step in flattened(work.bound.program.steps) if isinstance(step, Operation)]
+    if operations:
+        return f"{operations[0]} is done by each machine's own library, whose last bits differ"
+    return "; ".join(work.notes) or "its bits are not defined"
 
 
 def _refuse(why: str, **options: Any) -> None:
@@ -154,15 +177,17 @@ def _check_memory(bound: Bound, limits: Limits, source: str) -> None:
         raise ConfigError(f"{source}: a task holds the kernel and all arrays: {needed} MiB, not {limits.memory_mib}")
 
 
-def prepare_file(path: str | os.PathLike[str], *, local: bool = False) -> Work:
-    """Read a job file, compile its kernel and bind its arrays; ``local`` takes kernels that may not go to peers.
+def prepare_file(path: str | os.PathLike[str], *, local: bool = False, references: References | None = None) -> Work:
+    """Read a job file, compile its kernels and bind its arrays; ``local`` takes kernels that may not go to peers.
+
+    ``references`` gives what ``job:ID:output`` stands for; without it such inputs are refused.
 
     Raises:
         ConfigError: the file, its kernel or its arrays are wrong; says where.
     """
-    job = load_job(Path(path))
-    bound = job.bind(local=local)
+    job = load_job(Path(path), references)
+    bound, notes = job.compiled(local=local)
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
     _check_policy(bound, policy, local)
-    return Work(job.name, bound, policy, limits, job.notes)
+    return Work(job.name, bound, policy, limits, notes)

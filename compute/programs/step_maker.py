@@ -92,10 +92,9 @@ class StepMaker:
         if len(args) != len(declared):
             names = ", ".join(p.name for p in declared)
             raise ConfigError(f"{kernel.name} takes {len(declared)} arguments ({names}), {len(args)} were given")
-        given = [
-            self._argument(p, argument) if p.pointer else self._scalar(p, argument)
-            for p, argument in zip(declared, args, strict=True)
-        ]
+        pairs = list(zip(declared, args, strict=True))
+        arrays = {p.name: self._argument(p, argument) for p, argument in pairs if p.pointer}  # expressions name them
+        given: list[Any] = [arrays[p.name] if p.pointer else self._scalar(p, argument) for p, argument in pairs]
         hidden = parameters[len(declared) :]
         unknown = sorted(set(constants) - {p.name for p in hidden})
         if unknown:

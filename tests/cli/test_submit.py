@@ -95,7 +95,8 @@ def test_where_results_go_by_default_is_named_after_the_job(job):
 def test_dry_run_compiles_and_sends_nothing(job):
     done = depin_node("submit", "--dry-run", "--json", job, "--data-dir", job.parent / "none")
     plan = json.loads(done.stdout)
-    assert (plan["tasks"], plan["grid"], plan["outputs"]) == (4, [40, 1, 1], {"z": 4 * N})
+    assert (plan["tasks"], plan["kernels"], plan["outputs"]) == (4, ["saxpy"], {"z": 4 * N})
+    assert plan["work"] == {"steps": 1, "threads": 10 * 256, "flops": 0}
     assert list(job.parent.glob("out*")) == []
 
 

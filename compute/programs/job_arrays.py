@@ -1,0 +1,90 @@
+"""Arrays of a job file: NumPy files, outputs of other jobs, and how each is cut."""
+
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
+
+import numpy as np
+
+from depin_node.compute.programs.arguments import Array
+from depin_node.compute.programs.builder import EDGES
+from depin_node.compute.programs.kernel import Along, Cutting, Reference
+from depin_node.compute.programs.program import DIMENSIONS_MAX, HALO_MAX
+from depin_node.compute.programs.toml_table import Table
+from depin_node.core.errors import ConfigError
+
+References = Callable[[str, str | None], Reference]
+"""Gives the reference to an output of a job, by the job's id and the output's name."""
+CUT_KEYS = ("whole", "axis", "halo", "edge", "fill")
+
+
+def load_along(table: Table, default: Along | None) -> Along:
+    """Return how an array is cut: ``axis``, ``halo``, ``edge`` and ``fill`` of a table.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    default = default or Along()
+    edge = table.get("edge", default.edge)
+    if edge not in EDGES:
+        raise table.error("edge", f"{edge!r} is not known; known are: {', '.join(EDGES)}")
+    axis = table.integer("axis", 0, DIMENSIONS_MAX - 1, default.axis)
+    return Along(axis, table.integer("halo", 0, HALO_MAX, default.halo), edge, table.get("fill", default.fill))
+
+
+def load_cut(table: Table, along: Along | None) -> Cutting:
+    """Return how one array is cut, where the file cuts its arrays as ``along``. Raises ``ConfigError``."""
+    given = [key for key in CUT_KEYS if key in table.values]
+    if not given:
+        return "default"
+    if along is None:
+        raise table.error(given[0], 'this goes with [shards] by = "axis"')
+    if table.get("whole", False) is not False:
+        if table.values["whole"] is not True or len(given) > 1:
+            raise table.error("whole", "expected true, and then neither axis nor halo nor edge")
+        return None
+    return load_along(table, Along(along.axis) if "out" in table.values else along)
+
+
+def load_array(table: Table, name: str, value: Any, references: References | None) -> Array | Reference:
+    """Return the array of a file, or the reference to a job's output.
+
+    Raises:
+        ConfigError: it cannot be read; names the key.
+    """
+    if not isinstance(value, str):
+        raise table.error(name, f'expected a file, such as "a.npy", not {value!r}')
+    if value.startswith("job:"):
+        _, job, output = (*value.split(":", 2), "")[:3]
+        if references is None:
+            raise table.error(name, f"{value} is on a node: this goes with a running node only")
+        try:
+            return references(job, output or None)
+        except ConfigError as error:
+            raise table.error(name, str(error)) from error
+    file, _, member = value.partition(":")
+    path = table.path.parent / file
+    try:
+        with path.open("rb") as opened:
+            if opened.read(2) == b"PK":
+                return _load_member(table, name, value, opened)
+        if member:
+            raise table.error(name, f"{path} holds one array: say just {file}")
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except OSError as error:
+        raise table.error(name, f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise table.error(name, f"{path} is not a NumPy file: {error}") from error
+
+
+def _load_member(table: Table, name: str, value: str, opened: BinaryIO) -> Array:
+    file, _, member = value.partition(":")
+    opened.seek(0)
+    with np.load(opened, allow_pickle=False) as archive:
+        if not member:
+            raise table.error(name, f"{file} holds several arrays: say which, as {file}:KEY")
+        if member not in archive:
+            raise table.error(name, f"{file} has no {member!r}; it has: {', '.join(archive)[:500]}")
+        array: Array = archive[member]
+        return array
