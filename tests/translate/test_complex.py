@@ -9,7 +9,7 @@ import pytest
 
 FUNCTIONS = ["exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"]
 FUNCTIONS += ["asin", "acos", "atan", "asinh", "acosh", "atanh", "log10"]
-BOUNDS = {np.complex64: 0.6, np.complex128: 8.0}
+BOUNDS = {np.complex64: 0.6, np.complex128: 4.0}
 """In ulps of the larger part; each part alone may lose more where the other one dominates."""
 
 

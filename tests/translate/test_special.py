@@ -194,3 +194,9 @@ def test_integer_dot_products(run: Any) -> None:
     unsigned = run(["__dp4a(x[i], y[i], z[i])"], np.uint32, *u)[0]
     raw = (u[0].view(np.uint8).reshape(-1, 4).astype(np.int64) * u[1].view(np.uint8).reshape(-1, 4)).sum(1)
     np.testing.assert_array_equal(unsigned, (raw + u[2]).astype(np.uint32))
+
+
+def test_nan_of_any_text_is_the_one_nan(run: Any) -> None:
+    x = np.zeros(3)
+    got = run(['nan("")', 'nanf("7")'], np.float64, x)
+    assert got.view(np.uint64).tolist() == [[0x7FF8000000000000] * 3] * 2

@@ -446,6 +446,8 @@ long lroundf(float);
 long lround(double);
 long long llrintf(float);
 long long llrint(double);
+double nan(const char*);
+float nanf(const char*);
 bool isnan(float);
 bool isnan(double);
 bool isinf(float);
