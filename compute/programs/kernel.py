@@ -205,7 +205,7 @@ def _check_arguments(backend: str, translate_cucomplex: bool, cooperative_groups
     if backend not in ("nvrtc", "nvcc"):
         raise ConfigError(f"backend {backend!r} is not known: nvrtc and nvcc are, and mean the same here")
     for argument, given, instead in (
-        ("translate_cucomplex", translate_cucomplex, "use two floats (float2) instead of cuComplex"),
+        ("translate_cucomplex", translate_cucomplex, "include <cuComplex.h> as it is, or <cupy/complex.cuh>"),
         ("enable_cooperative_groups", cooperative_groups, "blocks of one launch run on different machines"),
         ("jitify", jitify, "the source has to be complete, without includes"),
     ):
