@@ -189,5 +189,4 @@ def prepare_file(path: str | os.PathLike[str], *, local: bool = False, reference
     bound, notes = job.compiled(local=local)
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    _check_policy(bound, policy, local)
-    return Work(job.name, bound, policy, limits, notes)
+    return _decided(Work(job.name, bound, policy, limits, notes), local)
