@@ -69,7 +69,7 @@ def submit(
         with settings.mesh() as mesh:
             return mesh.reference(job_id, output)
 
-    work = prepare_file(file, local=local, references=None if local else reference)
+    work = prepare_file(file, local=local, fresh=dry_run, references=None if local else reference)
     for text in work.notes:
         note(text)
     if dry_run:

@@ -177,10 +177,16 @@ def _check_memory(bound: Bound, limits: Limits, source: str) -> None:
         raise ConfigError(f"{source}: a task holds the kernel and all arrays: {needed} MiB, not {limits.memory_mib}")
 
 
-def prepare_file(path: str | os.PathLike[str], *, local: bool = False, references: References | None = None) -> Work:
-    """Read a job file, compile its kernels and bind its arrays; ``local`` takes kernels that may not go to peers.
+def prepare_file(
+    path: str | os.PathLike[str], *, local: bool = False, fresh: bool = False, references: References | None = None
+) -> Work:
+    """Read a job file, compile its kernels and bind its arrays.
 
-    ``references`` gives what ``job:ID:output`` stands for; without it such inputs are refused.
+    Args:
+        path: of the file.
+        local: whether it only runs on this machine, so that nothing has to be compared.
+        fresh: to try anew whether its bits are defined (``compute/devices/trial.py``).
+        references: gives what ``job:ID:output`` stands for; without it such inputs are refused.
 
     Raises:
         ConfigError: the file, its kernel or its arrays are wrong; says where.
@@ -189,4 +195,4 @@ def prepare_file(path: str | os.PathLike[str], *, local: bool = False, reference
     bound, notes = job.compiled(local=local)
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    return _decided(Work(job.name, bound, policy, limits, notes), local)
+    return _decided(Work(job.name, bound, policy, limits, notes), local, fresh)
