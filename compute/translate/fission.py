@@ -8,7 +8,7 @@ other, which compilers turn into SIMD. In a region without effects whose order s
 uniform ones go around the lanes, others run for the whole strip as long as all of its lanes do.
 
     body ─► Region, If, Loop, Wait (barriers)      once for each block
-    Region ─► Lanes, Uniform, Branch, Repeat, Divergent, Warp     once for each strip
+    Region ─► Lanes, Uniform, Branch, Repeat, Divergent, Masked, Warp     once for each strip
 
 A strip whose threads are all there runs that as it is; others (the end of a row, threads that have returned) run a
 second version, thread by thread under a mask.
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.fission_calls import Fallback, Wait, prepare, waits
+from depin_node.compute.translate.masks import Masked, masked
 from depin_node.compute.translate.semantics import BARRIERS, Facts, body_of, root
 from depin_node.compute.translate.types import VOID, Reference
 from depin_node.compute.translate.uniformity import BLOCK, CHANGES, WARP, Uniformity, assigned, constant
@@ -103,7 +104,7 @@ class Leave:
     kind: str
 
 
-Piece = Lanes | Uniform | Branch | Repeat | Divergent | Warp | Leave
+Piece = Lanes | Uniform | Branch | Repeat | Divergent | Masked | Warp | Leave
 
 
 @dataclass
@@ -326,6 +327,10 @@ class Plan:
         """Return what a strip does in a region; ``full``: all of its threads are there."""
         return self._pieces(region.body, full and not region.ordered, region.whole_warps)
 
+    def turns_loops(self) -> bool:
+        """Whether full strips go through loops together."""
+        return any(_turns_loops(self.pieces(region, full=True)) for region in self.regions)
+
     def _pieces(self, body: Sequence[t.Statement], lockstep: bool, warps: bool) -> list[Piece]:
         out: list[Piece] = []
         group: list[t.Statement] = []
@@ -395,6 +400,8 @@ class Plan:
         if together:
             repeat = self._repeat(node, True, warps)
             return None if _is_serial([*repeat.body, *repeat.step]) else [repeat]
+        if (lockstep := masked(node, self.values)) is not None:
+            return [lockstep]
         if node.do or node.condition is None or _leaves(node.body):
             return None
         if _assigns(node.condition) or self._writes_memory(node.condition):
@@ -519,12 +526,24 @@ def _jumps_plainly(body: t.Statement) -> bool:
     return all(_jumps_plainly(part) for part in t.parts(body) if isinstance(part, t.Statement))
 
 
+def _turns_loops(pieces: Sequence[Piece]) -> bool:
+    return any(
+        isinstance(piece, Repeat | Divergent | Masked)
+        or (isinstance(piece, Branch) and _turns_loops([*piece.yes, *piece.no]))
+        for piece in pieces
+    )
+
+
 def _is_serial(pieces: Sequence[Piece]) -> bool:
     """Whether some of the lanes in it hold loops."""
     for piece in pieces:
         if isinstance(piece, Lanes) and piece.serial:
             return True
-        inner = [] if isinstance(piece, Lanes) else [getattr(piece, name, []) for name in ("yes", "no", "body", "step")]
+        inner = (
+            []
+            if isinstance(piece, Lanes | Masked)
+            else [getattr(piece, name, []) for name in ("yes", "no", "body", "step")]
+        )
         if any(map(_is_serial, inner)):
             return True
     return False

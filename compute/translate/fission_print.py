@@ -28,9 +28,10 @@ from depin_node.compute.translate.fission import (
     Warp,
 )
 from depin_node.compute.translate.fission_calls import Fallback, Wait
+from depin_node.compute.translate.masks import Masked
 from depin_node.compute.translate.print_cpp import Printer, cpp
 from depin_node.compute.translate.semantics import root
-from depin_node.compute.translate.types import Array, Pointer, Record, Scalar, Type, size_of
+from depin_node.compute.translate.types import U32, Array, Pointer, Record, Scalar, Type, size_of
 from depin_node.compute.translate.uniformity import BLOCK, VOTES, assigned
 
 STRIP, WARP_STRIP = 16, 32
@@ -64,10 +65,12 @@ class FissionPrinter(Printer):
 
 
 class BlockPrinter:
-    """Prints the function that runs one block."""
+    """Prints the function that runs one block; ``full``: that of blocks that are made of full strips only."""
 
-    def __init__(self, plan: Plan, entry: t.Function) -> None:
-        self.plan, self.entry = plan, entry
+    width = STRIP
+
+    def __init__(self, plan: Plan, entry: t.Function, *, full: bool = False) -> None:
+        self.plan, self.entry, self.full = plan, entry, full
         self.printer = FissionPrinter(plan.facts, waits=False)
         self.printer.carried, self.printer._function = plan.hoisted, entry
         self.in_memory: set[t.Variable] = set(plan.carried)
@@ -128,6 +131,10 @@ class BlockPrinter:
         full = f"x0 + {width} <= k.blockDim.x"
         if region.whole_warps:
             count, full = "threads - base", "cuda::enter_warp(k, base, threads, x0)"
+        if self.full:
+            lines += [_Strip(self, region, width, full=True, done="").text()]
+            lines += [*(f"out_{v.cpp} = {v.cpp};\n" for v in changed), "}\n"]
+            return "".join([*lines, *(f"{v.cpp} = out_{v.cpp};\n" for v in changed), "}\n"])
         once = region.whole_warps and region.returns  # lanes end in the middle: no strip stays full
         if not once:
             lines += [f"if ({full}{there}) {{\n", _Strip(self, region, width, full=True, done="").text(), "} else {\n"]
@@ -274,6 +281,15 @@ class _Strip:
         label = f"{step}:;\n" if f"goto {step};" in body else ""
         first, last = ("", test) if piece.loop.do else (test, "")
         return f"for (;;) {{\n{first}{{\n{body}}}\n{label}{after}{last}}}\n"
+
+    def _masked(self, piece: Masked) -> str:
+        left = f"left_{self.block.number()}"
+        asked = [(f"{left} |= {{}};", t.Name(U32, 0, piece.mask))]
+        before = self._lanes(Lanes(piece.before, False, asked))
+        self._depth += 1
+        body = self._lanes(Lanes(piece.body, False, asked))
+        self._depth -= 1
+        return f"u32 {left} = 0;\n{before}while ({left}) {{\n{left} = 0;\n{body}}}\n"
 
     def _divergent(self, piece: Divergent) -> str:
         assert piece.loop.condition is not None

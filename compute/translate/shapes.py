@@ -2,7 +2,8 @@
 
 *loop*: for kernels without barriers. Threads are iterations of loops over z, y, x; CUDA lets them run in any order, so
 the loop over x may be vectorised, unless there are atomics (their order shows) or private memory (one copy of which
-would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py).
+would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py). Kernels with loops take
+the fission shape in blocks that are all full strips: there neighbouring threads go through loops together.
 
 *fission*: for most kernels with barriers, shuffles and votes. The body is cut where threads wait, and what lies between
 two waits becomes loops over strips of threads (fission.py, fission_print.py).
@@ -28,6 +29,7 @@ from depin_node.compute.translate.fission_print import BlockPrinter
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
 from depin_node.compute.translate.semantics import Facts, body_of
+from depin_node.compute.translate.uniformity import reached
 
 INLINE_NODES_MAX = 20_000
 """Functions are inlined into the kernel's loop, which vectorising needs, unless that makes it larger than this."""
@@ -35,21 +37,53 @@ Shape = Literal["loop", "fission", "coroutine"]
 _INLINE = "inline __attribute__((always_inline)) "
 
 
-def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
-    """Return the loop shape of a kernel that does not synchronise."""
+def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips: bool = False) -> tuple[Shape, str]:
+    """Return the loop shape of a kernel that does not synchronise.
+
+    Args:
+        kernel: the kernel.
+        facts: about it.
+        slots: its parameters.
+        strips: whether blocks that are all full strips may take the fission shape, if that turns loops inside out.
+
+    Returns:
+        The shape of most blocks, and the text.
+    """
     printer, entry = Printer(facts, waits=False), kernel.entry
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
-    common, guard = _common(kernel, printer, facts), find_guard(entry)
+    text, guard, whole = _common(kernel, printer, facts), find_guard(entry), f"k.blockDim.x % {BlockPrinter.width} == 0"
     each = "CUDA_EACH_X"
     if not facts.has_atomics and not facts.private_memory and not facts.prints:
         each = "#pragma clang loop vectorize(assume_safety)\nCUDA_EACH_X"
     if guard is None:
-        return common + _run(entry, slots, f"CUDA_EACH_ROW {{\n{each} {entry.cpp}({arguments});\n}}\n")
-    rows = (
-        f"CUDA_EACH_ROW if (cuda::whole_row(k, [&] {{ return {entry.cpp}_holds({arguments}); }})) {{\n"
-        f"{each} {entry.cpp}_inside({arguments});\n}} else {{\nCUDA_EACH_X {entry.cpp}({arguments});\n}}\n"
-    )
-    return common + _guard_functions(entry, guard, facts, printer) + _run(entry, slots, rows)
+        rows = f"CUDA_EACH_ROW {{\n{each} {entry.cpp}({arguments});\n}}\n"
+    else:
+        holds = f"[&] {{ return {entry.cpp}_holds({arguments}); }}"
+        whole += f" && cuda::whole_block(k, {holds})"
+        rows = (
+            f"CUDA_EACH_ROW if (cuda::whole_row(k, {holds})) {{\n"
+            f"{each} {entry.cpp}_inside({arguments});\n}} else {{\nCUDA_EACH_X {entry.cpp}({arguments});\n}}\n"
+        )
+        text += _guard_functions(entry, guard, facts, printer)
+    block = _block_of_strips(kernel, guard, facts) if strips else ""
+    if block:
+        text += block
+        rows = f"if ({whole}) {{\n{entry.cpp}_block({arguments});\n}} else {{\n{rows}}}\n"
+    return "fission" if block else "loop", text + _run(entry, slots, rows)
+
+
+def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts) -> str:
+    """Return the function for blocks that are all full strips, of threads that pass the guard; empty: not worth it."""
+    entry = kernel.entry if guard is None else replace(kernel.entry, body=guard.body)
+    with_loops = {f for f in kernel.functions if any(isinstance(node, t.Loop) for node in reached(f))}
+    for inlined in (with_loops - facts.recursive - {kernel.entry}, set[t.Function]()):
+        try:
+            plan = Plan(replace(kernel, entry=entry), replace(facts, synchronising=inlined))
+            if not plan.returns and plan.turns_loops():
+                return BlockPrinter(plan, entry, full=True).text(_INLINE)
+        except Fallback:  # some functions cannot be inlined
+            continue
+    return ""
 
 
 def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
@@ -95,7 +129,7 @@ def print_kernel(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], wanted: 
                 raise Unsupported(text, kernel.entry.line, 1) from None
     if wanted == "coroutine" or waits:
         return "coroutine", print_coroutine(kernel, facts, slots)
-    return "loop", print_loop(kernel, facts, slots)
+    return print_loop(kernel, facts, slots, strips=wanted is None)
 
 
 _LAUNCH = ("i64 b0", "i64 b1", *(f"u32 {name}" for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared_mem")))

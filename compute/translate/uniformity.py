@@ -56,6 +56,10 @@ class Uniformity:
         """Return a variable's level."""
         return self._levels.get(variable, BLOCK)
 
+    def add(self, variable: t.Variable, level: int) -> None:
+        """Make a variable known that a pass has made; it is assigned more than once."""
+        self._levels[variable], self.definitions[variable] = level, 2
+
     def level(self, node: t.Expression) -> int:
         """Return an expression's level."""
         if isinstance(node, t.Name):

@@ -73,6 +73,12 @@ template <class Test> INLINE bool whole_row(Thread& k, Test holds) {
   k.threadIdx.x = k.blockDim.x - 1;
   return first && holds();
 }
+template <class Test> INLINE bool whole_block(Thread& k, Test holds) {
+  for (k.threadIdx.z = 0; k.threadIdx.z < k.blockDim.z; ++k.threadIdx.z)
+    for (k.threadIdx.y = 0; k.threadIdx.y < k.blockDim.y; ++k.threadIdx.y)
+      if (!whole_row(k, holds)) return false;
+  return true;
+}
 
 #define CUDA_EACH_BLOCK                                             \
   cuda::Thread k = cuda::first_thread(cuda::TRIAL && b0 < b1 ? b1 - 1 : b0, gx, gy, gz, bx, by, bz);  \
