@@ -56,6 +56,7 @@ LIBRARY_HEADERS = {
     "limits": "limits.h",
     "type_traits": "type_traits.h",
     "utility": "type_traits.h",
+    "algorithm": "algorithm.h",
 }
 """Headers that a kernel may include: CUDA C++ of our own in ``headers/library``, translated with the kernel."""
 

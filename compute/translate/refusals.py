@@ -11,7 +11,7 @@ _HALF = "half precision needs #include <cuda_fp16.h>, for float16 <cupy/float16.
 _COMPLEX = "complex numbers need #include <cupy/complex.cuh>"
 _CUCOMPLEX = "these complex numbers need #include <cuComplex.h>"
 _BFLOAT = "bfloat16 is not supported: use float, or half"
-_STD = "of the C++ library there are <limits>, <type_traits> and <utility>"
+_STD = "of the C++ library there are maths, <algorithm>'s min and max, <limits>, <type_traits> and <utility>"
 _LIBRARY = "libraries of device code are not supported: write it in CUDA C, or as an array operation"
 _ASYNC = "asynchronous copies and barriers are not supported: copy, then call __syncthreads"
 _MATRIX = "tensor core functions are not supported"
@@ -29,7 +29,8 @@ NAMES = {
     **dict.fromkeys(("__nv_bfloat16", "__nv_bfloat162", "nv_bfloat16", "bfloat16"), _BFLOAT),
     **dict.fromkeys(("complex", "thrust"), _COMPLEX),
     **dict.fromkeys(("cuFloatComplex", "cuDoubleComplex", "cuComplex"), _CUCOMPLEX),
-    "std": _STD,
+    **dict.fromkeys(("vector", "string", "array", "tuple", "pair", "function", "sort", "cout", "endl"), _STD),
+    "cub": _LIBRARY,
     **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
 }
 PREFIXES = {

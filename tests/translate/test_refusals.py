@@ -49,7 +49,7 @@ REFUSED = {
     "bfloat": (k("__nv_bfloat16 b;"), 2, "bfloat16 is not supported: use float, or half"),
     "library": ("#include <cub/cub.cuh>\n" + k(""), 1, "libraries of device code are not supported"),
     "complex": (k("complex<float> z;"), 2, "complex numbers need #include <cupy/complex.cuh>"),
-    "standard library": ("#include <cuda/std/complex>\n" + k(""), 1, "of the C++ library there are <limits>"),
+    "standard library": ("#include <cuda/std/complex>\n" + k(""), 1, "of the C++ library there are maths"),
     "builtin": (k("x[0] = __builtin_sqrtf(x[0]);"), 2, "__builtin_sqrtf is not supported"),
     "pointer to integer": (k("long a = (long)x;"), 2, "between pointers and integers"),
     "integer to pointer": (k("float* p = (float*)16L;"), 2, "between pointers and integers"),

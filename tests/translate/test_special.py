@@ -21,7 +21,8 @@ def run(host: Any, build: Any) -> Any:
         names |= {np.uint32: "unsigned", np.uint64: "unsigned long long"}
         declared = ", ".join(f"const {names[a.dtype.type]}* {v}" for v, a in zip("xyz", arrays, strict=False))
         lines = "".join(f"o[{k} * n + i] = {expression};" for k, expression in enumerate(expressions))
-        source = f"""
+        source = f"""#include <algorithm>
+            __device__ double least(double a, double b) {{ return std::min(a, b); }}
             template <class T> __device__ T quotient(T x, T y) {{ int q; remquo(x, y, &q); return q; }}
             __global__ void k({declared}, {names[result]}* o, int n) {{
                 int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) {{ {lines} }} }}"""
@@ -200,3 +201,11 @@ def test_nan_of_any_text_is_the_one_nan(run: Any) -> None:
     x = np.zeros(3)
     got = run(['nan("")', 'nanf("7")'], np.float64, x)
     assert got.view(np.uint64).tolist() == [[0x7FF8000000000000] * 3] * 2
+
+
+def test_the_c_library_under_its_own_name(run: Any) -> None:
+    x, y = np.array([0.25, np.nan, 3.0]), np.array([4.0, 1.0, np.nan])
+    names = ["std::sqrt(x[i])", "std::pow(x[i], 2)", "std::isnan(x[i]) + std::abs(-2)", "least(x[i], y[i])"]
+    got = run(names, np.float64, x, y)
+    np.testing.assert_array_equal(got[:3], [np.sqrt(x), x * x, [2, 3, 2]])
+    np.testing.assert_array_equal(got[3], [0.25, np.nan, 3.0])  # b < a ? b : a, unlike fmin

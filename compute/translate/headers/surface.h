@@ -457,4 +457,17 @@ bool isfinite(double);
 bool signbit(float);
 bool signbit(double);
 
+namespace std {
+  using ::sqrt; using ::cbrt; using ::exp; using ::exp2; using ::expm1; using ::log; using ::log2; using ::log10;
+  using ::log1p; using ::sin; using ::cos; using ::tan; using ::asin; using ::acos; using ::atan; using ::sinh;
+  using ::cosh; using ::tanh; using ::asinh; using ::acosh; using ::atanh; using ::erf; using ::erfc; using ::fabs;
+  using ::floor; using ::ceil; using ::trunc; using ::rint; using ::round; using ::nearbyint; using ::tgamma;
+  using ::lgamma; using ::logb; using ::pow; using ::atan2; using ::fmod; using ::hypot; using ::copysign; using ::fmax;
+  using ::fmin; using ::fdim; using ::remainder; using ::nextafter; using ::remquo; using ::abs; using ::fma;
+  using ::ldexp; using ::scalbn; using ::frexp; using ::modf; using ::ilogb; using ::lrint; using ::lround;
+  using ::llrint; using ::llround; using ::isnan; using ::isinf; using ::isfinite; using ::signbit;
+using ::size_t; using ::ptrdiff_t; using ::int8_t; using ::uint8_t; using ::int16_t; using ::uint16_t; using ::int32_t;
+using ::uint32_t; using ::int64_t; using ::uint64_t;
+}  // namespace std
+
 #pragma clang attribute pop
