@@ -206,6 +206,8 @@ def _clearer(message: str) -> str:
     for start in ("use of undeclared identifier '", "unknown type name '", "no template named '", "no type named '"):
         if message.startswith(start):
             return why_refused(message.removeprefix(start).partition("'")[0])
+    if " in namespace 'std'" in message:
+        return f"{message.partition(';')[0]}: {why_refused('std').partition(': ')[2]}, each with its header"
     if message.endswith(" not found"):
         return f"{message}: {why_no_file(message.split(chr(39))[1] if chr(39) in message else '')}"
     return message

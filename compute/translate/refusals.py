@@ -29,7 +29,7 @@ NAMES = {
     **dict.fromkeys(("__nv_bfloat16", "__nv_bfloat162", "nv_bfloat16", "bfloat16"), _BFLOAT),
     **dict.fromkeys(("complex", "thrust"), _COMPLEX),
     **dict.fromkeys(("cuFloatComplex", "cuDoubleComplex", "cuComplex"), _CUCOMPLEX),
-    **dict.fromkeys(("vector", "string", "array", "tuple", "pair", "function", "sort", "cout", "endl"), _STD),
+    **dict.fromkeys(("std", "vector", "string", "array", "tuple", "pair", "function", "sort", "cout", "endl"), _STD),
     "cub": _LIBRARY,
     **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
 }

@@ -49,6 +49,7 @@ REFUSED = {
     "bfloat": (k("__nv_bfloat16 b;"), 2, "bfloat16 is not supported: use float, or half"),
     "library": ("#include <cub/cub.cuh>\n" + k(""), 1, "libraries of device code are not supported"),
     "complex": (k("complex<float> z;"), 2, "complex numbers need #include <cupy/complex.cuh>"),
+    "in std": (k("std::sort(x, x + 9);"), 2, "no member named 'sort' in namespace 'std': of the C++ library there are"),
     "standard library": ("#include <cuda/std/complex>\n" + k(""), 1, "of the C++ library there are maths"),
     "builtin": (k("x[0] = __builtin_sqrtf(x[0]);"), 2, "__builtin_sqrtf is not supported"),
     "pointer to integer": (k("long a = (long)x;"), 2, "between pointers and integers"),
