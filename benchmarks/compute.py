@@ -37,11 +37,11 @@ import numpy as np
 import trio
 from compute_cases import BODIES, Array, Case, cases
 
-from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import Instances
-from depin_node.compute.programs.binding import Bound
+from depin_node.compute.programs.binding import Bound, bind
+from depin_node.compute.programs.generated import ReductionKernel
 from depin_node.compute.programs.kernel import InOut, Out, RawKernel
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.programs.shards import result_bytes
@@ -59,10 +59,10 @@ LIMITS = TaskLimits(600.0, 4 << 30)
 class Ours:
     """A case on the wasm device."""
 
-    def __init__(self, device: WasmDevice, work: Work) -> None:
-        self.program = work.bound.program
+    def __init__(self, device: WasmDevice, bound: Bound) -> None:
+        self.program = bound.program
         inputs = {}
-        for index, array in work.bound.inputs.items():
+        for index, array in bound.inputs.items():
             fd = open_input(memoryview(array).cast("B"), "input", array.nbytes)
             inputs[index] = Input(memoryview(mmap.mmap(fd, array.nbytes, prot=mmap.PROT_READ)), fd)
         self._loaded = device.load(self.program, inputs, LIMITS)
@@ -83,7 +83,7 @@ class Ours:
 class Pocl:
     """A case on PoCL, in a process of its own."""
 
-    def __init__(self, case: Case, work: Work, folder: Path) -> None:
+    def __init__(self, case: Case, bound: Bound, folder: Path) -> None:
         self._folder = folder
         self._case = {
             "name": case.name,
@@ -91,7 +91,7 @@ class Pocl:
             "grid": case.grid,
             "block": case.block,
             "shared_mem": case.shared_mem,
-            "arguments": list(self._arguments(case, work)),
+            "arguments": list(self._arguments(case, bound)),
         }
         (folder / "case.json").write_text(json.dumps(self._case))
         cores = {"POCL_MAX_PTHREAD_COUNT": "1", "POCL_CACHE_DIR": str(folder)}
@@ -109,7 +109,7 @@ class Pocl:
         if self._output.readline() != "ready\n":
             raise RuntimeError(self._child.communicate()[1].strip().splitlines()[-1:] or "PoCL ended without a word")
 
-    def _arguments(self, case: Case, work: Work) -> Iterator[dict[str, Any]]:
+    def _arguments(self, case: Case, bound: Bound) -> Iterator[dict[str, Any]]:
         """Describe the arguments; the dtypes of numbers are those that our compiler found."""
         if case.reduction is not None:
             (table,) = case.arguments
@@ -118,7 +118,7 @@ class Pocl:
             yield {"scalar": table.shape[1], "dtype": "int32"}
             return
         for place, (argument, parameter) in enumerate(
-            zip(case.arguments, work.bound.program.kernels[0].parameters, strict=True)
+            zip(case.arguments, bound.program.kernels[0].parameters, strict=True)
         ):
             if isinstance(argument, Out):
                 yield {"dtype": str(argument.dtype), "shape": argument.shape, "out": True}
@@ -178,10 +178,11 @@ def _launches() -> Iterator[list[float]]:
         Instances.call = call  # type: ignore[method-assign]
 
 
-def _prepare(case: Case) -> Work:
-    if case.reduction is not None:
-        return prepare_launch(case.kernel, args=case.arguments, axis=1)
-    return prepare_launch(case.kernel, case.grid, case.block, case.arguments, shared_mem=case.shared_mem)
+def _bind(case: Case) -> Bound:
+    if isinstance(case.kernel, ReductionKernel):
+        launch = case.kernel.lower(case.arguments, axis=1)
+        return bind(launch.kernel, launch.grid, launch.block, launch.args)
+    return bind(case.kernel, case.grid, case.block, case.arguments, shared_mem=case.shared_mem)
 
 
 def _compile(case: Case) -> float:
@@ -189,14 +190,14 @@ def _compile(case: Case) -> float:
     with tempfile.TemporaryDirectory(prefix="depin-bench-") as folder:
         os.environ["DEPIN_CACHE_DIR"] = folder
         start = time.perf_counter()
-        _prepare(case)
+        _bind(case)
         return time.perf_counter() - start
 
 
 def _measure(case: Case, device: WasmDevice, figures: dict[str, Any]) -> float | None:
     """Add a case's ratios to the figures; return our time over PoCL's, if that runs it."""
-    work = _prepare(case)
-    ours, pocl, why = Ours(device, work), None, ""
+    bound = _bind(case)
+    ours, pocl, why = Ours(device, bound), None, ""
     with tempfile.TemporaryDirectory(prefix="depin-bench-") as folder:
         if not (POCL / ".installed").exists():
             why = "PoCL is not installed"
@@ -204,7 +205,7 @@ def _measure(case: Case, device: WasmDevice, figures: dict[str, Any]) -> float |
             why = "PoCL 3.0 has no shuffles (cl_khr_subgroup_shuffle)"
         else:
             try:
-                pocl = Pocl(case, work, Path(folder))
+                pocl = Pocl(case, bound, Path(folder))
             except RuntimeError as error:
                 why = f"PoCL failed: {error}"
         rounds: list[tuple[float, float, float, float]] = []
@@ -264,9 +265,8 @@ async def _load(lease: Lease, bound: Bound) -> None:
 async def _warm_task_ms() -> float:
     """Return the median time of a trivial task: saxpy on 1,024 floats."""
     x, names, times = np.ones(1024, np.float32), count(), []
-    bound = prepare_launch(
-        RawKernel(SAXPY.read_text(), "saxpy"), 4, 256, (x, x, Out("float32", 1024, 256), 2.0, 1024)
-    ).bound
+    arguments = (x, x, Out("float32", 1024, 256), 2.0, 1024)
+    bound = bind(RawKernel(SAXPY.read_text(), "saxpy"), 4, 256, arguments)
     async with open_pool(PoolConfig(WorkerConfig(nice=0), spare=False)) as pool:
         lease = await pool.acquire("trivial")
         await _load(lease, bound)
@@ -282,9 +282,10 @@ async def _two_core_speedup(case: Case) -> float:
     """Return by how much one launch is faster if its blocks are cut over two workers."""
     bodies = np.random.default_rng(1).random((TWO_CORE_BODIES, 4), dtype=np.float32)
     arguments = (bodies, Out("float32", bodies.shape, (128, 4)), len(bodies), 1e-3)
+    kernel = case.kernel
+    assert isinstance(kernel, RawKernel)
     whole, halves = (
-        prepare_launch(case.kernel, len(bodies) // 128, 128, arguments, shared_mem=case.shared_mem, shards=shards).bound
-        for shards in (1, 2)
+        bind(kernel, len(bodies) // 128, 128, arguments, shared_mem=case.shared_mem, shards=shards) for shards in (1, 2)
     )
     names, ratios = count(), []
     parts: dict[int, bytes] = {}
