@@ -121,7 +121,7 @@ class JobRecords:
             os.truncate(file.fileno(), size_bytes)
             whole = mmap.mmap(file.fileno(), size_bytes)
             await self._scatter(program, buffer, parts, whole)
-            return await store.put(whole, durable=True)
+            return await store.put(memoryview(whole), durable=True)
 
     async def _scatter(self, program: Program, buffer: int, parts: AsyncIterator[bytes], whole: mmap.mmap) -> None:
         """Put the parts of an output, task by task, in their places."""

@@ -169,7 +169,7 @@ class ProgramBuilder:
             cut = Cut(0, self._table(tuple(range(self.shards + 1))), 0, "none", b"")
         elif self.shards > 1:
             raise ConfigError(f"{name}: partial results are for programs that are cut along an axis: give along=")
-        return self._add(Buffer(name, "out", dtype, (self.shards, *shape), (), cut))  # type: ignore[arg-type]
+        return self._add(Buffer(name, "out", dtype, (self.shards, *shape), (), cut))
 
     def define(self, name: str, value: Number) -> None:
         """Let expressions call an integer, or an expression of what is known, by a name."""
@@ -202,7 +202,7 @@ class ProgramBuilder:
             raise ConfigError(f"{name}: {dtype!r} is no dtype") from None
         if found.name not in DTYPE_BYTES:
             raise ConfigError(f"{name}: arrays of {found} are not possible; possible are: {', '.join(DTYPE_BYTES)}")
-        return found.name
+        return str(found.name)
 
     def _add(self, buffer: Buffer) -> Named:
         names = {other.name for other in self.buffers}
@@ -382,11 +382,8 @@ class ProgramBuilder:
 
     # The program
 
-    def build(self, *, local: bool = False) -> Bound:
+    def build(self) -> Bound:
         """Compile the kernels and make the program.
-
-        Args:
-            local: whether the program only runs on this machine, so that kernels that are not fit for the mesh may.
 
         Raises:
             ConfigError: saying which array, kernel or argument is wrong, and how.
@@ -394,8 +391,6 @@ class ProgramBuilder:
         maker = StepMaker(self)
         steps = maker.steps(self._steps)
         combine = maker.combine(self._combine)
-        if maker.local_only and not local:
-            raise ConfigError("; ".join(maker.local_only))
         if not steps:
             raise ConfigError("the program has no steps")
         program = self.program(steps, maker, combine)

@@ -55,7 +55,8 @@ class _Margins:
 
     def _launch(self, launch: Launch) -> None:
         kernel = self._program.kernels[launch.kernel]
-        read, written = [], []
+        read: list[int] = []
+        written: list[int] = []
         for argument, parameter in zip(launch.args, kernel.parameters, strict=True):
             if not isinstance(argument, Scalar):
                 index = argument.buffer if isinstance(argument, Offset) else argument

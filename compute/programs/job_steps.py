@@ -213,7 +213,7 @@ def _kernels(table: Table) -> dict[str, RawKernel]:
             raise kernel.error("options", "expected a list of text")
         name = kernel.text("name") if "name" in kernel.values else key
         entries.setdefault((table.path.parent / kernel.text("file"), tuple(options)), {})[key] = name
-    kernels = {}
+    kernels: dict[str, RawKernel] = {}
     for (file, options), names in entries.items():
         code = read_text(file, table.path, SOURCE_BYTES_MAX)
         instances = [name for name in names.values() if not name.isidentifier()]

@@ -14,6 +14,7 @@ from depin_node.compute.programs.program import (
     SHARED_BYTES_MAX,
     Kernel,
     Launch,
+    Offset,
     Parameter,
     Program,
     Scalar,
@@ -37,7 +38,6 @@ class StepMaker:
         sources: of each unit, where it is known.
         kernels: likewise.
         radii: of each launch, by its ``id``; see ``halos.py``.
-        local_only: why the program may only run on this machine; empty if it may run anywhere.
         notes: the compiler's, for the user.
     """
 
@@ -47,7 +47,6 @@ class StepMaker:
         self.sources: list[UnitSource | None] = []
         self.kernels: list[Kernel] = []
         self.radii: dict[int, int | None] = {}
-        self.local_only: list[str] = []
         self.notes: list[str] = []
         self._places: dict[int, int] | None = None
 
@@ -107,11 +106,6 @@ class StepMaker:
     def _compiled(self, kernel: RawKernel, shared_mem: int) -> tuple[int, Sequence[Any]]:
         """Return a kernel's number in the program, and its parameters."""
         compiled = kernel.compile()
-        if compiled.local_only:
-            self.local_only.append(
-                f"{kernel.name} gives different bits at every run, so peers' results cannot be compared; "
-                f"it can run with --local only: {'; '.join(compiled.local_only)}"
-            )
         if compiled.shared_bytes + shared_mem > SHARED_BYTES_MAX:
             raise ConfigError(
                 f"{kernel.name} needs {compiled.shared_bytes} + {shared_mem} bytes of shared memory, "
@@ -244,13 +238,15 @@ class StepMaker:
         lowered = [self._lowered(kernel, step, program, task) for task in tasks]
         if any(one.kernel is not lowered[0].kernel for one in lowered):
             raise ConfigError(f"{kernel.name}: slices of {len(tasks)} sizes need different kernels: cut evenly")
-        block = max(one.block for one in lowered)  # threads that are too many for their element do nothing
+        block = max(
+            a.dim3("block", one.block) for one in lowered
+        )  # along x alone; threads that are too many for their element do nothing
         launches = [self._raw(one.kernel, one.grid, block, one.args, 0, {}) for one in lowered]
         if len(launches) == 1:
             return launches[0]
         shapes = {self._shapes(program, task): launch for task, launch in zip(tasks, launches, strict=True)}
         each = [shapes[self._shapes(program, task)] for task in range(self._builder.shards)]
-        args = []
+        args: list[int | Scalar | Offset] = []
         for position, first in enumerate(each[0].args):
             column = [launch.args[position] for launch in each]
             if isinstance(first, Scalar) and len(set(column)) > 1:
