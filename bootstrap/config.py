@@ -77,6 +77,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Port of the control API on 127.0.0.1; 0 takes a free one."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """How much is logged: debug, info, warning or error."""
+    gpu: Annotated[str, msgspec.Meta(max_length=96)] = ""
+    """Lend this GPU or MIG instance, by its UUID, instead of the processor; ``first``: the first the driver knows."""
     device: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:\w+$")] = "depin_node.compute.devices.wasm:WasmDevice"
     """The class that runs tasks in the workers, as ``module:Class``; another one is for tests and experiments."""
     device_path: str = ""
@@ -88,6 +90,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return how many tasks run at once; 0 without ``lend``."""
         if not self.lend:
             return 0
+        if self.gpu:
+            return 1  # one agreement at a time
         return self.slots or max(1, (os.cpu_count() or 1) - 1)
 
 

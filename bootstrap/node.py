@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import structlog
@@ -25,16 +25,21 @@ from depin_node.bootstrap.market import MarketContext, open_market
 from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
 from depin_node.bootstrap.requester import Requester, open_requester
+from depin_node.compute.devices.benchmark import Speed
+from depin_node.compute.devices.nvidia import Gpu, find_gpus
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
+from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config, open_gpu_pool
+from depin_node.compute.sandbox.measuring import processor_name, speed_of
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ConfigError
 from depin_node.core.local import ControlFile, DataDir
+from depin_node.core.text import printable
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
 from depin_node.crypto.identity import Identity
-from depin_node.p2p.advert import DeviceOffer, Offer
+from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.libp2p_host import open_libp2p
@@ -94,7 +99,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         provider = await _open_provider(stack, config, market) if config.lend else None
         scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
         requester = await stack.enter_async_context(open_requester(market, scheduling))
-        await stack.enter_async_context(_housekeeping(market, provider, join_by))
+        await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
         operator = Operator(config, data_dir, market, requester, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
@@ -149,23 +154,39 @@ def _listen_addresses(config: NodeConfig) -> list[str]:
 
 async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: MarketContext) -> Provider:
     slots = config.slots_lent()
-    worker = WorkerConfig(device=config.device, sys_path=(config.device_path,) if config.device_path else ())
-    pool = await stack.enter_async_context(open_pool(PoolConfig(worker, workers_max=slots)))
+    pool: AnyPool
+    if config.gpu:
+        gpu = _gpu(config.gpu)
+        pool = await stack.enter_async_context(open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)))
+    else:
+        worker = WorkerConfig(device=config.device, sys_path=(config.device_path,) if config.device_path else ())
+        pool = await stack.enter_async_context(open_pool(PoolConfig(worker, workers_max=slots)))
     device_class = await pool.device_class()
     lending = Lending((device_class,), slots, config.memory_mib, config.price_millicredits)
     return await stack.enter_async_context(open_provider(market, pool, lending))
 
 
+def _gpu(wanted: str) -> Gpu:
+    found = find_gpus()
+    chosen = [gpu for gpu in found.gpus if wanted in ("first", gpu.uuid)]
+    if not chosen:
+        known = ", ".join(gpu.uuid for gpu in found.gpus)
+        raise ConfigError(f"gpu: there is no {wanted} to lend: {found.reason or f'the driver knows {known}'}")
+    return chosen[0]
+
+
 @asynccontextmanager
 async def _housekeeping(
-    market: MarketContext, provider: Provider | None, join_by: tuple[str, ...]
+    market: MarketContext, provider: Provider | None, join_by: tuple[str, ...], config: NodeConfig, data_dir: DataDir
 ) -> AsyncIterator[None]:
     """Advertise what is lent, tell if nobody can be joined, and write down whom to join by next time, as long as the
     block runs."""
     async with trio.open_nursery() as nursery:
         if provider is not None:
-            _advertise(market.mesh, provider)
-            nursery.start_soon(_keep_advertising, market.mesh, provider)
+            shown = _Shown(_gpu(config.gpu).name if config.gpu else processor_name())
+            _advertise(market.mesh, provider, shown)
+            nursery.start_soon(_measure, provider, shown, data_dir)
+            nursery.start_soon(_keep_advertising, market.mesh, provider, shown)
         nursery.start_soon(_keep_remembering, market)
         if join_by:
             nursery.start_soon(_tell_if_unjoined, market.mesh)
@@ -176,16 +197,33 @@ async def _housekeeping(
             market.journal.write_soon(put_peers(market.mesh.remembered()))
 
 
-async def _keep_advertising(mesh: Mesh, provider: Provider) -> None:
+@dataclass
+class _Shown:
+    """What the advert says of the device beside its class and slots."""
+
+    model: str
+    speed: Speed = field(default_factory=Speed)
+
+
+async def _measure(provider: Provider, shown: _Shown, data_dir: DataDir) -> None:
+    """Find out how fast a slot is; meanwhile the node lends already."""
+    shown.speed = await speed_of(provider.pool, shown.model, data_dir.speeds)
+
+
+async def _keep_advertising(mesh: Mesh, provider: Provider, shown: _Shown) -> None:
     while True:
         await trio.sleep(ADVERTISE_S)
-        _advertise(mesh, provider)
+        _advertise(mesh, provider, shown)
 
 
-def _advertise(mesh: Mesh, provider: Provider) -> None:
+def _advertise(mesh: Mesh, provider: Provider, shown: _Shown) -> None:
     lending, free = provider.lender.lending, provider.lender.slots_free()
     assert lending is not None
-    devices = [DeviceOffer(name, lending.memory_mib, lending.slots, free) for name in lending.device_classes]
+    model = printable(shown.model, length_max=MODEL_CHARACTERS_MAX)
+    speed = (shown.speed.mflops_f32, shown.speed.mflops_f64, shown.speed.mbytes_s)
+    devices = [
+        DeviceOffer(name, lending.memory_mib, lending.slots, free, model, *speed) for name in lending.device_classes
+    ]
     mesh.set_offer(devices, lending=True, price=lending.price)
 
 

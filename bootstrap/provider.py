@@ -21,7 +21,7 @@ from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.market.messages import PROTOCOL, EndCode
 from depin_node.compute.market.provider import ProviderTalk
-from depin_node.compute.sandbox.pool import SandboxPool
+from depin_node.compute.sandbox.gpu_pool import AnyPool
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import PeerViolation, ResourceError
 from depin_node.crypto.identity import peer_id
@@ -41,7 +41,7 @@ _STRANGERS = "unknown"
 class Provider:
     """A node's lending; ``open_provider`` makes it."""
 
-    def __init__(self, context: MarketContext, pool: SandboxPool, lending: Lending, nursery: trio.Nursery) -> None:
+    def __init__(self, context: MarketContext, pool: AnyPool, lending: Lending, nursery: trio.Nursery) -> None:
         self.context = context
         self.pool = pool
         self.lender = Lender(lending, banned=context.book.banned)
@@ -193,7 +193,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def open_provider(context: MarketContext, pool: SandboxPool, lending: Lending) -> AsyncIterator[Provider]:
+async def open_provider(context: MarketContext, pool: AnyPool, lending: Lending) -> AsyncIterator[Provider]:
     """Lend as long as the block runs; on the way out agreements are ended."""
     async with trio.open_nursery() as nursery:
         provider = Provider(context, pool, lending, nursery)

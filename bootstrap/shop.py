@@ -18,7 +18,8 @@ from depin_node.compute.market import provider as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.market.transfer import frames as data_frames
-from depin_node.compute.sandbox.pool import Lease, Result, SandboxPool
+from depin_node.compute.sandbox.gpu_pool import AnyPool
+from depin_node.compute.sandbox.pool import Lease, Result
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import DepinError, ResourceError, TaskError
 from depin_node.crypto.identity import peer_id
@@ -68,7 +69,7 @@ class Shop:
     def __init__(
         self,
         supplier: Supplier,
-        pool: SandboxPool,
+        pool: AnyPool,
         talk: ProviderTalk,
         clock: Callable[[], Now],
         wake: Callable[[], None],
@@ -224,7 +225,7 @@ class _Lane:
         self._done = trio.lowlevel.ParkingLot()
         self._mean_s = AHEAD_S
 
-    async def run(self, pool: SandboxPool) -> None:
+    async def run(self, pool: AnyPool) -> None:
         """Run attempts until cancelled."""
         try:
             while True:
@@ -241,7 +242,7 @@ class _Lane:
         for attempt, _ in self._shop.take(number, AHEAD_MAX):
             self._shop.failed(attempt, code)
 
-    async def _load(self, pool: SandboxPool, number: int, work: Work) -> bool:
+    async def _load(self, pool: AnyPool, number: int, work: Work) -> bool:
         """Get a worker for another program; what fails, fails the attempts that wait for it."""
         await self._close()
         self._lease = await pool.acquire(self._name)

@@ -51,7 +51,7 @@ def peers(settings: Settings, /, as_json: bool) -> None:
 def devices(settings: Settings, /, as_json: bool) -> None:
     """List what this machine can run tasks on: what the node lends, or what it could lend.
 
-    GPUs through CuPy are not in this release.
+    Speeds are measured, once for each device, driver and version: of float32 and float64 arithmetic and of memory.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def devices(settings: Settings, /, as_json: bool) -> None:
     if not views:
         from depin_node.client.local import local_devices
 
-        views = local_devices()
+        views = local_devices(settings.located().speeds if settings.located().path.is_dir() else None)
         note("nothing is lent: start the node with --lend")
     emit(views, as_json, lambda: _devices_text(views))
 
@@ -119,7 +119,16 @@ def _status_text(view: "StatusView") -> str:
 
 
 def _device_words(devices: "Iterable[DeviceView]") -> str:
-    return ", ".join(f"{d.device_class} x{d.slots} ({d.slots_free} free, {d.memory_mib} MiB)" for d in devices)
+    return ", ".join(
+        f"{d.device_class} x{d.slots} ({d.slots_free} free, {d.memory_mib} MiB{_speed_words(d, ', ')})" for d in devices
+    )
+
+
+def _speed_words(device: "DeviceView", before: str = "") -> str:
+    if not device.mflops_f32:
+        return ""
+    flops = f"{device.mflops_f32 / 1e3:.3g} GFLOP/s ({device.mflops_f64 / 1e3:.3g} in float64)"
+    return f"{before}{flops}, {device.mbytes_s / 1e3:.3g} GB/s"
 
 
 def _peers_text(views: "list[PeerView]") -> str:
@@ -140,8 +149,11 @@ def _peers_text(views: "list[PeerView]") -> str:
 def _devices_text(views: "list[DeviceView]") -> str:
     if not views:
         return "no device can run tasks here"
-    rows = [(view.device_class, f"{view.memory_mib} MiB", view.slots, view.slots_free) for view in views]
+    rows = [
+        (v.device_class, v.model, f"{v.memory_mib} MiB", v.slots, v.slots_free, _speed_words(v) or v.unusable)
+        for v in views
+    ]
     layers = [("held by", layer) for view in views[:1] for layer in view.layers]
     layers += [("NOT held by", layer) for view in views[:1] for layer in view.layers_missing]
-    text = table(("CLASS", "MEMORY", "SLOTS", "FREE"), rows)
+    text = table(("CLASS", "MODEL", "MEMORY", "SLOTS", "FREE", "ONE SLOT"), rows)
     return text + "\n" + table(("", ""), layers) if layers else text

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -9,10 +10,14 @@ import trio
 
 from depin_node.client.outputs import Array
 from depin_node.client.work import Work, prepare_launch, prepare_program
+from depin_node.compute.devices.nvidia import find_gpus
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.programs.arrays import Traced
+from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config, open_gpu_pool
 from depin_node.compute.sandbox.local import run_local as run_in_workers
+from depin_node.compute.sandbox.measuring import processor_name, speed_of
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.core.errors import ResourceError
 from depin_node.core.text import printable
 from depin_node.core.views import DeviceView
 
@@ -25,7 +30,7 @@ def run_local(
     """Run ``work`` and return its outputs by the names of the kernel's parameters.
 
     Args:
-        work: prepared with ``local=True`` if it may not go to peers.
+        work: prepared with ``local=True`` if its answers cannot be compared.
         progress: called with the numbers of tasks done and of all tasks.
         printed: called with each line that a kernel has printed, and its task; control characters are made harmless.
 
@@ -53,26 +58,46 @@ def run_local(
     return {program.buffers[index].name: array for index, array in zip(program.outputs, arrays, strict=True)}
 
 
-def local_devices() -> list[DeviceView]:
-    """Return what this machine could lend: started and asked, not guessed. None of its slots is free, as none is lent.
+def local_devices(remembered: Path | None = None) -> list[DeviceView]:
+    """Return what this machine could lend: started, asked and measured. None of its slots is free, as none is lent.
+
+    Args:
+        remembered: a file in which speeds are kept, so that a device is measured once.
 
     Raises:
         ResourceError: no worker can be started.
     """
 
-    async def ask() -> DeviceView:
+    async def ask() -> list[DeviceView]:
         async with open_pool(PoolConfig()) as pool:
-            device_class, layers = await pool.device_class(), pool.layers()
-        return DeviceView(
-            device_class,
-            psutil.virtual_memory().total >> 20,
-            os.cpu_count() or 1,
-            0,
-            tuple(str(layer) for layer in layers if layer.active),
-            tuple(str(layer) for layer in layers if not layer.active),
-        )
+            memory_mib = psutil.virtual_memory().total >> 20
+            views = [await _view(pool, processor_name(), memory_mib, os.cpu_count() or 1, remembered)]
+        for gpu in find_gpus().gpus:
+            memory_mib = gpu.memory_bytes >> 20
+            try:
+                async with open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)) as pool:
+                    views.append(await _view(pool, gpu.name, memory_mib, 1, remembered))
+            except ResourceError as error:
+                views.append(DeviceView(gpu.architecture, memory_mib, 0, 0, model=gpu.name, unusable=str(error)))
+        return views
 
-    return [trio.run(ask)]
+    return trio.run(ask)
+
+
+async def _view(pool: AnyPool, model: str, memory_mib: int, slots: int, remembered: Path | None) -> DeviceView:
+    device_class, speed, layers = await pool.device_class(), await speed_of(pool, model, remembered), pool.layers()
+    return DeviceView(
+        device_class,
+        memory_mib,
+        slots,
+        0,
+        tuple(str(layer) for layer in layers if layer.active),
+        tuple(str(layer) for layer in layers if not layer.active),
+        model,
+        speed.mflops_f32,
+        speed.mflops_f64,
+        speed.mbytes_s,
+    )
 
 
 def launch(

@@ -52,6 +52,11 @@ class DataDir:
         return self.path / "config.toml"
 
     @property
+    def speeds(self) -> Path:
+        """What the devices of this machine were measured to do; removed, they are measured again."""
+        return self.path / "speeds.json"
+
+    @property
     def first_peers(self) -> Path:
         """Addresses of peers to join by, one a line, written by the user."""
         return self.path / "peers.txt"

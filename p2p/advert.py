@@ -28,6 +28,8 @@ DEVICES_MAX = 8
 PROTOCOL_VERSION = 1
 """The one version of the stream protocols that this software speaks."""
 
+MODEL_CHARACTERS_MAX = 48
+_Speed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 _Version = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
@@ -37,12 +39,18 @@ class DeviceOffer(Message, frozen=True):
 
     ``device_class`` means nothing here: providers of one class give results that agree bit for bit.
     ``memory_mib`` is what one task may use; ``slots`` tasks run at once, of which ``free_slots`` wait for work.
+    ``model`` is what the device calls itself. The speeds are those that the node measured for one slot, in millions of
+    float32 and float64 operations a second and in MB/s of memory; 0: not measured. They are claims, like all else here.
     """
 
     device_class: Name
     memory_mib: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
     slots: _Count
     free_slots: _Count
+    model: Annotated[str, msgspec.Meta(max_length=MODEL_CHARACTERS_MAX)] = ""
+    mflops_f32: _Speed = 0
+    mflops_f64: _Speed = 0
+    mbytes_s: _Speed = 0
 
 
 class Advert(Signed, frozen=True):
@@ -53,6 +61,7 @@ class Advert(Signed, frozen=True):
     """
 
     TYPE: ClassVar[str] = "advert"
+    VERSION: ClassVar[int] = 2
     SIZE_BYTES_MAX: ClassVar[int] = ADVERT_BYTES_MAX - ENVELOPE_OVERHEAD_BYTES
     LIFETIME_S_MAX: ClassVar[int] = 4 * 3600
 

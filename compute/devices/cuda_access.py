@@ -1,4 +1,4 @@
-"""The files that CUDA's driver library opens to drive one GPU: the allow-list of a worker that does.
+"""What a worker that drives one GPU finds: its environment, and the files that CUDA's driver library opens.
 
 From public sources, for there is no specification: the device nodes are those that NVIDIA's Container Device Interface
 file names and that gVisor's ``nvproxy`` proxies; the files of ``/proc`` and ``/sys`` those of the AppArmor rules that
@@ -19,6 +19,14 @@ from typing import Final
 from depin_node.compute.devices.device import Access
 from depin_node.compute.devices.nvidia import Gpu
 
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+ENVIRONMENT: Final = (
+    ("CUPY_CACHE_IN_MEMORY", "1"),  # CuPy's own kernels: no cache on disk that a task could poison
+    ("CUDA_CACHE_DISABLE", "1"),  # nor the driver's
+    ("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent"),  # one client's fault would end all
+    ("CUDA_MODULE_LOADING", "EAGER"),  # what a kernel takes is known when it is loaded
+)
+"""What a worker's environment must say, beside the UUID in ``VISIBLE``."""
 _CONTROL: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 _SYSTEM: Final = (
     "/proc/driver/nvidia",

@@ -21,20 +21,12 @@ from depin_node.compute.devices import nvidia
 from depin_node.compute.devices.budget import Capacity, Footprint
 from depin_node.compute.devices.compiling import Compiler
 from depin_node.compute.devices.cuda import CudaDevice, CudaProgram
-from depin_node.compute.devices.cuda_access import cuda_access
+from depin_node.compute.devices.cuda_access import VISIBLE, cuda_access
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.driver import DriverError
 from depin_node.compute.programs.program import Program
 from depin_node.core.errors import ResourceError
 
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
-ENVIRONMENT: Final = (
-    ("CUPY_CACHE_IN_MEMORY", "1"),  # CuPy's own kernels: no cache on disk that a task could poison
-    ("CUDA_CACHE_DISABLE", "1"),  # nor the driver's
-    ("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent"),  # one client's fault would end all
-    ("CUDA_MODULE_LOADING", "EAGER"),  # what a kernel takes is known when it is loaded
-)
-"""What a worker's environment must say, beside the UUID in ``VISIBLE``."""
 COMPILER_START_S: Final = 30.0
 _MULTIPROCESSORS, _THREADS_PER_MULTIPROCESSOR = 16, 39
 """``cudaDevAttrMultiProcessorCount``, ``cudaDevAttrMaxThreadsPerMultiProcessor``."""

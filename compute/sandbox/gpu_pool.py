@@ -14,12 +14,15 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from depin_node.compute.devices.nvidia import Health
+from depin_node.compute.devices import nvidia
+from depin_node.compute.devices.cuda_access import ENVIRONMENT, VISIBLE
+from depin_node.compute.devices.nvidia import Gpu, Health
 from depin_node.compute.sandbox import custody_events as e
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.custody import Custody, State
 from depin_node.compute.sandbox.lease import Lease
 from depin_node.compute.sandbox.messages import Layer, task_error
+from depin_node.compute.sandbox.pool import SandboxPool
 from depin_node.compute.sandbox.process import WorkerProcess
 from depin_node.core.clock import Now, now
 from depin_node.core.errors import PeerViolation, ResourceError
@@ -29,6 +32,8 @@ TICK_S: Final = 0.1
 HEALTH_S: Final = 5.0
 PROBE_S: Final = 5.0
 """How long the driver may take to answer; it is asked in a thread that is left behind if it hangs."""
+OVERHEAD_BYTES: Final = 4 << 30
+"""What CUDA's libraries and a context may have resident on the host, mapped pages of the driver included."""
 START_UP: Final = "start-up"
 """The lease under which a pool learns its device's class."""
 
@@ -43,6 +48,27 @@ class Probe(Protocol):
     def context_holders(self) -> frozenset[int] | None:
         """Return the processes with a context on the device; None: no answer."""
         ...
+
+
+class DriverProbe:
+    """Asks NVIDIA's driver."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+
+    def health(self) -> Health:
+        """See ``Probe``."""
+        return nvidia.health(self._gpu)
+
+    def context_holders(self) -> frozenset[int] | None:
+        """See ``Probe``."""
+        return nvidia.context_holders(self._gpu)
+
+
+def gpu_config(gpu: Gpu) -> PoolConfig:
+    """Return how the workers of a GPU are started: each sees this one, and shares no cache with anybody."""
+    worker = WorkerConfig("depin_node.compute.devices.cupy:CupyDevice", (), ((VISIBLE, gpu.uuid), *ENVIRONMENT))
+    return PoolConfig(worker, workers_max=1, spare=False, overhead_bytes=OVERHEAD_BYTES)
 
 
 class GpuWorker(WorkerProcess):
@@ -253,6 +279,10 @@ class GpuPool:
                 hot = found.hot
                 self._tell(e.Heat(hot))
             await trio.sleep(HEALTH_S)
+
+
+AnyPool = SandboxPool | GpuPool
+"""What an agreement's workers come from."""
 
 
 @asynccontextmanager

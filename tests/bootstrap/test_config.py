@@ -40,6 +40,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "disk_mib": ("9", "9"),
         "control_port": ("1234", "1234"),
         "log_level": ("debug", '"debug"'),
+        "gpu": ("GPU-1", '"GPU-1"'),
         "device": ("a.b:C", '"a.b:C"'),
         "device_path": ("/x", '"/x"'),
     }

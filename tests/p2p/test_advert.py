@@ -16,7 +16,9 @@ from depin_node.p2p.groups import group_of, own_group
 ALICE = Identity(bytes([1]) * 32)
 WALL_S = 1_800_000_000
 NOW = Now(5, WALL_S * SECOND_NS)
-OFFER = Offer(lending=True, devices=(DeviceOffer("wasm-1", 512, 4, 3),), price=250, software="0.1.0")
+OFFER = Offer(
+    lending=True, devices=(DeviceOffer("wasm-1", 512, 4, 3, "CPU", 4000, 70_000, 9),), price=250, software="0.1.0"
+)
 ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_id(ALICE.key)}"
 
 
@@ -39,15 +41,15 @@ def test_an_advert_arrives():
 def test_golden_vector():
     envelope = decode(signed(), Envelope, size_bytes_max=ADVERT_BYTES_MAX)
     assert envelope.payload.hex() == (
-        "9bc400ce6b49d23c0791b72f6970342f3139322e302e322e312f7463702f343030310101c39194a67761736d2d31cd02000403ccfaa5"
-        "302e312e30c2"
+        "9bc400ce6b49d23c0791b72f6970342f3139322e302e322e312f7463702f343030310101c39198a67761736d2d31cd02000403a3"
+        "435055cd0fa0ce0001117009ccfaa5302e312e30c2"
     )
     assert envelope.signature.hex() == GOLDEN_SIGNATURE
 
 
 GOLDEN_SIGNATURE = (
-    "60c2a719571a12bd8e1f5272394cf4aa6cc90425b3949606074680f627dab2d7"
-    "0e4962143ddecc6630516a1a499a3bc859ac6ab44c5a79eac136dbc8e811ff09"
+    "975d0a600558a39c39e68117d32706691991d736b247af6e96bab61eae865935"
+    "8fa7019a3f876ce4cef2326035e93a434602b7da0c10c51cd57b272304f7be0b"
 )
 
 
@@ -58,7 +60,7 @@ GOLDEN_SIGNATURE = (
 def test_it_holds_as_many_addresses_as_fit_into_1_kib(ports, classes):
     offer = Offer(devices=tuple(DeviceOffer(name, 1 << 20, 1000, 1000) for name in classes))
     addresses = [f"/ip6/2001:db8:1234:5678:1234:5678:1234:{p:x}/tcp/{p}/p2p/{peer_id(ALICE.key)}" for p in ports]
-    if sum(len(name.encode()) + 12 for name in classes) > 750:  # up to eight names of 64 characters, four bytes each
+    if sum(len(name.encode()) + 16 for name in classes) > 750:  # up to eight names of 64 characters, four bytes each
         with suppress(ConfigError):
             signed(offer, addresses)
         return
