@@ -24,7 +24,7 @@ _STRICT = re.compile(
     "|".join(
         (
             rf"(?:add|sub|mul|div|rcp|sqrt)\.rn\.{_FLOAT}",
-            rf"(?:min|max|abs|neg|mov|selp)\.{_FLOAT}",
+            rf"(?:min|max|abs|neg|mov|selp|copysign)\.{_FLOAT}",
             rf"setp\.\w+\.(?:{_FLOAT}|{_INTEGER})",
             rf"cvt\.(?:rn|r[zmpn]i)\.{_FLOAT}\.(?:{_FLOAT}|{_INTEGER})",
             r"cvt\.f64\.f32",
@@ -57,7 +57,9 @@ _SKIP = re.compile(r"^(?:$|\.|[()]|[$\w]+:$|[\w$]+,?$)")
 _SPECIAL = re.compile(r"%(?!(?:p|rs?|rd|fd?|SPL?|n?tid\.[xyz]|n?ctaid\.[xyz]|laneid)\d*\b)[\w.]+")
 """Registers other than a thread's own and its place: clocks, processor ids."""
 _ENTRY = re.compile(r"^\.visible \.entry (\w+)\(([^)]*)\)", re.MULTILINE)
-_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.[busf](\d+)\s+\w+(?:\[(\d+)\])?")
+_PARAMETER = re.compile(
+    r"\.param\s+(?:\.align\s+\d+\s+)?\.[busf](\d+)\s+(?:\.ptr\s+(?:\.\w+\s+)??(?:\.align\s+\d+\s+)?)?\w+(?:\[(\d+)\])?"
+)
 
 
 def why_not_strict(ptx: str) -> list[str]:

@@ -31,7 +31,8 @@ _KEYWORDS: Final = frozenset(
         *("if", "else", "for", "do", "while", "switch", "case", "default", "break", "continue", "return"),
         *("static", "struct", "union", "alignas", "extern", "static_cast", "void", "bool", "true", "false", "nullptr"),
         *("i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"),
-        *("__global__", "__device__", "__shared__", "__align__", "__launch_bounds__", "__forceinline__", "CUDA_UNSET"),
+        *("__global__", "__device__", "__shared__", "__align__", "__launch_bounds__", "__forceinline__"),
+        *("CUDA_UNSET", "CUDA_UNSET_ARRAY"),
         *("b0", "gx", "gy", "gz", "shared_mem", "k", "deeper", "threadIdx", "blockIdx", "blockDim", "gridDim"),
         *("x", "y", "z", "w"),
     }

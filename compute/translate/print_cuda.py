@@ -92,6 +92,8 @@ class TablePrinter(Printer):
 class CudaPrinter(Printer):
     """Prints functions for the strict header."""
 
+    narrow = False
+
     def __init__(self, facts: Facts, functions: Sequence[t.Function]) -> None:
         super().__init__(facts, waits=False)
         self.effects = Effects(functions)

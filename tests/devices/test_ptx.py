@@ -77,9 +77,10 @@ def test_reasons_are_bounded() -> None:
 HEAD = 'extern "C" __global__ void run0(long long b0, unsigned a, unsigned b, unsigned c, unsigned d'
 
 
-def test_an_entry_has_to_take_what_is_passed() -> None:
+@pytest.mark.parametrize("architecture", [75, 120])
+def test_an_entry_has_to_take_what_is_passed(architecture: int) -> None:
     text = HEAD + ", float* x, float4 y, char z, double w, float3 v) { x[0] = y.x + z + w + v.z + b0; }"
-    ptx = nvrtc.to_ptx(text, OPTIONS)
+    ptx = nvrtc.to_ptx(text, strict.options(architecture, real=False))
     passed = [P("float32", pointer=True), P("float32", 4), P("int8"), P("float64"), P("float32", 3)]
     assert entry_bytes(ptx) == {"run0": (8, 4, 4, 4, 4, 8, 16, 1, 8, 12)}
     assert check_entry(ptx, 0, passed) == "run0"

@@ -4,30 +4,32 @@ To be run when a bit changes on purpose (a better function in the maths header) 
 checks the set says so. The answers are those of WebAssembly.
 """
 
+import re
 from pathlib import Path
 
 import msgspec
 from kernel_host import Host
 
-from depin_node.compute.devices import known_answers
+from depin_node.compute.devices import known_answers, strict
 from depin_node.compute.devices.known_answers import Array, Case, KnownAnswers, Parameter, Value, digest, make_argument
 from depin_node.compute.translate import compile_unit
 
 N = 512
-ONE = "sqrt rsqrt cbrt rcbrt exp exp2 exp10 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh"
-ONE += " acosh atanh erf erfc fabs floor ceil trunc rint round nearbyint"
-TWO = "pow atan2 fmod hypot fmax fmin fdim"
+SURFACE = (Path(strict.__file__).parent.parent / "translate" / "headers" / "surface.h").read_text()
+ONE = [*re.findall(r"\bMATHS1_\((\w{2,})\)", SURFACE), "j0", "j1", "y0", "y1"]
+TWO = re.findall(r"\bMATHS2_\((\w{2,})\)", SURFACE)
+"""All functions of one and two floats that a kernel may call."""
 FAST = "__expf __exp10f __logf __log2f __log10f __sinf __cosf __tanf __saturatef __frcp_rn __fsqrt_rn __frsqrt_rn"
 INTEGER_TYPES = {"i": "int", "u": "unsigned int", "l": "long long", "v": "unsigned long long"}
 
 
 def kernel(name: str, parameters: str, results: list[str], before: str = "", output: str = "o") -> str:
-    """Return a kernel that stores each result in a row of its own."""
+    """Return a kernel that stores each result in a row of its own; there is a thread for each element."""
     stores = "".join(f"  {output}[{row} * n + i] = {result};\n" for row, result in enumerate(results))
     head = (
         f'extern "C" __global__ void {name}({parameters}, int n) {{\n  int i = blockIdx.x * blockDim.x + threadIdx.x;\n'
     )
-    return f"{head}  if (i >= n) return;\n{before}{stores}}}\n"
+    return f"{head}{before}{stores}}}\n"
 
 
 def arithmetic(t: str, suffix: str, intrinsic: str) -> list[str]:
@@ -42,6 +44,21 @@ def arithmetic(t: str, suffix: str, intrinsic: str) -> list[str]:
         *(f"ldexp{f}(a, i - 256)", f"copysign{f}(a, i & 1 ? 1.0{suffix} : -1.0{suffix}) + 0"),
         *(f"a > 0 && b < 0 ? 1.0{suffix} : 2.0{suffix}", "isnan(a) + 2 * isinf(b) + 4 * isfinite(c) + 8 * signbit(a)"),
     ]
+
+
+def others(t: str, intrinsic: str) -> tuple[str, list[str]]:
+    """Return the functions of other shapes: statements that come first, and rows."""
+    f, i = {"float": "f", "double": ""}[t], intrinsic
+    before = f"  {t} c = x[(i * 7 + 3) % n], s1, c1, s2, c2, whole; int q, e;\n"
+    before += f"  sincos{f}(a, &s1, &c1); sincospi{f}(a, &s2, &c2);\n"
+    before += f"  {t} r = remquo{f}(a, b, &q), m = frexp{f}(a, &e), part = modf{f}(b, &whole);\n"
+    rows = ["s1", "c1", "s2", "c2", "whole", "q", "e", "r", "m", "part", f"ilogb{f}(a)", f"jn{f}(3, a)", f"yn{f}(2, b)"]
+    rows += [f"norm3d{f}(a, b, c)", f"rnorm3d{f}(a, b, c)", f"norm4d{f}(a, b, c, a)", f"rnorm4d{f}(a, b, c, b)"]
+    for r in ("rz", "ru", "rd"):
+        rows += [f"__{i}{name}_{r}(a, b)" for name in ("add", "sub", "mul", "div")]
+        rows += [f"__{i}rcp_{r}(a)", f"__{i}sqrt_{r}(b)", f"__fma{f}_{r}(a, b, c)", f"__half_bits_{r}((double)a)"]
+    rows += ["__half_bits_rn(a)", "__half_value((unsigned short)__float_as_int((float)b))"]
+    return before, rows
 
 
 def conversions() -> tuple[str, int, int]:
@@ -113,6 +130,7 @@ def integers() -> tuple[str, int, int]:
         "u < v",
         "(short)a * (short)b",
     ]
+    rows += ["__dp4a(a, b, c)", "__dp4a(u, v, 5u)", "__dp2a_lo(a, b, c)", "__dp2a_hi(u, v, 9u)"]
     rows += ["(signed char)a + (unsigned char)b", "a++ + b--", "(a += b, a *= 5, a -= c, a ^= 77, a)"]
     before = "  int a = x[i], b = y[i], c = x[n - 1 - i]; unsigned u = a, v = b;\n"
     text = kernel("narrow", "const int* x, const int* y, int* o", [f"(int)({row})" for row in rows], before)
@@ -202,16 +220,17 @@ def source() -> tuple[str, list[tuple[str, list[Array | Value]]]]:
         rows = arithmetic(t, suffix, intrinsic)
         before = f"  {t} a = x[i], b = y[i], c = x[(i * 7 + 3) % n];\n"
         text += kernel(f"arithmetic_{t}", f"const {t}* x, const {t}* y, {t}* o", rows, before)
-        one, two = ONE.split(), TWO.split()
-        groups = [[f"{name}(a)" for name in one[start : start + 12]] for start in range(0, len(one), 12)]
-        groups.append([f"{name}(a, b)" for name in two])
+        groups = [[f"{name}(a)" for name in ONE[start : start + 12]] for start in range(0, len(ONE), 12)]
+        groups.append([f"{name}(a, b)" for name in TWO])
         if t == "float":
             groups.append([f"{name}(a)" for name in FAST.split()])
+        more, last = others(t, intrinsic)
         names = [f"arithmetic_{t}"]
-        for number, group in enumerate(groups):
+        for number, group in enumerate([*groups, last]):
             names.append(f"maths_{t}_{number}")
-            before = f"  {t} a = x[i], b = y[i];\n"
+            before = f"  {t} a = x[i], b = y[i];\n" + (more if group is last else "")
             text += kernel(names[-1], f"const {t}* x, const {t}* y, {t}* o", group, before)
+        groups.append(last)
         counts = [len(rows), *map(len, groups)]
         for name, count in zip(names, counts, strict=True):
             for fills in (("bits", "bits"), ("near", "near"), ("bits", "near")):

@@ -12,15 +12,16 @@ from depin_node.compute.translate.abi import Slot, pack_arguments
 
 
 class StrictHost:
-    """Compiles each text once."""
+    """Compiles each text once, for one architecture: NVRTC has another optimiser from 100 on."""
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: int = strict.ARCHITECTURES[0]) -> None:
+        self.architecture = architecture
         self._modules: dict[str, tuple[str, Module]] = {}
 
     def compile(self, cuda: str) -> tuple[str, Module]:
         """Return the PTX of a text, as it is and parsed."""
         if cuda not in self._modules:
-            ptx = nvrtc.to_ptx(strict.whole_text(cuda), strict.options(strict.ARCHITECTURES[0], real=False))
+            ptx = nvrtc.to_ptx(strict.whole_text(cuda), strict.options(self.architecture, real=False))
             self._modules[cuda] = ptx, parse(ptx)
         return self._modules[cuda]
 

@@ -170,10 +170,15 @@ def _insert(a: Lanes, b: Lanes, start: Lanes, length: Lanes) -> Lanes:
 
 
 def _dot(words: Sequence[str]) -> Callable[..., Lanes]:
-    kinds = [word[0].replace("s", "i") + "1" for word in words]
+    """dp4a: four bytes by four bytes; dp2a: two halves of a by the low or high two bytes of b."""
+    kinds = [word[0].replace("s", "i") for word in words[-2:]]
+    halves = words[0] in ("lo", "hi")
 
     def dot(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
-        x, y = (np.ascontiguousarray(v).view(k).reshape(-1, 4).astype("i8") for v, k in zip((a, b), kinds, strict=True))
+        x = np.ascontiguousarray(a).view(kinds[0] + ("2" if halves else "1")).reshape(len(a), -1).astype("i8")
+        y = np.ascontiguousarray(b).view(kinds[1] + "1").reshape(-1, 4).astype("i8")
+        if halves:
+            y = y[:, :2] if words[0] == "lo" else y[:, 2:]
         return ((x * y).sum(1) + c.astype("i8")).astype("u4")
 
     return dot
@@ -249,7 +254,7 @@ def decode(instruction: Instruction) -> tuple[str, list[str], Callable[..., Lane
         return words[0], [words[0], words[0], "pred"], lambda a, b, p: np.where(p, a, b)
     if op == "shf":
         return "b32", ["b32"] * 3, _funnel(words)
-    if op == "dp4a":
+    if op in ("dp4a", "dp2a"):
         return "u32", ["u32"] * 3, _dot(words)
     type_ = words[-1]
     one, two, three = [type_], [type_] * 2, [type_] * 3
@@ -267,6 +272,7 @@ def decode(instruction: Instruction) -> tuple[str, list[str], Callable[..., Lane
             ("abs",): (one, lambda a: quiet(np.abs(a))),
             ("neg",): (one, lambda a: quiet(-a)),
             ("mov",): (one, lambda a: a),
+            ("copysign",): (two, lambda a, b: np.copysign(b, a)),
         }
         parts, function = functions[(op, *words[:-1])]
         return type_, parts, function

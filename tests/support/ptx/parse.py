@@ -69,7 +69,7 @@ class Module:
 
 _VARIABLE = re.compile(
     r"^(?:\.(?:visible|weak|extern|common)\s+)*\.(?P<space>global|const|shared|local|param)\s+(?:\.align\s+(?P<align>\d+)\s+)?"
-    r"\.(?P<type>\w+)\s+(?P<name>[\w$]+)(?P<array>\[\d*\])?(?:\s*=\s*(?P<value>.*))?$",
+    r"\.(?P<type>\w+)\s+(?:\.ptr\s+(?:\.\w+\s+)??(?:\.align\s+\d+\s+)?)?(?P<name>[\w$]+)(?P<array>\[\d*\])?(?:\s*=\s*(?P<value>.*))?$",
     re.DOTALL,
 )
 
@@ -158,7 +158,7 @@ def _function(head: str, body: str) -> Function:
             for item in rest.split(","):
                 name, many, _ = item.strip().partition("<")
                 if len(scopes) > 1:  # it hides an outer one of the same name
-                    scopes[-1][name] = name = f"{name}@{len(function.registers)}"
+                    scopes[-1][name] = name = f"%{name.lstrip('%')}@{len(function.registers)}"
                 function.registers[name + ("<" if many else "")] = type_[1:]
         elif statement.startswith((".pragma", ".loc ")):
             pass
@@ -167,7 +167,7 @@ def _function(head: str, body: str) -> Function:
         else:
             inner = scopes[-1]
             if inner:
-                statement = re.sub(r"%\w+", lambda match, inner=inner: inner.get(match[0], match[0]), statement)
+                statement = re.sub(r"%?[\w$]+", lambda match, inner=inner: inner.get(match[0], match[0]), statement)
             instruction = _instruction(statement)
             current.append(instruction)
             if instruction.op in MOVES + WAITS:
