@@ -20,7 +20,7 @@ from depin_node.core.errors import TaskRejected
 ARCHITECTURES: Final = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities that CUBINs are tested for; PTX is made for the first."""
 TEXT_BYTES_MAX: Final = 1 << 20
-NESTING_MAX: Final = 256
+NESTING_MAX: Final = 2048
 """Brackets within brackets: what the printer makes of the deepest tree that the front end takes."""
 WORD_CHARACTERS_MAX: Final = 64
 _HEADERS: Final = Path(__file__).parent.parent / "translate" / "headers"
