@@ -20,11 +20,12 @@ In ``args`` a text is an array if there is one of that name, else an expression.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from depin_node.compute.programs.builder import Named, Other, ProgramBuilder
-from depin_node.compute.programs.expressions import Value
+from depin_node.compute.programs.expressions import Value, evaluate
 from depin_node.compute.programs.job_arrays import CUT_KEYS, References, load_array, load_cut
 from depin_node.compute.programs.kernel import Along, RawKernel, RawModule
 from depin_node.compute.programs.program import DTYPE_BYTES, SOURCE_BYTES_MAX
@@ -63,17 +64,17 @@ class _Reader:
         self._along, self._references = along, references
         self._arrays: dict[str, Named] = {}
         self._kernels = _kernels(job.table("kernels", optional=True))
-        self._read_arrays(job.table("arrays"))
         numbers = job.table("numbers", optional=True)
         for name, value in numbers.values.items():
             if not isinstance(value, int | str) or isinstance(value, bool):
                 raise numbers.error(name, f"expected an integer or an expression, not {value!r}")
             self.builder.define(name, value)
+        self._read_arrays(job.table("arrays"), numbers.values)
         self._read_steps(job, "steps")
         if "combine" in job.values:
             self._read_combine(job.table("combine"))
 
-    def _read_arrays(self, arrays: Table) -> None:
+    def _read_arrays(self, arrays: Table, numbers: Mapping[str, int | str]) -> None:
         tables = {name: arrays.table(name) for name in arrays.values}
         kinds = {name: _kind(table, _ARRAYS, "arrays have") for name, table in tables.items()}
         shapes: dict[str, Value] = {}
@@ -83,6 +84,9 @@ class _Reader:
             if kinds[name] in ("in", "inout"):
                 loaded[name] = array = load_array(arrays, name, table.require(kinds[name]), self._references)
                 shapes[name] = array.shape
+        for name, value in numbers.items():
+            with suppress(ConfigError):  # it names what is not known yet, or a task's slice: shapes cannot use it
+                shapes[name] = evaluate(str(value), shapes)
         for name, table in tables.items():
             try:
                 self._arrays[name] = self._array(name, kinds[name], table, loaded.get(name), shapes)

@@ -1,5 +1,8 @@
 """Programs of several steps on a real mesh: slices, partial results, outputs that feed the next job where they are."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -99,6 +102,12 @@ def test_results_stay_where_they_are_until_they_are_wanted(nodes, tmp_path, monk
             (4, 3), 1, (Out("float32", (3, 4), (1, 1)),), shards=5, verify=quorum(1, 1),
         )  # fmt: skip
         np.testing.assert_array_equal(mesh.get(tiles.ref("y", WAIT_S)), np.tile(np.arange(4, dtype="float32"), (3, 1)))
+
+        page = (Path(__file__).parent.parent.parent / "docs" / "programs.md").read_text()
+        blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        documented = {}
+        exec(blocks[0] + blocks[3], documented)
+        assert documented["chain"](mesh).shape == (60, 50)
 
         with pytest.raises(ConfigError, match="no output 'w'; it has: u"):
             smooth.ref("w")
