@@ -67,6 +67,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks at once when lending; 0 means one for each core but one, at least one."""
     memory_mib: _Mib = 1024
     """Memory one lent slot may use, in MiB."""
+    work_max: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 10**15
+    """Threads of all launches and floating-point operations, together, that one lent task may have at most."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """What a second of one lent slot costs."""
     price_max_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0

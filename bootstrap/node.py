@@ -160,7 +160,9 @@ async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: Mark
         pool = await stack.enter_async_context(open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)))
     else:
         worker = WorkerConfig(device=config.device, sys_path=(config.device_path,) if config.device_path else ())
-        pool = await stack.enter_async_context(open_pool(PoolConfig(worker, workers_max=slots)))
+        pool = await stack.enter_async_context(
+            open_pool(PoolConfig(worker, workers_max=slots, work_max=config.work_max))
+        )
     device_class = await pool.device_class()
     lending = Lending((device_class,), slots, config.memory_mib, config.price_millicredits)
     return await stack.enter_async_context(open_provider(market, pool, lending))

@@ -37,6 +37,7 @@ class PoolConfig:
         overhead_bytes: what a worker may have resident beyond arrays and arena: the interpreter takes 60 MiB, the
             compilation of a module at the size limit the rest.
         load_timeout_s: for compiling a module.
+        work_max: threads and floating-point operations of a task, as ``programs.work`` knows them before it runs.
         grace_s: beyond a task's own deadline, which the worker keeps by itself, until the worker is killed.
     """
 
@@ -47,4 +48,5 @@ class PoolConfig:
     arena_bytes: int = 64 << 20
     overhead_bytes: int = 768 << 20
     load_timeout_s: float = 30.0
+    work_max: int = 1 << 62
     grace_s: float = 5.0

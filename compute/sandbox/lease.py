@@ -19,6 +19,7 @@ from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes, result_bytes_max
 from depin_node.compute.programs.validation import decode_program
+from depin_node.compute.programs.work import work
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.arena import Arena, InputSource, open_input
 from depin_node.compute.sandbox.config import PoolConfig
@@ -111,6 +112,10 @@ class Lease:
         if need > memory_limit_bytes:
             raise TaskOutOfMemory(
                 f"a task needs {need >> 20} MiB for its arrays, the limit is {memory_limit_bytes >> 20}"
+            )
+        if (size := work(self.program).size) > self._config.work_max:
+            raise ResourceError(
+                f"a task is of {size:,} threads and operations, this node takes {self._config.work_max:,}"
             )
         largest = result_bytes_max(self.program)
         capacity = 0 if largest < m.ARENA_BYTES_MIN else max(self._config.arena_bytes, 2 * largest)

@@ -35,6 +35,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "lend": ("true", "true"),
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),
+        "work_max": ("1000", "1000"),
         "price_millicredits": ("5", "5"),
         "price_max_millicredits": ("6", "6"),
         "disk_mib": ("9", "9"),

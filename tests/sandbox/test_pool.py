@@ -173,6 +173,9 @@ async def test_limits_and_inputs_are_checked_before_a_worker_is_used():
     async with leased() as lease:
         with pytest.raises(TaskOutOfMemory, match="the limit is"):
             await load(lease, candidate, memory=memory_bytes(candidate) - 1)
+    async with leased(work_max=255) as lease:
+        with pytest.raises(ResourceError, match="a task is of 256 threads and operations, this node takes 255"):
+            await load(lease, candidate)
     async with leased() as lease:
         with pytest.raises(TaskRejected, match="x is missing"):
             await lease.load(encode_program(candidate), {}, seconds=1, memory_limit_bytes=MEMORY)
