@@ -97,7 +97,6 @@ def prepare_launch(
         shards=shards,
         along=along,
         constants=constants,
-        local=local,
     )
     return _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
 
@@ -120,7 +119,7 @@ def prepare_program(
         return _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
-    bound = program.build(local=local)
+    bound = program.build()
     return _work(bound, verify, limits, name or "program", program.notes, local)
 
 
@@ -192,7 +191,7 @@ def prepare_file(
         ConfigError: the file, its kernel or its arrays are wrong; says where.
     """
     job = load_job(Path(path), references)
-    bound, notes = job.compiled(local=local)
+    bound, notes = job.compiled()
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
     return _decided(Work(job.name, bound, policy, limits, notes), local, fresh)

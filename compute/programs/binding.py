@@ -19,7 +19,6 @@ def bind(
     shards: int = 1,
     along: Along | None = None,
     constants: Mapping[str, Any] | None = None,
-    local: bool = False,
 ) -> Bound:
     """Make a program of one launch.
 
@@ -33,11 +32,10 @@ def bind(
         shards: into how many tasks it is cut.
         along: how its arrays are cut; None: its blocks are.
         constants: by name, arrays for ``__constant__`` data.
-        local: whether the program only runs on this machine, so that kernels that are not fit for the mesh may.
 
     Raises:
         ConfigError: naming the argument, what was expected and what was found.
     """
     builder = ProgramBuilder(shards=shards, along=along)
     builder.launch(kernel, grid, block, args, shared_mem=shared_mem, constants=constants)
-    return builder.build(local=local)
+    return builder.build()

@@ -78,19 +78,19 @@ class JobFile:
     numbers: Mapping[str, int | str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
 
-    def bind(self, *, local: bool = False) -> Bound:
+    def bind(self) -> Bound:
         """Compile the kernels and make the program.
 
         Raises:
             ConfigError: naming this file, or the kernel's with the line.
         """
-        return self.compiled(local=local)[0]
+        return self.compiled()[0]
 
-    def compiled(self, *, local: bool = False) -> tuple[Bound, tuple[str, ...]]:
+    def compiled(self) -> tuple[Bound, tuple[str, ...]]:
         """Return the program as ``bind`` does, and the compiler's notes."""
         builder = self.builder or self._one_launch()
         try:
-            return builder.build(local=local), builder.notes
+            return builder.build(), builder.notes
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 

@@ -75,7 +75,6 @@ class CompiledKernel:
         shape: how a block's threads run, see shapes.py.
         exact: its bits are defined, as far as the source tells; see semantics.py.
         notes: why not exact, one sentence each with the line.
-        local_only: why it may only run with ``--local``, likewise; empty if it may run anywhere.
         shared_bytes: of static shared memory.
     """
 
@@ -87,7 +86,6 @@ class CompiledKernel:
     shape: Shape
     exact: bool
     notes: tuple[str, ...]
-    local_only: tuple[str, ...]
     shared_bytes: int
 
 
@@ -200,7 +198,6 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, w
                 shape=shape,
                 exact=not found.notes,
                 notes=tuple(found.notes),
-                local_only=tuple(found.local_only),
                 shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
             )
         )

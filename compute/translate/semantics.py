@@ -48,7 +48,7 @@ _ORDERED = ("atomicExch", "atomicCAS")
 
 @dataclass
 class Facts:
-    """What the pass found; ``notes`` and ``local_only`` are sentences for the user, each with its line."""
+    """What the pass found; ``notes`` are sentences for the user, each with its line: why the bits are not defined."""
 
     synchronising: set[t.Function] = field(default_factory=set)
     recursive: set[t.Function] = field(default_factory=set)
@@ -58,7 +58,6 @@ class Facts:
     punned_unions: set[Record] = field(default_factory=set)
     """Unions that show a float's bits as something else: floats stored in them are made canonical."""
     notes: list[str] = field(default_factory=list)
-    local_only: list[str] = field(default_factory=list)
 
 
 def analyse(kernel: t.Kernel) -> Facts:
@@ -85,8 +84,6 @@ def analyse(kernel: t.Kernel) -> Facts:
         facts.notes.append(f"line {line}: dynamic shared memory has several types: the bits of NaNs may differ")
     for function in kernel.functions:
         _Reader(facts, function).read()
-    if facts.local_only and facts.has_atomics:
-        facts.notes.extend(note for note in facts.local_only if note not in facts.notes)
     return facts
 
 
@@ -275,18 +272,13 @@ class _Reader:
         rounds = t.is_float(element) and inner.function not in _SELECTING
         if rounds or inner.function == "atomicAdd_half":
             kind = "half" if not rounds else "float" if element == F32 else "double"
-            self._local(node.line, f"{name} on {kind}: {_ORDER}")
+            self._note(node.line, f"{name} on {kind}: {_ORDER}")
         elif any(reinterprets(part) for part in t.walk(node.arguments[0]) if isinstance(part, t.Cast)):
-            self._local(node.line, f"{name} on memory that holds floats: {_ORDER}")
+            self._note(node.line, f"{name} on memory that holds floats: {_ORDER}")
         elif id(node) not in self._dropped:
             self._note(node.line, f"the result of {name} is used: it depends on the order of threads")
         elif inner.function in _ORDERED:
             self._note(node.line, f"the effect of {name} depends on the order of threads")
-
-    def _local(self, line: int, text: str) -> None:
-        sentence = f"line {line}: {text}" if line else text  # none: in a header of our library
-        if sentence not in self.facts.local_only:
-            self.facts.local_only.append(sentence)
 
 
 def _is_local(place: t.Expression) -> bool:

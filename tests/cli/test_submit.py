@@ -179,7 +179,7 @@ REFUSED = {
     "does not compile": (lambda job: change(job, "a * x", "a ** x", "saxpy.cu"), "saxpy.cu:3:26: error: "),
     "float atomics": (
         lambda job: change(job, "z[i] = a * x[i] + y[i]", "atomicAdd(&z[0], x[i])", "saxpy.cu"),
-        "--local only",
+        "is not exact, so the answers of several peers cannot be compared: line 3: atomicAdd on float",
     ),
     "less memory than it needs": (
         lambda job: (
@@ -189,7 +189,7 @@ REFUSED = {
         ),
         "job.toml: [limits] memory_mib: a task holds the kernel and all arrays: 13 MiB, not 8",
     ),
-    "unsupported": (lambda job: change(job, "z[i] = a", 'printf("x"); z[i] = a', "saxpy.cu"), "saxpy.cu:3:"),
+    "unsupported": (lambda job: change(job, "z[i] = a", "z[i] = clock64() + a", "saxpy.cu"), "saxpy.cu:3:"),
 }
 BAD = {
     "loops for ever": (

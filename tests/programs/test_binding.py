@@ -14,7 +14,7 @@ from depin_node.core.errors import ConfigError
 class Compiled(RawKernel):
     """A kernel whose compiler has run already: these tests are about what comes after it."""
 
-    def __init__(self, *parameters, local_only=(), shared_bytes=0):
+    def __init__(self, *parameters, shared_bytes=0):
         super().__init__("// source", "kernel", ("-DA=1",))
         self.result = SimpleNamespace(
             parameters=parameters,
@@ -22,7 +22,6 @@ class Compiled(RawKernel):
             cuda="// cuda",
             entry=0,
             exact=True,
-            local_only=local_only,
             shared_bytes=shared_bytes,
             notes=(),
         )
@@ -168,13 +167,6 @@ def test_arguments_that_do_not_fit_are_refused_by_name(args, reason):
 def test_launches_that_do_not_fit_are_refused(grid, block, shards, reason):
     with pytest.raises((ConfigError, TypeError), match=reason):
         bind(SAXPY, grid, block, (ARRAY, Out("float32", 1024), 2.0, 1), shards=shards)
-
-
-def test_kernels_that_are_not_for_the_mesh_run_locally_only():
-    kernel = Compiled(Y, local_only=("line 7: atomicAdd on float",))
-    with pytest.raises(ConfigError, match="--local only: line 7: atomicAdd on float"):
-        bind(kernel, 16, 64, (OUT,))
-    bind(kernel, 16, 64, (OUT,), local=True)
 
 
 def test_static_and_dynamic_shared_memory_count_together():

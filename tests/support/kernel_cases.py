@@ -28,7 +28,6 @@ class Case:
     tolerance: float = 0.0
     shapes: Sequence[str] = ("loop", "coroutine")
     exact: bool = True
-    local_only: bool = False
     vector: bool = False
     """Whether the loop shape's module has to have SIMD arithmetic in it."""
 
@@ -229,7 +228,6 @@ def cases() -> list[Case]:
             lambda x, s, w, n: {1: x.sum(keepdims=True), 2: x.astype("f8").sum(keepdims=True)},
             tolerance=1e-5,
             exact=False,
-            local_only=True,
         ),
         Case(
             "macros",

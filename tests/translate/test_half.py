@@ -192,7 +192,7 @@ def test_everything_that_is_declared_translates(build: Any) -> None:
             x[0] = a; y[0] = p; o[0] = b; }}""")
 
 
-def test_atomics_are_local_and_shuffles_wait(host: Any, build: Any) -> None:
+def test_atomics_have_no_order_and_shuffles_wait(host: Any, build: Any) -> None:
     kernel = build("""#include <cuda_fp16.h>
         __global__ void k(half* sum, __half2* both, half* shuffled) {
             half mine = (float)threadIdx.x;
@@ -200,7 +200,7 @@ def test_atomics_are_local_and_shuffles_wait(host: Any, build: Any) -> None:
             shuffled[threadIdx.x] = __shfl_xor_sync(0xffffffffu, mine, 1) + __low2half(other);
             atomicAdd(sum, __float2half(0.5f)); atomicAdd(both + 1, __floats2half2_rn(1.0f, 2.0f)); }""")
     assert not kernel.exact
-    assert any("line 6: atomicAdd on half: the order of threads" in note for note in kernel.local_only)
+    assert any("line 6: atomicAdd on half: the order of threads" in note for note in kernel.notes)
     arrays = [np.zeros(1, f2), np.array([5, 6, 0, 0], f2), np.zeros(32, f2)]
     total, both, shuffled = host.run(kernel, [1], [32], arrays)
     assert total.tolist() == [16]

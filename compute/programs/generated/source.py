@@ -66,8 +66,7 @@ class GeneratedKernel(RawKernel):
                 compiled = super().compile()
             except CompileError as error:
                 raise self._placed(error) from None
-            notes, local_only = (tuple(map(self._in_fragment, t)) for t in (compiled.notes, compiled.local_only))
-            self._compiled = replace(compiled, notes=notes, local_only=local_only)
+            self._compiled = replace(compiled, notes=tuple(map(self._in_fragment, compiled.notes)))
         return self._compiled
 
     def _find(self, line: int) -> tuple[str, int] | None:
