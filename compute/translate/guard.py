@@ -39,7 +39,7 @@ def find_guard(function: t.Function) -> Guard | None:
         if isinstance(statement, t.Declare):
             if statement.value is None or not _has_effect(statement.value):
                 if statement.value is not None and _is_integer(statement.variable.type):
-                    varies = _affine(statement.value, known)
+                    varies = affine(statement.value, known)
                     if varies is not None:
                         known[statement.variable] = varies
                         declarations.append(statement)
@@ -96,13 +96,13 @@ def _convex(condition: t.Expression, known: dict[t.Variable, bool], negate: bool
         left, right = _convex(condition.left, known, negate), _convex(condition.right, known, negate)
         return t.Binary(BOOL, line, "&&", left, right) if left and right else None
     if op in _COMPARISONS and _is_integer(condition.left.type):
-        if _affine(condition.left, known) is None or _affine(condition.right, known) is None:
+        if affine(condition.left, known) is None or affine(condition.right, known) is None:
             return None
         return t.Binary(BOOL, line, _COMPARISONS[op] if negate else op, condition.left, condition.right)
     return None
 
 
-def _affine(value: t.Expression, known: dict[t.Variable, bool]) -> bool | None:
+def affine(value: t.Expression, known: dict[t.Variable, bool]) -> bool | None:
     """Return whether an integer expression varies along a row, affinely; None if it is of no form known here."""
     if not _is_integer(value.type):
         return None
@@ -113,12 +113,12 @@ def _affine(value: t.Expression, known: dict[t.Variable, bool]) -> bool | None:
     if isinstance(value, t.Member) and isinstance(value.object, t.ThreadName):
         return value.object.name == "threadIdx" and value.field.name == "x"
     if isinstance(value, t.Cast) and value.kind == "value" and _is_integer(value.operand.type):
-        inner = _affine(value.operand, known)
+        inner = affine(value.operand, known)
         return None if inner and value.type == BOOL else inner
     if isinstance(value, t.Unary) and value.op in "+-":
-        return _affine(value.operand, known)
+        return affine(value.operand, known)
     if isinstance(value, t.Binary) and value.op in ("+", "-", "*"):
-        left, right = _affine(value.left, known), _affine(value.right, known)
+        left, right = affine(value.left, known), affine(value.right, known)
         if left is None or right is None or (value.op == "*" and left and right):
             return None
         return left or right

@@ -6,6 +6,7 @@ define: conversions from float to integer saturate, shifts by too much give what
 """
 
 from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.ranges import is_wide
 from depin_node.compute.translate.semantics import SYNCHRONISING, Facts, body_of, through_union, visible_bits
 from depin_node.compute.translate.types import (
     VOID,
@@ -50,8 +51,13 @@ def print_records(records: list[Record]) -> str:
 class Printer:
     """Prints functions; ``waits``: the coroutine shape, in which synchronising functions are tasks."""
 
+    narrow = True
+    """Addresses have 32 bits."""
+
     def __init__(self, facts: Facts, *, waits: bool) -> None:
         self.facts, self.waits = facts, waits
+        self.in_range: set[int] = set()
+        """The ids of indices that have been checked already."""
         self._task = False
         self._function: t.Function | None = None
 
@@ -80,7 +86,8 @@ class Printer:
         if function in self.facts.recursive:
             start = "cuda::Deeper deeper(k);\n"
         if function.constructs and function.self_variable is not None:
-            start += f"{cpp(function.result)} {function.self_variable.cpp} = CUDA_UNSET({cpp(function.result)});\n"
+            start_value = "{}" if function.starts_as_zeros else f"CUDA_UNSET({cpp(function.result)})"
+            start += f"{cpp(function.result)} {function.self_variable.cpp} = {start_value};\n"
             end = f"{self._return} {function.self_variable.cpp};\n"
         elif function.result == VOID:
             end = "co_return;\n" if task else ""
@@ -122,6 +129,8 @@ class Printer:
     def declaration(self, node: t.Declare) -> str:
         """Return a local variable's declaration: what has no value starts as zeros."""
         variable = node.variable
+        if node.value is None and isinstance(variable.type, Array) and not node.bare:
+            return f"CUDA_UNSET_ARRAY({variable.cpp}, {cpp(variable.type)});\n"
         if node.value is None:
             value = "" if node.bare else f" = CUDA_UNSET({cpp(variable.type)})"
         elif isinstance(node.value, t.Initialise):
@@ -176,6 +185,12 @@ class Printer:
 
     def _binary(self, node: t.Binary) -> str:
         left, right = self.expression(node.left), self.expression(node.right)
+        if isinstance(node.type, Pointer) and node.op in ("+", "-"):
+            by, base, offset = node.right, left, right
+            if isinstance(by.type, Pointer):
+                by, base, offset = node.left, right, left
+            if self._may_stray(by):
+                return f"cuda::moved(k, {base}, {'-' if node.op == '-' else ''}(i64){offset})"
         if node.op in _SHIFTS and not _is_small_shift(node):
             return f"cuda::{_SHIFTS[node.op]}<{cpp(node.type)}>({left}, {right})"
         text = f"({left} {node.op} {right})"
@@ -191,6 +206,8 @@ class Printer:
                 value = f"cuda::canonical({value})"
             return f"({left} = {value})"
         right, compute = self.expression(node.right), cpp(node.compute)
+        if isinstance(node.left.type, Pointer) and self._may_stray(node.right):
+            return f"cuda::move(k, {left}, {'-' if node.op == '-' else ''}(i64){right})"
         if node.op in _SHIFTS:
             return f"cuda::{_SHIFTS[node.op]}_assign<{compute}>({left}, {right})"
         if t.is_float(node.compute) and not t.is_float(node.left.type):
@@ -210,7 +227,12 @@ class Printer:
         return "({} ? {} : {})".format(*parts)
 
     def _index(self, node: t.Index) -> str:
-        return f"{self.expression(node.base)}[{self.expression(node.index)}]"
+        base, index = self.expression(node.base), self.expression(node.index)
+        return f"cuda::at(k, {base}, {index})" if self._may_stray(node.index) else f"{base}[{index}]"
+
+    def _may_stray(self, index: t.Expression) -> bool:
+        """Whether it has to be noticed if an index leaves the addresses, which have 32 bits here."""
+        return self.narrow and is_wide(index) and id(index) not in self.in_range
 
     def _member(self, node: t.Member) -> str:
         return f"{self.expression(node.object)}.{node.field.name}"

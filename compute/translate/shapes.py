@@ -28,7 +28,9 @@ from depin_node.compute.translate.fission_calls import Fallback
 from depin_node.compute.translate.fission_print import BlockPrinter
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
+from depin_node.compute.translate.ranges import Ranges, find_ranges
 from depin_node.compute.translate.semantics import Facts, body_of
+from depin_node.compute.translate.types import BOOL
 from depin_node.compute.translate.uniformity import reached
 
 INLINE_NODES_MAX = 20_000
@@ -51,7 +53,11 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
     """
     printer, entry = Printer(facts, waits=False), kernel.entry
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
-    text, guard, whole = _common(kernel, printer, facts), find_guard(entry), f"k.blockDim.x % {BlockPrinter.width} == 0"
+    text, guard, body = _common(kernel, printer, facts), find_guard(entry), body_of(entry)
+    ranges = find_ranges(entry, guard.body if guard else body)
+    if guard is None and ranges.indices:
+        guard = Guard([], t.Literal(BOOL, entry.line, "true"), body)
+    whole = f"k.blockDim.x % {BlockPrinter.width} == 0"
     each = "CUDA_EACH_X"
     if not facts.has_atomics and not facts.private_memory and not facts.prints:
         each = "#pragma clang loop vectorize(assume_safety)\nCUDA_EACH_X"
@@ -64,7 +70,7 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
             f"CUDA_EACH_ROW if (cuda::whole_row(k, {holds})) {{\n"
             f"{each} {entry.cpp}_inside({arguments});\n}} else {{\nCUDA_EACH_X {entry.cpp}({arguments});\n}}\n"
         )
-        text += _guard_functions(entry, guard, facts, printer)
+        text += _guard_functions(entry, guard, ranges, facts, printer)
     block = _block_of_strips(kernel, guard, facts) if strips else ""
     if block:
         text += block
@@ -201,13 +207,19 @@ def _arguments(entry: t.Function, slots: Sequence[Slot]) -> str:
     return "".join(lines)
 
 
-def _guard_functions(entry: t.Function, guard: Guard, facts: Facts, printer: Printer) -> str:
+def _guard_functions(entry: t.Function, guard: Guard, ranges: Ranges, facts: Facts, printer: Printer) -> str:
     parameters = _parameters(entry)
     checked = GuardPrinter(facts, waits=False)
-    declarations = "".join(checked.declaration(declaration) for declaration in guard.declarations)
+    needed = [*guard.declarations, *(d for d in ranges.declarations if d not in guard.declarations)]
+    declarations = "".join(checked.declaration(declaration) for declaration in needed)
+    tests = "".join(
+        f"fine &= !cuda::beyond({checked.expression(node.base)}, {checked.expression(node.index)});\n"
+        for node in ranges.indices
+    )
+    printer.in_range = {id(node.index) for node in ranges.indices}
     holds = (
         f"static {_INLINE}bool {entry.cpp}_holds(cuda::Thread& k{parameters}) {{\nbool fine = true;\n{declarations}"
-        f"bool inside = {checked.expression(guard.condition)};\nreturn fine && inside;\n}}\n"
+        f"bool inside = {checked.expression(guard.condition)};\n{tests}return fine && inside;\n}}\n"
     )
     head = f"static {_INLINE}void {entry.cpp}_inside(cuda::Thread& k{parameters})"
     return holds + printer.definition(entry, guard.body, head, task=False)
