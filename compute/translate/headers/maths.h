@@ -86,9 +86,9 @@ INLINE f64 scale(f64 x, i64 n) {  // x * 2^n for |n| < 2000, rounded once
 }
 
 // ---- exponentials
-INLINE f32 expf(f32 x) {
-  const f32 c = x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x;
-  const f32 n = rintf(c * 1.44269504088896341f);
+INLINE f32 expf(f32 x) {  // no test for NaN: it stays one on the whole way
+  const f32 low = x < -104.0f ? -104.0f : x, c = low > 89.0f ? 89.0f : low;
+  const f32 shifted = c * 1.44269504088896341f + 0x1.8p23f, n = shifted - 0x1.8p23f;  // as MAGIC, for float
   const f32 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
   f32 p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -97,9 +97,8 @@ INLINE f32 expf(f32 x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const i32 k = to_integer<i32>(n), half = k >> 1;
-  const f32 y = p * as<f32>((half + 127) << 23) * as<f32>((k - half + 127) << 23);
-  return x != x ? x : y;
+  const i32 k = (i32)(as<u32>(shifted) - as<u32>(0x1.8p23f)), half = k >> 1;
+  return p * as<f32>((u32)(half + 127) << 23) * as<f32>((u32)(k - half + 127) << 23);
 }
 // exp(hi + lo) - 1 for |hi| <= 0.35 and |lo| small
 INLINE f64 expm1_reduced(f64 hi, f64 lo) {
