@@ -26,6 +26,20 @@ SOURCES = {
             x[0] = a.f(2) + a.g(2.5f) + a.g<int>(3) + A::make(4).f(1) + A::make(5).in[1].z; }""",
         5 + 11.5 + 13 + 5 + 4,
     ),
+    "lambdas in lambdas": (
+        """struct A { float v; template <class F> __device__ float on(F f) const { return f(v); } };
+        __global__ void k(float* x) { auto f = [=](int i) { return [=](int j) { return i * 10 + j; }; }; A a{3};
+            x[0] = f(1)(2) + a.on([&](float q) { float s = 0;
+                for (int i = 0; i < 3; i++) s += a.on([=](float w) { return w + q + i; });
+                return s; }); }""",
+        12 + 21,
+    ),
+    "lambdas and unnamed structs in each instance of a template": (
+        """template <class T> __device__ T g(T x) { auto h = [&](T y) { return x / 2 + y; }; return h(x); }
+        template <class T> __device__ T u(T x) { struct { T v; } s = {x}; return s.v / 2; }
+        __global__ void k(float* x) { x[0] = g(1.0f) + g(3) + g(5.0) + u(3) + u(3.0f); }""",
+        1.5 + 4 + 7.5 + 1 + 1.5,
+    ),
     "alias templates and defaults": (
         """template <class T, int N = 4> struct V { T d[N]; }; template <class T> using V2 = V<T, 2>;
         template <class T, bool B = true> struct X { T v; __device__ int b() const { return B; } };
