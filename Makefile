@@ -14,7 +14,8 @@ help:
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
-	@echo "make test-gpu   the tests that need an NVIDIA GPU"
+	@echo "make test-gpu   on a machine with an NVIDIA GPU: what agrees with WebAssembly, and how fast"
+	@echo "make gpu-bundle the same to take to such a machine: build/depin-gpu.tar.gz"
 	@echo "make clean      remove what the other targets made"
 
 setup: $(STAMP)
@@ -55,7 +56,13 @@ bench-compute: $(STAMP)
 	@OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute.py
 
 test-gpu: $(STAMP)
-	@echo "no GPU tests exist yet: the CuPy device is not in this release (see CHANGELOG.md)"
+	$(BIN)/python -m pytest -m gpu tests/devices tests/gpu
+	$(BIN)/python tests/gpu/bundle.py build/depin-gpu.tar.gz
+	tar -xzf build/depin-gpu.tar.gz -C build
+	$(BIN)/python build/depin-gpu/run.py
+
+gpu-bundle: $(STAMP)
+	$(BIN)/python tests/gpu/bundle.py build/depin-gpu.tar.gz
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
