@@ -209,13 +209,17 @@ def as_array(value: Any, beside: str | None = None) -> Array:
 
 def as_arrays(*values: Any) -> tuple[Array, ...]:
     """Return operands as arrays of one dtype, promoted as the standard says; at least one has to be an array."""
-    dtypes = [value.kind for value in map(_constant, values) if isinstance(value, Array)]
+    operands = [_constant(value) for value in values]
+    dtypes = [operand.kind for operand in operands if isinstance(operand, Array)]
     if not dtypes:
         raise TraceError("all operands are Python numbers: make one an array with xp.asarray")
     kind = dtypes[0]
     for dtype in dtypes[1:]:
         kind = promote(kind, dtype)
-    return tuple(functions().astype(as_array(value, kind), kind, copy=False) for value in values)
+    for operand in operands:
+        if isinstance(operand, int | float | complex):
+            kind = meet(operand, kind)
+    return tuple(functions().astype(as_array(value, kind), kind, copy=False) for value in operands)
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -45,7 +45,7 @@ C_TYPES: Final = {
     "complex64": "complex<float>",
     "complex128": "complex<double>",
 }
-_PYTHON: Final = ((bool, "b", "bool"), (int, "iufc", "int64"), (float, "fc", "float64"), (complex, "c", "complex128"))
+_PYTHON: Final = ((bool, "b", "bool"), (int, "iufc", "int64"), (float, "fc", "float64"), (complex, "fc", "complex128"))
 """A Python type, the kinds of arrays that its numbers may meet, and its dtype where there is no array."""
 
 
@@ -97,7 +97,7 @@ def python_dtype(number: complex) -> str:
 
 
 def meet(number: complex, dtype: str) -> str:
-    """Return the dtype that a Python number takes beside an array of ``dtype``.
+    """Return the dtype that a Python number and an array of ``dtype`` make together.
 
     Raises:
         TraceError: the array's dtype cannot hold it.
@@ -111,7 +111,7 @@ def meet(number: complex, dtype: str) -> str:
         )
     if kind in "iu" and not np.iinfo(dtype).min <= number.real <= np.iinfo(dtype).max:
         raise TraceError(f"{number!r} is out of the range of {dtype}")
-    return dtype
+    return COMPLEX_OF[dtype] if kind == "f" and isinstance(number, complex) else dtype
 
 
 def kind_names(kinds: str) -> str:

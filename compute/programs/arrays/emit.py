@@ -117,7 +117,7 @@ class Body:
         self.helpers.add("_philox")
         words = f"v{len(self.lines)}"
         stream = array.attributes["stream"]
-        self.lines.append(f"const _Words {words} = _philox({key}, (unsigned long long){index.flat}, {stream}u);")
+        self.lines.append(f"const _Words {words} = _philox({key}, (unsigned long long){index.flat}, {stream}ull);")
         first = array.attributes["word"]
         if array.kind == "uint32":
             return f"{words}.w[{first}]"

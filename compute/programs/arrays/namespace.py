@@ -337,7 +337,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
     for other in kinds[1:]:
         kind = promote(kind, other)
     for number in numbers:
-        meet(number, kind)
+        kind = meet(number, kind)
     return np.dtype(kind)
 
 

@@ -225,9 +225,9 @@ template <typename T> __device__ __forceinline__ long long _search(
 }""",
     "_philox": """
 struct _Words { unsigned int w[4]; };
-__device__ __forceinline__ _Words _philox(unsigned long long key, unsigned long long counter, unsigned int stream) {
+__device__ __forceinline__ _Words _philox(unsigned long long key, unsigned long long counter, unsigned long long stream) {
     unsigned int k0 = (unsigned int)key, k1 = (unsigned int)(key >> 32);
-    unsigned int c0 = (unsigned int)counter, c1 = (unsigned int)(counter >> 32), c2 = stream, c3 = 0;
+    unsigned int c0 = (unsigned int)counter, c1 = (unsigned int)(counter >> 32), c2 = (unsigned int)stream, c3 = (unsigned int)(stream >> 32);
     for (int round = 0; round < 10; ++round) {
         const unsigned long long p0 = 0xD2511F53ULL * c0, p1 = 0xCD9E8D57ULL * c2;
         c0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
@@ -243,4 +243,4 @@ __device__ __forceinline__ _Words _philox(unsigned long long key, unsigned long 
 }""",
 }
 """Functions that texts call. ``_philox`` is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: *Parallel random numbers: as
-easy as 1, 2, 3*, SC 2011), with the words of its counter as (counter low, counter high, stream, 0)."""
+easy as 1, 2, 3*, SC 2011), with the words of its counter as (counter low, counter high, stream low, stream high)."""
