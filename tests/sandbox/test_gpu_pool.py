@@ -9,12 +9,12 @@ import pytest
 import trio
 from wat_programs import numbers, program
 
-from depin_node.compute.devices.nvidia import Health
+from depin_node.compute.devices.nvidia import Gpu, Health, find_gpus
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.custody import State
 from depin_node.compute.sandbox.custody_events import CustodyLimits
-from depin_node.compute.sandbox.gpu_pool import open_gpu_pool
+from depin_node.compute.sandbox.gpu_pool import gpu_config, open_gpu_pool
 from depin_node.core.errors import ResourceError, TaskCrashed, TaskTimedOut, TaskTrapped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are confined as on Linux")
@@ -151,3 +151,15 @@ async def test_a_device_that_breaks_ends_its_agreement():
                 encode_program(program(source="none")), {0: numbers().tobytes()}, seconds=1, memory_limit_bytes=1 << 26
             )
         await lease.aclose()
+
+
+async def test_a_gpu_that_the_worker_does_not_find_is_withdrawn_with_the_reason():
+    """The real worker, with CuPy, on a machine without a GPU."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if find_gpus().gpus:
+        pytest.skip("there is a GPU here")
+    gone = Gpu("GPU-1", "any", 1 << 30, (8, 6), "550", (12, 4), 0, None)
+    with trio.fail_after(PATIENCE_S):
+        async with open_gpu_pool(gpu_config(gone), Driver(), limits=LIMITS) as pool:
+            with pytest.raises(ResourceError, match="there is no GPU GPU-1: no NVIDIA driver"):
+                await pool.device_class()
