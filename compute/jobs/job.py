@@ -15,6 +15,7 @@ from depin_node.crypto.envelope import Signed
 _JOB_LABEL = b"depin/job/v1\0"
 TASKS_MAX = 1_000_000
 INPUTS_MAX = 64
+BUFFERS_MAX = 256
 DEVICE_CLASSES_MAX = 8
 REPLICAS_MAX = 15
 
@@ -22,7 +23,7 @@ REPLICAS_MAX = 15
 class InputRef(Message, frozen=True):
     """The bytes of one input buffer: ``buffer`` is its index in the program; its blob has ``size_bytes``."""
 
-    buffer: Annotated[int, msgspec.Meta(ge=0, lt=INPUTS_MAX)]
+    buffer: Annotated[int, msgspec.Meta(ge=0, lt=BUFFERS_MAX)]
     blob: Digest
     size_bytes: Uint
 

@@ -227,7 +227,7 @@ class ProgramBuilder:
             raise ConfigError(f"{name}: edge {cut.edge!r} is not known; known are: {', '.join(EDGES)}")
         if not 0 <= cut.axis < len(shape):
             raise ConfigError(
-                f"{name} of shape {shape} has no axis {cut.axis} to be cut along: give cut=None for whole"
+                f"{name} of shape {shape} has no axis {cut.axis} to be cut along: cut=None (whole = true) gives it whole"
             )
         length = shape[cut.axis]
         if not self._length:
@@ -237,7 +237,7 @@ class ProgramBuilder:
         if length != self._length:
             raise ConfigError(
                 f"{name} has {length} rows along axis {cut.axis}, the arrays before it {self._length}: "
-                "all that are cut have equally many; give cut=None for whole"
+                "all that are cut have equally many; cut=None (whole = true) gives one whole"
             )
         if not 0 <= cut.halo <= HALO_MAX:
             raise ConfigError(f"{name}: halo = {cut.halo}: expected 0 to {HALO_MAX}")

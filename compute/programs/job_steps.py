@@ -191,7 +191,10 @@ class _Reader:
     def _read_combine(self, table: Table) -> None:
         if "how" in table.values:
             table.allow("how")
-            self.builder.combine(table.text("how"))
+            try:
+                self.builder.combine(table.text("how"))
+            except ConfigError as error:
+                raise table.error("how", str(error)) from error
             return
         table.allow("launch", "grid", "block", "args", "shared_mem")
         self.builder.combine(*self._launch(table), shared_mem=table.integer("shared_mem", 0, 1 << 20, 0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from depin_node.compute.programs.jobfile import load_job
-from depin_node.compute.programs.kernel import In, InOut, Out
+from depin_node.compute.programs.kernel import Along, In, InOut, Out
 from depin_node.core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -176,3 +176,88 @@ def test_scheduling_needs_no_numpy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+STEPS = """
+name = "several"
+[kernels.shade]
+file = "shade.cu"
+[kernels.other]
+file = "shade.cu"
+name = "shade"
+options = ["-DX"]
+[arrays]
+z = { in = "dem.npy", whole = true }
+a = { inout = "more.npz:state" }
+b = { temp = "float64", shape = ["a.size"] }
+p = { partial = "int32", shape = "cols" }
+on = { out = "int32", shape = 1, whole = true }
+[numbers]
+cols = "z.shape[1]"
+mine = "shard.rows * cols"
+[[steps]]
+repeat = 3
+[[steps.steps]]
+launch = "shade"
+grid = ["ceil(mine / 16)", 2]
+block = 16
+args = ["z", "a", "mine", 0.5]
+radius = 1
+[[steps.steps]]
+swap = ["a", "b"]
+[[steps]]
+until = "on"
+max = 4
+steps = [{ launch = "other", grid = 1, block = 1, args = ["p", "on"] }]
+[combine]
+how = "sum"
+[shards]
+by = "axis"
+count = 7
+"""
+
+
+def test_a_file_of_several_steps_is_read_before_anything_is_compiled(folder):
+    job = load_job(write(folder, STEPS))
+    assert (job.shards, job.along, job.kernel) == (7, Along(0), None)
+    assert [(b.name, b.role, b.shape) for b in job.builder.buffers] == [
+        ("z", "in", (40, 50)), ("a", "inout", (7,)), ("b", "temp", (7,)), ("p", "out", (7, 50)), ("on", "out", (1,)),
+    ]  # fmt: skip
+    assert job.builder.names(3)["mine"] == 50
+    with pytest.raises(ConfigError, match=r"job.toml: shade takes 0 arguments \(\), 4 were given"):
+        job.bind()
+
+
+STEP_MISTAKES = {
+    "no arrays": (STEPS[: STEPS.index("[arrays]")] + STEPS[STEPS.index("[numbers]") :], "arrays: is missing"),
+    "no steps": (STEPS[: STEPS.index("[[steps]]")] + STEPS[STEPS.index("[shards]") :], "steps: is missing"),
+    "kernel and kernels": (STEPS + '[kernel]\nfile = "shade.cu"\n', "kernel: unknown key"),
+    "kernel": (STEPS.replace('launch = "shade"', 'launch = "shape"'), r"no kernel 'shape' \(did you mean shade\?\)"),
+    "array": (STEPS.replace('swap = ["a", "b"]', 'swap = ["a", "bb"]'), r"swap: there is no array 'bb'"),
+    "three to swap": (STEPS.replace('swap = ["a", "b"]', 'swap = ["a", "b", "z"]'), "the names of two arrays"),
+    "kind of step": (STEPS.replace("swap =", "swop ="), r"steps are one of launch, .*did you mean swap\?"),
+    "key of a step": (STEPS.replace("radius = 1", "radios = 1"), r"radios: unknown key \(did you mean radius\?\)"),
+    "two kinds": (STEPS.replace("radius = 1", "repeat = 1"), "steps are one of"),
+    "kind of array": (STEPS.replace("{ temp =", "{ tmp ="), r"arrays have one of .*did you mean temp\?"),
+    "dtype": (STEPS.replace('temp = "float64"', 'temp = "double"'), "dtype 'double' is not known"),
+    "number": (STEPS.replace('"z.shape[1]"', "1.5"), r"\[numbers\] cols: expected an integer or an expression"),
+    "shape by slice": (STEPS.replace('["a.size"]', '["mine"]'), "'mine' is not known here"),
+    "rows": (
+        STEPS.replace(", whole = true }\na", " }\na"),
+        r"\[arrays\] a: a has 7 rows along axis 0, the arrays before it 40",
+    ),
+    "no passes": (STEPS.replace("repeat = 3", "repeat = 0"), "expected an integer from 1"),
+    "bound of until": (STEPS.replace("max = 4\n", ""), "max: is missing"),
+    "combine": (
+        STEPS.replace('how = "sum"', 'how = "mean"').replace("z = { in", "z = { whole = true, in"),
+        "'mean' is",
+    ),
+    "a node's output": (STEPS.replace('"dem.npy"', '"job:12ab:z"'), "goes with a running node only"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), STEP_MISTAKES.values(), ids=STEP_MISTAKES)
+def test_mistakes_in_steps_name_file_key_and_way_out(folder, text, reason):
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_job(write(folder, text))
+    assert str(folder) in str(caught.value)
