@@ -43,10 +43,7 @@ def execute(
     try:
         results = _CALLS[name](xp, inputs, attributes)
     except xp.linalg.LinAlgError as error:
-        reason = str(error).rstrip(".")
-        raise TaskNoResult(
-            f"{name}: {reason[:1].lower()}{reason[1:]}: the array it was given has no such result"
-        ) from error
+        raise TaskNoResult(f"{name}: {error}: the array it was given has no such result") from error
     except MemoryError as error:
         raise TaskOutOfMemory(f"{name}: the library could not allocate what it needs") from error
     for output, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):

@@ -225,9 +225,11 @@ template <typename T> __device__ __forceinline__ long long _search(
 }""",
     "_philox": """
 struct _Words { unsigned int w[4]; };
-__device__ __forceinline__ _Words _philox(unsigned long long key, unsigned long long counter, unsigned long long stream) {
+__device__ __forceinline__ _Words _philox(
+    unsigned long long key, unsigned long long counter, unsigned long long stream) {
     unsigned int k0 = (unsigned int)key, k1 = (unsigned int)(key >> 32);
-    unsigned int c0 = (unsigned int)counter, c1 = (unsigned int)(counter >> 32), c2 = (unsigned int)stream, c3 = (unsigned int)(stream >> 32);
+    unsigned int c0 = (unsigned int)counter, c1 = (unsigned int)(counter >> 32);
+    unsigned int c2 = (unsigned int)stream, c3 = (unsigned int)(stream >> 32);
     for (int round = 0; round < 10; ++round) {
         const unsigned long long p0 = 0xD2511F53ULL * c0, p1 = 0xCD9E8D57ULL * c2;
         c0 = (unsigned int)(p1 >> 32) ^ c1 ^ k0;
