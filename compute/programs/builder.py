@@ -227,7 +227,7 @@ class ProgramBuilder:
             raise ConfigError(f"{name}: edge {cut.edge!r} is not known; known are: {', '.join(EDGES)}")
         if not 0 <= cut.axis < len(shape):
             raise ConfigError(
-                f"{name} of shape {shape} has no axis {cut.axis} to be cut along: cut=None (whole = true) gives it whole"
+                f"{name} of shape {shape} has no axis {cut.axis} for a cut: cut=None (whole = true) gives it whole"
             )
         length = shape[cut.axis]
         if not self._length:

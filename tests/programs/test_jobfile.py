@@ -248,10 +248,7 @@ STEP_MISTAKES = {
     ),
     "no passes": (STEPS.replace("repeat = 3", "repeat = 0"), "expected an integer from 1"),
     "bound of until": (STEPS.replace("max = 4\n", ""), "max: is missing"),
-    "combine": (
-        STEPS.replace('how = "sum"', 'how = "mean"').replace("z = { in", "z = { whole = true, in"),
-        "'mean' is",
-    ),
+    "combine": (STEPS.replace('how = "sum"', 'how = "mean"'), r"\[combine\] how: .*'mean' is not known"),
     "a node's output": (STEPS.replace('"dem.npy"', '"job:12ab:z"'), "goes with a running node only"),
 }
 
