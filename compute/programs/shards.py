@@ -16,7 +16,7 @@ from mmap import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Cut, Program
-from depin_node.compute.programs.slices import held_bytes_max, rows
+from depin_node.compute.programs.slices import owned_bytes_max, rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +154,7 @@ def result_bytes_max(program: Program) -> int:
     for index in program.outputs:
         buffer = program.buffers[index]
         if buffer.cut is not None:
-            total += held_bytes_max(program, buffer)
+            total += owned_bytes_max(program, buffer)
         elif buffer.tile:
             blocks = -(-program.launch.blocks(0) // program.tasks)
             total += min(blocks * prod(buffer.tile) * DTYPE_BYTES[buffer.dtype], buffer.size_bytes)

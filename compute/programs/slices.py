@@ -59,12 +59,17 @@ def held_bytes_max(program: Program, buffer: Buffer) -> int:
     cut = buffer.cut
     if cut is None:
         return buffer.size_bytes
+    owned, length = owned_bytes_max(program, buffer), buffer.shape[cut.axis]
+    held = owned + 2 * cut.halo * (buffer.size_bytes // length)
+    return min(held, buffer.size_bytes) if cut.edge == "none" else held
+
+
+def owned_bytes_max(program: Program, buffer: Buffer) -> int:
+    """Return the size of the largest part of a buffer that a task owns, for a buffer that is cut."""
     assert isinstance(program.shards, Axis)
-    table = program.shards.tables[cut.table]
-    widest = max(stop - start for start, stop in pairwise(table)) + 2 * cut.halo
-    length = buffer.shape[cut.axis]
-    widest = min(widest, length) if cut.edge == "none" else widest
-    return buffer.size_bytes // length * widest
+    assert buffer.cut is not None
+    table = program.shards.tables[buffer.cut.table]
+    return max(stop - start for start, stop in pairwise(table)) * (buffer.size_bytes // buffer.shape[buffer.cut.axis])
 
 
 def source_row(row: int, length: int, edge: str) -> int:

@@ -8,10 +8,11 @@ import trio
 from wat_programs import BAD_TASKS, copying, numbers, program
 
 from depin_node.compute.programs.binding import Bound, bind
+from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import load_job
-from depin_node.compute.programs.kernel import InOut, Out, RawKernel
+from depin_node.compute.programs.kernel import Along, InOut, Out, RawKernel, Reference
 from depin_node.compute.sandbox.local import run_local
-from depin_node.core.errors import TaskOutOfMemory, TaskTimedOut, TaskTrapped
+from depin_node.core.errors import ConfigError, TaskOutOfMemory, TaskTimedOut, TaskTrapped
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "hillshade"
 PATIENCE_S = 60.0
@@ -109,3 +110,38 @@ async def test_what_kernels_print_is_given_out_also_by_the_one_that_failed():
     with trio.fail_after(PATIENCE_S), pytest.raises(TaskTrapped):
         await run_local(bind(kernel, 4, 32, (Out("int32", 128, 32),), shards=4), workers=1, printed=told.__setitem__)
     assert told == {0: b"block 0\n", 1: b"block 1\n", 2: b"block 2\n", 3: b"block 3\nabout to fail\n"}
+
+
+async def test_slices_are_run_and_merged_in_workers():
+    """Sums of float, whose order shows: the same bits from one worker and from several."""
+    kernel = RawKernel(
+        """extern "C" __global__ void total(const float* x, float* s, int n) {
+               for (int i = 0; i < n; ++i) s[0] += x[i];
+           }""",
+        "total",
+    )
+    x = np.random.default_rng(6).random(10_007, dtype="float32")
+
+    def build(array):
+        steps = ProgramBuilder(shards=37, along=Along(0))
+        part = steps.partial("part", "float32", 1)
+        steps.launch(kernel, 1, 1, (steps.input("x", array), part, steps.shard.rows))
+        steps.combine("sum")
+        return steps.build()
+
+    with trio.fail_after(PATIENCE_S):
+        found = [(await run_local(build(x), workers=workers))[0] for workers in (1, 2)]
+    assert found[0].tobytes() == found[1].tobytes()
+    parts = [sequential(x[k * 10_007 // 37 : (k + 1) * 10_007 // 37]) for k in range(37)]
+    stride = 1
+    while stride < 37:
+        for into in range(0, 37 - stride, 2 * stride):
+            parts[into] += parts[into + stride]
+        stride *= 2
+    assert found[0] == parts[0]
+    with pytest.raises(ConfigError, match="x is on a node: get it first"):
+        await run_local(build(Reference(bytes(32), "float32", (10_007,))))
+
+
+def sequential(values):
+    return np.add.accumulate(values)[-1]  # one after the other: add.reduce would go pairwise
