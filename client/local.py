@@ -13,6 +13,7 @@ from depin_node.client.work import Work, prepare_launch, prepare_program
 from depin_node.compute.devices.nvidia import find_gpus
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.programs.arrays import Traced
+from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config, open_gpu_pool
 from depin_node.compute.sandbox.local import run_local as run_in_workers
 from depin_node.compute.sandbox.measuring import processor_name, speed_of
@@ -74,11 +75,11 @@ def local_devices(remembered: Path | None = None) -> list[DeviceView]:
             views = [await _view(pool, processor_name(), memory_mib, os.cpu_count() or 1, remembered)]
         for gpu in find_gpus().gpus:
             memory_mib = gpu.memory_bytes >> 20
-            try:
-                async with open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)) as pool:
-                    views.append(await _view(pool, gpu.name, memory_mib, 1, remembered))
-            except ResourceError as error:
-                views.append(DeviceView(gpu.architecture, memory_mib, 0, 0, model=gpu.name, unusable=str(error)))
+            async with open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)) as gpu_pool:
+                try:
+                    views.append(await _view(gpu_pool, gpu.name, memory_mib, 1, remembered))
+                except ResourceError as error:
+                    views.append(DeviceView(gpu.architecture, memory_mib, 0, 0, model=gpu.name, unusable=str(error)))
         return views
 
     return trio.run(ask)
@@ -125,8 +126,8 @@ def launch(
     return arrays[0] if len(arrays) == 1 else arrays
 
 
-def run(program: Traced, *arrays: Any, limits: Limits | None = None) -> Array | tuple[Array, ...]:
-    """Run a traced function on this machine and return its result, a tuple if it has several.
+def run(program: ProgramBuilder | Traced, *arrays: Any, limits: Limits | None = None) -> Array | tuple[Array, ...]:
+    """Run a program or a traced function on this machine and return its result, a tuple if it has several.
 
     Args:
         program: as for ``Mesh.run``.

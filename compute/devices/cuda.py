@@ -243,18 +243,17 @@ class CudaProgram:
         self, index: int, address: int, boxes: Sequence[Box], shape: tuple[int, ...], dtype: "np.dtype[Any]"
     ) -> None:
         """Everything of an output that is not the task's must be what it was: zeros, or the input."""
-        firsts = [contiguous_start(box, shape) for box in boxes]
+        firsts = [(contiguous_start(box, shape), box.elements) for box in boxes]
+        owned = [(first, first + count) for first, count in firsts if first is not None]
         name = self.program.buffers[index].name
-        if None in firsts:
+        if len(owned) < len(boxes):  # one of them is scattered
             whole = self._download(address, shape, dtype)
             before = self._inputs.get(index, np.zeros(shape, dtype))
             for box in boxes:
                 whole[box.slices] = before[box.slices]
             unchanged = whole.tobytes() == before.tobytes()
         else:
-            unchanged = self._is_unchanged(
-                index, address, [(f, f + b.elements) for f, b in zip(firsts, boxes, strict=True)]
-            )  # type: ignore[operator]
+            unchanged = self._is_unchanged(index, address, owned)
         if not unchanged:
             raise TaskTrapped(f"the kernel wrote to {name} outside the tiles of its blocks")
 

@@ -9,7 +9,7 @@ worker that is spawned for a test that is all there is to do.
 import heapq
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
@@ -28,6 +28,7 @@ from depin_node.core.clock import Now, now
 from depin_node.core.errors import PeerViolation, ResourceError
 
 log = structlog.get_logger("depin_node.sandbox")
+Answer = TypeVar("Answer")
 TICK_S: Final = 0.1
 HEALTH_S: Final = 5.0
 PROBE_S: Final = 5.0
@@ -74,7 +75,9 @@ def gpu_config(gpu: Gpu) -> PoolConfig:
 class GpuWorker(WorkerProcess):
     """A worker process that tells the pool what its lease sees."""
 
-    def __init__(self, config: WorkerConfig, began: Callable[[int, float], None], ended: Callable[[int], None]) -> None:
+    def __init__(
+        self, config: WorkerConfig, began: Callable[[int, float], object], ended: Callable[[int], object]
+    ) -> None:
         super().__init__(config)
         self._began, self._ended = began, ended
         self._attempt = 0
@@ -200,8 +203,8 @@ class GpuPool:
         try:
             worker = self._worker = GpuWorker(
                 self.config.worker,
-                lambda attempt, seconds: self._tell(e.Began(attempt, seconds)) and None,
-                lambda attempt: self._tell(e.Ended(attempt, context_lost=False)) and None,
+                lambda attempt, seconds: self._tell(e.Began(attempt, seconds)),
+                lambda attempt: self._tell(e.Ended(attempt, context_lost=False)),
             )
         except ResourceError as error:
             self._tell(e.Exited(str(error)))
@@ -251,7 +254,7 @@ class GpuPool:
 
     async def _ask(self, question: Callable[[], frozenset[int] | None]) -> frozenset[int] | None:
         with trio.move_on_after(PROBE_S):
-            return await trio.to_thread.run_sync(question, abandon_on_cancel=True)
+            return await _in_thread(question)
         return None
 
     async def watch(self) -> None:
@@ -271,7 +274,7 @@ class GpuPool:
         while True:
             found = None
             with trio.move_on_after(PROBE_S):
-                found = await trio.to_thread.run_sync(self._probe.health, abandon_on_cancel=True)
+                found = await _in_thread(self._probe.health)
             if found is not None and found.broken:
                 self._tell(e.Broken(found.broken))
                 return
@@ -279,6 +282,12 @@ class GpuPool:
                 hot = found.hot
                 self._tell(e.Heat(hot))
             await trio.sleep(HEALTH_S)
+
+
+async def _in_thread(question: Callable[[], Answer]) -> Answer:
+    """Ask in a thread, which is left behind if the wait ends first."""
+    answer: Answer = await trio.to_thread.run_sync(question, abandon_on_cancel=True)  # type: ignore[call-arg]
+    return answer
 
 
 AnyPool = SandboxPool | GpuPool
