@@ -41,8 +41,9 @@ def run_local(
     """
 
     def show(task: int, log: bytes) -> None:
-        for line in log.decode(errors="replace").splitlines() if printed else ():
-            printed(f"task {task}: {printable(line)}")
+        if printed is not None:
+            for line in log.decode(errors="replace").splitlines():
+                printed(f"task {task}: {printable(line)}")
 
     async def run() -> list[Array]:
         limits = work.limits

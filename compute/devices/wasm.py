@@ -89,15 +89,15 @@ class _Prepared:
         self.call = Call(launch.grid(0), launch.block, launch.shared_mem)
         self.packed: dict[tuple[int, ...], Bytes] = {}
         self.varies = isinstance(program.shards, Axis)
+        self.call.set_blocks(0, launch.blocks(0))
 
     def set_blocks(self, program: Program, task: int) -> None:
         """Say which blocks of which grid the next call runs."""
-        if isinstance(program.shards, Axis):
+        if self.varies:
             self.call.set_grid(self.launch.grid(task))
-            first, last = 0, self.launch.blocks(task)
-        else:
-            first, last = task_blocks(program, task) if program.tasks > 1 else (0, self.launch.blocks(0))
-        self.call.set_blocks(first, last)
+            self.call.set_blocks(0, self.launch.blocks(task))
+        elif program.tasks > 1:
+            self.call.set_blocks(*task_blocks(program, task))
 
 
 class WasmProgram:
