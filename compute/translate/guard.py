@@ -122,4 +122,6 @@ def affine(value: t.Expression, known: dict[t.Variable, bool]) -> bool | None:
         if left is None or right is None or (value.op == "*" and left and right):
             return None
         return left or right
+    if isinstance(value, t.Binary) and value.op in ("/", "%"):  # of what is the same in the whole row
+        return False if affine(value.left, known) is False and affine(value.right, known) is False else None
     return None

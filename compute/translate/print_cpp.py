@@ -291,7 +291,7 @@ class GuardPrinter(Printer):
 
     def _binary(self, node: t.Binary) -> str:
         left, right = self.expression(node.left), self.expression(node.right)
-        if node.op in _COMPARISONS:
+        if node.op in _COMPARISONS or node.op in "/%":  # quotients are the same in the whole row: nothing to check
             return f"({left} {node.op} {right})"
         name = {"+": "add", "-": "sub", "*": "mul"}[node.op]
         return f"cuda::checked_{name}<{cpp(node.type)}>({left}, {right}, fine)"

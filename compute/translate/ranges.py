@@ -35,6 +35,7 @@ def find_ranges(function: t.Function, body: t.Block) -> Ranges:
     """Return the indices in the body of a kernel that are affine in ``threadIdx.x``."""
     changed = _changed(body)
     known = {p: False for p in function.parameters if _is_integer(p.type) and p not in changed}
+    bases = {p for p in function.parameters if p not in changed}
     declared: dict[t.Variable, t.Declare] = {}
     found: list[t.Index] = []
     for node in t.walk(body):
@@ -42,10 +43,12 @@ def find_ranges(function: t.Function, body: t.Block) -> Ranges:
             varies = affine(node.value, known) if node.variable not in changed else None
             if varies is not None:
                 known[node.variable], declared[node.variable] = varies, node
+        elif isinstance(node, t.Declare) and _named(node.value) in bases and node.variable not in changed:
+            bases.add(node.variable)  # another name of a parameter
+            declared[node.variable] = node
         elif isinstance(node, t.Index) and is_wide(node.index) and affine(node.index, known) is not None:
-            base = node.base.variable if isinstance(node.base, t.Name) else None
-            found += [node] if base in function.parameters and base not in changed else []
-    needed = {part for node in found for part in _variables(node.index)}
+            found += [node] if _named(node.base) in bases else []
+    needed = {part for node in found for part in _variables(node)}
     for variable in reversed(declared):
         value = declared[variable].value
         if variable in needed and value is not None:
@@ -55,6 +58,11 @@ def find_ranges(function: t.Function, body: t.Block) -> Ranges:
 
 def _is_integer(type_: Type) -> bool:
     return isinstance(type_, Scalar) and type_.kind in "iub"
+
+
+def _named(value: t.Expression | None) -> t.Variable | None:
+    """Return the variable that an expression is, if it is no more."""
+    return value.variable if isinstance(value, t.Name) else None
 
 
 def _variables(value: t.Expression) -> set[t.Variable]:

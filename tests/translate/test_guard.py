@@ -20,10 +20,12 @@ TAKEN = [
     "const long i = (long)blockIdx.x * blockDim.x + threadIdx.x; if (i < (long)n * m) {{ x[i] = 1; x[i + 1] = 2; }}",
     "int r = n - 1 - (int)threadIdx.x; if (r < 0) return; x[r] = 1;",
     f"{I} if (-i > -n) x[i] = 1;",
+    f"{I} int rows = n / m, rest = n % m; if (i < rows && i + blockIdx.y / 3 < rest) x[i] = 1;",
 ]
 LEFT = [
     f"{I} if (i % 2 == 0) return; x[i] = 1;",
     f"{I} if (i == n) return; x[i] = 1;",
+    f"{I} if (i / m < n) x[i] = 1;",
     f"{I} if (i < n || i > m) x[i] = 1;",
     f"{I} if (i < n && x[i] > 0) x[i] = 1;",
     f"{I} if (i * i < n) x[i] = 1;",
