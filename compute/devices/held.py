@@ -25,20 +25,24 @@ class Edge(NamedTuple):
 
 def held_input(program: Program, buffer: Buffer, task: int, whole: Array) -> Array:
     """Return what a task holds of an input: all of it, or its rows; those beyond its ends only where they wrap."""
-    cut = buffer.cut
-    if cut is None:
+    if buffer.cut is None:
         return whole
+    held = np.zeros(held_shape(program, buffer, task), whole.dtype)
+    lay_rows(program, buffer, task, whole, held)
+    return held
+
+
+def lay_rows(program: Program, buffer: Buffer, task: int, whole: Array, held: Array) -> None:
+    """Copy the rows that a task holds of an array that is cut; those beyond its ends only where they wrap."""
+    cut = buffer.cut
+    assert cut is not None
     found, length = rows(program, cut, buffer.shape[cut.axis], task), buffer.shape[cut.axis]
     low, high = max(found.first, 0), min(found.last, length)
-    if (low, high) == (found.first, found.last):
-        return np.ascontiguousarray(whole[_along(cut.axis, slice(low, high))])
-    held = np.zeros(held_shape(program, buffer, task), whole.dtype)
     held[_along(cut.axis, slice(low - found.first, high - found.first))] = whole[_along(cut.axis, slice(low, high))]
     if cut.edge == "wrap":
         outside = list(beyond(found, length))
         sources = [source_row(row, length, "wrap") for row in outside]
         held[_along(cut.axis, [row - found.first for row in outside])] = whole[_along(cut.axis, sources)]
-    return held
 
 
 def held_edge(program: Program, buffer: Buffer, task: int) -> Edge | None:

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from depin_node.compute.devices.device import Input
+from depin_node.compute.devices.held import Edge, canonical_nans, held_edge, lay_rows, local_box
 from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
-from depin_node.compute.programs.program import Axis, Buffer, Program
-from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes
-from depin_node.compute.programs.slices import CONSTANT, Rows, beyond, held_bytes, held_shape, rows, source_row
+from depin_node.compute.programs.program import Axis, Program
+from depin_node.compute.programs.shards import numpy_dtype, owned_boxes
+from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskTrapped
 
 MAP_BYTES_MIN = 64 << 10
@@ -27,7 +28,6 @@ HUGE_BYTES_MIN = 4 << 20
 PIECE_ELEMENTS = 32 << 10
 """Results are taken in pieces that the cache still holds when they are searched for NaNs."""
 Array = npt.NDArray[Any]
-Place = tuple[slice | list[int], ...]
 
 
 class Memory(NamedTuple):
@@ -35,14 +35,6 @@ class Memory(NamedTuple):
 
     bytes: Bytes
     address: int
-
-
-class _Edge(NamedTuple):
-    """Rows of what a task holds that lie beyond its array's ends: ``targets`` repeat ``sources``, or are ``fill``."""
-
-    targets: Place
-    sources: Place | None
-    fill: Any
 
 
 class TaskArrays:
@@ -60,7 +52,7 @@ class TaskArrays:
         self._outputs = [(index, program.buffers[index], self.dtypes[index]) for index in program.outputs]
         self._varies = isinstance(program.shards, Axis)
         self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
-        self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, _Edge]()
+        self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, Edge]()
 
     @property
     def has_edges(self) -> bool:
@@ -71,12 +63,13 @@ class TaskArrays:
         """Lay a task's arrays out in memory that is zeros."""
         if self._varies and task != self._task:
             self._task, self._gaps = task, self._find_gaps(task)
-            self._edges = {index: edge for index in self._cut if (edge := self._edge(index, task)) is not None}
+            edges = {index: held_edge(self.program, self.program.buffers[index], task) for index in self._cut}
+            self._edges = {index: edge for index, edge in edges.items() if edge is not None}
         for index, (data, fd) in self._inputs.items():
             buffer, address = self.program.buffers[index], self.addresses[index]
             if buffer.cut is not None:
                 whole = data.view(self.dtypes[index]).reshape(buffer.shape)
-                self._lay_slice(buffer, whole, self.view(memory, index, index, task), task)
+                lay_rows(self.program, buffer, task, whole, self.view(memory, index, index, task))
             elif (
                 fd < 0 or len(data) < MAP_BYTES_MIN or not self.pages.map_file(memory.address + address, fd, len(data))
             ):
@@ -114,7 +107,7 @@ class TaskArrays:
         for output, (index, buffer, dtype) in enumerate(self._outputs):
             whole = self.view(memory, index, slots[index], task)
             boxes = owned_boxes(self.program, task, output)
-            local = boxes if buffer.cut is None else [self._local(buffer, boxes[0], task)]
+            local = boxes if buffer.cut is None else [local_box(self.program, buffer, task, boxes[0])]
             result = np.frombuffer(results[output], dtype)
             at = 0
             for box in local:
@@ -153,48 +146,6 @@ class TaskArrays:
         edges = zip([self._start, *ends], [*self.addresses, self.memory_bytes], strict=True)
         return [Foreign(low, high, low, None, "") for low, high in edges]
 
-    def _rows(self, buffer: Buffer, task: int) -> tuple[Rows, int, int]:
-        """Return a task's rows of an array that is cut, its length there, and the axis."""
-        assert buffer.cut is not None
-        axis = buffer.cut.axis
-        return rows(self.program, buffer.cut, buffer.shape[axis], task), buffer.shape[axis], axis
-
-    def _local(self, buffer: Buffer, box: Box, task: int) -> Box:
-        """Return an owned box as it lies in what the task holds."""
-        found, _, axis = self._rows(buffer, task)
-        start = (*box.start[:axis], box.start[axis] - found.first, *box.start[axis + 1 :])
-        return Box(start, (*box.stop[:axis], box.stop[axis] - found.first, *box.stop[axis + 1 :]))
-
-    def _lay_slice(self, buffer: Buffer, whole: Array, held: Array, task: int) -> None:
-        assert buffer.cut is not None
-        found, length, axis = self._rows(buffer, task)
-        low, high = max(found.first, 0), min(found.last, length)
-        held[_along(axis, slice(low - found.first, high - found.first))] = whole[_along(axis, slice(low, high))]
-        if buffer.cut.edge == "wrap":
-            outside = list(beyond(found, length))
-            sources = [source_row(row, length, "wrap") for row in outside]
-            held[_along(axis, [row - found.first for row in outside])] = whole[_along(axis, sources)]
-
-    def _edge(self, index: int, task: int) -> _Edge | None:
-        buffer = self.program.buffers[index]
-        cut = buffer.cut
-        assert cut is not None
-        if cut.edge in ("none", "wrap"):
-            return None
-        found, length, axis = self._rows(buffer, task)
-        outside = list(beyond(found, length))
-        if not outside:
-            return None
-        targets = _along(axis, [row - found.first for row in outside])
-        sources = [source_row(row, length, cut.edge) for row in outside]
-        if CONSTANT in sources:
-            return _Edge(targets, None, np.frombuffer(cut.fill, self.dtypes[index])[0])
-        return _Edge(targets, _along(axis, [row - found.first for row in sources]), None)
-
-
-def _along(axis: int, rows: slice | list[int]) -> Place:
-    return (*(slice(None),) * axis, rows)
-
 
 def _take(result: Array, source: Array) -> None:
     """Copy an array of any layout into a flat one, with canonical NaNs."""
@@ -205,13 +156,4 @@ def _take(result: Array, source: Array) -> None:
         piece = result[start : start + PIECE_ELEMENTS]
         if flat is not None:
             piece[...] = flat[start : start + PIECE_ELEMENTS]
-        if piece.dtype.kind == "c":
-            _canonical_nans(piece.view(f"<f{piece.dtype.itemsize // 2}"))
-        elif piece.dtype.kind == "f":
-            _canonical_nans(piece)
-
-
-def _canonical_nans(result: Array) -> None:
-    nans = np.isnan(result)
-    if nans.any():
-        result[nans] = np.nan  # NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000
+        canonical_nans(piece)
