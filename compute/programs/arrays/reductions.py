@@ -23,8 +23,6 @@ REDUCTIONS: Final[dict[str, tuple[float | None, str | dict[str, str]]]] = {
     "min": (None, WORDS["minimum"].texts),
 }
 """What a reduction begins with (None: its first elements), and how it joins two values."""
-SEARCHES: Final = {"argmax": ">", "argmin": "<"}
-"""Reductions to the place of the first largest or smallest; the first NaN counts as either."""
 
 
 def reduction(array: Array, in_memory: InMemory, sizes: Sequence[int]) -> Text:
@@ -37,36 +35,28 @@ def reduction(array: Array, in_memory: InMemory, sizes: Sequence[int]) -> Text:
     c, name = body.index_type, array.attributes["reduction"]
     reads = "".join(f"{pointer}, " for pointer in body.reads.values())
     call = f"@_map({reads}i, {{k}})"
-    kind = C_TYPES[source.kind]
-    out = C_TYPES[array.kind]
-    if name in SEARCHES:
-        before += _search_functions(kind, SEARCHES[name])
-        kind, last = "@_Found", "{}.at"
-        join, identity = "@_join({a}, {b})", None
-        call = f"@_found({call}, {{k}})"
+    kind = C_TYPES[array.kind]
+    identity, joins = REDUCTIONS[name]
+    if isinstance(joins, str):
+        join = f"({kind}){joins}"
     else:
-        identity, joins = REDUCTIONS[name]
-        last = f"({out}){{}}"
-        if isinstance(joins, str):
-            join = f"({kind}){joins}"
-        else:
-            text = next(text for kinds, text in joins.items() if KINDS[source.kind] in kinds)
-            join = f"({kind}){text.replace('{0}', '{a}').replace('{1}', '{b}')}"
+        text = next(text for kinds, text in joins.items() if KINDS[source.kind] in kinds)
+        join = f"({kind}){text.replace('{0}', '{a}').replace('{1}', '{b}')}"
     start = call if identity is None else f"({kind}){literal(identity, source.kind)}"
     first = lanes if identity is None else 0
     members = THREADS // lanes if lanes > 1 else THREADS
-    parameters = [*body.declarations, f"{out}* __restrict__ o"]
+    parameters = [*body.declarations, f"{kind}* __restrict__ o"]
     if lanes == 1:
         lines = [
             f"const {c} i = ({c})blockIdx.x * {members} + ({c})threadIdx.x;",
             f"if (i < {rows}) {{",
             f"{kind} s = {start.format(k='0')};",
             f"for ({c} k = {first}; k < {count}; ++k) s = {join.format(a='s', b=call.format(k='k'))};",
-            f"o[i] = {last.format('s')};",
+            "o[i] = s;",
             "}",
         ]
         return kernel_text(body, parameters, lines, -(-rows // members), members, before)
-    lines = _lanes(kind, c, rows, count, lanes, members, start, first, call, join, last)
+    lines = _lanes(kind, c, rows, count, lanes, members, start, first, call, join)
     return kernel_text(body, parameters, lines, -(-rows // members), members * lanes, before)
 
 
@@ -81,7 +71,6 @@ def _lanes(
     first: int,
     call: str,
     join: str,
-    last: str,
 ) -> list[str]:
     """Return the lines of a reduction by several lanes."""
     whole = count - (count - first) % lanes if count >= first else first
@@ -99,7 +88,7 @@ def _lanes(
         f"for (int t = 0; k + t < {count}; ++t) s[t] = {join.format(a='s[t]', b=call.format(k='(k + t)'))};",
         f"for (int half = {lanes // 2}; half > 0; half /= 2)",
         f"    for (int t = 0; t < half; ++t) s[t] = {join.format(a='s[t]', b='s[t + half]')};",
-        f"o[i] = {last.format('s[0]')};",
+        "o[i] = s[0];",
         "#else",
         f"__shared__ {kind} shared[{members * lanes}];",
         f"{kind}* const own = shared + member * {lanes};",
@@ -113,23 +102,6 @@ def _lanes(
         f"    if (mine && lane < half) own[lane] = {join.format(a='own[lane]', b='own[lane + half]')};",
         "    __syncthreads();",
         "}",
-        f"if (mine && lane == 0) o[i] = {last.format('own[0]')};",
+        "if (mine && lane == 0) o[i] = own[0];",
         "#endif",
     ]
-
-
-def _search_functions(kind: str, sign: str) -> str:
-    function = "static __device__ __forceinline__"
-    return f"""struct @_Found {{ {kind} value; long long at; }};
-{function} @_Found @_found({kind} value, long long at) {{
-    @_Found found;
-    found.value = value;
-    found.at = at;
-    return found;
-}}
-{function} @_Found @_join(@_Found a, @_Found b) {{
-    const bool a_nan = a.value != a.value, b_nan = b.value != b.value, earlier = b.at < a.at;
-    const bool equal = (a_nan && b_nan) || a.value == b.value;
-    return (equal ? earlier : b_nan || (!a_nan && b.value {sign} a.value)) ? b : a;
-}}
-"""

@@ -1,17 +1,20 @@
 """The standard's statistical and utility functions: reductions along axes, and cumulative sums.
 
-All reduce the last axis of a matrix (``reduce``): other axes are moved there as a view. Their order is fixed, so their
-bits are. A long reduction of few results is made in two steps, so that a GPU has work for many blocks; that too depends
-on the shape alone.
+All reduce the last axis of a matrix (``reduce``): other axes are moved there as a view. A long reduction of few results
+is made in two steps, so that a GPU has work for many blocks. Where memory runs along other axes, rows are joined whole,
+``ROWS`` at a time, row j with rows j + m/16, j + 2·m/16, …: neighbouring threads then read neighbouring elements. The
+order of all that depends on shapes alone, so the bits are fixed.
 """
 
+from builtins import max as max_of
+from builtins import min as min_of
 from math import prod
 from typing import Any, Final
 
 from depin_node.compute.programs.arrays.array import Array, as_array, refuse_tolerant
-from depin_node.compute.programs.arrays.creation import full
+from depin_node.compute.programs.arrays.creation import arange, full
 from depin_node.compute.programs.arrays.dtypes import KINDS, REAL_OF, TraceError, dtype_name, kind_names
-from depin_node.compute.programs.arrays.elementwise import apply, astype, conj, not_equal, real, square
+from depin_node.compute.programs.arrays.elementwise import apply, astype, conj, not_equal, real, square, where
 from depin_node.compute.programs.arrays.manipulation import (
     axes_of,
     axis_of,
@@ -22,6 +25,17 @@ from depin_node.compute.programs.arrays.manipulation import (
 )
 
 Axis = int | tuple[int, ...] | None
+ROWS: Final = 16
+COLUMNS_MIN: Final = 16
+"""Rows at least so long are joined whole."""
+_JOINS: Final = {
+    "sum": "add",
+    "prod": "multiply",
+    "max": "maximum",
+    "min": "minimum",
+    "any": "logical_or",
+    "all": "logical_and",
+}
 SPLIT_MIN: Final = 1 << 16
 """A reduction of at least so many elements is made in two steps, …"""
 PARTS: Final = (1024, 512, 256, 128, 64)
@@ -38,16 +52,37 @@ def _kept(x: Array, axis: Axis, function: str) -> tuple[Array, tuple[int, ...]]:
     return reshape(permute_dims(x, (*kept, *sorted(axes))), (x.size // count, count)), axes
 
 
-def _reduce(name: str, x: Array, axis: Axis, keepdims: bool, function: str, kind: str = "") -> Array:
+def _reduce(name: str, x: Array, axis: Axis, keepdims: bool, function: str) -> Array:
     matrix, axes = _kept(x, axis, function)
+    shape = tuple(1 if one in axes else n for one, n in enumerate(x.shape) if keepdims or one not in axes)
+    first, last = (min_of(axes), max_of(axes) + 1) if axes else (0, 0)
+    columns = prod(x.shape[last:])
+    if len(axes) == last - first > 0 and columns >= COLUMNS_MIN and x.op not in ("permute", "full"):
+        return reshape(_join_rows(name, reshape(x, (prod(x.shape[:first]), matrix.shape[1], columns))), shape)
     rows, count = matrix.shape
     parts = next((n for n in PARTS if count % n == 0), 0)
-    if parts and count >= SPLIT_MIN and rows <= RESULTS_MAX and not kind:
+    if parts and count >= SPLIT_MIN and rows <= RESULTS_MAX:
         inner = reshape(matrix, (rows * parts, count // parts))
         matrix = reshape(Array("reduce", (inner,), {"reduction": name}, x.kind, (rows * parts,)), (rows, parts))
-    result = Array("reduce", (matrix,), {"reduction": name}, kind or x.kind, (rows,))
-    shape = (1 if one in axes else n for one, n in enumerate(x.shape) if keepdims or one not in axes)
-    return reshape(result, tuple(shape))
+    return reshape(Array("reduce", (matrix,), {"reduction": name}, x.kind, (rows,)), shape)
+
+
+def _join_rows(name: str, x: Array) -> Array:
+    """Reduce the middle one of three axes."""
+    groups, count, columns = x.shape
+    rest = count % ROWS if count > ROWS else count
+    joined = None
+    if count > rest:
+        shape = (groups, ROWS, (count - rest) // ROWS, columns)
+        parts = reshape(x[:, : count - rest, :], shape)
+        step = parts[:, 0, :, :]
+        for row in range(1, ROWS):
+            step = apply(_JOINS[name], step, parts[:, row, :, :])
+        joined = _join_rows(name, step)
+    for row in range(count - rest, count):
+        joined = x[:, row, :] if joined is None else apply(_JOINS[name], joined, x[:, row, :])
+    assert joined is not None
+    return joined
 
 
 def _checked(x: Any, kinds: str, function: str) -> Array:
@@ -132,9 +167,21 @@ def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Ar
 
 
 def _search(name: str, x: Any, axis: int | None, keepdims: bool) -> Array:
+    """Return the first place of the largest or smallest element: the smallest place where it stands."""
     x = _checked(x, "iuf", name)
     refuse_tolerant(name, x)
-    return _reduce(name, x, axis, keepdims, name, "int64")
+    if axis is None:
+        found = _search(name, reshape(x, (x.size,)), 0, False)
+        return reshape(found, (1,) * x.ndim) if keepdims else found
+    place = axis_of(axis, x.ndim, name)
+    wanted = (max if name == "argmax" else min)(x, axis=place, keepdims=True)
+    hit = x == wanted
+    if KINDS[x.kind] == "f":
+        hit = hit | (apply("isnan", x) & apply("isnan", wanted))
+    length = x.shape[place]
+    places = arange(length, dtype="int32" if length < 2**31 else "int64")
+    places = reshape(places, (length, *(1,) * (x.ndim - place - 1)))
+    return astype(min(where(hit, places, length), axis=place, keepdims=keepdims), "int64")
 
 
 def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
