@@ -99,15 +99,20 @@ def variants(program: Program) -> tuple[int, ...]:
     """
     if not isinstance(program.shards, Axis):
         return (0,)
-    found: dict[tuple[int, ...], int] = {}
-    cuts = {(b.cut.table, b.cut.halo, b.shape[b.cut.axis]): b.cut for b in program.buffers if b.cut is not None}
-    places = [(cut, length) for (_, _, length), cut in cuts.items()]
-    if len(places) > VARIANTS_MAX:
-        raise TaskRejected(f"arrays are cut in {len(places)} ways, at most {VARIANTS_MAX} are allowed")
-    for task in range(program.tasks):
-        held = [rows(program, cut, length, task) for cut, length in places]
-        key = tuple(min(r.last, length) - max(r.first, 0) for r, (_, length) in zip(held, places, strict=True))
-        found.setdefault((*key, *(r.last - r.first for r in held)), task)
-        if len(found) > VARIANTS_MAX:
-            raise TaskRejected(f"tasks hold slices of more than {VARIANTS_MAX} different shapes: cut evenly")
-    return tuple(found.values())
+    columns: dict[tuple[int, int, int], list[int]] = {}
+    for buffer in program.buffers:
+        if (cut := buffer.cut) is None:
+            continue
+        table, length = program.shards.tables[cut.table], buffer.shape[cut.axis]
+        if cut.edge != "none" or not cut.halo:
+            if (cut.table, 0, 0) not in columns:
+                columns[cut.table, 0, 0] = [stop - start for start, stop in pairwise(table)]
+        elif (cut.table, cut.halo, length) not in columns:
+            ends = [min(stop + cut.halo, length) - max(start - cut.halo, 0) for start, stop in pairwise(table)]
+            columns[cut.table, cut.halo, length] = ends
+        if len(columns) > VARIANTS_MAX:
+            raise TaskRejected(f"arrays are cut in more than {VARIANTS_MAX} ways")
+    tasks = dict(zip(zip(*columns.values(), strict=True), range(program.tasks), strict=False))
+    if len(tasks) > VARIANTS_MAX:
+        raise TaskRejected(f"tasks hold slices of more than {VARIANTS_MAX} different shapes: cut evenly")
+    return tuple(sorted(tasks.values())) or (0,)

@@ -251,9 +251,9 @@ def _validate_launch(held: _Held, launch: Launch) -> None:
         raise TaskRejected(f"block {launch.block} has {prod(launch.block)} threads; at most {BLOCK_THREADS_MAX}")
     if len(launch.grids) > 1 and (not isinstance(program.shards, Axis) or len(launch.grids) != program.tasks):
         raise TaskRejected(f"{kernel.name} has {len(launch.grids)} grids: one, or one for each task cut along an axis")
-    for grid in launch.grids:
-        if any(n > most for n, most in zip(grid, GRID_MAX, strict=True)):
-            raise TaskRejected(f"grid {grid} is larger than CUDA's {GRID_MAX}")
+    largest = tuple(map(max, zip(*launch.grids, strict=True)))
+    if any(n > most for n, most in zip(largest, GRID_MAX, strict=True)):
+        raise TaskRejected(f"grid {largest} is larger than CUDA's {GRID_MAX}")
     if len(launch.args) != len(kernel.parameters):
         raise TaskRejected(f"{kernel.name} takes {len(kernel.parameters)} arguments, {len(launch.args)} are given")
     for argument, parameter in zip(launch.args, kernel.parameters, strict=True):

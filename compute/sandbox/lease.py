@@ -107,13 +107,13 @@ class Lease:
             TaskError: the program is refused, or nothing of it can run within the limits.
             ResourceError: no worker or no memory on this machine.
         """
-        self.program: Program = decode_program(program)
-        need = memory_bytes(self.program)
+        self.program: Program
+        self.program, need, size = await trio.to_thread.run_sync(_read, program)
         if need > memory_limit_bytes:
             raise TaskOutOfMemory(
                 f"a task needs {need >> 20} MiB for its arrays, the limit is {memory_limit_bytes >> 20}"
             )
-        if (size := work(self.program).size) > self._config.work_max:
+        if size > self._config.work_max:
             raise ResourceError(
                 f"a task is of {size:,} threads and operations, this node takes {self._config.work_max:,}"
             )
@@ -355,3 +355,9 @@ class Lease:
             self._deliver(Result(pending.attempt, pending.task, (), error, 0, 0))
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
+
+
+def _read(program: bytes | memoryview) -> tuple[Program, int, int]:
+    """Return a program, its memory and its work. In a thread: a stranger's can take seconds to check."""
+    decoded = decode_program(program)
+    return decoded, memory_bytes(decoded), work(decoded).size
