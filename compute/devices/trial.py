@@ -29,7 +29,7 @@ from depin_node.compute.programs.shards import numpy_dtype, result_bytes
 from depin_node.compute.translate.cache import cache_folder
 from depin_node.core.errors import TaskError
 
-SECONDS_MAX = 5.0
+SECONDS_MAX = 2.0
 """For each of the two runs: a task that takes longer is not tried."""
 NOTE_CHARACTERS_MAX = 500
 KEPT_MAX = 4096

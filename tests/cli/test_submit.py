@@ -145,6 +145,8 @@ def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(mesh, job):
         text=True,
     )
     with waiting:
+        tried = waiting.stderr.readline()
+        assert tried.startswith("not tried whether its bits are defined: the task did not end"), tried
         first = waiting.stderr.readline()
         assert first.startswith("job "), first
         short = first.split()[1]
