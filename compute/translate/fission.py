@@ -22,18 +22,29 @@ look uniform over a warp (if it looks so and is not, the kernel traps where it w
 fission_calls.py refuses.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import Fallback, Wait, prepare, waits
+from depin_node.compute.translate.fission_calls import Fallback, Wait, prepare, variables_of, waits
 from depin_node.compute.translate.masks import Masked, masked
 from depin_node.compute.translate.semantics import BARRIERS, Facts, body_of, root
-from depin_node.compute.translate.types import VOID, Reference
-from depin_node.compute.translate.uniformity import BLOCK, CHANGES, WARP, Uniformity, assigned, constant
+from depin_node.compute.translate.types import VOID, Reference, Scalar
+from depin_node.compute.translate.uniformity import (
+    BLOCK,
+    CHANGES,
+    STRIP,
+    WARP,
+    Uniformity,
+    assigned,
+    changed_in,
+    constant,
+)
 
 REMADE_NODES_MAX = 24
 """Variables that are a simple function of the thread's place are computed anew where they are used, up to this size."""
+_INDEX_BITS = 32
 LANE_BYTES_MAX = 2 << 10
 """What one thread may carry over waits."""
 _COMMUTING = (
@@ -58,6 +69,14 @@ class Lanes:
 class Uniform:
     """A statement that assigns a uniform variable."""
 
+    statement: t.Statement
+
+
+@dataclass
+class Stride:
+    """Declares a variable that grows by one from lane to lane, or moves it on by the same in all lanes."""
+
+    variable: t.Variable
     statement: t.Statement
 
 
@@ -104,7 +123,7 @@ class Leave:
     kind: str
 
 
-Piece = Lanes | Uniform | Branch | Repeat | Divergent | Masked | Warp | Leave
+Piece = Lanes | Uniform | Stride | Branch | Repeat | Divergent | Masked | Warp | Leave
 
 
 @dataclass
@@ -141,9 +160,20 @@ class Plan:
     def __init__(self, kernel: t.Kernel, facts: Facts) -> None:
         self.facts = facts
         body = prepare(kernel, facts)
-        self.values = Uniformity(body)
+        self._names = _count_names(body)
         self._atomics = _kinds_of_atomics(kernel)
+        crossing: set[t.Variable] = set()
+        while True:
+            self._analyse(body, crossing)
+            more = {variable for variable in self.carried if self.values.of(variable) == STRIP}
+            if not more:
+                break
+            crossing |= more
+
+    def _analyse(self, body: Sequence[t.Statement], crossing: set[t.Variable]) -> None:
+        self.values = Uniformity(body, crossing)
         self.remade: dict[t.Variable, t.Declare] = {}
+        self.strides: set[t.Variable] = set()
         self._remake(body)
         self.items = self._cut(body)
         self.regions = [node for item in self.items for node in t.walk(item) if isinstance(node, Region)]
@@ -162,7 +192,7 @@ class Plan:
                     continue
                 variable, value = node.variable, node.value
                 reference = isinstance(variable.type, Reference)
-                if self.values.definitions.get(variable) != 1 or not (reference or self.values.of(variable) > BLOCK):
+                if self.values.definitions.get(variable) != 1 or not (reference or self.values.of(variable) > STRIP):
                     continue
                 size = self._size(value, sizes, place=reference)
                 if size <= REMADE_NODES_MAX:
@@ -257,9 +287,12 @@ class Plan:
         pending: list[t.Statement] = []
 
         def flush(vote: Wait | None = None) -> None:
-            if pending or vote is not None:
-                out.append(self._region(list(pending), vote))
-                pending.clear()
+            first, last = self._shared_ends(pending)
+            out.extend(pending[:first])
+            if pending[first:last] or vote is not None:
+                out.extend(self._regions(pending[first:last], vote))
+            out.extend(pending[last:])
+            pending.clear()
 
         for node in _without_blocks(body):
             if isinstance(node, t.Declare) and node.variable in self.remade:
@@ -269,14 +302,40 @@ class Plan:
             elif _has_barrier(node) or _leaves(node) or self._returns_together(node):
                 flush()
                 out.append(self._control(node))
-            elif not pending and self.is_uniform(node):
-                out.append(node)
             else:
                 pending.append(node)
                 if _may_return(node):
                     flush()
         flush()
         return out
+
+    def _shared_ends(self, body: Sequence[t.Statement]) -> tuple[int, int]:
+        """Return which statements of a region to be remain: uniform ones at its ends are done once for the block.
+
+        That is, if others see what they assign; else each strip may as well do it.
+        """
+        inside = _count_names(body)
+        first, last = 0, len(body)
+        if all(map(self.is_uniform, body)):
+            return last, last
+        for place, node in enumerate(body):
+            if not self.is_uniform(node):
+                break
+            if any(self._names[v] > inside[v] for v in self.uses(node) & changed_in([node])):
+                first = place + 1
+        while last > first and self.is_uniform(body[last - 1]):
+            last -= 1
+        return first, last
+
+    def _regions(self, body: list[t.Statement], vote: Wait | None) -> Iterator[Region]:
+        """Yield one region, or two: loops before the first warp function need not run warp by warp."""
+        whole = self._region(body, vote)
+        first_wait = next((place for place, node in enumerate(body) if waits(node)), 0)
+        loops = [place for place, node in enumerate(body[:first_wait]) if _has_loop(node)]
+        if loops and not whole.ordered:
+            yield self._region(body[: loops[-1] + 1], None)
+            whole = self._region(body[loops[-1] + 1 :], vote)
+        yield whole
 
     def _region(self, body: list[t.Statement], vote: Wait | None) -> Region:
         line = body[0].line if body else vote.line if vote else 0
@@ -294,10 +353,10 @@ class Plan:
     def _control(self, node: t.Statement) -> t.Statement:
         if isinstance(node, t.Jump | t.Return):
             return node
-        if isinstance(node, t.If) and self._is_condition(node.condition):
+        if isinstance(node, t.If) and self.is_condition(node.condition):
             no = None if node.no is None else t.Block(node.line, self._cut(node.no.body))
             return t.If(node.line, node.condition, t.Block(node.line, self._cut(node.yes.body)), no)
-        if isinstance(node, t.Loop) and self.values.loop_level(node) == BLOCK and self._is_condition(node.condition):
+        if isinstance(node, t.Loop) and self.values.loop_level(node) == BLOCK and self.is_condition(node.condition):
             steps = list(_steps(node))
             if all(self.is_uniform(step) for step in steps):
                 inner = t.Block(node.line, self._cut(node.body.body))
@@ -307,25 +366,91 @@ class Plan:
                 return t.Loop(node.line, node.condition, None, t.Block(node.line, body))
         raise Fallback(f"line {node.line}: control flow around a barrier is not uniform")
 
-    def _is_condition(self, node: t.Expression | None) -> bool:
-        return node is None or (self.values.level(node) == BLOCK and not self._writes_memory(node))
+    def is_condition(self, node: t.Expression | None, level: int = BLOCK) -> bool:
+        """Whether an expression is the same in the whole block (or strip), and may be computed once for all."""
+        return node is None or (self.values.level(node) <= level and not self._writes_memory(node))
 
-    def is_uniform(self, node: t.Statement) -> bool:
-        """Whether a statement does no more than assign a uniform variable."""
+    def is_uniform(self, node: t.Statement, level: int = BLOCK) -> bool:
+        """Whether a statement does no more than assign a variable of this level."""
         if isinstance(node, t.Declare):
             free = node.value is None or not self._writes_memory(node.value)
-            return free and self.values.of(node.variable) == BLOCK and not isinstance(node.variable.type, Reference)
+            return free and self.values.of(node.variable) <= level and not isinstance(node.variable.type, Reference)
         if not isinstance(node, t.Evaluate) or self._writes_memory(node.value):
             return False
         place = assigned(node.value)
         base = None if place is None else root(place)
-        return isinstance(base, t.Name) and base.variable.storage == "local" and self.values.of(base.variable) == BLOCK
+        return isinstance(base, t.Name) and base.variable.storage == "local" and self.values.of(base.variable) <= level
 
     # ---- once for each strip
 
     def pieces(self, region: Region, *, full: bool) -> list[Piece]:
         """Return what a strip does in a region; ``full``: all of its threads are there."""
-        return self._pieces(region.body, full and not region.ordered, region.whole_warps)
+        lockstep = full and not region.ordered
+        self.strides = set(self._find_strides(region.body)) if lockstep else set()
+        while True:
+            made = self._pieces(region.body, lockstep, region.whole_warps)
+            broken = {variable for variable in self.strides if _lanes_change(made, variable)}
+            if not broken:
+                return made
+            self.strides -= broken
+
+    def _find_strides(self, body: Sequence[t.Statement]) -> Iterator[t.Variable]:
+        """Yield the variables that one loop after their declaration uses and nothing else, and that may be strides."""
+        nodes = list(_without_blocks(body))
+        for place, node in enumerate(nodes):
+            for part in t.parts(node):
+                inner = part.body if isinstance(part, t.Block) else []
+                yield from self._find_strides(inner)
+            if not isinstance(node, t.Declare) or not self._may_stride(node):
+                continue
+            users = [other for other in nodes[place + 1 :] if node.variable in self.uses(other)]
+            if len(users) == 1 and isinstance(users[0], t.Loop) and self._moves(users[0], node.variable):
+                yield node.variable
+
+    def _may_stride(self, node: t.Declare) -> bool:
+        variable = node.variable
+        if variable in self.remade or variable in self.carried or variable in self.values.memory or node.value is None:
+            return False
+        wide = isinstance(variable.type, Scalar) and variable.type.kind in "iu" and variable.type.bits >= _INDEX_BITS
+        return wide and self.values.of(variable) > BLOCK and self._growth(node.value) == 1
+
+    def _moves(self, loop: t.Loop, variable: t.Variable) -> bool:
+        """Whether all that assigns a variable in a loop adds to it what is the same in all lanes."""
+        moves = {id(part.value) for part in t.walk(loop) if isinstance(part, t.Evaluate)}
+        moves |= {id(step.value) for step in _steps(loop) if isinstance(step, t.Evaluate)}
+        for part in t.walk(loop):
+            place = assigned(part)
+            if place is None or variable not in variables_of(place):
+                continue
+            if id(part) not in moves or not isinstance(place, t.Name):
+                return False
+            if isinstance(part, t.Assign):
+                added = part.op in ("+", "-") and isinstance(part.compute, Scalar) and part.compute.kind in "iu"
+                if not added or self.values.level(part.right) > BLOCK or self._writes_memory(part.right):
+                    return False
+        return True
+
+    def _growth(self, node: t.Expression) -> int | None:
+        """Return by how much an integer grows from lane to lane along a row: 0, 1, or None for anything else."""
+        if isinstance(node, t.Member) and isinstance(node.object, t.ThreadName):
+            return int(node.object.name == "threadIdx" and node.field.name == "x")
+        if isinstance(node, t.Name) and node.variable in self.remade:
+            value = self.remade[node.variable].value
+            return None if value is None else self._growth(value)
+        if isinstance(node, t.Cast) and node.kind == "value" and isinstance(node.type, Scalar):
+            inner, of = self._growth(node.operand), node.operand.type
+            small = isinstance(of, Scalar) and of.kind in "iu" and node.type.bits <= of.bits and node.type.kind in "iu"
+            small |= isinstance(node.operand, t.Member)  # a thread's number, which does not wrap
+            return inner if inner == 0 or (small and node.type.bits >= _INDEX_BITS) else None
+        if isinstance(node, t.Binary) and node.op in ("+", "-"):
+            left, right = self._growth(node.left), self._growth(node.right)
+            if left is None or right is None or left + right > 1 or (node.op == "-" and right):
+                return None
+            return left + right
+        if self.values.level(node) == BLOCK and not self._writes_memory(node):
+            return 0
+        parts = [self._growth(part) for part in t.parts(node) if isinstance(part, t.Expression)]
+        return 0 if isinstance(node, t.Binary) and parts == [0, 0] else None
 
     def turns_loops(self) -> bool:
         """Whether full strips go through loops together."""
@@ -358,6 +483,8 @@ class Plan:
         """Return the pieces of one statement; None: it is a part of ``Lanes``."""
         if isinstance(node, Wait):
             return [Warp(node)]
+        if lockstep and (variable := self._stride(node)) is not None:
+            return [Stride(variable, node)]
         if isinstance(node, t.Jump):
             return [Leave(node.kind)]
         if waits(node) or _leaves(node):
@@ -366,15 +493,22 @@ class Plan:
             if isinstance(node, t.Loop) and self.values.loop_level(node) <= WARP:
                 return [self._repeat(node, lockstep, warps)]
             raise Fallback(f"line {node.line}: control flow around a warp function is not uniform")
-        if (lockstep or warps) and self.is_uniform(node):
+        if (lockstep or warps) and self.is_uniform(node, STRIP):
             return [Uniform(node)]
         if not lockstep or _may_return(node):
             return None
-        if isinstance(node, t.If) and _has_loop(node) and self._is_condition(node.condition):
+        if isinstance(node, t.If) and _has_loop(node) and self.is_condition(node.condition, STRIP):
             return [self._branch(node, lockstep, warps)]
         if isinstance(node, t.Loop):
             return self._unrolled(node, warps)
         return None
+
+    def _stride(self, node: t.Statement) -> t.Variable | None:
+        if isinstance(node, t.Declare):
+            return node.variable if node.variable in self.strides else None
+        place = assigned(node.value) if isinstance(node, t.Evaluate) else None
+        variable = place.variable if isinstance(place, t.Name) else None
+        return variable if variable in self.strides else None
 
     def _branch(self, node: t.If, lockstep: bool, warps: bool) -> Branch:
         if self._writes_memory(node.condition):
@@ -387,14 +521,14 @@ class Plan:
     def _repeat(self, node: t.Loop, lockstep: bool, warps: bool) -> Repeat:
         level = BLOCK if node.condition is None else self.values.level(node.condition)
         test = node.condition
-        if test is not None and (self._writes_memory(test) or (level > BLOCK and _assigns(test))):
+        if test is not None and (self._writes_memory(test) or (level > STRIP and _assigns(test))):
             raise Fallback(f"line {node.line}: the condition of a loop around a warp function has effects")
         body = self._pieces(node.body.body, lockstep, warps)
         return Repeat(node, level, body, self._pieces(list(_steps(node)), lockstep, warps))
 
     def _unrolled(self, node: t.Loop, warps: bool) -> list[Piece] | None:
         """Turn a loop inside out, if that is possible and leaves lanes without loops."""
-        together = self.values.loop_level(node) == BLOCK and self._is_condition(node.condition)
+        together = self.values.loop_level(node) <= STRIP and self.is_condition(node.condition, STRIP)
         if not _jumps_plainly(node.body):
             return None
         if together:
@@ -461,6 +595,11 @@ class Plan:
 def _kinds_of_atomics(kernel: t.Kernel) -> set[str]:
     calls = (node for function in kernel.functions for node in t.walk(body_of(function)) if isinstance(node, t.Call))
     return {call.function for call in calls if isinstance(call.function, str) and call.function.startswith("atomic")}
+
+
+def _count_names(body: Sequence[t.Statement]) -> Counter[t.Variable]:
+    """Count how often variables are named."""
+    return Counter(node.variable for part in body for node in t.walk(part) if isinstance(node, t.Name | t.Declare))
 
 
 def _without_blocks(body: Sequence[t.Statement]) -> Iterator[t.Statement]:
@@ -551,6 +690,24 @@ def _is_serial(pieces: Sequence[Piece]) -> bool:
 
 def _is_value(variable: t.Variable) -> bool:
     return variable.storage == "local" and not isinstance(variable.type, Reference)
+
+
+def _lanes_change(pieces: Sequence[Piece], variable: t.Variable) -> bool:
+    """Whether lanes assign a variable in these pieces, the last iterations of divergent loops not looked at."""
+    for piece in pieces:
+        if isinstance(piece, Lanes):
+            if any(variable in variables_of(place) for node in piece.body for place in _assigned_in(node)):
+                return True
+        elif any(_lanes_change(getattr(piece, name, []), variable) for name in ("yes", "no", "body", "step")):
+            return True
+    return False
+
+
+def _assigned_in(node: t.TreeNode) -> Iterator[t.Expression]:
+    for part in t.walk(node):
+        place = assigned(part)
+        if place is not None:
+            yield place
 
 
 def _assigns(node: t.Expression) -> bool:

@@ -3,9 +3,9 @@
 Where a variable lives follows from who uses it. The same in all threads: one variable, of the strip, or of the block
 if regions share it; a region that changes it computes that in each strip anew, from the value at its start. Of one
 thread each: a local of the only loop over lanes that uses it, else an array with an element a lane, which SIMD
-registers hold (structs are one array for each member); an array over the block's threads, if regions share it. A loop over lanes
-begins with loading what it uses from these arrays and ends with storing what it changed, so that statements in it are
-printed as in every other shape.
+registers hold (structs are one array for each member); an array over the block's threads, if regions share it. What
+grows by one from lane to lane is the value of the first lane. A loop over lanes begins with loading what it uses from
+these arrays and ends with storing what it changed, so that statements in it are printed as in every other shape.
 
 Each region is printed twice, for full strips and for others; the second is not meant to be fast.
 """
@@ -24,18 +24,21 @@ from depin_node.compute.translate.fission import (
     Plan,
     Region,
     Repeat,
+    Stride,
     Uniform,
     Warp,
 )
-from depin_node.compute.translate.fission_calls import Fallback, Wait
+from depin_node.compute.translate.fission_calls import Fallback, Wait, waits
 from depin_node.compute.translate.masks import Masked
 from depin_node.compute.translate.print_cpp import Printer, cpp
-from depin_node.compute.translate.semantics import root
 from depin_node.compute.translate.types import U32, Array, Pointer, Record, Scalar, Type, size_of
-from depin_node.compute.translate.uniformity import BLOCK, VOTES, assigned
+from depin_node.compute.translate.uniformity import STRIP, VOTES, changed_in
 
-STRIP, WARP_STRIP = 16, 32
+WIDTH, WARP_WIDTH = 16, 32
+_PLAIN = "#pragma clang loop vectorize(disable) unroll(disable)\n"
 _VECTORISE = "#pragma clang loop vectorize(assume_safety)\n"
+UNROLL_NODES_MAX = 48
+"""Uniform loops around lanes are unrolled, if their bodies are not larger than this: fuel is counted at each turn."""
 _SPLIT_MAX = 8
 """Structs of up to so many numbers are kept member by member."""
 
@@ -67,7 +70,7 @@ class FissionPrinter(Printer):
 class BlockPrinter:
     """Prints the function that runs one block; ``full``: that of blocks that are made of full strips only."""
 
-    width = STRIP
+    width = WIDTH
 
     def __init__(self, plan: Plan, entry: t.Function, *, full: bool = False) -> None:
         self.plan, self.entry, self.full = plan, entry, full
@@ -119,7 +122,7 @@ class BlockPrinter:
 
     def _region(self, region: Region) -> str:
         changed = _sorted(changed_in(region.body) & self.plan.hoisted)
-        width, number = WARP_STRIP if region.whole_warps else STRIP, self.number()
+        width, number = WARP_WIDTH if region.whole_warps else WIDTH, self.number()
         lines = ["{\n"]
         lines += [f"{cpp(v.type)} const in_{v.cpp} = {v.cpp};\n{cpp(v.type)} out_{v.cpp} = {v.cpp};\n" for v in changed]
         if region.vote:
@@ -175,6 +178,7 @@ class _Strip:
         self.printer = FissionPrinter(self.plan.facts, waits=False)
         self.printer.carried, self.printer._function = set(), block.entry
         self._pieces = self.plan.pieces(region, full=full)
+        self._strides = set(self.plan.strides)
         self._uses: dict[t.Variable, _Uses] = {}
         self._depth = 0
         self._steps: list[str] = []
@@ -192,6 +196,8 @@ class _Strip:
             kind = self._kind(variable)
             if kind == "uniform":
                 lines.append(f"{cpp(variable.type)} {variable.cpp} = {{}};\n")
+            elif kind == "stride":
+                lines.append(f"{cpp(variable.type)} first_{variable.cpp};\n")
             elif kind == "strip":
                 lines += [f"{cpp(type_)} a_{name}[{self.width}];\n" for name, type_, _ in self._parts(variable)]
                 if variable in self.plan.carried:
@@ -213,9 +219,11 @@ class _Strip:
     def _kind(self, variable: t.Variable) -> str:
         """Return where a variable lives: block, uniform, strip, memory, lane."""
         uses = self._uses[variable]
+        if variable in self._strides:
+            return "stride"
         if variable in self.plan.hoisted:
             return "block"
-        if self.plan.values.of(variable) == BLOCK:
+        if self.plan.values.of(variable) <= STRIP:
             return "lane" if uses.lanes == 1 and not uses.repeated else "uniform"
         several = uses.lanes > 1 or uses.repeated
         if variable in self.plan.values.memory:
@@ -246,6 +254,22 @@ class _Strip:
         self.printer.carried = self.plan.hoisted | set(self._uses)
         return self.printer.statement(piece.statement)
 
+    def _stride(self, piece: Stride) -> str:
+        name, type_ = piece.variable.cpp, cpp(piece.variable.type)
+        self._uses.setdefault(piece.variable, _Uses())
+        node = piece.statement
+        if not isinstance(node, t.Declare):
+            self._outside(node)
+            self.printer.carried = set()
+            return f"{{ {type_}& {name} = first_{name};\n{self.printer.statement(node)}}}\n"
+        assert node.value is not None
+        made = "".join(self.printer.declaration(self.plan.remade[v]) for v in self._remade_for(node.value))
+        self._outside(node.value)
+        return f"{{\nk.threadIdx.x = x0;\n{made}first_{name} = {self.printer.expression(node.value)};\n}}\n"
+
+    def _remade_for(self, node: t.TreeNode) -> list[t.Variable]:
+        return [v for v in self._in_order(self.plan.uses(node)) if v in self.plan.remade]
+
     def _leave(self, piece: Leave) -> str:
         return "break;\n" if piece.kind == "break" else f"goto {self._steps[-1]};\n"
 
@@ -255,12 +279,12 @@ class _Strip:
 
     def _condition(self, node: t.Expression, level: int) -> tuple[str, str]:
         """Return what comes before a condition, and the condition."""
-        if level == BLOCK:
+        if level <= STRIP:
             self._outside(node)
             return "", self.printer.expression(node)
         yes = f"yes_{self.block.number()}"
-        asked = self._lanes(Lanes([], False, [(f"{yes} |= (u32)(bool)({{}}) << l;", node)]))
-        return f"u32 {yes} = 0;\n{asked}", f"cuda::agree({yes}, {self._active})"
+        asked = self._lanes(Lanes([], False, [(f"{yes}[l] = (bool)({{}});", node)]))
+        return f"u8 {yes}[{self.width}] = {{}};\n{asked}", f"cuda::agree(cuda::bits_of({yes}), {self._active})"
 
     @property
     def _active(self) -> str:
@@ -280,11 +304,15 @@ class _Strip:
         self._depth -= 1
         label = f"{step}:;\n" if f"goto {step};" in body else ""
         first, last = ("", test) if piece.loop.do else (test, "")
-        return f"for (;;) {{\n{first}{{\n{body}}}\n{label}{after}{last}}}\n"
+        small = self.full and sum(1 for _ in t.walk(piece.loop.body)) <= UNROLL_NODES_MAX
+        head = "#pragma clang loop unroll_count(4)\n" if small else ""
+        if waits(piece.loop):  # unrolled it would be large, and no faster
+            head = "#pragma clang loop unroll(disable)\n"
+        return f"{head}for (;;) {{\n{first}{{\n{body}}}\n{label}{after}{last}}}\n"
 
     def _masked(self, piece: Masked) -> str:
         left = f"left_{self.block.number()}"
-        asked = [(f"{left} |= {{}};", t.Name(U32, 0, piece.mask))]
+        asked: list[tuple[str, t.Expression]] = [(f"{left} |= {{}};", t.Name(U32, 0, piece.mask))]
         before = self._lanes(Lanes(piece.before, False, asked))
         self._depth += 1
         body = self._lanes(Lanes(piece.body, False, asked))
@@ -294,8 +322,13 @@ class _Strip:
     def _divergent(self, piece: Divergent) -> str:
         assert piece.loop.condition is not None
         there = f"there_{self.block.number()}"
+        bounds = list(self._bounds(piece.loop.condition))
         self._depth += 1
-        asked = self._lanes(Lanes([], False, [(f"{there} += (bool)({{}}) ? 1u : 0u;", piece.loop.condition)]))
+        asked = (
+            self._all_within(there, bounds)
+            if bounds
+            else self._lanes(Lanes([], False, [(f"{there} += (bool)({{}}) ? 1u : 0u;", piece.loop.condition)]))
+        )
         body = self._all(piece.body) + self._all(piece.step)
         self._depth -= 1
         rest = self._lanes(Lanes([piece.loop], True), own=True)
@@ -304,18 +337,49 @@ class _Strip:
             f"if ({there}) {{\n{rest}}}\n"
         )
 
+    def _bounds(self, node: t.Expression) -> Iterator[tuple[t.Variable, t.Expression, t.Expression]]:
+        """Yield the comparisons that a condition consists of, if all are of strides with what is the same everywhere.
+
+        What is yielded is the stride, the side of the comparison that it is on, and the comparison.
+        """
+        if isinstance(node, t.Binary) and node.op == "&&":
+            left, right = list(self._bounds(node.left)), list(self._bounds(node.right))
+            yield from [*left, *right] if left and right else []
+        elif isinstance(node, t.Binary) and node.op in ("<", "<=", ">", ">="):
+            for side, other in ((node.left, node.right), (node.right, node.left)):
+                name = side
+                while isinstance(name, t.Cast) and name.kind == "value" and _is_integer(name.type):
+                    name = name.operand
+                if isinstance(name, t.Name) and name.variable in self._strides and self.plan.is_condition(other):
+                    yield name.variable, side, node
+
+    def _all_within(self, there: str, bounds: list[tuple[t.Variable, t.Expression, t.Expression]]) -> str:
+        """Return code that counts all lanes as there if comparisons hold at both ends of a strip and between."""
+        text, self.printer.carried = f"{there} = {self.width};\n", set()
+        for variable, side, comparison in bounds:
+            self._outside(comparison)
+            name, type_ = variable.cpp, cpp(variable.type)
+            low, holds = self.printer.expression(side), self.printer.expression(comparison)
+            text += (
+                f"{{ {type_} {name} = first_{name}; const {cpp(side.type)} low = {low}; const bool holds = {holds};\n"
+                f"{name} += {self.width - 1}; if (!(holds && {holds} && low < {low})) {there} = 1; }}\n"
+            )
+        return text
+
     def _warp(self, piece: Warp) -> str:
         wait = piece.wait
         if wait.function == "__syncwarp" or wait.target is None:
             return ""
         number = self.block.number()
+        together = self.plan.values.of(wait.target) <= STRIP
         use = self._uses.setdefault(wait.target, _Uses())
         use.lanes += 2 if self._counting else 0
+        use.repeated |= together
         lanes, before, arguments = Lanes([]), "", []
         if wait.function in VOTES:
-            before = f"u32 votes_{number} = 0;\n"
-            lanes.yields.append((f"votes_{number} |= (u32)(({{}}) != 0) << l;", wait.arguments[1]))
-            arguments = [f"votes_{number}", self._active]
+            before = f"u8 votes_{number}[{self.width}] = {{}};\n"
+            lanes.yields.append((f"votes_{number}[l] = ({{}}) != 0;", wait.arguments[1]))
+            arguments = [f"cuda::bits_of(votes_{number})", self._active]
             rest = [wait.arguments[0]]
         else:
             value = wait.arguments[1]
@@ -324,7 +388,7 @@ class _Strip:
             arguments = [f"given_{number}", self._active]
             rest = wait.arguments[2:]
         for place, node in enumerate(rest):
-            if self.plan.values.level(node) == BLOCK:
+            if self.plan.values.level(node) <= STRIP:
                 self._outside(node)
                 arguments.append(self.printer.expression(node))
                 continue
@@ -333,6 +397,8 @@ class _Strip:
             lanes.yields.append((f"{name}[l] = {{}};", node))
             arguments.append(name)
         call = f"cuda::{wait.function}(a_{wait.target.cpp}, {', '.join(arguments)});\n"
+        if together:
+            call = f"{wait.target.cpp} = cuda::{wait.function}({', '.join(arguments[:2])});\n"
         return f"{before}{self._lanes(lanes)}{call}"
 
     # ---- lanes
@@ -367,6 +433,10 @@ class _Strip:
                 continue
             kind, name, type_ = self._kind(variable), variable.cpp, cpp(variable.type)
             if kind == "lane":
+                continue
+            if kind == "stride":
+                start += f"{type_} {name} = first_{name} + ({type_})l;\n"
+                carried.add(variable)
                 continue
             if kind in ("block", "uniform"):
                 if variable in changed:
@@ -411,6 +481,7 @@ class _Strip:
         if self.full and not self.region.ordered and self.plan.may_vectorise(lanes):
             head = _VECTORISE + head
         if not self.full:
+            head = _PLAIN + head
             head += "if (!(active >> l & 1)) continue;\n"
         if self._asks_for_place(nodes, start):
             in_row = self.full or not self.region.whole_warps
@@ -448,6 +519,10 @@ class _Strip:
         return [v for v in out if v in variables or v in self.plan.remade]
 
 
+def _is_integer(type_: Type) -> bool:
+    return isinstance(type_, Scalar) and type_.kind in "iu"
+
+
 def _sorted(variables: "Sequence[t.Variable] | set[t.Variable] | dict[t.Variable, _Uses]") -> list[t.Variable]:
     return sorted(variables, key=lambda variable: variable.cpp)
 
@@ -460,20 +535,3 @@ def _parts(variable: t.Variable, memory: set[t.Variable]) -> list[tuple[str, Typ
         if plain and 0 < len(type_.fields) <= _SPLIT_MAX:
             return [(f"{variable.cpp}_{f.name}", f.type, f".{f.name}") for f in type_.fields]
     return [(variable.cpp, type_, "")]
-
-
-def changed_in(nodes: Sequence[t.TreeNode]) -> set[t.Variable]:
-    """Return the variables that these nodes assign or declare."""
-    found: set[t.Variable] = set()
-    for node in nodes:
-        for part in t.walk(node):
-            if isinstance(part, t.Declare):
-                found.add(part.variable)
-            elif isinstance(part, Wait) and part.target is not None:
-                found.add(part.target)
-            else:
-                taken = part.operand if isinstance(part, t.Unary) and part.op == "&" else assigned(part)
-                base = None if taken is None else root(taken)
-                if isinstance(base, t.Name):
-                    found.add(base.variable)
-    return found

@@ -126,7 +126,7 @@ def print_kernel(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], wanted: 
     waits = kernel.entry in facts.synchronising
     if wanted == "loop" and waits:
         raise Unsupported("a kernel that synchronises cannot take the loop shape", kernel.entry.line, 1)
-    if wanted == "fission":
+    if wanted == "fission" or (wanted is None and waits):
         try:
             return "fission", print_fission(kernel, facts, slots)
         except Fallback as reason:

@@ -1,8 +1,10 @@
 """Which values are the same in all threads: a forward data-flow analysis over a prepared body (fission_calls.py).
 
-Three levels, each variable and expression has one:
+Four levels, each variable and expression has one:
 
     BLOCK   the same in all threads of the block that are there
+    STRIP   the same in all threads of a warp, in the only region (fission.py) that uses it: what is assigned under
+            control flow around warp functions, which is asked to be uniform as the kernel runs; votes of whole warps
     WARP    the same in all threads of a warp, as far as the text tells: ``threadIdx.x / 32``, a vote. That depends on
             the shape of blocks, so who relies on it checks it as the kernel runs
     LANE    anything
@@ -13,17 +15,17 @@ since the last barrier would make it a race. Private arrays, variables whose add
 through references are LANE.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import Wait, variables_of
+from depin_node.compute.translate.fission_calls import Wait, variables_of, waits
 from depin_node.compute.translate.semantics import BARRIERS, body_of, has_array, root
 from depin_node.compute.translate.types import Reference
 
-BLOCK, WARP, LANE = range(3)
+BLOCK, STRIP, WARP, LANE = range(4)
 VOTES = frozenset({"__ballot_sync", "__any_sync", "__all_sync"})
 CHANGES = frozenset({"++", "--", "p++", "p--"})
-WARP_SIZE, _WARP_BITS = 32, 5
+WARP_SIZE, _WARP_BITS, ALL_LANES = 32, 5, 0xFFFFFFFF
 
 
 class Uniformity:
@@ -36,8 +38,9 @@ class Uniformity:
         values: what variables are declared with.
     """
 
-    def __init__(self, body: Sequence[t.Statement]) -> None:
-        self._levels: dict[t.Variable, int] = {}
+    def __init__(self, body: Sequence[t.Statement], crossing: Iterable[t.Variable] = ()) -> None:
+        """Analyse a body; ``crossing`` are variables that more than one region uses: they are not STRIP."""
+        self._levels: dict[t.Variable, int] = dict.fromkeys(crossing, LANE)
         self.definitions: dict[t.Variable, int] = {}
         self.memory: set[t.Variable] = set()
         self.values: dict[t.Variable, t.Expression] = {}
@@ -191,7 +194,7 @@ class Uniformity:
     # ---- levels
 
     def _raise(self, variable: t.Variable, level: int) -> None:
-        if level > self.of(variable):
+        if variable.storage == "local" and level > self.of(variable):  # others are places in memory
             self._levels[variable] = level
             self._changed = True
 
@@ -212,11 +215,11 @@ class Uniformity:
             self._expression(node.value, control)
         elif isinstance(node, t.If):
             self._expression(node.condition, control)
-            inner = max(control, self.level(node.condition))
+            inner = max(control, _asked(node, self.level(node.condition)))
             self._statements(node.yes.body, inner)
             self._statements(node.no.body if node.no else [], inner)
         elif isinstance(node, t.Loop):
-            inner = max(control, self.loop_level(node))
+            inner = max(control, _asked(node, self.loop_level(node)))
             for part in (node.condition, node.step):
                 if part is not None:
                     self._expression(part, inner)
@@ -250,7 +253,7 @@ class Uniformity:
         if node.function in BARRIERS:
             level = BLOCK
         elif node.function in VOTES:
-            level = max(WARP, self.level(node.arguments[0]))
+            level = STRIP if constant(node.arguments[0]) == ALL_LANES else max(WARP, self.level(node.arguments[0]))
         elif node.function == "__shfl_sync" and _is_whole_warp(node.arguments[3]):
             level = max(WARP, self.level(node.arguments[2]))
         else:
@@ -278,11 +281,33 @@ class Uniformity:
                 self._expression(part, control)
 
 
+def _asked(node: t.Statement, level: int) -> int:
+    """Return how uniform the flow inside a statement is if warp functions in it let it be asked."""
+    return STRIP if level == WARP and waits(node) else level
+
+
 def assigned(node: t.TreeNode) -> t.Expression | None:
     """Return the lvalue that a node writes, if any."""
     if isinstance(node, t.Assign):
         return node.left
     return node.operand if isinstance(node, t.Unary) and node.op in CHANGES else None
+
+
+def changed_in(nodes: Sequence[t.TreeNode]) -> set[t.Variable]:
+    """Return the variables that these nodes assign or declare."""
+    found: set[t.Variable] = set()
+    for node in nodes:
+        for part in t.walk(node):
+            if isinstance(part, t.Declare):
+                found.add(part.variable)
+            elif isinstance(part, Wait) and part.target is not None:
+                found.add(part.target)
+            else:
+                taken = part.operand if isinstance(part, t.Unary) and part.op == "&" else assigned(part)
+                base = None if taken is None else root(taken)
+                if isinstance(base, t.Name):
+                    found.add(base.variable)
+    return found
 
 
 def reached(function: t.Function) -> Iterator[t.TreeNode]:

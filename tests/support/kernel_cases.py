@@ -26,7 +26,7 @@ class Case:
     options: Sequence[str] = ()
     shared_mem: int = 0
     tolerance: float = 0.0
-    shapes: Sequence[str] = ("loop", "coroutine")
+    shapes: Sequence[str] = ("loop", "fission", "coroutine")
     exact: bool = True
     vector: bool = False
     """Whether the loop shape's module has to have SIMD arithmetic in it."""
@@ -36,7 +36,9 @@ class Case:
         return (CORPUS / f"{self.name}.cu").read_text()
 
 
-WAITS = ("coroutine",)
+WAITS = ("fission", "coroutine")
+DIVERGES = ("coroutine",)
+"""Kernels whose threads wait in different places."""
 
 
 def cases() -> list[Case]:
@@ -141,7 +143,7 @@ def cases() -> list[Case]:
         ),
         Case("bitonic", [2], [256], [unsorted], lambda d: {0: np.sort(d.reshape(2, 256), 1).ravel()}, shapes=WAITS),
         Case("early_return", [3], [64], [line, zeros(150, dtype=i4), 150], _early_return, shapes=WAITS),
-        Case("divergent_barrier", [2], [64], [zeros(128, dtype=i4)], _divergent_barrier, shapes=WAITS),
+        Case("divergent_barrier", [2], [64], [zeros(128, dtype=i4)], _divergent_barrier, shapes=DIVERGES),
         Case(
             "carve",
             [3],
@@ -189,7 +191,7 @@ def cases() -> list[Case]:
         Case("private_array", [4], [32], [sixteen, zeros(100, dtype=i4), 100], _private_array),
         Case("private_scalar", [8], [128], [steps, zeros(n, dtype=i4), n], _private_scalar),
         Case("references", [4], [32], [pairs, 100], _references),
-        Case("votes", [2], [80], [ballots, zeros(160, dtype=u4), 150], _votes, shapes=WAITS),
+        Case("votes", [2], [80], [ballots, zeros(160, dtype=u4), 150], _votes, shapes=DIVERGES),
         Case("random", [4], [32], [zeros(100, dtype=u4), zeros(100), 0x123456789ABCDEF0, 100], _random),
         Case(
             "small_types",

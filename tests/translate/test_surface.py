@@ -60,8 +60,8 @@ def test_every_function_is_implemented(declarations: list[dict[str, Any]], waiti
         guard = "if (memory[9] == 77) " if name == "__trap" else ""
         lines.append(f"{guard}{call};" if keep else f"*({result}*)(memory + 16) = {call};")
     source = "__global__ void k(unsigned char* memory) {\n" + "\n".join(lines) + "\n}"
-    kernel = compile_kernel(source, "k", deadline_s=300)
-    assert kernel.shape == ("coroutine" if waiting else "loop")
+    for shape in ("fission", "coroutine") if waiting else ("loop",):
+        assert compile_kernel(source, "k", deadline_s=300, _shape=shape).shape == shape  # type: ignore[arg-type]
 
 
 def test_every_template_is_implemented(build: Any) -> None:

@@ -52,6 +52,12 @@ INLINE bool enter_warp(Thread& k, u32 base, u32 threads, u32& x0) {
   return true;
 }
 
+// One bit for each lane.
+static __attribute__((noinline)) u32 bits_of(const u8 (&truths)[32]) {
+  u32 bits = 0;
+  for (u32 l = 0; l < 32; ++l) bits |= (u32)truths[l] << l;
+  return bits;
+}
 // Control flow around warp functions: all lanes of a warp go the same way.
 INLINE bool agree(u32 yes, u32 active) {
   if (yes == 0) return false;
@@ -65,46 +71,51 @@ template <class T> INLINE T at(const T (&x)[32], u32 l) { return x[l]; }
 template <class T> INLINE void pick(T (&out)[32], const T (&v)[32], u32 active, u32 l, u32 source) {
   out[l] = source < 32 && active >> (source & 31) & 1 ? v[source & 31] : v[l];
 }
-#define CUDA_LANES _Pragma("clang loop vectorize(assume_safety)") for (u32 l = 0; l < 32; ++l)
-template <class T, class S, class N>
-INLINE void __shfl_sync(T (&out)[32], const T (&v)[32], u32 active, const S& source, const N& width) {
-  CUDA_LANES {
+#define CUDA_WARP_FUNCTION(...) template <class T, __VA_ARGS__> static __attribute__((noinline)) void
+CUDA_WARP_FUNCTION(class S, class N)
+__shfl_sync(T (&out)[32], const T (&v)[32], u32 active, const S& source, const N& width) {
+  for (u32 l = 0; l < 32; ++l) {
     const u32 w = (u32)at(width, l) - 1;
     pick(out, v, active, l, (l & ~w) | ((u32)at(source, l) & w));
   }
 }
-template <class T, class S, class N>
-INLINE void __shfl_up_sync(T (&out)[32], const T (&v)[32], u32 active, const S& delta, const N& width) {
-  CUDA_LANES {
+CUDA_WARP_FUNCTION(class S, class N)
+__shfl_up_sync(T (&out)[32], const T (&v)[32], u32 active, const S& delta, const N& width) {
+  for (u32 l = 0; l < 32; ++l) {
     const u32 d = (u32)at(delta, l);
     pick(out, v, active, l, (l & ((u32)at(width, l) - 1)) >= d ? l - d : l);
   }
 }
-template <class T, class S, class N>
-INLINE void __shfl_down_sync(T (&out)[32], const T (&v)[32], u32 active, const S& delta, const N& width) {
-  CUDA_LANES {
+CUDA_WARP_FUNCTION(class S, class N)
+__shfl_down_sync(T (&out)[32], const T (&v)[32], u32 active, const S& delta, const N& width) {
+  for (u32 l = 0; l < 32; ++l) {
     const u32 d = (u32)at(delta, l), w = (u32)at(width, l), place = l & (w - 1);
     pick(out, v, active, l, d < w && place + d < w ? l + d : l);
   }
 }
-template <class T, class S, class N>
-INLINE void __shfl_xor_sync(T (&out)[32], const T (&v)[32], u32 active, const S& other, const N& width) {
-  CUDA_LANES {
+CUDA_WARP_FUNCTION(class S, class N)
+__shfl_xor_sync(T (&out)[32], const T (&v)[32], u32 active, const S& other, const N& width) {
+  for (u32 l = 0; l < 32; ++l) {
     const u32 source = l ^ (u32)at(other, l);
     pick(out, v, active, l, source <= (l | ((u32)at(width, l) - 1)) ? source : l);
   }
 }
-template <class M> INLINE void __ballot_sync(u32 (&out)[32], u32 votes, u32 active, const M& mask) {
+CUDA_WARP_FUNCTION(class M) __ballot_sync(T (&out)[32], u32 votes, u32 active, const M& mask) {
   for (u32 l = 0; l < 32; ++l) out[l] = votes & active & (at(mask, l) | 1u << l);
 }
-template <class M> INLINE void __any_sync(i32 (&out)[32], u32 votes, u32 active, const M& mask) {
+CUDA_WARP_FUNCTION(class M) __any_sync(T (&out)[32], u32 votes, u32 active, const M& mask) {
   for (u32 l = 0; l < 32; ++l) out[l] = (votes & active & (at(mask, l) | 1u << l)) != 0;
 }
-template <class M> INLINE void __all_sync(i32 (&out)[32], u32 votes, u32 active, const M& mask) {
+CUDA_WARP_FUNCTION(class M) __all_sync(T (&out)[32], u32 votes, u32 active, const M& mask) {
   for (u32 l = 0; l < 32; ++l) {
     const u32 asked = active & (at(mask, l) | 1u << l);
     out[l] = (votes & asked) == asked;
   }
 }
+#undef CUDA_WARP_FUNCTION
+// Votes of all lanes that are there.
+INLINE u32 __ballot_sync(u32 votes, u32 active) { return votes & active; }
+INLINE i32 __any_sync(u32 votes, u32 active) { return (votes & active) != 0; }
+INLINE i32 __all_sync(u32 votes, u32 active) { return (votes & active) == active; }
 
 }  // namespace cuda

@@ -1,0 +1,122 @@
+"""The fission shape gives the coroutine shape's bits, takes what it should and leaves the rest.
+
+``DEPIN_FUZZ_UNITS`` says how many units of random kernels are tried; each costs a second or two.
+"""
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import wasmtime
+from kernel_cases import cases
+from kernel_generator import Generated, generate, unit
+
+from depin_node.compute.translate import CompiledKernel, compile_unit
+
+KERNELS, UNITS = 8, int(os.environ.get("DEPIN_FUZZ_UNITS", "3"))
+CASES = {case.name: case for case in cases()}
+HEAD = 'extern "C" __global__ void k(int* out) {{ int t = threadIdx.x; __shared__ int s[1024]; {} }}'
+
+
+def kernels(seed: int, *, waits: bool) -> list[Generated]:
+    return [generate(random.Random(seed * KERNELS + k), f"k{k}", waits=waits) for k in range(KERNELS)]
+
+
+def build_all(drawn: list[Generated], shape: Any) -> tuple[CompiledKernel, ...]:
+    return compile_unit(unit(drawn), [kernel.name for kernel in drawn], _shape=shape).kernels
+
+
+def canonical(array: np.ndarray) -> bytes:
+    """Return an output's bytes as devices hand them out: with one NaN."""
+    return (
+        np.where(np.isnan(array), np.float32(np.nan), array).tobytes() if array.dtype.kind == "f" else array.tobytes()
+    )
+
+
+def results(host: Any, kernel: CompiledKernel, drawn: Generated) -> list[bytes]:
+    return [canonical(array) for array in host.run(kernel, drawn.grid, drawn.block, drawn.arguments(), fuel=10**9)]
+
+
+@pytest.mark.parametrize("seed", range(UNITS))
+def test_random_kernels_give_the_same_bits(host: Any, seed: int) -> None:
+    drawn = kernels(seed, waits=True)
+    natural, slow = build_all(drawn, None), build_all(drawn, "coroutine")
+    assert sum(kernel.shape == "fission" for kernel in natural) > KERNELS // 2
+    for one, other, kernel in zip(natural, slow, drawn, strict=True):
+        assert results(host, one, kernel) == results(host, other, kernel), kernel.source
+
+
+@pytest.mark.parametrize("seed", range(1000, 1000 + (UNITS + 2) // 3))
+def test_random_kernels_that_never_wait_give_the_same_bits_in_every_shape(host: Any, seed: int) -> None:
+    drawn = kernels(seed, waits=False)
+    shapes = [build_all(drawn, shape) for shape in (None, "loop", "fission", "coroutine")]
+    for *compiled, kernel in zip(*shapes, drawn, strict=True):
+        bits = [results(host, one, kernel) for one in compiled]
+        assert all(other == bits[0] for other in bits), kernel.source
+
+
+TAKEN = {
+    "a barrier in a loop": """
+        for (int k = 0; k < 4; ++k) { s[t] = t + k; __syncthreads(); out[t] += s[63 - t]; __syncthreads(); }""",
+    "a loop that shared memory ends": """
+        int n = 0;
+        do { __syncthreads(); if (t == 0) s[0] = n < 5; __syncthreads(); n += 1; } while (s[0]);
+        out[t] = n;""",
+    "one warp alone": "if (t / 32 == 1) out[t] = __shfl_xor_sync(~0u, t, 1);",
+    "one warp alone, found out by shifting": "int w = t >> 5; if (w == 1) out[t] = __ballot_sync(~0u, t & 1);",
+    "a vote that ends a loop": "int n = t; while (__any_sync(~0u, n > 0)) --n; out[t] = n;",
+    "a return before a barrier": "if (t % 3 == 1) return; s[t] = t; __syncthreads(); out[t] = s[t / 3 * 3];",
+    "results of atomics": "s[t] = 0; __syncthreads(); out[t] = atomicAdd(&s[0], t) + atomicExch(&s[1], t);",
+    "float atomics": """
+        float* f = (float*)s; atomicAdd(f, 0.1f * t); __syncthreads(); out[t] = (int)(f[0] * 1e6f);""",
+    "atomics that do not commute": """
+        atomicAdd(&s[0], t * 37 % 11); atomicMax(&s[0], 70); __syncthreads(); out[t] = s[0];""",
+    "a private array over a barrier": """
+        int q[3] = {t, 5, 7}; int* p = q + t % 3; __syncthreads(); *p += 9; out[t] = q[0] + q[1];""",
+    "what comes before a wait is read before it": """
+        s[t] = t; __syncthreads();
+        int a = t / 32 * 32, v = s[a + (t + 1) % 32] + __shfl_sync(~0u, 1, 0);
+        s[t] = 100 + v; out[t] = s[t];""",
+}
+
+
+@pytest.mark.parametrize("block", [(64,), (32, 2), (50,), (16, 3)])
+@pytest.mark.parametrize("body", TAKEN.values(), ids=TAKEN)
+def test_takes(host: Any, build: Any, body: str, block: tuple[int, ...]) -> None:
+    source, out = HEAD.format(body), [np.zeros(64, np.int32)]
+    fast, slow = build(source), build(source, _shape="coroutine")
+    assert fast.shape == "fission"
+    assert host.run(fast, [2], block, out)[0].tobytes() == host.run(slow, [2], block, out)[0].tobytes()
+
+
+LEFT = {
+    "a barrier under a condition": "if (t < 40) { __syncthreads(); out[t] = s[1]; } else __syncthreads();",
+    "a shuffle under a condition": "if (t % 32 < 16) out[t] = __shfl_xor_sync(0xffff, t, 1);",
+    "a barrier in a loop of its own length": "for (int k = 0; k < t; ++k) __syncthreads();",
+    "a loop that lanes leave": "for (int k = 0; k < 9; ++k) { if (k == t) break; __syncwarp(); }",
+}
+
+
+@pytest.mark.parametrize("body", LEFT.values(), ids=LEFT)
+def test_leaves_to_coroutines(build: Any, body: str) -> None:
+    assert build(HEAD.format(body)).shape == "coroutine"
+
+
+def test_a_warp_that_does_not_go_one_way_traps_as_its_deadlock_would(host: Any, build: Any) -> None:
+    source = HEAD.format("if (t / 32 == 0) { s[t] = __shfl_xor_sync(~0u, t, 1); } __syncthreads(); out[t] = s[t];")
+    assert build(source).shape == "fission"
+    for shape in ("fission", "coroutine"):  # rows of 48: the second warp has threads of both kinds
+        with pytest.raises(wasmtime.Trap):
+            host.run(build(source, _shape=shape), [1], [48, 2], [np.zeros(64, np.int32)])
+
+
+@pytest.mark.parametrize("name", ["matmul_tiled", "reduce_shuffle", "reduce_dynamic", "scan"])
+def test_takes_less_fuel_than_coroutines(host: Any, build: Any, name: str) -> None:
+    case, fuel = CASES[name], []
+    for shape in ("fission", "coroutine"):
+        kernel = build(case.source, case.kernel or case.name, _shape=shape)
+        host.run(kernel, case.grid, case.block, case.arguments, shared_mem=case.shared_mem)
+        fuel.append(host.fuel_used)
+    assert fuel[0] < fuel[1] / 2
