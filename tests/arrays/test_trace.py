@@ -50,6 +50,20 @@ def test_equal_steps_of_a_loop_share_one_kernel_and_two_temporaries():
     np.testing.assert_allclose(run(diffuse, X)[0], wanted, rtol=1e-13)
 
 
+def test_steps_that_differ_in_a_fraction_share_a_kernel():
+    def decaying(x):
+        for step in range(9):
+            x = xp.sum(x * (step + 0.5), axis=0) / 1.1 ** (step + 1) + x
+        return x
+
+    program = bind_traced(trace(decaying, X.astype("float32"))).program
+    assert (len(program.steps), len(program.kernels)) == (27, 3)
+    wanted = X.astype("float32")
+    for step in range(9):
+        wanted = (wanted * np.float32(step + 0.5)).sum(0) / np.float32(1.1 ** (step + 1)) + wanted
+    np.testing.assert_allclose(run(decaying, X.astype("float32"))[0], wanted, rtol=1e-5)
+
+
 def test_what_the_results_do_not_need_is_not_computed():
     def wasteful(x):
         xp.linalg.inv(x[:4, :])

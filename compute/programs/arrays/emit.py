@@ -5,8 +5,9 @@ change the index (``indices.py``), elementwise functions compute (``words.py``),
 index alone. What lies in memory becomes a pointer parameter of the kernel. The same array at the same place is computed
 once.
 
-The lines depend on dtypes and shapes only; parameters and variables are numbered in the order of their first use. So
-equal steps, as a loop in Python records them, have equal texts and share one kernel.
+The lines depend on dtypes and shapes only: fractions become parameters too, and only whole numbers stand in the text.
+Parameters and variables are numbered in the order of their first use. So equal steps, as a loop in Python records them,
+have equal texts and share one kernel.
 """
 
 import math
@@ -40,6 +41,8 @@ class Body:
         self.lines: list[str] = []
         self.reads: dict[Array, str] = {}
         """The arrays that it reads in memory, with the names of their pointers."""
+        self.scalars: dict[tuple[str, float], str] = {}
+        """The numbers that it takes, by dtype and value, with their names."""
         self.helpers: set[str] = set()
         self._names: dict[str, str] = {}
         self._values: dict[tuple[Array, tuple[str, ...]], str] = {}
@@ -51,8 +54,14 @@ class Body:
 
     @property
     def declarations(self) -> list[str]:
-        """The parameters for what it reads."""
-        return [f"const {C_TYPES[array.kind]}* __restrict__ {name}" for array, name in self.reads.items()]
+        """The parameters for what it reads, and for numbers."""
+        pointers = [f"const {C_TYPES[array.kind]}* __restrict__ {name}" for array, name in self.reads.items()]
+        return [*pointers, *(f"const {C_TYPES[kind]} {name}" for (kind, _), name in self.scalars.items())]
+
+    @property
+    def arguments(self) -> str:
+        """The names of those parameters, each with a comma, to pass them on."""
+        return "".join(f"{name}, " for name in (*self.reads.values(), *self.scalars.values()))
 
     def let(self, text: str) -> str:
         """Declare an index; see ``indices.Let``."""
@@ -75,7 +84,7 @@ class Body:
         while array.op in VIEWS and not self._in_memory(array):
             index, array = source_index(array, index, self.let), array.inputs[0]
         if array.op == "full":
-            return literal(array.attributes["value"], array.kind)
+            return self._number(array)
         place = index.flat
         key = (array, (place,))
         if key not in self._values:
@@ -86,7 +95,7 @@ class Body:
     def computed(self, array: Array, index: Index) -> str:
         """Return the C text that computes the element of ``array`` at ``index``, even if it lies in memory too."""
         if array.op == "full":
-            return literal(array.attributes["value"], array.kind)
+            return self._number(array)
         if array.op in CREATED:
             return _created(array, index)
         if array.op == "random":
@@ -107,6 +116,12 @@ class Body:
         text = text.format(*operands, T=C_TYPES[kind], s="f" if real == "float32" else "")
         self._help(text)
         return text
+
+    def _number(self, array: Array) -> str:
+        value = array.attributes["value"]
+        if KINDS[array.kind] != "f" or not math.isfinite(value) or float(value).is_integer():
+            return literal(value, array.kind)
+        return self.scalars.setdefault((array.kind, float(value)), f"f{len(self.scalars)}")
 
     def _help(self, text: str) -> None:
         self.helpers |= {name for name in HELPERS if f"{name}(" in text}

@@ -29,6 +29,7 @@ class Text:
     Attributes:
         code: ``@`` stands for its name.
         reads: the arrays behind its first parameters, in order.
+        scalars: the numbers behind those that follow.
         helpers: names of ``words.HELPERS`` that it calls.
         grid: blocks along x.
         block: threads along x.
@@ -36,6 +37,7 @@ class Text:
 
     code: str
     reads: tuple[Array, ...]
+    scalars: tuple[float, ...]
     helpers: frozenset[str]
     grid: int
     block: int
@@ -117,7 +119,8 @@ def kernel_text(
     """Return a kernel of parameters and lines, with ``before`` in front of it."""
     inner = "\n    ".join(lines)
     code = f'{before}extern "C" __global__ void @({", ".join(parameters)}) {{\n    {inner}\n}}\n'
-    return Text(code, tuple(body.reads), frozenset(body.helpers), grid, block)
+    scalars = tuple(value for _, value in body.scalars)
+    return Text(code, tuple(body.reads), scalars, frozenset(body.helpers), grid, block)
 
 
 def mapping(body: Body, array: Array, rows: int, length: int) -> str:

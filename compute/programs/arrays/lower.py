@@ -46,12 +46,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Launched:
-    """One launch: of kernel number ``kernel`` along x, with arrays in memory and integers."""
+    """One launch: of kernel number ``kernel`` along x, with arrays in memory and numbers."""
 
     kernel: int
     grid: int
     block: int
-    args: tuple[Slot | int, ...]
+    args: tuple[Slot | float, ...]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class _Lowering:
         if number == len(self.recording.texts):
             self.recording.texts.append(text)
         reads = tuple(self._slots[array] for array in text.reads)
-        self.recording.steps.append(Launched(number, text.grid, text.block, (*reads, *args)))
+        self.recording.steps.append(Launched(number, text.grid, text.block, (*reads, *text.scalars, *args)))
 
     def _lower(self, array: Array) -> None:
         if array.op == "call":

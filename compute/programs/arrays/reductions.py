@@ -33,7 +33,7 @@ def reduction(array: Array, in_memory: InMemory, sizes: Sequence[int]) -> Text:
     body = Body(in_memory, wide=wide(*sizes, source.size))
     before = mapping(body, source, rows, count)
     c, name = body.index_type, array.attributes["reduction"]
-    reads = "".join(f"{pointer}, " for pointer in body.reads.values())
+    reads = body.arguments
     call = f"@_map({reads}i, {{k}})"
     kind = C_TYPES[array.kind]
     identity, joins = REDUCTIONS[name]

@@ -40,7 +40,7 @@ def scan(array: Array, in_memory: InMemory, sizes: Sequence[int]) -> ScanTexts:
     identity, join = REDUCTIONS[array.attributes["reduction"]]
     assert isinstance(join, str)
     c, kind = body.index_type, C_TYPES[array.kind]
-    reads = "".join(f"{pointer}, " for pointer in body.reads.values())
+    reads = body.arguments
     start = literal(identity or 0, array.kind)
     parts = -(-length // CHUNK)
     joined = f"({kind}){join.format(a='s', b=f'@_map({reads}i, k)')}"

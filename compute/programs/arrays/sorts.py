@@ -41,7 +41,7 @@ def sort(array: Array, in_memory: InMemory, sizes: Sequence[int]) -> SortTexts:
     sign = ">" if array.attributes["descending"] else "<"
     nan = " || (b != b && a == a)" if KINDS[source.kind] == "f" else ""
     before = f"static __device__ __forceinline__ bool @_before({kind} a, {kind} b) {{ return a {sign} b{nan}; }}\n"
-    reads = "".join(f"{pointer}, " for pointer in body.reads.values())
+    reads = body.arguments
     runs_in_row = -(-length // RUN)
 
     def also(text: str) -> str:
