@@ -126,11 +126,11 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
         if one != two:
             buffer = first.buffers[index]
             pairs = (np.frombuffer(data, np.uint8).reshape(-1, numpy_dtype(buffer).itemsize) for data in (one, two))
-            differs = (np.not_equal(*pairs)).any(axis=1)
+            others = np.flatnonzero(np.not_equal(*pairs).any(axis=1))
             return Verdict(
                 False,
-                f"its bits are not defined: {how}, {differs.sum()} of {len(differs)} elements of {buffer.name} "
-                f"in task {task} are others, the first at {int(differs.argmax())}: "
+                f"its bits are not defined: {how}, {len(others)} of {buffer.elements} elements of {buffer.name} "
+                f"are others in task {task}, the first at {int(others[0])}: "
                 "look for reads of what other threads write, and of what nobody has written",
             )
     return Verdict(True)
@@ -138,7 +138,7 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
 
 def _run(device: WasmDevice, program: Program, arrays: Mapping[int, Array], task: int, seconds: float) -> list[bytes]:
     limits = TaskLimits(seconds, 1 << 32)
-    inputs = {index: Input(memoryview(array.reshape(-1).view(np.uint8))) for index, array in arrays.items()}
+    inputs = {index: Input(array.reshape(-1).view(np.uint8).data) for index, array in arrays.items()}
     results = [bytearray(result_bytes(program, task, output)) for output in range(len(program.outputs))]
     device.load(program, inputs, limits).run(task, limits, [memoryview(result) for result in results])
     return [bytes(result) for result in results]

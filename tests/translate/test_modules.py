@@ -211,9 +211,7 @@ def test_notes_say_why_a_kernel_is_not_exact(build: Any) -> None:
     assert f"{line}atomicCAS on memory that holds floats: {order}" in notes("atomicCAS((int*)x, 0, 1);")
     union = "union U { float f; int i; };\n"
     assert notes("U u; u.f = x[0]; n[0] = u.i;", union) == ()
-    assert notes("U u; u.f = x[0]; u.f += 1; n[0] = u.i;", union)[0].startswith(
-        "line 3: a float in a union is changed"
-    )
+    assert notes("U u; u.f = x[0]; u.f += 1; n[0] = u.i;", union)[0].startswith("line 3: a float in a union is changed")
     assert notes("U u; float* p = &u.f; *p = 1; n[0] = u.i;", union)[0].startswith(
         "line 3: the address of a float in a"
     )
