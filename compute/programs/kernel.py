@@ -266,7 +266,7 @@ class Out:
     Attributes:
         dtype: of its elements.
         shape: an int or a tuple of ints.
-        tile: the part of it that one block owns (see ``validation.py``); None: all of it belongs to one shard.
+        tile: the part of it that one block owns (see ``owners.py``); None: all of it belongs to one shard.
         cut: how it is cut if the program is cut along an axis; by default like all arrays, without a halo.
     """
 

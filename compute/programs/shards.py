@@ -2,7 +2,7 @@
 
 A task of a program that is cut along an axis owns its rows of each output: one *box*. Of a launch cut by blocks,
 task i of n runs blocks [i·B // n, (i+1)·B // n) of the launch's B, in CUDA's order (x fastest). By the tile rule
-(``validation.py``) it owns the tiles with those numbers. A range of numbers in a grid of tiles is cut into boxes: a
+(``owners.py``) it owns the tiles with those numbers. A range of numbers in a grid of tiles is cut into boxes: a
 ragged head, the whole slabs, a ragged tail, each ragged part cut again along the next axis; at most 2·d - 1 boxes for
 d axes, one for one axis. A task's result for an output is its boxes one after the other, each in C order, clipped to
 the array, little-endian: the *canonical layout*. Its size is known beforehand.

@@ -5,7 +5,7 @@ axis along which an array is broadcast is not sent at all. So the place of an ar
 loop's axes of digit times stride, with stride 0 where it is broadcast. Neighbouring axes that broadcast alike count as
 one.
 
-*Tiles.* A block makes a contiguous run of the result in C order. By the tile rule (``program.py``) that run has to be a
+*Tiles.* A block makes a contiguous run of the result in C order. By the tile rule (``owners.py``) that run has to be a
 box: whole along the last axes, cut along one, single along the first. If the cuts leave no ragged end inside the array,
 or there is only one row of them, block b begins at b times its elements; else at its row's begin plus its part of it.
 """
