@@ -7,9 +7,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from depin_node.compute.programs.arguments import Array
-from depin_node.compute.programs.builder import EDGES
 from depin_node.compute.programs.kernel import Along, Cutting, Reference
 from depin_node.compute.programs.program import DIMENSIONS_MAX, HALO_MAX
+from depin_node.compute.programs.program_arrays import EDGES
 from depin_node.compute.programs.toml_table import Table
 from depin_node.core.errors import ConfigError
 

@@ -24,11 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from depin_node.compute.programs.builder import Named, Other, ProgramBuilder
+from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.expressions import Value, evaluate
 from depin_node.compute.programs.job_arrays import CUT_KEYS, References, load_array, load_cut
 from depin_node.compute.programs.kernel import Along, RawKernel, RawModule
 from depin_node.compute.programs.program import DTYPE_BYTES, SOURCE_BYTES_MAX
+from depin_node.compute.programs.program_arrays import Named, Other
 from depin_node.compute.programs.toml_table import Table, did_you_mean, read_text
 from depin_node.core.errors import ConfigError
 

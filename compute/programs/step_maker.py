@@ -22,6 +22,7 @@ from depin_node.compute.programs.program import (
     Swap,
     Unit,
 )
+from depin_node.compute.programs.program_arrays import Named, Other
 from depin_node.compute.programs.slices import held_shape, variants
 from depin_node.compute.programs.validation import is_element_of
 from depin_node.core.errors import ConfigError
@@ -124,8 +125,6 @@ class StepMaker:
 
     def _argument(self, slot: a.Slot, argument: Any) -> int:
         """Return the array of a pointer; what is not one of the program's becomes one, by the parameter's name."""
-        from depin_node.compute.programs.builder import Named
-
         name, kind = slot.name, f"{'const ' if slot.const else ''}{slot.dtype}*"
         if self._places is not None:
             return self._partial(slot, argument, kind)
@@ -160,8 +159,6 @@ class StepMaker:
         return self._builder.named[named]
 
     def _partial(self, slot: a.Slot, argument: Any, kind: str) -> int:
-        from depin_node.compute.programs.builder import Named, Other
-
         assert self._places is not None
         named = argument.array if isinstance(argument, Other) else argument
         index = self._builder.index(named, slot.name) if isinstance(named, Named) else -1
@@ -262,8 +259,6 @@ class StepMaker:
 
     def _lowered(self, kernel: Any, step: "LaunchNote", program: Program, task: int) -> Lowered:
         """Lower with arrays in the place of the program's, and put those back afterwards."""
-        from depin_node.compute.programs.builder import Named
-
         stand_ins: dict[int, Named] = {}
         kept = []
 
