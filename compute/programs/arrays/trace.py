@@ -19,6 +19,7 @@ from depin_node.compute.programs.arrays.array import Array, as_array
 from depin_node.compute.programs.arrays.dtypes import TraceError, dtype_name
 from depin_node.compute.programs.arrays.lower import Recording, lower
 from depin_node.compute.programs.arrays.manipulation import reshape
+from depin_node.compute.programs.kernel import Reference
 
 RESULTS_MAX = 64
 
@@ -58,11 +59,11 @@ class Traced:
     specs: tuple[Spec, ...]
     split: frozenset[int]
     shards: int
-    arrays: Mapping[int, npt.NDArray[Any]]
+    arrays: Mapping[int, "npt.NDArray[Any] | Reference"]
     results: tuple[str, ...]
     recording: Recording
 
-    def inputs(self, arrays: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    def inputs(self, arrays: Sequence[Any]) -> "list[npt.NDArray[Any] | Reference]":
         """Return the arguments of a run: ``arrays``, or if there are none, those that it was traced with.
 
         Raises:
@@ -75,8 +76,8 @@ class Traced:
             raise TraceError(f"{self.name} was traced with {len(self.specs)} arrays, {len(given)} are given")
         checked = []
         for position, (array, spec) in enumerate(zip(given, self.specs, strict=True)):
-            found = np.asarray(array)
-            if (found.dtype.name, found.shape) != (spec.dtype, spec.shape):
+            found = array if isinstance(array, Reference) else np.asarray(array)
+            if (dtype_name(found.dtype), found.shape) != (spec.dtype, spec.shape):
                 raise TraceError(
                     f"{self.name}: argument {position} is {found.dtype} {found.shape}; it was traced with {spec.dtype} "
                     f"{spec.shape}: convert it, or trace again"
@@ -91,14 +92,15 @@ def trace(function: Callable[..., Any], *arguments: Any, shards: int = 1) -> Tra
     Args:
         function: of arrays; returns an array, a tuple or a list of arrays, or a mapping of names to arrays. It gets the
             standard's functions by ``xp = x.__array_namespace__()``.
-        arguments: for each a NumPy array, a number, or anything with ``dtype`` and ``shape`` (such as ``Spec``) if
-            values come later; in ``Split``, if each task gets a slice of it.
+        arguments: for each a NumPy array, a number, a ``Reference``, or anything with ``dtype`` and ``shape`` (such as
+            ``Spec``) if values come later; in ``Split``, if each task gets a slice of it.
         shards: tasks to cut it into, by the arguments that are ``Split``.
 
     Raises:
         TraceError: it asks for what cannot be recorded; says where that goes instead.
     """
-    specs, arrays, symbols, split = [], {}, [], set()
+    specs, symbols, split = [], [], set()
+    arrays: dict[int, npt.NDArray[Any] | Reference] = {}
     for position, argument in enumerate(arguments):
         source = argument
         if isinstance(argument, Split):
@@ -107,7 +109,9 @@ def trace(function: Callable[..., Any], *arguments: Any, shards: int = 1) -> Tra
         if not hasattr(source, "shape") or not hasattr(source, "dtype"):
             source = np.asarray(source)
         spec = Spec(dtype_name(source.dtype), tuple(int(length) for length in source.shape))
-        if isinstance(source, np.ndarray | np.generic):
+        if isinstance(source, Reference):
+            arrays[position] = source
+        elif isinstance(source, np.ndarray | np.generic):
             arrays[position] = np.asarray(source)
         specs.append(spec)
         shape = _slice(spec, shards) if position in split else spec.shape
