@@ -22,13 +22,13 @@ from depin_node.compute.programs.program import (
     Swap,
     Unit,
 )
-from depin_node.compute.programs.program_arrays import Named, Other
+from depin_node.compute.programs.program_arrays import Named, Number, Other
 from depin_node.compute.programs.slices import held_shape, variants
 from depin_node.compute.programs.validation import is_element_of
 from depin_node.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from depin_node.compute.programs.builder import LaunchNote, Number, ProgramBuilder
+    from depin_node.compute.programs.builder import LaunchNote, ProgramBuilder
 
 
 class StepMaker:
