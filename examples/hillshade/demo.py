@@ -8,17 +8,13 @@ NumPy's.
 """
 
 import argparse
-import contextlib
 import json
-import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +33,10 @@ from depin_node.core.local import DataDir
 from depin_node.crypto.identity import peer_id
 
 HERE = Path(__file__).resolve().parent
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
-from reference import hillshade  # noqa: E402 - beside this file, which is no package
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from local_mesh import NETWORK, MeshFailed, ended, ready, spawn, wait_for_lenders  # noqa: E402 - these folders are
+from reference import hillshade  # noqa: E402 - no packages
 
-NETWORK = "demo"
-START_S = 60.0
 JOB_S = 100.0
 RECEIPTS_S = 15.0
 TOLERANCE = 1e-5
@@ -64,6 +58,11 @@ class Lender:
     peer: str = ""
     process: subprocess.Popen[str] | None = None
 
+    @property
+    def config(self) -> str:
+        """Its ``config.toml``: honest lenders have none."""
+        return f'device = "faulty:{self.device}"\ndevice_path = "{HERE}"\n' if self.device else ""
+
 
 class Stage:
     """Tells what happens and how long it took."""
@@ -84,59 +83,6 @@ class Stage:
     def seconds(self) -> float:
         """Return the time since the beginning."""
         return time.monotonic() - self._began
-
-
-def spawn(folder: Path, name: str, *args: str, device: str = "") -> subprocess.Popen[str]:
-    """Start a node without waiting for it."""
-    data_dir = folder / name
-    data_dir.mkdir(mode=0o700)
-    if device:
-        (data_dir / "config.toml").write_text(f'device = "faulty:{device}"\ndevice_path = "{HERE}"\n')
-    command = [sys.executable, "-m", "depin_node.cli.main", "start", "--json", "--data-dir", str(data_dir)]
-    command += ["--network-id", NETWORK, "--listen", "/ip4/127.0.0.1/tcp/0", *args]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DEPIN_")}
-    with (data_dir / "stderr").open("w") as stderr:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
-
-
-def ready(folder: Path, name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a node's ready line."""
-    assert process.stdout is not None
-    readable, _, _ = select.select([process.stdout], [], [], START_S)
-    line = process.stdout.readline() if readable else ""
-    if not line:
-        raise DemoFailed(f"{name} did not start: {(folder / name / 'stderr').read_text()[-2000:]}")
-    facts: dict[str, Any] = json.loads(line)
-    return facts
-
-
-@contextlib.contextmanager
-def ended() -> Iterator[list[subprocess.Popen[str]]]:
-    """Give a list of processes; none of them outlives the block."""
-    processes: list[subprocess.Popen[str]] = []
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def wait_for_lenders(mesh: Mesh, lenders: list[Lender]) -> None:
-    """Wait until the requester knows all lenders and is connected to them."""
-    deadline = time.monotonic() + START_S
-    while True:
-        known = {peer.peer for peer in mesh.peers() if peer.lending and peer.connected and peer.devices}
-        if {lender.peer for lender in lenders} <= known:
-            return
-        if time.monotonic() > deadline:
-            raise DemoFailed(f"only {len(known)} of {len(lenders)} lenders were found in {START_S:.0f} s")
-        time.sleep(0.05)  # the control API is asked again: it has no event for this
 
 
 def run_job(mesh: Mesh, work: Work, victim: Lender, stage: Stage) -> tuple[JobView, Any]:
@@ -279,13 +225,13 @@ def main(argv: list[str] | None = None) -> int:
         stage.say(f"requester and first peer: {address}")
         for lender in lenders:
             joining = ("--lend", "--slots", "1", "--peer", address)
-            lender.process = spawn(folder, lender.name, *joining, device=lender.device)
+            lender.process = spawn(folder, lender.name, *joining, config=lender.config)
             processes.append(lender.process)
         for lender, process in zip(lenders, processes[1:], strict=True):
             lender.peer = ready(folder, lender.name, process)["peer"]
         names = {lender.peer: lender.name for lender in lenders}
         with Mesh(folder / "requester") as mesh:
-            wait_for_lenders(mesh, lenders)
+            wait_for_lenders(mesh, [lender.peer for lender in lenders])
             for peer in mesh.peers():
                 offers = ", ".join(f"{device.device_class}, {device.slots} slot" for device in peer.devices)
                 stage.say(f"found {names.get(peer.peer, '?'):<7} {peer.peer[:8]}…{peer.peer[-6:]}  {offers}")
@@ -322,6 +268,6 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         raise SystemExit(main())
-    except DemoFailed as error:
+    except (DemoFailed, MeshFailed) as error:
         print(f"demo: {error}", file=sys.stderr)
         raise SystemExit(1) from None
