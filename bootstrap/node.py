@@ -26,7 +26,7 @@ from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
 from depin_node.bootstrap.requester import Requester, open_requester
 from depin_node.compute.devices.benchmark import Speed
-from depin_node.compute.devices.nvidia import Gpu, find_gpus
+from depin_node.compute.devices.gpu.nvidia import Gpu, find_gpus
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending

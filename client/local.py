@@ -10,7 +10,7 @@ import trio
 
 from depin_node.client.outputs import Array
 from depin_node.client.work import Work, prepare_launch, prepare_program
-from depin_node.compute.devices.nvidia import find_gpus
+from depin_node.compute.devices.gpu.nvidia import find_gpus
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.programs.arrays import Traced
 from depin_node.compute.programs.builder import ProgramBuilder

@@ -66,6 +66,11 @@ def scalar(slot: Slot, argument: Any) -> Scalar:
         slot.lanes > 1 and isinstance(argument, np.ndarray)
     ):
         raise ConfigError(f"{slot.name} is {slot.dtype}, passed by value: expected a number, not an array")
+    if slot.lanes > 1 and isinstance(argument, np.void | np.ndarray) and argument.dtype.names:
+        data, size = argument.tobytes(), DTYPE_BYTES[slot.dtype] * slot.lanes
+        if len(data) != size:
+            raise ConfigError(f"{slot.name} is a struct of {size} bytes, not {len(data)}: numpy.dtype(…, align=True)?")
+        return Scalar(slot.dtype, data)  # type: ignore[arg-type]
     if slot.lanes > 1:
         values = list(argument) if isinstance(argument, Sequence | np.ndarray) else [argument]
         if len(values) != slot.lanes:

@@ -1,4 +1,4 @@
-"""The process that compiles strangers' CUDA text; its parent's side is ``devices.compiling``.
+"""The process that compiles strangers' CUDA text; its parent's side is ``devices.gpu.compiling``.
 
 It loads NVRTC and compiles a line of our own, so that everything is open that will be needed; then the same layers as
 around a wasm worker: no files, no network, no processes, limited memory and CPU time. No GPU: it could not open one.
@@ -9,8 +9,8 @@ import os
 import sys
 from typing import Any, Final, NoReturn
 
-from depin_node.compute.devices import nvrtc
-from depin_node.compute.devices.compiling import (
+from depin_node.compute.devices.gpu import nvrtc
+from depin_node.compute.devices.gpu.compiling import (
     HEADER,
     LOG_CHARACTERS_MAX,
     OUTPUT_BYTES_MAX,

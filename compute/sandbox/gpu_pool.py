@@ -14,9 +14,9 @@ from typing import Final, Protocol, TypeVar
 import structlog
 import trio
 
-from depin_node.compute.devices import nvidia
-from depin_node.compute.devices.cuda_access import ENVIRONMENT, VISIBLE
-from depin_node.compute.devices.nvidia import Gpu, Health
+from depin_node.compute.devices.gpu import nvidia
+from depin_node.compute.devices.gpu.cuda_access import ENVIRONMENT, VISIBLE
+from depin_node.compute.devices.gpu.nvidia import Gpu, Health
 from depin_node.compute.sandbox import custody_events as e
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.custody import Custody, State
@@ -68,7 +68,7 @@ class DriverProbe:
 
 def gpu_config(gpu: Gpu) -> PoolConfig:
     """Return how the workers of a GPU are started: each sees this one, and shares no cache with anybody."""
-    worker = WorkerConfig("depin_node.compute.devices.cupy:CupyDevice", (), ((VISIBLE, gpu.uuid), *ENVIRONMENT))
+    worker = WorkerConfig("depin_node.compute.devices.gpu.cupy:CupyDevice", (), ((VISIBLE, gpu.uuid), *ENVIRONMENT))
     return PoolConfig(worker, workers_max=1, spare=False, overhead_bytes=OVERHEAD_BYTES)
 
 

@@ -13,8 +13,8 @@ The GPU launches b1 − b0 blocks in a row, which are the blocks [b0, b1) of the
 ``shared_mem`` bytes of dynamic shared memory. All shared memory that a kernel reaches is set to zero first: reading it
 before writing is then defined, at the price of one store for every 4 bytes and one barrier for each block.
 
-The text is made of the words in ``devices/strict.py`` and nothing else: no preprocessor, no ``asm``, no templates, no
-text in quotes but ``extern "C"``. ``printf`` is left out, its arguments are evaluated: a GPU's task has no log.
+The text is made of the words in ``devices/gpu/strict.py`` and nothing else: no preprocessor, no ``asm``, no templates,
+no text in quotes but ``extern "C"``. ``printf`` is left out, its arguments are evaluated: a GPU's task has no log.
 """
 
 from collections.abc import Callable, Sequence

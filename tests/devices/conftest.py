@@ -5,9 +5,9 @@ import functools
 import pytest
 from ptx_driver import PtxDriver
 
-from depin_node.compute.devices.compiling import CompileLimits, Compiler
-from depin_node.compute.devices.cuda import CudaDevice
-from depin_node.compute.devices.nvidia import find_gpus
+from depin_node.compute.devices.gpu.compiling import CompileLimits, Compiler
+from depin_node.compute.devices.gpu.cuda import CudaDevice
+from depin_node.compute.devices.gpu.nvidia import find_gpus
 from depin_node.compute.devices.wasm import WasmDevice
 
 DEVICES = ("wasm", "ptx", pytest.param("gpu", marks=pytest.mark.gpu))
@@ -29,7 +29,7 @@ def open_gpu(compile_text):
     found = find_gpus()
     if not found.gpus:
         pytest.skip(f"no GPU: {found.reason}")
-    from depin_node.compute.devices.cupy import CupyDriver
+    from depin_node.compute.devices.gpu.cupy import CupyDriver
 
     return CudaDevice(CupyDriver(), compile_text)
 

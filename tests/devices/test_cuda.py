@@ -9,10 +9,10 @@ from device_programs import buffer as array
 from msgspec.structs import replace
 from ptx_driver import PtxDriver
 
-from depin_node.compute.devices import answering, known_answers, nvrtc
-from depin_node.compute.devices.cuda import CudaDevice
 from depin_node.compute.devices.device import TaskLimits
-from depin_node.compute.devices.driver import DriverError
+from depin_node.compute.devices.gpu import answering, known_answers, nvrtc
+from depin_node.compute.devices.gpu.cuda import CudaDevice
+from depin_node.compute.devices.gpu.driver import DriverError
 from depin_node.compute.programs.program import Unit
 from depin_node.core.errors import (
     ResourceError,
@@ -150,8 +150,8 @@ def test_a_kernel_of_two_block_sizes_is_compiled_for_the_larger(gpu):
 
 def test_without_a_gpu_the_worker_says_why(monkeypatch):
     pytest.importorskip("cupy", reason="CuPy is not installed")
-    from depin_node.compute.devices.cupy import VISIBLE, CupyDevice, CupyDriver
-    from depin_node.compute.devices.nvidia import find_gpus
+    from depin_node.compute.devices.gpu.cupy import VISIBLE, CupyDevice, CupyDriver
+    from depin_node.compute.devices.gpu.nvidia import find_gpus
 
     if find_gpus().gpus:
         pytest.skip("there is a GPU here")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depin_node.compute.devices.budget import MIB, RESERVE_BYTES, Capacity, Footprint, plan_memory
-from depin_node.compute.devices.faults import classify
-from depin_node.compute.devices.pacing import GROWTH, QUEUE_MAX, TARGET_S, Pacer
+from depin_node.compute.devices.gpu.budget import MIB, RESERVE_BYTES, Capacity, Footprint, plan_memory
+from depin_node.compute.devices.gpu.faults import classify
+from depin_node.compute.devices.gpu.pacing import GROWTH, QUEUE_MAX, TARGET_S, Pacer
 from depin_node.core.errors import TaskCrashed, TaskOutOfMemory, TaskTimedOut, TaskTrapped
 
 RTX_3060 = Capacity(free_bytes=11 << 30, multiprocessors=28, threads_per_multiprocessor=1536)

@@ -8,9 +8,9 @@ import pytest
 from make_known_answers import make, source
 from strict_host import StrictHost
 
-from depin_node.compute.devices import nvrtc, strict
-from depin_node.compute.devices.known_answers import Array, Case, digest, known_answers, make_argument
-from depin_node.compute.devices.ptx import why_not_strict
+from depin_node.compute.devices.gpu import nvrtc, strict
+from depin_node.compute.devices.gpu.known_answers import Array, Case, digest, known_answers, make_argument
+from depin_node.compute.devices.gpu.ptx import why_not_strict
 
 SET = known_answers()
 AGAIN = "a bit has changed: if that is meant, run python tests/support/make_known_answers.py"

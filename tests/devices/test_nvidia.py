@@ -3,7 +3,7 @@
 import pytest
 from fake_nvml import DRIVER_NOT_LOADED, GIB, Card, Library
 
-from depin_node.compute.devices.nvidia import Gpu, Health, context_holders, find_gpus, health
+from depin_node.compute.devices.gpu.nvidia import Gpu, Health, context_holders, find_gpus, health
 
 pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 A100 = "NVIDIA A100-SXM4-40GB"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from depin_node.compute.devices import nvrtc, strict
-from depin_node.compute.devices.ptx import check_entry, entry_bytes, why_not_strict
+from depin_node.compute.devices.gpu import nvrtc, strict
+from depin_node.compute.devices.gpu.ptx import check_entry, entry_bytes, why_not_strict
 from depin_node.core.errors import TaskRejected
 
 OPTIONS = strict.options(75, real=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from depin_node.compute.devices import nvrtc, strict
+from depin_node.compute.devices.gpu import nvrtc, strict
 from depin_node.core.errors import TaskRejected
 
 FINE = (

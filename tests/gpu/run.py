@@ -21,7 +21,7 @@ NO_GPU = 3
 
 def main(arguments):
     try:
-        from depin_node.compute.devices.nvidia import find_gpus
+        from depin_node.compute.devices.gpu.nvidia import find_gpus
     except ImportError as error:
         print(f"{error}: see README in this folder for what to install", file=sys.stderr)
         return 2
@@ -33,10 +33,10 @@ def main(arguments):
 
 
 def run(cases, gpu):
-    from depin_node.compute.devices.answering import wrong_answers
-    from depin_node.compute.devices.compiling import CompileLimits, Compiler
-    from depin_node.compute.devices.cuda import CudaDevice
-    from depin_node.compute.devices.cupy import CupyDriver
+    from depin_node.compute.devices.gpu.answering import wrong_answers
+    from depin_node.compute.devices.gpu.compiling import CompileLimits, Compiler
+    from depin_node.compute.devices.gpu.cuda import CudaDevice
+    from depin_node.compute.devices.gpu.cupy import CupyDriver
 
     print(f"{gpu.name}, {gpu.architecture}, {gpu.memory_bytes >> 20} MiB, driver {gpu.driver}, CUDA {gpu.cuda}")
     compiler = Compiler(CompileLimits(seconds=120))

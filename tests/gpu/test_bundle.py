@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from ptx_driver import PtxDriver
 
-from depin_node.compute.devices.compiling import CompileLimits, Compiler
-from depin_node.compute.devices.cuda import CudaDevice
-from depin_node.compute.devices.nvidia import find_gpus
+from depin_node.compute.devices.gpu.compiling import CompileLimits, Compiler
+from depin_node.compute.devices.gpu.cuda import CudaDevice
+from depin_node.compute.devices.gpu.nvidia import find_gpus
 
 HERE = Path(__file__).parent
 KERNELS = {"saxpy", "carve"}
@@ -46,11 +46,11 @@ def test_it_holds_all_that_it_imports_and_says_that_there_is_no_gpu(unpacked):
     done = subprocess.run([sys.executable, "-I", "run.py"], cwd=unpacked, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (NO_GPU, "")
     assert done.stdout.startswith("there is no GPU here: no NVIDIA driver")
-    imported = "import run, depin_node.compute.devices.cuda as found; print(found.__file__)"
+    imported = "import run, depin_node.compute.devices.gpu.cuda as found; print(found.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", imported], cwd=unpacked, capture_output=True, text=True, timeout=60, check=True
     )
-    assert Path(done.stdout.strip()) == unpacked / "depin_node/compute/devices/cuda.py"
+    assert Path(done.stdout.strip()) == unpacked / "depin_node/compute/devices/gpu/cuda.py"
 
 
 def test_the_runner_tells_which_kernels_agree(unpacked, capsys):

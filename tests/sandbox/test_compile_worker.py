@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from depin_node.compute.devices.compiling import CompileLimits, Compiler
+from depin_node.compute.devices.gpu.compiling import CompileLimits, Compiler
 from depin_node.core.errors import TaskCrashed, TaskRejected, TaskTimedOut
 
 pytest.importorskip("nvidia.cuda_nvrtc", reason="NVRTC is not installed")

@@ -10,8 +10,8 @@ import sys
 import pytest
 from bpf import ARCH, CLONE_NEWUSER, PTHREAD, SIGCHLD, run_filter
 
-from depin_node.compute.devices.cuda_access import cuda_access
-from depin_node.compute.devices.nvidia import Gpu
+from depin_node.compute.devices.gpu.cuda_access import cuda_access
+from depin_node.compute.devices.gpu.nvidia import Gpu
 from depin_node.compute.sandbox.seccomp import ALLOW, ALWAYS, DENY, IF, KILL, NEVER, UNKNOWN, gpu_program
 
 PID = 4711

@@ -9,7 +9,7 @@ import pytest
 import trio
 from wat_programs import numbers, program
 
-from depin_node.compute.devices.nvidia import Gpu, Health, find_gpus
+from depin_node.compute.devices.gpu.nvidia import Gpu, Health, find_gpus
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.custody import State

@@ -1,4 +1,4 @@
-"""Makes ``compute/devices/known_answers.json``: ``python tests/support/make_known_answers.py``.
+"""Makes ``compute/devices/gpu/known_answers.json``: ``python tests/support/make_known_answers.py``.
 
 To be run when a bit changes on purpose (a better function in the maths header) or a function is added; the test that
 checks the set says so. The answers are those of WebAssembly.
@@ -10,12 +10,20 @@ from pathlib import Path
 import msgspec
 from kernel_host import Host
 
-from depin_node.compute.devices import known_answers, strict
-from depin_node.compute.devices.known_answers import Array, Case, KnownAnswers, Parameter, Value, digest, make_argument
-from depin_node.compute.translate import compile_unit
+from depin_node.compute.devices.gpu import known_answers
+from depin_node.compute.devices.gpu.known_answers import (
+    Array,
+    Case,
+    KnownAnswers,
+    Parameter,
+    Value,
+    digest,
+    make_argument,
+)
+from depin_node.compute.translate import compile_unit, frontend
 
 N = 512
-SURFACE = (Path(strict.__file__).parent.parent / "translate" / "headers" / "surface.h").read_text()
+SURFACE = (Path(frontend.__file__).with_name("headers") / "surface.h").read_text()
 ONE = [*re.findall(r"\bMATHS1_\((\w{2,})\)", SURFACE), "j0", "j1", "y0", "y1"]
 TWO = re.findall(r"\bMATHS2_\((\w{2,})\)", SURFACE)
 """All functions of one and two floats that a kernel may call."""

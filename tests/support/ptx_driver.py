@@ -1,6 +1,6 @@
 """A driver without a GPU: memory is a NumPy array, and kernels are interpreted from their PTX (``ptx``).
 
-So everything of ``devices.cuda`` runs here for real: compilation by NVRTC, the checks, ranges of blocks, steps, guards.
+So all of ``devices.gpu.cuda`` runs here for real: compilation by NVRTC, the checks, ranges of blocks, steps, guards.
 What is not shown is that CuPy and hardware do what this does. Faults can be put in: see ``fail``.
 """
 
@@ -8,8 +8,8 @@ import numpy as np
 from ptx import parse
 from ptx.machine import GUARD, STACK, Frame, Launch, Memory, PtxError
 
-from depin_node.compute.devices.budget import Capacity, Footprint
-from depin_node.compute.devices.driver import DriverError
+from depin_node.compute.devices.gpu.budget import Capacity, Footprint
+from depin_node.compute.devices.gpu.driver import DriverError
 
 BASE = GUARD
 """Where the interpreter puts what it is given first."""
@@ -17,7 +17,7 @@ LAUNCH_FAILED, ILLEGAL_ADDRESS = (719, "CUDA_ERROR_LAUNCH_FAILED"), (700, "CUDA_
 
 
 class PtxDriver:
-    """See ``devices.driver.Driver``. ``launches`` keeps (name, blocks) of each; memory begins as garbage."""
+    """See ``devices.gpu.driver.Driver``. ``launches`` keeps (name, blocks) of each; memory begins as garbage."""
 
     architecture = 75
     xp = np

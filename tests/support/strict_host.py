@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from ptx import Module, parse, run_kernel
 
-from depin_node.compute.devices import nvrtc, strict
-from depin_node.compute.devices.ptx import check_entry, why_not_strict
+from depin_node.compute.devices.gpu import nvrtc, strict
+from depin_node.compute.devices.gpu.ptx import check_entry, why_not_strict
 from depin_node.compute.translate.abi import Slot, pack_arguments
 
 

@@ -9,8 +9,8 @@ from kernel_cases import Case, cases
 from ptx import Trap
 from strict_host import StrictHost
 
-from depin_node.compute.devices import nvrtc, strict
-from depin_node.compute.devices.ptx import why_not_strict
+from depin_node.compute.devices.gpu import nvrtc, strict
+from depin_node.compute.devices.gpu.ptx import why_not_strict
 from depin_node.compute.translate import CompiledKernel, compile_unit
 
 CASES = cases()

@@ -21,7 +21,7 @@
 #define CUDA_UNSET(...) {}  // what nobody has set is zero, as in wasm (runtime.h)
 #define CUDA_UNSET_ARRAY(name, ...) __VA_ARGS__ name = {}
 
-// Fused only where the source asks for it: NVRTC marks inline assembly in its output, so that devices/ptx.py can tell.
+// Fused only where the source asks for it: NVRTC marks inline assembly in its output, so that devices/gpu/ptx.py can tell.
 namespace cuda_builtin {
 inline float fma(float a, float b, float c) {
   float r;

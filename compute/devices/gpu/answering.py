@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from depin_node.compute.devices import known_answers, strict
-from depin_node.compute.devices.compiling import Compiled
-from depin_node.compute.devices.driver import Driver
-from depin_node.compute.devices.known_answers import Case, Value
-from depin_node.compute.devices.ptx import check_entry, why_not_strict
+from depin_node.compute.devices.gpu import known_answers, strict
+from depin_node.compute.devices.gpu.compiling import Compiled
+from depin_node.compute.devices.gpu.driver import Driver
+from depin_node.compute.devices.gpu.known_answers import Case, Value
+from depin_node.compute.devices.gpu.ptx import check_entry, why_not_strict
 from depin_node.compute.translate.abi import pack_arguments
 
 

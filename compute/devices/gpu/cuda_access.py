@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from depin_node.compute.devices.device import Access
-from depin_node.compute.devices.nvidia import Gpu
+from depin_node.compute.devices.gpu.nvidia import Gpu
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 ENVIRONMENT: Final = (

@@ -17,13 +17,13 @@ import cupy
 import numpy as np
 from cupy.cuda import driver, runtime
 
-from depin_node.compute.devices import nvidia
-from depin_node.compute.devices.budget import Capacity, Footprint
-from depin_node.compute.devices.compiling import Compiler
-from depin_node.compute.devices.cuda import CudaDevice, CudaProgram
-from depin_node.compute.devices.cuda_access import VISIBLE, cuda_access
 from depin_node.compute.devices.device import Input, TaskLimits
-from depin_node.compute.devices.driver import DriverError
+from depin_node.compute.devices.gpu import nvidia
+from depin_node.compute.devices.gpu.budget import Capacity, Footprint
+from depin_node.compute.devices.gpu.compiling import Compiler
+from depin_node.compute.devices.gpu.cuda import CudaDevice, CudaProgram
+from depin_node.compute.devices.gpu.cuda_access import VISIBLE, cuda_access
+from depin_node.compute.devices.gpu.driver import DriverError
 from depin_node.compute.programs.program import Program
 from depin_node.core.errors import ResourceError
 

@@ -23,7 +23,7 @@ TEXT_BYTES_MAX: Final = 1 << 20
 NESTING_MAX: Final = 2048
 """Brackets within brackets: what the printer makes of the deepest tree that the front end takes."""
 WORD_CHARACTERS_MAX: Final = 64
-_HEADERS: Final = Path(__file__).parent.parent / "translate" / "headers"
+_HEADERS: Final = Path(__file__).parents[2] / "translate" / "headers"
 _INCLUDE = re.compile(r'^#include "([\w/.]+)"$', re.MULTILINE)
 
 _KEYWORDS: Final = frozenset(

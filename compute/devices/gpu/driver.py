@@ -6,7 +6,7 @@ Addresses are plain numbers of the device's memory. Everything may return before
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from depin_node.compute.devices.budget import Capacity, Footprint
+from depin_node.compute.devices.gpu.budget import Capacity, Footprint
 
 
 class DriverError(Exception):

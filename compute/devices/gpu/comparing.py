@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from depin_node.compute.devices.compiling import Compiled
-from depin_node.compute.devices.driver import Driver
+from depin_node.compute.devices.gpu.compiling import Compiled
+from depin_node.compute.devices.gpu.driver import Driver
 
 TEXT: Final = """
 extern "C" __global__ void changed(const unsigned char* now, const unsigned char* before, unsigned long long size,

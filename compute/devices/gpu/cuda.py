@@ -23,18 +23,18 @@ from typing import Any, Final
 import numpy as np
 from blake3 import blake3
 
-from depin_node.compute.devices import comparing, nvrtc, ptx, strict
-from depin_node.compute.devices.answering import wrong_answers
 from depin_node.compute.devices.array_operations import execute
-from depin_node.compute.devices.budget import plan_memory
-from depin_node.compute.devices.comparing import Comparer
-from depin_node.compute.devices.compiling import Compiled
 from depin_node.compute.devices.device import Input, TaskLimits
-from depin_node.compute.devices.driver import Driver, DriverError
-from depin_node.compute.devices.faults import classify
+from depin_node.compute.devices.gpu import comparing, nvrtc, ptx, strict
+from depin_node.compute.devices.gpu.answering import wrong_answers
+from depin_node.compute.devices.gpu.budget import plan_memory
+from depin_node.compute.devices.gpu.comparing import Comparer
+from depin_node.compute.devices.gpu.compiling import Compiled
+from depin_node.compute.devices.gpu.driver import Driver, DriverError
+from depin_node.compute.devices.gpu.faults import classify
+from depin_node.compute.devices.gpu.pacing import Pacer
 from depin_node.compute.devices.held import canonical_nans, held_edge, held_input, local_box
 from depin_node.compute.devices.ownership import contiguous_start
-from depin_node.compute.devices.pacing import Pacer
 from depin_node.compute.devices.steps import run_steps
 from depin_node.compute.programs.memory import attributes, own_bytes, placements, scratch_bytes
 from depin_node.compute.programs.program import (
