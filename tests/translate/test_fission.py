@@ -95,6 +95,9 @@ LEFT = {
     "a barrier under a condition": "if (t < 40) { __syncthreads(); out[t] = s[1]; } else __syncthreads();",
     "a shuffle under a condition": "if (t % 32 < 16) out[t] = __shfl_xor_sync(0xffff, t, 1);",
     "a barrier in a loop of its own length": "for (int k = 0; k < t; ++k) __syncthreads();",
+    "results of atomics on both sides of a warp function": """
+        out[t] = atomicAdd(&s[0], 1); __syncwarp(); out[t] += atomicAdd(&s[0], 2);""",
+    "printf before and after a return": 'printf("a"); if (t == 3) return; printf("b"); __syncthreads();',
     "a loop that lanes leave": "for (int k = 0; k < 9; ++k) { if (k == t) break; __syncwarp(); }",
 }
 
