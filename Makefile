@@ -6,10 +6,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench bench-compute test-gpu clean
+.PHONY: help setup demo examples test check format bench bench-compute test-gpu clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
+	@echo "make examples   set up, then run the examples on a mesh of four nodes on this machine"
 	@echo "make test       set up, then run all tests"
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
@@ -30,6 +31,9 @@ $(STAMP): pyproject.toml setup.py constraints.txt overrides.txt
 
 demo: $(STAMP)
 	@$(BIN)/depin-node demo
+
+examples: $(STAMP)
+	@$(BIN)/python examples/run_all.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -65,4 +69,4 @@ gpu-bundle: $(STAMP)
 	$(BIN)/python tests/gpu/bundle.py build/depin-gpu.tar.gz
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info demo-out examples-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
