@@ -167,6 +167,7 @@ class Strip:
             self.printer.carried = set()
             return f"{{ {type_}& {name} = first_{name};\n{self.printer.statement(node)}}}\n"
         assert node.value is not None
+        self.printer.carried = set()
         made = "".join(self.printer.declaration(self.plan.remade[v]) for v in self._remade_for(node.value))
         self._outside(node.value)
         return f"{{\nk.threadIdx.x = x0;\n{made}first_{name} = {self.printer.expression(node.value)};\n}}\n"

@@ -79,6 +79,11 @@ TAKEN = {
         s[t] = t; __syncthreads();
         int a = t / 32 * 32, v = s[a + (t + 1) % 32] + __shfl_sync(~0u, 1, 0);
         s[t] = 100 + v; out[t] = s[t];""",
+    "a stride that begins at a variable, after a loop of all": """
+        int me = t, y = 64 * threadIdx.y;
+        for (int c = 0; c < 4; ++c) s[y + me] = c;
+        for (int i = me; i < 200; i += 64) s[y + me] += i;
+        __syncthreads(); out[me] = s[me / 2];""",
 }
 
 
