@@ -22,6 +22,7 @@ from depin_node.client.outputs import Array
 from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
 from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy
 from depin_node.compute.programs.builder import ProgramBuilder
+from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError, NotFoundError
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 PREFIX_LENGTH_MIN = 4
 _ID_LENGTH = 64
-DEVICE_CLASSES = ("wasm-1",)
-"""Whose results will do: all that this release has."""
 
 
 class Mesh:
@@ -77,6 +76,7 @@ class Mesh:
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
+        device_class: str = DEVICE_CLASS,
         key: str | None = None,
     ) -> Future:
         """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``, or ``kernel(*args)``.
@@ -101,6 +101,7 @@ class Mesh:
             verify: when to believe a result; by default ``quorum(2, 3)``.
             limits: what one task may use; by default 60 s and what its arrays need.
             name: what to call the job; by default the kernel's name.
+            device_class: of the peers that are asked, whose answers agree bit for bit; ``depin-node peers`` shows them.
             key: makes the submission idempotent: the same key is the same job; by default a new one.
 
         Raises:
@@ -122,6 +123,7 @@ class Mesh:
             verify=verify,
             limits=limits,
             name=name,
+            device_class=device_class,
         )
         return self.submit(work, key=key)
 
@@ -132,6 +134,7 @@ class Mesh:
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
+        device_class: str = DEVICE_CLASS,
         key: str | None = None,
     ) -> Future:
         """Run a program of several steps on the mesh, or a traced function.
@@ -146,13 +149,15 @@ class Mesh:
                 factorisations, FFT).
             limits: as for ``launch``.
             name: what to call the job; by default the function's name, or ``program``.
+            device_class: as for ``launch``.
             key: as for ``launch``.
 
         Raises:
             ConfigError: a kernel, an array or the cut is wrong; says where.
             TransportError: the node went away.
         """
-        return self.submit(prepare_program(program, arrays, verify=verify, limits=limits, name=name), key=key)
+        work = prepare_program(program, arrays, verify=verify, limits=limits, name=name, device_class=device_class)
+        return self.submit(work, key=key)
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
         """Submit a job file (TOML). Raises as ``launch``."""
@@ -195,7 +200,7 @@ class Mesh:
             program_bytes=len(program_bytes),
             inputs=tuple(inputs),
             tasks=bound.program.tasks,
-            device_classes=DEVICE_CLASSES,
+            device_classes=(work.device_class,),
             policy=work.policy,
             limits=work.limits,
             created_s=int(time.time()),

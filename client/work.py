@@ -19,7 +19,7 @@ from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
 from depin_node.compute.programs.job_arrays import References
-from depin_node.compute.programs.jobfile import load_job
+from depin_node.compute.programs.jobfile import DEVICE_CLASS, load_job
 from depin_node.compute.programs.kernel import Along, RawKernel
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Operation, encode_program, flattened
@@ -42,6 +42,7 @@ class Work:
     policy: Policy
     limits: Limits
     notes: tuple[str, ...] = ()
+    device_class: str = DEVICE_CLASS
 
     @cached_property
     def program_bytes(self) -> bytes:
@@ -65,6 +66,7 @@ def prepare_launch(
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
     name: str | None = None,
+    device_class: str = DEVICE_CLASS,
     local: bool = False,
 ) -> Work:
     """Compile and bind a launch; the arguments are those of ``Mesh.launch``.
@@ -98,7 +100,8 @@ def prepare_launch(
         along=along,
         constants=constants,
     )
-    return _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
+    work = _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
+    return replace(work, device_class=device_class)
 
 
 def prepare_program(
@@ -108,6 +111,7 @@ def prepare_program(
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
     name: str | None = None,
+    device_class: str = DEVICE_CLASS,
     local: bool = False,
 ) -> Work:
     """Compile and bind a program of several steps, or a traced function; the arguments are those of ``Mesh.run``.
@@ -116,11 +120,13 @@ def prepare_program(
         ConfigError: a kernel, an array or the cut is wrong; says where.
     """
     if isinstance(program, Traced):
-        return _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
+        work = _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
+        return replace(work, device_class=device_class)
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
     bound = program.build()
-    return _work(bound, verify, limits, name or "program", program.notes, local)
+    work = _work(bound, verify, limits, name or "program", program.notes, local)
+    return replace(work, device_class=device_class)
 
 
 def _work(bound: Bound, verify: Policy, limits: Limits | None, name: str, notes: tuple[str, ...], local: bool) -> Work:
@@ -194,4 +200,4 @@ def prepare_file(
     bound, notes = job.compiled()
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    return _decided(Work(job.name, bound, policy, limits, notes), local, fresh)
+    return _decided(Work(job.name, bound, policy, limits, notes, job.device_class), local, fresh)

@@ -3,6 +3,7 @@
 One launch::
 
     name = "hillshade"
+    device_class = "wasm-1"       # whose answers are compared: what ``depin-node peers`` shows; this is the default
     [kernel]    file, name, options = []
     [launch]    grid, block: one to three integers or expressions; shared_mem = 0
     [args]      one entry for each parameter, in the kernel's order:
@@ -42,6 +43,7 @@ REPLICAS_MAX = 15
 NAME_CHARACTERS_MAX = 64
 SECONDS_MAX = 86_400
 MEMORY_MIB_MAX = 4096
+DEVICE_CLASS = "wasm-1"
 DEFAULTS = {"k": 2, "n": 3, "seconds": 60, "memory_mib": 512}
 
 _ARGUMENT_KEYS = {
@@ -51,7 +53,7 @@ _ARGUMENT_KEYS = {
 }
 _SINGLE = ("kernel", "launch", "args", "constants")
 _SEVERAL = ("kernels", "arrays", "numbers", "steps", "combine")
-_COMMON = ("name", "shards", "verify", "limits")
+_COMMON = ("name", "device_class", "shards", "verify", "limits")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class JobFile:
     grid: tuple[int | str, ...] = ()
     block: tuple[int, ...] = ()
     shared_mem: int = 0
+    device_class: str = DEVICE_CLASS
     args: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, int | str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -149,6 +152,7 @@ def load_job(path: Path, references: References | None = None) -> JobFile:
         raise verify.error("k", f"k = {k}, n = {n}: k must be at most n, and more than half of it")
     seconds = limits.integer("seconds", 1, SECONDS_MAX, DEFAULTS["seconds"])
     memory_mib = limits.integer("memory_mib", 1, MEMORY_MIB_MAX, DEFAULTS["memory_mib"])
+    what["device_class"] = job.text("device_class") if "device_class" in job.values else DEVICE_CLASS
     return JobFile(name, count, along, k, n, seconds, memory_mib, path, **what)
 
 
