@@ -49,7 +49,7 @@ extern "C" __global__ void add_up(const double2* payoff, int paths, double* sums
     __shared__ double part[256][4];
     int me = threadIdx.x;
     for (int c = 0; c < 4; ++c) part[me][c] = 0;
-    for (int i = threadIdx.x; i < paths; i += 256) {
+    for (int i = me; i < paths; i += 256) {
         double2 p = payoff[i];
         part[me][0] += p.x;
         part[me][1] += p.x * p.x;
