@@ -63,7 +63,7 @@ test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu tests/devices tests/gpu
 	$(BIN)/python tests/gpu/bundle.py build/depin-gpu.tar.gz
 	tar -xzf build/depin-gpu.tar.gz -C build
-	$(BIN)/python build/depin-gpu/run.py
+	$(BIN)/python build/depin-gpu/run.py || { test $$? -eq 3 && echo "skipped: nothing was run on a GPU"; }
 
 gpu-bundle: $(STAMP)
 	$(BIN)/python tests/gpu/bundle.py build/depin-gpu.tar.gz
