@@ -23,6 +23,7 @@ rng = np.random.default_rng(3)
 X, Y = rng.random((2, 37, 129), dtype="float32") * np.float32(8) - np.float32(4)
 D, K = rng.normal(size=(5, 6, 7)), rng.integers(-1000, 1000, (13, 11), "int32")
 Z = (rng.normal(size=(9, 10)) + 1j * rng.normal(size=(9, 10))).astype("complex64")
+SPECIAL = rng.choice(np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan], "f4"), (20, 37))
 H = rng.random((6, 20)).astype("float16")
 
 
@@ -47,6 +48,8 @@ LAUNCHES = {
     "half": lambda: each("T x, T y", "T z", "z = x * y + x", H, H[::-1]),
     "sum": lambda: reduce("x", "a + b", "y = a", "0", X),
     "norm of rows": lambda: reduce("x * x", "a + b", "y = sqrt(a)", "0", X, axis=1),
+    "largest of rows": lambda: reduce("x", "max(a, b)", "y = a", None, SPECIAL, axis=1),
+    "smallest": lambda: each("T x, T y", "T z", "z = min(x, y)", SPECIAL, SPECIAL[::-1]),
     "largest of columns": lambda: reduce("x", "a > b ? a : b", "y = a", None, D, axis=(0, 2), keepdims=True),
     "dot": lambda: reduce("x * w", "a + b", "y = a", "0", K, K[::-1]),
     "sum of complex": lambda: reduce("x", "a + b", "y = a", "0", Z, axis=0),

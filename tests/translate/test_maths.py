@@ -293,6 +293,22 @@ def test_special_pairs(evaluate: Any, name: str, kind: str) -> None:
     np.testing.assert_array_equal(np.signbit(got[zeros]), np.signbit(wanted[zeros]))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["fmax", "fmin"])
+def test_the_bits_of_extremes(evaluate: Any, name: str, kind: str) -> None:
+    """One NaN is ignored; of zeros -0 is the smaller."""
+    smallest = np.finfo(KINDS[kind]).smallest_subnormal
+    special = [0.0, -0.0, 1.0, -1.0, smallest, -smallest, np.inf, -np.inf, np.nan, -np.nan]
+    x, y = (a.ravel().astype(KINDS[kind]) for a in np.meshgrid(special, special))
+    larger = (x > y) | ((x == y) & np.signbit(y))
+    wanted = np.where(np.isnan(y) | (~np.isnan(x) & (larger == (name == "fmax"))), x, y)
+    got = evaluate(name, kind, [x, y])
+    number = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.isnan(got), ~number)
+    bits = f"u{wanted.itemsize}"
+    np.testing.assert_array_equal(got[number].view(bits), wanted[number].view(bits))
+
+
 def exact_fma(a: float, b: float, c: float, dtype: type) -> float:
     """Correctly rounded, by mpmath's exact arithmetic and one rounding."""
     exact = mpmath.fadd(mpmath.fmul(mpf(a), mpf(b), exact=True), mpf(c), exact=True)

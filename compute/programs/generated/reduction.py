@@ -50,7 +50,10 @@ from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
 
 LANES_MAX = 256
+STEPS = 4
+"""Elements that a lane takes between reading what it has and storing it, where one thread does the work of all."""
 INDEX_MAX = 2**31 - 1
+"""Indices have 32 bits where sums with them stay below it too: wider ones are checked at every use (``ranges.py``)."""
 _PLACES = {"_J": "IndexT", "_i": "ptrdiff_t", "_j": "ptrdiff_t"}
 """CuPy's names, which map_expr may use: which of its m elements this is, of which result, and the two as one index."""
 
@@ -272,17 +275,18 @@ def _kernel(
     order: _Order,
 ) -> str:
     """Return the kernel: the order of the module's docstring, by the lanes in turn and by threads."""
-    lanes, m = order.lanes, signature.number("_count", order.elements)
+    lanes, index_type = order.lanes, "int" if order.elements <= INDEX_MAX - LANES_MAX else "long long"
+    m = signature.number("_count", order.elements, index_type)
     head = blocks_head(signature, blocks, lanes)
     row = signature.number("_row", blocks.row)
     inner = {a.info.name: place(signature, axes[1], k, a.info.name, "@", "r") for k, a in enumerate(looped)}
     starts = [
-        f"const ptrdiff_t _at_{a.info.name} = {place(signature, axes[0], k, a.info.name, '_i', 'o')};"
-        for k, a in enumerate(looped)
+        f"const {a.info.c_type}* const _{n}_row = {n} + {place(signature, axes[0], k, n, '_i', 'o')};"
+        for k, (n, a) in enumerate(zip(inner, looped, strict=True))
     ]
 
     def mapped(index: str) -> str:
-        return calls.mapped([f"{n}[_at_{n} + {at.replace('@', index)}]" for n, at in inner.items()], index)
+        return calls.mapped([f"_{n}_row[{at.replace('@', index)}]" for n, at in inner.items()], index)
 
     def start(lane: str) -> str:
         return f"_type_reduce({order.identity})" if order.identity else mapped(lane)
@@ -295,6 +299,9 @@ def _kernel(
             f"    _type_reduce* const {name} = reinterpret_cast<_type_reduce*>({name}_bytes);"
         )
 
+    several = "_s[_t]"
+    for step in range(STEPS):
+        several = calls.reduced(several, mapped(f"(_k + {step * lanes} + _t)"))
     outputs = [f"{a.info.name}[_i]" for a in arguments.outputs]
     post = f"_post({', '.join(['@', *calls.others, *outputs, '_i'])});"
     first = 0 if order.identity else lanes
@@ -305,14 +312,16 @@ extern "C" __global__ void {name}(
     const int _lane = threadIdx.x % {lanes}, _member = threadIdx.x / {lanes};
     {body}
     const bool _mine = (ptrdiff_t)_part * _per_block + _member < {row};
-    ptrdiff_t _k = {first};
+    {index_type} _k = {first};
 #if defined(__DEPIN__) && !defined(DEPIN_THREADS)
     if (_lane != 0 || !_mine) return;
     {array("", "_s", lanes)}
     for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {start("_t")};
-    for (; _k + {lanes} <= {m}; _k += {lanes})
+    for (; _k <= {m} - {STEPS * lanes}; _k += {STEPS * lanes})
+        for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {several};
+    for (; _k <= {m} - {lanes}; _k += {lanes})
         for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};
-    for (int _t = 0; _k + _t < {m}; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};
+    for (int _t = 0; _t < {m} - _k; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};
     for (int _half = {lanes} / 2; _half > 0; _half /= 2)
         for (int _t = 0; _t < _half; ++_t) _s[_t] = {calls.reduced("_s[_t]", "_s[_t + _half]")};
     {post.replace("@", "_s[0]")}
@@ -321,7 +330,7 @@ extern "C" __global__ void {name}(
     _type_reduce* const _own = _shared + _member * {lanes};
     if (_mine) {{
         _type_reduce _v = {start("_lane")};
-        for (; _k + _lane < {m}; _k += {lanes}) _v = {calls.reduced("_v", mapped("(_k + _lane)"))};
+        for (; _k < {m} - _lane; _k += {lanes}) _v = {calls.reduced("_v", mapped("(_k + _lane)"))};
         _own[_lane] = _v;
     }}
     __syncthreads();

@@ -44,10 +44,26 @@ INLINE bool isfinite(f64 x) { return fabs(x) < __builtin_inf(); }
 INLINE bool signbit(f32 x) { return (x == x) & (as<i32>(x) < 0); }
 INLINE bool signbit(f64 x) { return (x == x) & (as<i64>(x) < 0); }
 // One NaN is ignored; -0 is less than +0.
+#ifdef DEPIN_STRICT
 INLINE f32 fmaxf(f32 a, f32 b) { return a != a ? b : b != b ? a : __builtin_wasm_max_f32(a, b); }
 INLINE f32 fminf(f32 a, f32 b) { return a != a ? b : b != b ? a : __builtin_wasm_min_f32(a, b); }
 INLINE f64 fmax(f64 a, f64 b) { return a != a ? b : b != b ? a : __builtin_wasm_max_f64(a, b); }
 INLINE f64 fmin(f64 a, f64 b) { return a != a ? b : b != b ? a : __builtin_wasm_min_f64(a, b); }
+#else
+// Comparisons and bits, because processors take several instructions for WebAssembly's own max, and one for "greater".
+template <class F, class U> INLINE F larger(F a, F b) {
+  const F c = b != b ? a : b, m = a > c ? a : c;
+  return as<F>(as<U>(m) & (as<U>(a) | (U)0 - (U)(a != c)));  // of zeros the sign is minus only if both have it
+}
+template <class F, class U> INLINE F smaller(F a, F b) {
+  const F c = b != b ? a : b, m = a < c ? a : c;
+  return as<F>(as<U>(m) | (as<U>(a) & (U)0 - (U)(a == c)));
+}
+INLINE f32 fmaxf(f32 a, f32 b) { return larger<f32, u32>(a, b); }
+INLINE f32 fminf(f32 a, f32 b) { return smaller<f32, u32>(a, b); }
+INLINE f64 fmax(f64 a, f64 b) { return larger<f64, u64>(a, b); }
+INLINE f64 fmin(f64 a, f64 b) { return smaller<f64, u64>(a, b); }
+#endif
 INLINE f32 fdimf(f32 a, f32 b) { return (a != a) | (b != b) ? a + b : a > b ? a - b : 0.0f; }
 INLINE f64 fdim(f64 a, f64 b) { return (a != a) | (b != b) ? a + b : a > b ? a - b : 0.0; }
 INLINE f32 __saturatef(f32 x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
