@@ -11,6 +11,7 @@ browser can reach the port too, so that every request must bear the token and na
     GET  /v1/jobs/ID/events       the view whenever it changes, as server-sent events, until the job has ended
     GET  /v1/jobs/ID/program      the encoded program: how to put outputs together
     GET  /v1/jobs/ID/story        what happened to it, line by line
+    GET  /v1/jobs/ID/logs         what its accepted tasks printed
     GET  /v1/jobs/ID/outputs/N    output buffer N: what its tasks returned, in task order, as raw bytes
 """
 
@@ -44,7 +45,7 @@ from depin_node.core.errors import (
     TaskError,
     TransportError,
 )
-from depin_node.core.views import BlobView, DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import BlobView, DeviceView, ErrorView, LogsView, PeerView, ReceiptView, StatusView
 from depin_node.core.wire import decode
 from depin_node.crypto.blob import BLOB_BYTES_MAX
 
@@ -119,6 +120,9 @@ class Backend(Protocol):
     def story(self, job_id: bytes) -> list[JobEvent]:
         """Return what happened to a job. Raises ``NotFoundError``."""
 
+    def logs(self, job_id: bytes) -> LogsView:
+        """Return what the accepted tasks of a job printed. Raises ``NotFoundError``."""
+
     def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
 
@@ -142,6 +146,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}/events", routes.events),
             Route("/v1/jobs/{job}/program", routes.program),
             Route("/v1/jobs/{job}/story", routes.story),
+            Route("/v1/jobs/{job}/logs", routes.logs),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
             Route("/v1/jobs/{job}/outputs/{buffer:int}/blob", routes.assemble, methods=["POST"]),
         ],
@@ -270,6 +275,10 @@ class Routes:
     async def story(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/story``."""
         return _json(self._backend.story(_digest(request, "job")))
+
+    async def logs(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/logs``."""
+        return _json(self._backend.logs(_digest(request, "job")))
 
     async def output(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/outputs/N``."""

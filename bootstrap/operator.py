@@ -18,7 +18,7 @@ from depin_node.compute.jobs.journal import StoredReceipt
 from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
-from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import DeviceView, LogsView, PeerView, ReceiptView, StatusView
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import peer_id
@@ -166,6 +166,11 @@ class Operator:
         """Return what happened to a job. Raises ``NotFoundError``."""
         self._requester.job(job_id)
         return self._requester.story(job_id)
+
+    def logs(self, job_id: bytes) -> LogsView:
+        """Return what the accepted tasks of a job printed. Raises ``NotFoundError``."""
+        self._requester.job(job_id)
+        return self._requester.logs(job_id)
 
     def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""

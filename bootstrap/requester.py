@@ -31,12 +31,14 @@ from depin_node.compute.jobs.job import (
 from depin_node.compute.jobs.journal import StoredJob, StoredOutput
 from depin_node.compute.jobs.scheduler import DURATION_S, Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as market
-from depin_node.compute.market.messages import WorkBody
+from depin_node.compute.market.messages import LOG_BYTES_MAX, WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, ResourceError, TransportError
+from depin_node.core.text import printable
+from depin_node.core.views import LogsView, TaskLog
 from depin_node.crypto.envelope import NOBODY, sign
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blobs import issue_grant
@@ -181,6 +183,17 @@ class Requester:
     def story(self, identifier: bytes) -> list[e.JobEvent]:
         """Return what happened to a job, line by line."""
         return self._context.journal.reader.events(identifier)
+
+    def logs(self, identifier: bytes) -> LogsView:
+        """Return what the accepted tasks of a job have printed so far."""
+        logs, is_full = self._context.journal.reader.logs(identifier)
+        return LogsView(
+            tuple(
+                TaskLog(task, printable(log.decode(errors="replace"), keep="\n\t"), len(log) >= LOG_BYTES_MAX)
+                for task, log in logs
+            ),
+            is_full,
+        )
 
     async def changed(self, identifier: bytes, seen: JobView) -> None:
         """Wait until the job's view may differ from ``seen``: not more often than ten times a second before
@@ -384,6 +397,8 @@ class Requester:
 
     def _journal_result(self, effect: e.StoreResult, outputs: list[StoredOutput], blobs: Iterable[bytes]) -> None:
         writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs)]
+        if effect.log:
+            writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
         if blobs:
             writes.append(statements.hold(effect.job_id, blobs))
         self._context.journal.write_soon(writes, lambda error: self._stored(effect.job_id, error))

@@ -182,7 +182,7 @@ class Shop:
         # Out of the worker's arena: that has room for a few results, the window is for many.
         self._outputs[attempt] = [memoryview(bytes(output.data)) for output in result.outputs]
         outputs = tuple(Output(output.blob_id, memoryview(output.data).nbytes) for output in result.outputs)
-        self._talk.finished(attempt, outputs, result.duration_ns // 1000)
+        self._talk.finished(attempt, outputs, result.duration_ns // 1000, result.log)
         self._wake()
 
     def failed(self, attempt: int, code: FailCode) -> None:

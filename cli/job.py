@@ -11,6 +11,7 @@ from depin_node.cli.common import Settings, ago, emit, global_options, json_opti
 if TYPE_CHECKING:
     from depin_node.compute.jobs.events import JobEvent
     from depin_node.compute.jobs.job import JobView
+    from depin_node.core.views import LogsView
 
 
 @click.group()
@@ -97,6 +98,28 @@ def result(settings: Settings, /, as_json: bool, output: str | None, job_id: str
 @job.command()
 @global_options
 @json_option
+@click.option("--task", type=click.IntRange(min=0), metavar="N", help="Of this task only.")
+@click.argument("job_id", metavar="ID")
+@pass_settings
+def log(settings: Settings, /, as_json: bool, task: int | None, job_id: str) -> None:
+    """Show what the tasks of a job printed, of each the first 4 KiB: what providers say, not compared.
+
+    \b
+    Example:
+      depin-node job log 3fa9 --task 2
+    """
+    import msgspec
+
+    with settings.mesh() as mesh:
+        view = mesh.future(job_id).logs()
+    if task is not None:
+        view = msgspec.structs.replace(view, tasks=tuple(found for found in view.tasks if found.task == task))
+    emit(view, as_json, lambda: _log(view))
+
+
+@job.command()
+@global_options
+@json_option
 @click.argument("job_id", metavar="ID")
 @pass_settings
 def cancel(settings: Settings, /, as_json: bool, job_id: str) -> int:
@@ -130,6 +153,22 @@ def _story(events: "list[JobEvent]") -> str:
         for event in events
     ]
     return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
+
+
+def _log(view: "LogsView") -> str:
+    from depin_node.core.text import printable
+
+    lines = []
+    for found in view.tasks:
+        lines += [
+            f"task {found.task}: {printable(line, length_max=len(line))}"
+            for line in found.text.expandtabs().splitlines()
+        ]
+        if found.cut:
+            lines.append(f"task {found.task}: (cut here: no more is kept of one task)")
+    if view.full:
+        lines.append("(as many tasks as are kept of one job: others may have printed too)")
+    return "\n".join(lines) or "nothing was printed"
 
 
 def _text(view: "JobView") -> str:

@@ -17,7 +17,7 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
-from depin_node.core.views import BlobView, DeviceView, ErrorView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import BlobView, DeviceView, ErrorView, LogsView, PeerView, ReceiptView, StatusView
 from depin_node.core.wire import encode
 from depin_node.crypto.blob import Buffer, blob_id, chunks
 
@@ -158,6 +158,10 @@ class Control:
     def story(self, job_id: str) -> list[JobEvent]:
         """Return what happened to a job, line by line."""
         return self._get(f"/v1/jobs/{job_id}/story", list[JobEvent])
+
+    def logs(self, job_id: str) -> LogsView:
+        """Return what the accepted tasks of a job printed."""
+        return self._get(f"/v1/jobs/{job_id}/logs", LogsView)
 
     def events(self, job_id: str, timeout_s: float = QUIET_S) -> Iterator[JobView | None]:
         """Yield the job's view now and whenever it changes, until it has ended; None when nothing changed for a while.

@@ -15,6 +15,7 @@ from depin_node.compute.programs.kernel import Reference
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError, TaskError, TransportError
+from depin_node.core.views import LogsView
 
 END_STATES = frozenset({"done", "failed", "cancelled"})
 
@@ -61,6 +62,17 @@ class Future:
     def story(self) -> list[JobEvent]:
         """Return what happened to the job so far: who was found, who bid, who disagreed, who was caught."""
         return self._control.story(self.job_id)
+
+    def logs(self) -> LogsView:
+        """Return what the accepted tasks have printed so far, of each task the first 4 KiB.
+
+        It is what providers say: the answers of a task were compared, what it printed was not.
+        """
+        return self._control.logs(self.job_id)
+
+    def log(self, task: int = 0) -> str:
+        """Return what one task has printed so far, as of ``logs``; empty if nothing."""
+        return next((found.text for found in self.logs().tasks if found.task == task), "")
 
     def cancel(self) -> bool:
         """Stop the job; tell whether it is cancelled (one that had ended before is not)."""

@@ -92,3 +92,18 @@ class ErrorView(View, frozen=True):
 
     code: str
     message: str
+
+
+class TaskLog(View, frozen=True):
+    """What a task printed, its control characters spelled out; ``cut`` if it filled all that is kept of one task."""
+
+    task: int
+    text: str
+    cut: bool
+
+
+class LogsView(View, frozen=True):
+    """What the accepted tasks of a job printed, in task order. ``full``: so many that no further ones are kept."""
+
+    tasks: tuple[TaskLog, ...]
+    full: bool

@@ -172,12 +172,13 @@ class EndAgreement:
 
 @dataclass(frozen=True)
 class StoreResult:
-    """A task's result is accepted: store it, then tell ``ResultsStored``."""
+    """A task's result is accepted: store it, then tell ``ResultsStored``. ``log`` is what it printed."""
 
     job_id: bytes
     task: int
     root: bytes
     outputs: list[bytearray]
+    log: bytes
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ JOBS_KEPT_MAX = 1000
 """Ended jobs that are remembered, with their results; the oldest go first."""
 EVENTS_KEPT_MAX = 1000
 """Lines of one job's story."""
+LOGS_KEPT_MAX = 1000
+"""Tasks of one job whose log is kept: 4 KiB each at most, by the message that brings it."""
 _VALUE_BYTES_MAX = 1 << 24
 
 _MIGRATIONS = (
@@ -64,6 +66,7 @@ _MIGRATIONS = (
     CREATE TABLE peers (address TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "CREATE TABLE logs (job BLOB NOT NULL, task INTEGER NOT NULL, log BLOB NOT NULL, PRIMARY KEY (job, task));",
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -146,6 +149,12 @@ def put_event(job_id: bytes, event: JobEvent) -> Statement:
     """Add a line to a job's story, unless it is long already."""
     sql = "INSERT INTO events SELECT ?, ? WHERE (SELECT count(*) FROM events WHERE job = ?) < ?"
     return Statement(sql, [(job_id, msgspec.json.encode(event), job_id, EVENTS_KEPT_MAX)])
+
+
+def put_log(job_id: bytes, task: int, log: bytes) -> Statement:
+    """Keep what an accepted task printed, unless there is enough of the job already."""
+    sql = "INSERT OR IGNORE INTO logs SELECT ?, ?, ? WHERE (SELECT count(*) FROM logs WHERE job = ?) < ?"
+    return Statement(sql, [(job_id, task, log, job_id, LOGS_KEPT_MAX)])
 
 
 def put_agreement(agreement: bytes, role: str, peer: bytes, bid: bytes, award: bytes, at_s: int) -> Statement:
@@ -329,13 +338,24 @@ class Journal:
         rows = self._rows("SELECT event FROM events WHERE job = ? ORDER BY rowid", job_id)
         return [msgspec.json.decode(event, type=JobEvent) for (event,) in rows]
 
+    def logs(self, job_id: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+        """Return (task, log) of the tasks that printed, and whether there are as many as are kept."""
+        rows = self._rows("SELECT task, log FROM logs WHERE job = ? ORDER BY task", job_id)
+        return rows, len(rows) >= LOGS_KEPT_MAX
+
     def prune(self) -> list[bytes]:
         """Forget all but the newest ended jobs; return the blobs that they held."""
         old = "SELECT id FROM jobs WHERE ended <> '' ORDER BY created_s DESC, id LIMIT -1 OFFSET ?"
         blobs = [blob for (blob,) in self._rows(f"SELECT blob FROM held WHERE job IN ({old})", JOBS_KEPT_MAX)]  # noqa: S608
         self.apply(
             Statement(f"DELETE FROM {table} WHERE {column} IN ({old})", [(JOBS_KEPT_MAX,)])  # noqa: S608 - no input
-            for table, column in (("results", "job"), ("events", "job"), ("held", "job"), ("jobs", "id"))
+            for table, column in (
+                ("results", "job"),
+                ("events", "job"),
+                ("logs", "job"),
+                ("held", "job"),
+                ("jobs", "id"),
+            )
         )
         return blobs
 

@@ -441,7 +441,7 @@ class Scheduler:
             return
         if task.uploading == (partner.peer, event.attempt):
             task.uploading = None
-        task.outputs, task.outputs_root = event.outputs, event.root
+        task.outputs, task.outputs_root, task.log = event.outputs, event.root, event.log
         self._decide(self._jobs[task.job_id], task, now)
 
     def _decide(self, progress: Progress, task: OpenTask, now: Now) -> None:
@@ -478,7 +478,7 @@ class Scheduler:
         progress.done[ballot.task] = 1
         progress.accepted += 1
         progress.stage("first_result", now)
-        self._do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs))
+        self._do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log))
         liars = ballot.dissenters()
         for peer, attempt in liars:
             self._do(Caught(peer, attempt, progress.id, ballot.task))

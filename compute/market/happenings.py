@@ -95,11 +95,13 @@ class Revealed:
 
 @dataclass(frozen=True)
 class Delivered:
-    """All bytes of an attempt's outputs are here, and have the root that was revealed."""
+    """All bytes of an attempt's outputs are here, and have the root that was revealed. ``log`` is whatever the
+    provider says that the task printed."""
 
     attempt: int
     root: bytes
     outputs: list[bytearray]
+    log: bytes = b""
 
 
 @dataclass(frozen=True)

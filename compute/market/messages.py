@@ -37,6 +37,8 @@ GATHERED = 16
 WINDOW_MAX = 1024
 SLOTS_MAX = 256
 OUTPUTS_MAX = 64
+LOG_BYTES_MAX = 4096
+"""Of what a task has printed; the rest stays with the provider."""
 TASK_OUTPUT_BYTES_MAX = 1 << 32
 RECEIPT_TASKS_MAX = 256
 GRANT_BYTES_MAX = 8 * 1024
@@ -322,18 +324,23 @@ class Output(Message, frozen=True):
 
 
 class Reveal(Message, frozen=True):
-    """Opens one commitment. ``outputs`` is empty unless the bytes were asked for."""
+    """Opens one commitment. ``outputs`` and ``log`` are empty unless the bytes were asked for.
+
+    ``log`` is the beginning of what the task printed: what anybody may write, part of no answer and never compared.
+    """
 
     attempt: AttemptNumber
     root: Digest
     salt: Digest
     outputs: Annotated[tuple[Output, ...], msgspec.Meta(max_length=OUTPUTS_MAX)]
+    log: Annotated[bytes, msgspec.Meta(max_length=LOG_BYTES_MAX)]
 
 
 class Reveals(MarketMessage, frozen=True):
     """Answers shown, after a ``CommitSet``."""
 
     TYPE: ClassVar[str] = "reveals"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.REVEALS
     SIZE_BYTES_MAX: ClassVar[int] = 48 * 1024
 

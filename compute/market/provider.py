@@ -24,6 +24,7 @@ from depin_node.compute.market.messages import (
     FROM_REQUESTER,
     GATHERED,
     LIFETIME_S,
+    LOG_BYTES_MAX,
     Accept,
     Award,
     Bid,
@@ -70,7 +71,7 @@ EXPIRY_GRACE_S = 10
 WORKS_MAX = 64
 UNRECEIPTED_MAX = 8192
 REVEAL_OUTPUTS_MAX = 512
-"""Outputs named in one ``Reveals``: 45 bytes each, below its size."""
+"""Outputs named in one ``Reveals``: 45 bytes each, below its size, with the logs."""
 _SALT_CONTEXT = "depin-node market 2026 salt v1"
 
 
@@ -150,7 +151,7 @@ class _Phase(Enum):
 
 
 class _Attempt:
-    __slots__ = ("commitment", "elapsed_us", "is_shown", "outputs", "phase", "root", "salt", "task", "work")
+    __slots__ = ("commitment", "elapsed_us", "is_shown", "log", "outputs", "phase", "root", "salt", "task", "work")
 
     def __init__(self, work: int, task: int) -> None:
         self.work = work
@@ -158,6 +159,7 @@ class _Attempt:
         self.phase = _Phase.RUNNING
         self.is_shown = False  # stays so when its bytes are asked for once more
         self.outputs: tuple[Output, ...] = ()
+        self.log = b""
         self.root = b""
         self.salt = b""
         self.commitment = b""
@@ -215,8 +217,11 @@ class ProviderTalk:
         self._out.append((Kind.ACCEPT, self._pen.sign(Accept, self.peer, now, self.agreement)))
         return [Open(self.agreement, self._terms, self._bid_body.slots)]
 
-    def finished(self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int) -> None:
-        """An attempt has its result: commit to it. Nothing happens if it was released meanwhile."""
+    def finished(self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int, log: bytes = b"") -> None:
+        """An attempt has its result: commit to it. Nothing happens if it was released meanwhile.
+
+        ``log`` is what the task printed; its beginning goes with the bytes of the result.
+        """
         record = self._attempts.get(attempt)
         if record is None or self._state is not _State.AGREED:
             return
@@ -224,6 +229,7 @@ class ProviderTalk:
         work = self._works[record.work]
         record.phase = _Phase.COMMITTED
         record.outputs = outputs
+        record.log = log[:LOG_BYTES_MAX]
         record.elapsed_us = elapsed_us
         record.root = result_root(output.blob for output in outputs)
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
@@ -316,8 +322,13 @@ class ProviderTalk:
 
     def _reveals(self) -> tuple[Reveal, ...]:
         reveals: list[Reveal] = []
-        outputs_named = 0
-        while self._out_reveals and len(reveals) < BATCH_MAX and outputs_named < REVEAL_OUTPUTS_MAX:
+        outputs_named = log_bytes = 0
+        while (
+            self._out_reveals
+            and len(reveals) < BATCH_MAX
+            and outputs_named < REVEAL_OUTPUTS_MAX
+            and log_bytes < LOG_BYTES_MAX
+        ):
             attempt, upload = self._out_reveals.popleft()
             record = self._attempts.get(attempt)
             if record is None:
@@ -325,8 +336,10 @@ class ProviderTalk:
             record.phase = _Phase.REVEALED
             record.is_shown = True
             outputs = record.outputs if upload else ()
+            log = record.log if upload else b""
             outputs_named += len(outputs)
-            reveals.append(Reveal(attempt, record.root, record.salt, outputs))
+            log_bytes += len(log)
+            reveals.append(Reveal(attempt, record.root, record.salt, outputs, log))
             if any(output.size_bytes for output in outputs):
                 self._uploads.append(attempt)
         return tuple(reveals)

@@ -484,12 +484,12 @@ class RequesterTalk:
                 raise PeerViolation("reveals: another root than before")
             record.phase = _Phase.REVEALED
             if record.incoming is None:
-                if reveal.outputs:
-                    raise PeerViolation("reveals: outputs that were not asked for")
+                if reveal.outputs or reveal.log:
+                    raise PeerViolation("reveals: outputs or a log that were not asked for")
                 continue
             if result_root(output.blob for output in reveal.outputs) != reveal.root:
                 raise PeerViolation("reveals: the outputs do not have the root")
-            record.incoming = Incoming(reveal.outputs, record.work.sizes(record.task))
+            record.incoming = Incoming(reveal.outputs, record.work.sizes(record.task), reveal.log)
             record.phase = _Phase.UPLOADING
             if record.incoming.is_complete():
                 delivered.append(self._delivered(reveal.attempt, record))
@@ -516,9 +516,9 @@ class RequesterTalk:
 
     def _delivered(self, attempt: int, record: _Attempt) -> Delivered:
         assert record.incoming is not None
-        buffers, record.incoming = record.incoming.buffers, None
+        incoming, record.incoming = record.incoming, None
         record.phase = _Phase.REVEALED
-        return Delivered(attempt, record.root, buffers)
+        return Delivered(attempt, record.root, incoming.buffers, incoming.log)
 
     # Deadlines.
 

@@ -31,8 +31,8 @@ def header_of(body: bytes) -> int:
 class Incoming:
     """The outputs of one attempt as they arrive."""
 
-    def __init__(self, outputs: tuple[Output, ...], sizes: tuple[int, ...]) -> None:
-        """Expect ``outputs``; ``sizes`` are what the program says that they have.
+    def __init__(self, outputs: tuple[Output, ...], sizes: tuple[int, ...], log: bytes = b"") -> None:
+        """Expect ``outputs``; ``sizes`` are what the program says that they have, ``log`` came with their names.
 
         Raises:
             PeerViolation: the announced sizes are others.
@@ -40,6 +40,7 @@ class Incoming:
         if tuple(output.size_bytes for output in outputs) != sizes:
             raise PeerViolation("market: the outputs do not have the sizes that the program gives them")
         self._outputs = outputs
+        self.log = log
         self.buffers = [bytearray(size) for size in sizes]
         self._output = 0
         self._offset = 0

@@ -148,6 +148,20 @@ def test_old_ended_jobs_are_forgotten_with_their_results(journal, monkeypatch):
     assert {blob[0] for blob in journal.held()} == {1, 3, 4}
 
 
+def test_logs_are_kept_of_so_many_tasks_and_go_with_their_job(journal, monkeypatch):
+    monkeypatch.setattr(j, "LOGS_KEPT_MAX", 2)
+    assert journal.logs(A) == ([], False)
+    journal.apply([j.put_log(A, task, b"%d" % task) for task in (7, 7)])
+    assert journal.logs(A) == ([(7, b"7")], False)
+    journal.apply([j.put_log(A, task, b"%d" % task) for task in (2, 5)])
+    assert journal.logs(A) == ([(2, b"2"), (7, b"7")], True)
+    assert journal.logs(B) == ([], False)
+    monkeypatch.setattr(j, "JOBS_KEPT_MAX", 0)
+    journal.apply([j.put_job(A, "a", b"e", 1), j.end_job(A, "done", view())])
+    journal.prune()
+    assert journal.logs(A) == ([], False)
+
+
 def test_a_newer_schema_is_refused(path):
     Journal(path).close()
     database = sqlite3.connect(path)

@@ -181,6 +181,48 @@ def test_bytes_can_be_asked_for_later_and_again():
         assert [bytes(output) for output in pair.take(hp.Delivered).outputs] == OUTPUTS
 
 
+def test_what_a_task_printed_comes_with_its_bytes_and_only_then():
+    pair = Pair().work()
+    pair.p.finished(0, NAMED, 1, b"x" * (m.LOG_BYTES_MAX + 1))
+    pair.to_requester()
+    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    pair.to_provider()
+    pair.heard.clear()
+    pair.to_requester()
+    assert [type(event) for event in pair.heard] == [hp.Revealed]
+    assert b"xxxx" not in pair.r.evidence(0).reveals
+    pair.r.ask_upload(0, pair.now)
+    pair.to_provider()
+    pair.to_requester()
+    assert pair.take(hp.Delivered).log == b"x" * m.LOG_BYTES_MAX
+
+
+def test_many_logs_share_no_message_that_they_do_not_fit():
+    pair = Pair(window_max=1000).agree()
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.assign(0, 0, [n % 50 for n in range(100)], pair.now)
+    pair.to_provider()
+    for attempt in range(100):
+        pair.p.finished(attempt, NAMED, 1, b"%d" % attempt * 4000)
+    pair.to_requester()
+    for attempt in range(100):
+        pair.r.ask(attempt, DIGEST, upload=True, now=pair.now)
+    pair.to_provider()
+    while pair.to_requester():
+        pass
+    logs = [event.log for event in pair.heard if isinstance(event, hp.Delivered)]
+    assert logs == [(b"%d" % attempt * 4000)[: m.LOG_BYTES_MAX] for attempt in range(100)]
+
+
+def test_a_log_that_was_not_asked_for_is_a_violation():
+    pair = Pair().commit()
+    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    root = result_root(output.blob for output in NAMED)
+    salt = pair.p._attempts[0].salt
+    with pytest.raises(PeerViolation, match="not asked for"):
+        pair.provider_says(m.Reveals, pair.r.agreement, (m.Reveal(0, root, salt, (), b"x"),))
+
+
 def test_an_answer_that_was_shown_is_paid_even_if_its_bytes_were_asked_for_once_more():
     pair = Pair().reveal(upload=False)
     pair.r.ask_upload(0, pair.now)
@@ -299,7 +341,7 @@ def test_a_provider_may_not(name):
         make().provider_says(kind, *fields)
 
 
-REVEAL = m.Reveal(0, SOMETHING, SOMETHING, ())
+REVEAL = m.Reveal(0, SOMETHING, SOMETHING, (), b"")
 ABOUT_ATTEMPTS = {
     "commit twice": ("commit", m.Commits, ((m.Commit(0, SOMETHING, 1),), ())),
     "fail after committing": ("commit", m.Commits, ((), (m.Failure(0, FailCode.TRAPPED),))),
@@ -549,7 +591,7 @@ def test_golden_vectors():
         m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
         m.Commits(REQUESTER.key, 1, 2, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
         m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, True),)),
-        m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1]),)),
+        m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1], b"7\n"),)),
         m.Receipt(
             PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, (m.Settled(5, 7, DIGEST, Verdict.ACCEPTED, 12),), 0, True,
             "quorum 2 of 3",
@@ -577,7 +619,7 @@ GOLDEN = {
     "tasks": "eaa5406e5619f491",
     "commits": "eb185dacb7b63de5",
     "commit_set": "6c1d5ebc02741858",
-    "reveals": "82e4a30499a7eaa6",
+    "reveals": "9edc85e2f9c00e7e",
     "receipt": "1f5dd4e1f71a38d0",
     "countersign": "e4706e06e26251f9",
 }
