@@ -73,7 +73,8 @@ def submit(
     for text in work.notes:
         note(text)
     if dry_run:
-        emit(_plan(work), as_json, lambda: "\n".join(f"{name:<10} {value}" for name, value in _plan(work).items()))
+        plan = _plan(work)
+        emit(plan, as_json, lambda: "\n".join(f"{name:<10} {_words(value)}" for name, value in plan.items()))
         return 0
     folder = Path(output or f"{safe_name(work.name)}-out")
     if local:
@@ -197,3 +198,14 @@ def _plan(work: "Work") -> dict[str, object]:
         "work": work_of(program)._asdict(),
         "exact": program.exact,
     }
+
+
+def _words(value: object) -> str:
+    """Return a value of a plan as text: sizes are bytes, for work it is what a task does at most."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(number)}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
