@@ -1,8 +1,10 @@
 """A look into a compiled module before any engine sees it: its size, its sections, its one import.
 
-This reads only the WebAssembly binary format's section headers and the import section (WebAssembly core
-specification 2.0, part 5); the engine validates the rest. A module may import ``env.memory`` and nothing else, and has
-no start function, memory or large table of its own that could ask for resources before a limit is in place.
+This reads only the WebAssembly binary format's section headers, imports, exports and the types of exported functions
+(WebAssembly core specification 2.0, part 5); the engine validates the rest. A module may import ``env.memory`` and
+nothing else, and has no start function, memory or large table of its own that could ask for resources before a limit is
+in place. What it exports are functions of integers: asked for the type of an export with a vector in it, wasmtime's C
+interface ends the process.
 """
 
 from dataclasses import dataclass
@@ -17,12 +19,17 @@ OWN_PAGES_MAX = 1024
 """The module's own data, stack and arena: at most 64 MiB."""
 TABLE_ELEMENTS_MAX = 4096
 FUNCTIONS_MAX = 4096
+TYPES_MAX = 4096
+EXPORTS_MAX = 1024
 _MAGIC = b"\0asm\1\0\0\0"
-_CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _START = 0, 2, 3, 4, 5, 8
+_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START = 0, 1, 2, 3, 4, 5, 7, 8
 _SECTION_LAST = 12
 _KIND_MEMORY = 2
 _HAS_MAX = 1
+_KIND_FUNCTION = 0
 _FUNCREF = 0x70
+_FUNCTION_TYPE = 0x60
+_INTEGERS = frozenset((0x7E, 0x7F))
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def scan_module(module: bytes) -> ModuleInfo:
     if module[:8] != _MAGIC:
         raise TaskRejected("the module is not WebAssembly")
     reader, info = _Reader(memoryview(module)), None
+    types: list[bool] = []
+    functions: list[int] = []
     reader.take(8)
     while reader.at < len(module):
         kind = reader.byte()
@@ -86,13 +95,45 @@ def scan_module(module: bytes) -> ModuleInfo:
             raise TaskRejected("the module has a memory of its own; it may only import env.memory")
         if kind == _IMPORT:
             info = _scan_imports(body)
-        if kind == _FUNCTION and body.uint() > FUNCTIONS_MAX:
-            raise TaskRejected(f"the module has more than {FUNCTIONS_MAX} functions")
+        if kind == _TYPE:
+            types = _scan_types(body)
+        if kind == _FUNCTION:
+            functions = [body.uint() for _ in range(_count(body, FUNCTIONS_MAX, "functions"))]
+        if kind == _EXPORT:
+            _scan_exports(body, types, functions)
         if kind == _TABLE:
             _scan_tables(body)
     if info is None:
         raise TaskRejected("the module does not import env.memory")
     return info
+
+
+def _count(body: _Reader, most: int, what: str) -> int:
+    count = body.uint()
+    if count > most:
+        raise TaskRejected(f"the module has more than {most} {what}")
+    return count
+
+
+def _scan_types(body: _Reader) -> list[bool]:
+    """Return of each function type whether it is of integers only."""
+    found = []
+    for _ in range(_count(body, TYPES_MAX, "types")):
+        if body.byte() != _FUNCTION_TYPE:
+            raise TaskRejected("the module has a type that is not a plain function's")
+        parameters, results = body.take(body.uint()), body.take(body.uint())
+        found.append(_INTEGERS.issuperset(parameters) and _INTEGERS.issuperset(results))
+    return found
+
+
+def _scan_exports(body: _Reader, types: list[bool], functions: list[int]) -> None:
+    for _ in range(_count(body, EXPORTS_MAX, "exports")):
+        body.take(body.uint())
+        kind, index = body.byte(), body.uint()
+        if kind != _KIND_FUNCTION:
+            raise TaskRejected("the module exports what is not a function")
+        if index >= len(functions) or functions[index] >= len(types) or not types[functions[index]]:
+            raise TaskRejected("the module exports a function that is not there, or not of integers")
 
 
 def _scan_imports(body: _Reader) -> ModuleInfo:

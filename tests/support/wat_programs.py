@@ -102,6 +102,10 @@ REFUSED_MODULES = {
     "4 GiB of its own": (wasm('(module (import "env" "memory" (memory 65536)))'), "65536 pages"),
     "shared": (wasm('(module (import "env" "memory" (memory 1 2 shared)))'), "shared"),
     "start function": (copying(extra="(func $go) (start $go)"), "start function"),
+    "exported global": (copying(extra='(global (export "g") i32 (i32.const 1))'), "not a function"),
+    "exported memory": (copying(extra='(export "memory" (memory 0))'), "not a function"),
+    "exported vectors": (copying(extra='(func (export "more") (param v128))'), "not of integers"),
+    "exported vector": (copying(extra='(global (export "g") v128 (v128.const i32x4 0 0 0 0))'), "not a function"),
     "table bomb": (copying(extra="(table 4000000000 funcref)"), "table"),
     "two tables": (copying(extra="(table 1 funcref) (table 1 funcref)"), "table"),
     "too large": (copying(extra=f'(data (i32.const 2048) "{"x" * (4 << 20)}")'), "bytes, at most"),
@@ -109,7 +113,6 @@ REFUSED_MODULES = {
 UNSTARTABLE_MODULES = {
     "no exports": (wasm(HEAD.replace('(export "argbuf")', "") + ")"), "exports"),
     "extra export": (copying(extra='(func (export "more"))'), "exports"),
-    "exported global": (copying(extra='(global (export "g") i32 (i32.const 1))'), "exports"),
     "wrong type": (wasm(HEAD + '(func (export "run0")))'), "exports"),
     "argbuf above its memory": (
         copying(head=HEAD.replace("const 1024", "const 131072")),
