@@ -1,7 +1,7 @@
 """What a kernel does, as far as its text tells: barriers, recursion, private memory, and whether its bits are defined.
 
 Answers lean to the safe side. *Synchronising* functions wait for other threads, themselves or in what they call; a
-kernel with one needs the coroutine shape. *Private memory* is a thread's own memory that optimisers may be unable to
+kernel with one needs fission or coroutines. *Private memory* is a thread's own memory that optimisers may be unable to
 keep in registers (arrays, addresses of locals): then the loop shape may not promise independent iterations.
 
 Exact means: no float atomics, no atomic whose result is used, no bits of a NaN made visible where they could not be
