@@ -30,6 +30,8 @@ from depin_node.core.errors import ConfigError
 
 ROUNDS_MAX = 24
 """How often pieces with errors are left out before a kernel counts as refused."""
+INSTANCES_MAX = 6
+"""How many instances of a template are tried until one is translated."""
 DEADLINE_S = 60.0
 
 
@@ -51,8 +53,12 @@ def translate_file(path: Path, root: Path) -> list[Outcome]:
     source, outcomes = read_source(path, root), []
     for kernel in source.pieces:
         if kernel.kernel:
-            tried = [_attempt(source.pieces, kernel, name, source.macros) for name in instances(kernel, source)[:4]]
-            best = min(tried, key=lambda outcome: ("translated", "refused", "failed").index(outcome[0]))
+            best = ("refused", "", "")
+            for name in instances(kernel, source)[:INSTANCES_MAX]:
+                tried = _attempt(source.pieces, kernel, name, source.macros)
+                best = tried if tried[0] != "refused" or not best[1] else best
+                if tried[0] != "refused":
+                    break
             file = str(kernel.origin.relative_to(root)) if kernel.origin.is_relative_to(root) else str(kernel.origin)
             outcomes.append(Outcome(file, kernel.kernel, *best))
     return outcomes
@@ -60,7 +66,7 @@ def translate_file(path: Path, root: Path) -> list[Outcome]:
 
 def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str, macros: Sequence[str]) -> tuple[str, str, str]:
     """Translate one kernel, leaving out pieces in which errors are; return kind, reason and shape."""
-    kept = [piece for piece in pieces if not piece.missing and (piece is kernel or not piece.kernel)]
+    kept = [piece for piece in pieces if piece is kernel or not piece.kernel]
     reason = ""
     for _ in range(ROUNDS_MAX):
         lines, text = [], ""
@@ -72,11 +78,9 @@ def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str, macros: Sequence
         except CompileError as error:
             places = [lines[d.line - 1] for d in error.diagnostics if 0 < d.line <= len(lines)]
             reason = reason or _reason(error.diagnostics, lines, kernel)
-            for piece in places:
-                piece.missing |= _is_include(piece)  # for the other kernels of the file too
-            wrong = {id(piece) for piece in places if piece is not kernel and _optional(piece)}
+            wrong = {id(piece) for piece in places if piece is not kernel and not piece.fixed}
             if not wrong:
-                return "refused", reason, ""
+                return "refused", reason or error.diagnostics[0].text, ""
             kept = [p for q in kept for p in (directives(q.text, q.origin) if id(q) in wrong else (q,))]
         except ConfigError as error:
             return "refused", str(error).splitlines()[0], ""
@@ -85,14 +89,6 @@ def _attempt(pieces: Sequence[Piece], kernel: Piece, name: str, macros: Sequence
         else:
             return "translated", "", unit.kernels[0].shape
     return "refused", reason or "too many errors", ""
-
-
-def _is_include(piece: Piece) -> bool:
-    return piece.text.lstrip(" \t#").startswith("include")
-
-
-def _optional(piece: Piece) -> bool:
-    return not piece.fixed or _is_include(piece)
 
 
 def _reason(found: Sequence[Diagnostic], lines: Sequence[Piece], kernel: Piece) -> str:

@@ -6,20 +6,30 @@ and host variables are left out; everything else stays. Pieces are told apart by
 to count with: what is kept wrongly is refused by the translator, and ``wild.py`` then leaves out the pieces in which
 the errors are, as that person would.
 
-Of a template, the instance is taken that the file launches (``name<float, 16><<<``); where it deduces its arguments,
-``float``, then ``int`` stands for types and 16 for numbers. In Python files, kernels are the strings given to CuPy.
+Includes of what is neither in the suite nor known to the translator (``<vector>``, ``<iostream>``) are left out, and
+what nvcc brings of the C++ library without being asked is included where ``std`` is written.
+
+Of a template, the instance is taken that the file launches (``name<float, 16><<<``); constants of the host function
+around the launch are put in. What is deduced, or a parameter of a host template, is not known from one file: there,
+``float``, ``int``, then ``double`` stands for types and 16 for numbers. In Python files, kernels are the strings given
+to CuPy.
 """
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from depin_node.compute.translate.frontend import EMPTY_HEADERS, LIBRARY_HEADERS
+
 FILE_BYTES_MAX = 2 << 20
 DEPTH_MAX = 20
-GUESSES = ("float", "int")
+GUESSES = ("float", "int", "double")
 """What a template's types are if the file does not say."""
+STANDARD = "".join(f"#include <{name}>\n" for name in ("algorithm", "limits", "type_traits", "utility"))
+"""What CUDA's own headers include, so that programs for nvcc leave it out."""
 PYTHON_KINDS = {"RawKernel": 2, "RawModule": 1, "ElementwiseKernel": 3, "ReductionKernel": 6}
 """CuPy's classes, with how many of their first arguments are texts."""
 _TOKEN = re.compile(
@@ -35,6 +45,14 @@ _MACRO = re.compile(r"\s*#\s*define\s+(\w+)\s+(.*)", re.DOTALL)
 _AGGREGATES = frozenset({"struct", "class", "union", "enum", "typedef", "using"})
 _DEVICE = frozenset({"__global__", "__device__", "__constant__"})
 _CONSTANT = frozenset({"const", "constexpr"})
+_BUILTIN = re.compile(
+    r"(u?(char|short|int|long|longlong)|float|double|half|float16)[1-4]?|u?int(8|16|32|64)_t|true|false|const|size_t|bool"
+    r"|unsigned|signed|void|__half2?"
+)
+_DEFINED = re.compile(
+    r"\b(?:struct|class|union|enum|enum\s+class|using|define)\s+(\w+)|\b(?:const|constexpr)\b[^;=(]*?\b(\w+)\s*="
+    r"|\btypedef\b[^;]*?\b(\w+)\s*;|\}\s*(\w+)\s*;"
+)
 _NUMBERS = re.compile(r"\b(int|unsigned|size_t|bool|long|short|auto|uint32_t|int32_t|std::size_t|char)\b")
 
 
@@ -50,8 +68,6 @@ class Piece:
     kernel: str = ""
     template: tuple[str, ...] | None = None
     """A kernel's template parameters, as written."""
-    missing: bool = False
-    """An include of what is not there."""
 
 
 @dataclass
@@ -87,6 +103,8 @@ def read_source(path: Path, root: Path) -> Source:
         named = [word[2:] for word in words if word.startswith("-I") and "$" not in word]
         source.folders = tuple(makefile.parent / name for name in named)
     _read(path, root, source, set(), [], 0)
+    if any(re.search(r"\bstd\b", piece.text) for piece in source.pieces):
+        source.pieces.insert(0, Piece(STANDARD, path, fixed=True))
     return source
 
 
@@ -96,7 +114,8 @@ def _read(path: Path, root: Path, source: Source, seen: set[Path], spaces: list[
         include = _LOCAL_INCLUDE.match(piece.text) if piece.fixed else None
         found = _included(path, root, include[1], source.folders) if include else None
         if found is None:
-            source.pieces.append(Piece(piece.text, path) if include else piece)
+            if include is None or include[1] in LIBRARY_HEADERS or include[1] in EMPTY_HEADERS:
+                source.pieces.append(piece)
         elif found not in seen and depth < DEPTH_MAX:
             _read(found, root, source, seen, spaces, depth + 1)
 
@@ -114,20 +133,23 @@ def _pieces(text: str, path: Path, source: Source, spaces: list[str]) -> Iterato
     """Cut a text. ``spaces`` is the stack of open namespaces, ``""`` for ``extern "C" {`` and unnamed ones."""
     start, depth, round_depth = 0, 0, 0
     words: list[str] = []
+    branches: list[int] = []
     for match in _TOKEN.finditer(text):
         kind, token = match.lastgroup, match[0]
         if kind == "mark":
             kind = "text"
         if kind == "skip":
             continue
-        if kind == "line" and depth == 0 and not words:
+        if kind == "line":
+            behind = _depth_at(token, depth, branches)
+            if words:
+                depth = behind
+                continue
             yield Piece(token, path, fixed=True)
             macro = _MACRO.match(token)
             if macro and source.devices & set(re.findall(r"\w+", macro[2])):
                 source.devices.add(macro[1])
             start = match.end()
-            continue
-        if kind == "line":
             continue
         if not words:
             start = match.start()
@@ -162,6 +184,18 @@ def _pieces(text: str, path: Path, source: Source, spaces: list[str]) -> Iterato
         words, depth, round_depth = [], 0, 0
     if words:
         yield from directives(text[start:], path)
+
+
+def _depth_at(line: str, depth: int, branches: list[int]) -> int:
+    """Return how deep braces are behind a directive: each branch begins as deep as the first (``branches``) did."""
+    word = line.strip().lstrip("#").split(maxsplit=1)[:1]
+    if word and word[0].startswith("if"):
+        branches.append(depth)
+    elif branches and word in (["else"], ["elif"]):
+        return branches[-1]
+    elif branches and word == ["endif"]:
+        branches.pop()
+    return depth
 
 
 def directives(text: str, path: Path) -> Iterator[Piece]:
@@ -241,14 +275,43 @@ def _function_name(head: list[str]) -> str:
 
 
 def instances(kernel: Piece, source: Source) -> list[str]:
-    """Return the name to ask for, as ``name_expressions`` takes it: one instance for each template, else the name."""
-    if kernel.template is None:
-        return list(dict.fromkeys([kernel.kernel, kernel.kernel.rpartition("::")[2]]))
+    """Return the names to try, as ``name_expressions`` takes them: what the file launches, then guesses."""
     short = kernel.kernel.rpartition("::")[2]
-    launch = re.compile(rf"\b{re.escape(short)}\s*(<(?:[^<>;]|<[^<>;]*>)*>)\s*(?:<<<|\))")
-    written = [found[1] for text in source.host for found in launch.finditer(text)]
-    guesses = ["<" + ", ".join(_argument(p, kind) for p in kernel.template if "..." not in p) + ">" for kind in GUESSES]
-    return [f"{kernel.kernel}{arguments}" for arguments in dict.fromkeys([*written[:2], *guesses])]
+    if kernel.template is None:
+        return list(dict.fromkeys([kernel.kernel, short]))
+    parameters = [parameter for parameter in kernel.template if "..." not in parameter]
+    launch = re.compile(rf"\b{re.escape(short)}\s*<((?:[^<>;]|<[^<>;]*>)*)>\s*(?:<<<|[;,)])")
+    texts = [*source.host, *(piece.text for piece in source.pieces if _MACRO.match(piece.text))]
+    written = [_split(found[1]) for text in texts for found in launch.finditer(text)]
+    names = {word for piece in source.pieces for found in _DEFINED.findall(piece.text) for word in found if word}
+    host = "\n".join(source.host)
+    lists = []
+    for kind, arguments in itertools.product(GUESSES, [*written[:3], []]):
+        pairs = _pairs(parameters, arguments)
+        lists.append([(given and _known(given, names, host)) or _argument(p, kind) for p, given in pairs])
+    return list(dict.fromkeys(f"{kernel.kernel}<{', '.join(arguments)}>" for arguments in lists))
+
+
+def _split(arguments: str) -> list[str]:
+    return [found.strip() for found in re.findall(r"(?:[^,<>()]|<[^<>]*>|\([^()]*\))+", arguments) if found.strip()]
+
+
+def _pairs(parameters: list[str], arguments: list[str]) -> list[tuple[str, str]]:
+    """Pair parameters with arguments (``""`` where there is none, but not behind them for one with a default)."""
+    rest = [(parameter, "") for parameter in parameters[len(arguments) :] if "=" not in parameter]
+    return [*zip(parameters, arguments, strict=False), *rest]
+
+
+def _known(argument: str, names: set[str], host: str) -> str:
+    """Return a launch's template argument with constants of the host put in, or nothing if more of it is unknown."""
+    for word in set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", argument)):
+        if word in names or _BUILTIN.fullmatch(word):
+            continue
+        value = re.search(rf"\b{word}\s*=\s*(\d+|true|false)\b", host)
+        if value is None:
+            return ""
+        argument = re.sub(rf"\b{word}\b", value[1], argument)
+    return argument
 
 
 def _argument(parameter: str, kind: str) -> str:
