@@ -15,7 +15,7 @@ help:
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
-	@echo "make fuzz       set up, then hostile input made from seeds, a minute for each target"
+	@echo "make fuzz       set up, then hostile input made from seeds, SECONDS=60 for each target"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: what agrees with WebAssembly, and how fast"
 	@echo "make gpu-bundle the same to take to such a machine: build/depin-gpu.tar.gz"
 	@echo "make clean      remove what the other targets made"
@@ -60,8 +60,9 @@ bench-compute: $(STAMP)
 		numpy && touch build/pocl/.installed; } || echo "PoCL cannot be installed here: its figures will be null" >&2
 	@OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute.py
 
+SECONDS ?= 60
 fuzz: $(STAMP)
-	$(BIN)/python tests/fuzz/run.py
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu tests/devices tests/gpu

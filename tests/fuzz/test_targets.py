@@ -3,7 +3,8 @@
 import random
 from pathlib import Path
 
-import fuzz_targets  # noqa: F401 - registers them
+import fuzz_programs  # noqa: F401 - registers its targets
+import fuzz_targets  # noqa: F401 - likewise
 import pytest
 from fuzzing import TARGETS, Finding, mutate, target
 
