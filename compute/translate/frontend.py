@@ -41,6 +41,8 @@ EMPTY_HEADERS = (
 )
 """Headers whose contents every kernel gets anyway: surface.h has what is supported of them."""
 LIBRARY_HEADERS = {
+    "cstring": "memory.h",
+    "string.h": "memory.h",
     "cuda_fp16.h": "half.h",
     "cuda_fp16.hpp": "half.h",
     "cuComplex.h": "cucomplex.h",

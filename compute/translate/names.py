@@ -185,7 +185,8 @@ class Types:
         last = names[-1].text
         if last.startswith("("):
             return self._unnamed(last, scope)
-        if len(names) == 1 and names[0].arguments is None and (last in BUILTIN_RECORDS or last in TYPEDEFS):
+        plain = len(names) == 1 or (len(names) == 2 and first == "std")  # <cstdint>'s are in both
+        if plain and names[-1].arguments is None and (last in BUILTIN_RECORDS or last in TYPEDEFS):
             return BUILTIN_RECORDS.get(last) or TYPEDEFS[last]
         found = self._anywhere(names[-1])
         if found is None:

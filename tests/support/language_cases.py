@@ -55,6 +55,7 @@ def language_cases(waits: tuple[str, ...]) -> list[Case]:
             },
             tolerance=1e-6,
         ),
+        case("memory", [ints, np.zeros(n, i4), n], lambda x, y, n: {1: _memory(x)}, shapes=waits),
         case("object_arrays", [ints, np.zeros(n, i4), n], lambda x, y, n: {1: _object_arrays(x)}),
         case("views", [table, np.zeros((40, 6), f4), 40, 6], lambda x, y, r, c: {1: _views(x)}, tolerance=1e-6),
         case(
@@ -116,6 +117,13 @@ def _packs(x: np.ndarray) -> np.ndarray:
     weights = np.array([0.5, 0.25, 0.125])[i % 3] * 8
     total = x * x + x / 2 + chain + 6 + 0 + (3 + x) + np.maximum(i % 7, 3) + weights + 9 + 7
     return total + (x + 6) / 4 + 81 + x
+
+
+def _memory(x: np.ndarray) -> np.ndarray:
+    """Return what thread ``i`` finds at its neighbour's: three bytes of ``x``, the fourth is 255; and 5 twice over."""
+    tile = np.full(-(-len(x) // 64) * 64, -1, i4)
+    tile[: len(x)] = (x & 0xFFFFFF) | i4(-1 << 24)
+    return tile[np.arange(len(x)) ^ 1] + i4(0x0505)
 
 
 def _object_arrays(x: np.ndarray) -> np.ndarray:

@@ -41,6 +41,8 @@ REFUSED = {
     "half": (k("", "__device__ half f(half a) { return a; }\n"), 1, "half precision needs #include <cuda_fp16.h>"),
     "clock": (k("x[0] = clock64();"), 2, "clocks and processor ids"),
     "malloc": (k("float* p = (float*)malloc(4);"), 2, "memory cannot be allocated"),
+    "memset": (k("memset(x, 0, 4);"), 2, "the memory functions need #include <cstring>"),
+    "memmove": ("#include <string.h>\n" + k("memmove(x, x + 1, 4);"), 3, "write a loop that begins at the right end"),
     "new": (k("int* p = new int;"), 2, "memory cannot be allocated"),
     "assembly": (k('asm("mov.u32 %0, %1;" : "=r"(n) : "r"(n));'), 2, "inline assembly"),
     "assembly outside": (k("", 'asm(".globl x");\n'), 1, "inline assembly"),
