@@ -1,11 +1,16 @@
 """Programs of steps that a stranger wrote to keep a lender busy: refused before they run, or ended by their limits."""
 
+from math import prod
+
 import pytest
 from device_programs import LIMITS, N, buffer, load, make, numbers, run_all, run_task, saxpy, scalar
+from wat_programs import HEAD, copying
+from wat_programs import program as wat_program
 
 from depin_node.compute.devices.device import TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.programs.module import MODULE_BYTES_MAX, scan_module
 from depin_node.compute.programs.program import Attribute, Operation, Repeat, Swap, Until, encode_program
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.programs.work import work
@@ -83,3 +88,29 @@ def test_what_a_library_would_take_is_counted_before_it_is_asked(device, name, o
         load(device, large, numbers(6_000_000, "float64"), limits=TaskLimits(LIMITS.seconds, 128 << 20))
     with pytest.raises(TaskRejected, match="MiB fit"):
         program(30_000, 20_000)
+
+
+def test_a_huge_grid_ends_in_time(device):
+    grid = (2**31 - 1, 65535, 65535)
+    arguments = [scalar(2, "float32"), 0, 1, scalar(N)]
+    program = make([("saxpy", grid, (64,), arguments)], buffer("x", "in", N), buffer("y", "out", N))
+    assert work(program).size == 64 * prod(grid)
+    with pytest.raises(TaskTimedOut):
+        run_task(load(device, program, numbers(), limits=LITTLE), 0, LITTLE)
+
+
+def test_a_module_at_the_cap_runs(device):
+    """Its data fill it; a byte more is refused."""
+
+    def module(size):
+        return copying(
+            extra=f'(data (i32.const 1000000) "{"x" * size}")', head=HEAD.replace("(memory 2)", "(memory 100)")
+        )
+
+    size = MODULE_BYTES_MAX - len(module(1 << 21)) + (1 << 21)
+    found = module(size)
+    assert len(found) == MODULE_BYTES_MAX
+    (y,) = run_all(device, wat_program(found), numbers(1024))
+    assert (y == numbers(1024)).all()
+    with pytest.raises(TaskRejected, match="bytes, at most"):
+        scan_module(module(size + 1))
