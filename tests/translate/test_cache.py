@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch
 def test_the_oldest_entries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "ENTRIES_MAX", 3)
     store = Cache(tmp_path)
-    kernel = CompiledKernel("k", 0, (), b"module", "cuda", "loop", True, (), (), 0)
+    kernel = CompiledKernel("k", 0, (), b"module", "cuda", "loop", True, (), 0)
     unit = CompiledUnit(b"module", "cuda", (kernel,))
     for number in range(3):
         store.put(f"{number}", unit)
