@@ -292,7 +292,7 @@ class Program(wire.Message, frozen=True):
 
 
 def flattened(steps: tuple[Step, ...]) -> Iterator[Step]:
-    """Yield all steps, each once, what is within loops after the loop itself. Their nesting is bounded by decoding."""
+    """Yield all steps, each once, what is within loops after the loop itself. Valid programs nest few."""
     for step in steps:
         yield step
         if isinstance(step, Repeat | Until):

@@ -99,7 +99,7 @@ def validate(program: Program) -> None:
 
 
 def _validate_bounds(program: Program) -> None:
-    if _depth(program.steps) > DEPTH_MAX:
+    if _is_too_deep(program.steps):
         raise TaskRejected(f"loops are nested more than {DEPTH_MAX} deep")
     steps = sum(1 for _ in flattened(program.steps))
     if steps > STEPS_MAX:
@@ -119,8 +119,12 @@ def _validate_bounds(program: Program) -> None:
         raise TaskRejected("the program has no output: mark at least one pointer as Out or InOut")
 
 
-def _depth(steps: tuple[Step, ...]) -> int:
-    return max((1 + _depth(step.steps) for step in steps if isinstance(step, Repeat | Until)), default=0)
+def _is_too_deep(steps: tuple[Step, ...]) -> bool:
+    """Whether loops are nested more than ``DEPTH_MAX`` deep: level by level, as deep as a decoder may have gone."""
+    loops = [step for step in steps if isinstance(step, Repeat | Until)]
+    for _ in range(DEPTH_MAX):
+        loops = [step for loop in loops for step in loop.steps if isinstance(step, Repeat | Until)]
+    return bool(loops)
 
 
 def _validate_names(kind: str, names: list[str]) -> None:
