@@ -30,21 +30,6 @@ KINDS: Final = {
 BITS: Final = {name: 8 * np.dtype(name).itemsize for name in KINDS}
 REAL_OF: Final = {"complex64": "float32", "complex128": "float64"}
 COMPLEX_OF: Final = {"float32": "complex64", "float64": "complex128"}
-C_TYPES: Final = {
-    "bool": "bool",
-    "int8": "signed char",
-    "uint8": "unsigned char",
-    "int16": "short",
-    "uint16": "unsigned short",
-    "int32": "int",
-    "uint32": "unsigned int",
-    "int64": "long long",
-    "uint64": "unsigned long long",
-    "float32": "float",
-    "float64": "double",
-    "complex64": "complex<float>",
-    "complex128": "complex<double>",
-}
 _PYTHON: Final = ((bool, "b", "bool"), (int, "iufc", "int64"), (float, "fc", "float64"), (complex, "fc", "complex128"))
 """A Python type, the kinds of arrays that its numbers may meet, and its dtype where there is no array."""
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import C_TYPES, KINDS, REAL_OF
+from depin_node.compute.programs.arrays.dtypes import KINDS, REAL_OF
 from depin_node.compute.programs.arrays.indices import VIEWS, Index, source_index
 from depin_node.compute.programs.arrays.words import HELPERS, WORDS
+from depin_node.compute.programs.generated.parameters import C_TYPES
 
 CREATED: Final = frozenset({"full", "arange", "linspace", "eye"})
 """Operations whose elements are functions of the index alone."""

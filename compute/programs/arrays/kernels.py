@@ -11,9 +11,9 @@ from math import prod
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import C_TYPES
 from depin_node.compute.programs.arrays.emit import WIDE_MIN, Body
 from depin_node.compute.programs.arrays.indices import VIEWS, Index, source_index
+from depin_node.compute.programs.generated.parameters import C_TYPES
 
 THREADS: Final = 256
 """Of a block."""

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import C_TYPES, KINDS
+from depin_node.compute.programs.arrays.dtypes import KINDS
 from depin_node.compute.programs.arrays.emit import Body, literal
 from depin_node.compute.programs.arrays.kernels import THREADS, InMemory, Text, kernel_text, mapping, wide
 from depin_node.compute.programs.arrays.words import WORDS
+from depin_node.compute.programs.generated.parameters import C_TYPES
 
 LANES_MAX: Final = 256
 REDUCTIONS: Final[dict[str, tuple[float | None, str | dict[str, str]]]] = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import C_TYPES
 from depin_node.compute.programs.arrays.emit import Body, literal
 from depin_node.compute.programs.arrays.kernels import THREADS, InMemory, Text, kernel_text, mapping, wide
 from depin_node.compute.programs.arrays.reductions import REDUCTIONS
+from depin_node.compute.programs.generated.parameters import C_TYPES
 
 CHUNK: Final = 4096
 

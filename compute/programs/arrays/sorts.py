@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import C_TYPES, KINDS
+from depin_node.compute.programs.arrays.dtypes import KINDS
 from depin_node.compute.programs.arrays.emit import Body
 from depin_node.compute.programs.arrays.kernels import THREADS, InMemory, Text, kernel_text, mapping, wide
+from depin_node.compute.programs.generated.parameters import C_TYPES
 
 RUN: Final = 32
 MERGED: Final = 64
