@@ -23,7 +23,7 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs, issue_grant
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p.host import open_libp2p
 
 BLOB_BYTES = 256 << 20
 RUNS = 5

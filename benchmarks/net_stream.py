@@ -16,7 +16,7 @@ import time
 import trio
 
 from depin_node.p2p.frames import ANSWER, Frame, FrameReader, exchange, send_frames
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.network import Network, Stream
 
 NETWORK_ID = "benchmark"

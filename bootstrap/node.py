@@ -42,7 +42,7 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.network import ListenError, Network, NetworkLimits
 

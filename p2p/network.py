@@ -5,7 +5,7 @@ dialled. Between connected peers either side opens streams of a protocol that th
 reaches every node that subscribes to it and is connected through nodes that do: each first judges a message
 (its handler returns True), then it is handed on. ``connection_events`` tells who came and went.
 
-Two implementations stand behind this interface and pass one suite of tests: ``libp2p_host.open_libp2p`` (TCP,
+Two implementations stand behind this interface and pass one suite of tests: ``libp2p.host.open_libp2p`` (TCP,
 Noise, yamux, gossipsub) and ``memory.MemoryFabric`` (for simulation, no sockets). Nothing of either shows
 through here.
 

@@ -27,9 +27,9 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from depin_node.core.errors import TransportError
-from depin_node.p2p import libp2p_mends
 from depin_node.p2p.addresses import parse
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p import mends as libp2p_mends
+from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream
 
 Open = Callable[..., AbstractAsyncContextManager[Any]]
@@ -411,7 +411,7 @@ async def a_cancelled_write_ends_all_streams(open_node: Open) -> bool:
         b.serve("echo/1", echo)
         async with Proxy(b.addresses()[0], small_buffers=True).run() as proxy:
             await a.dial(proxy.address)
-            shrink(libp2p_mends._tcp_of(connection_of(a, b.key)).stream)
+            shrink(libp2p_mends.tcp_of(connection_of(a, b.key)).stream)
             steady = await a.open_stream(b.key, "echo/1")
             stream = await a.open_stream(b.key, "sleep/1")
             async with trio.open_nursery() as nursery:
@@ -453,7 +453,7 @@ async def bulk_both_ways_stops_for_good(open_node: Open) -> bool:
             await stream.aclose()
 
     def shrink_all(network: Any, peer: bytes) -> None:
-        shrink(libp2p_mends._tcp_of(connection_of(network, peer)).stream)
+        shrink(libp2p_mends.tcp_of(connection_of(network, peer)).stream)
 
     limits = {"dead_after_s": 3.0, "open_timeout_s": 4.0}
     async with open_node("a", **limits) as a, open_node("b", **limits) as b:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.net
 NODE = """
 import structlog, sys, trio
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p.host import open_libp2p
 
 async def main():
     async def echo(stream):
@@ -60,7 +60,7 @@ def node_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def open_node(name: str, **options: Any) -> Any:
-    from depin_node.p2p.libp2p_host import open_libp2p
+    from depin_node.p2p.libp2p.host import open_libp2p
 
     limits = {key: options.pop(key) for key in list(options) if key in NetworkLimits.__dataclass_fields__}
     return open_libp2p(

@@ -37,14 +37,13 @@ def test_the_fault_shows_without_its_mend_and_not_with_it(faults: subprocess.Pop
 
 
 def test_every_mend_has_its_fault() -> None:
-    from depin_node.p2p import libp2p_mends
+    from depin_node.p2p.libp2p.mends import MENDS
 
-    assert {name.partition(":")[0] for name in NAMES} == set(libp2p_mends.MENDS)
+    assert {name.partition(":")[0] for name in NAMES} == set(MENDS)
 
 
 def test_every_mend_names_fault_and_end() -> None:
-    from depin_node.p2p import libp2p_mends
+    from depin_node.p2p.libp2p.mends import MENDS
 
-    for name in libp2p_mends.MENDS:
-        text = getattr(libp2p_mends, name).__doc__
-        assert "Until" in text, name
+    for name, mend in MENDS.items():
+        assert "Until" in (mend.__doc__ or ""), name

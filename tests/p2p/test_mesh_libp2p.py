@@ -28,7 +28,7 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.advert import DeviceOffer, Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs, issue_grant
-from depin_node.p2p.libp2p_host import open_libp2p
+from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import open_mesh
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -85,7 +85,7 @@ class Process:
 
 
 async def test_processes_find_each_other_outlive_their_first_peer_and_fetch_blobs(tmp_path):
-    from depin_node.p2p.libp2p_host import open_libp2p  # imported where a host is opened
+    from depin_node.p2p.libp2p.host import open_libp2p  # imported where a host is opened
 
     with ExitStack() as stack, trio.fail_after(90):
         first = Process(stack, tmp_path, 1)

@@ -44,7 +44,7 @@ def open_node(request: pytest.FixtureRequest) -> OpenNode:
 
         return open_memory
 
-    from depin_node.p2p.libp2p_host import open_libp2p
+    from depin_node.p2p.libp2p.host import open_libp2p
 
     def open_real(name: str, network_id: str = "test", **limits: Any) -> AbstractAsyncContextManager[Network]:
         return open_libp2p(seed_of(name), network_id=network_id, limits=NetworkLimits(**limits))

@@ -1,8 +1,8 @@
-"""The network on libp2p: TCP, Noise, yamux, gossipsub. The one door to libp2p, with ``libp2p_mends`` behind it.
+"""The network on libp2p: TCP, Noise, yamux, gossipsub. The door that the rest of the node comes in by.
 
 The flow: ``open_libp2p`` plans a host, lets the mends change the plan and the library, listens, and runs gossip.
 ``dial`` hands libp2p one address at a time and then asks for ``hello/1`` of our own network, so that a node of another
-network is told apart at once. A ``_Stream`` works on yamux itself; closing one lingers in the background until the
+network is told apart at once. A ``Stream`` works on yamux itself; closing one lingers in the background until the
 peer has closed its side too, or is reset. Gossip is judged inside gossipsub's validation, so that nothing is forwarded
 before its handler has said yes.
 
@@ -16,30 +16,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from typing import Any
 
-import psutil
 import structlog
 import trio
 from libp2p import new_host
 from libp2p.abc import INotifee
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.config import ConnectionConfig, RetryConfig
-from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.rcmgr import Direction
-from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from depin_node.core.errors import ConfigError, TransportError
-from depin_node.crypto.identity import key_of
-from depin_node.p2p import libp2p_mends, serving
+from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.libp2p import mends
+from depin_node.p2p.libp2p.gossip import Topic
+from depin_node.p2p.libp2p.listening import expand, listen_address, listen_on, resolve
+from depin_node.p2p.libp2p.stream import Stream
+from depin_node.p2p.libp2p.terms import GONE, id_of_key, key_of_id, reason_of
 from depin_node.p2p.network import (
     Connected,
     ConnectionEvent,
@@ -58,131 +58,13 @@ log = structlog.get_logger("depin_node.p2p")
 HELLO = "hello/1"
 _GOSSIP_PROTOCOL = TProtocol("/meshsub/1.1.0")
 _SEEN_MAX = 8192  # gossip messages remembered so that each is judged once
-_DNS_ADDRESSES_MAX = 4
 _CLOSE_TIMEOUT_S = 1.0
-# What a libp2p call may raise when its peer or connection is gone, besides its own errors.
-_GONE = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, KeyError)
-
-
-class _Stream:
-    """One stream, on yamux directly; see ``network.Stream`` for its methods."""
-
-    def __init__(self, host: "_Host", net_stream: Any, protocol: str) -> None:
-        self._host = host
-        self._net_stream = net_stream
-        self._yamux = net_stream.muxed_stream
-        self.protocol = protocol
-        self.peer = _key(net_stream.muxed_conn.peer_id)
-        self._closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self._yamux.write(data)
-        except _GONE as error:
-            await self.reset()
-            raise self._broken(error) from error
-        except BaseException:  # also when cancelled: the peer may have got half a message; raised again
-            await self.reset()
-            raise
-
-    async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
-        if self._closed:
-            raise TransportError(f"{self.protocol}: the stream is closed")
-        try:
-            data: bytes = await self._yamux.read(size_bytes_max)
-        except MuxedStreamEOF as error:
-            if self._yamux.reset_received or self._yamux.conn.event_shutting_down.is_set():
-                raise self._broken(error) from error
-            return b""
-        except _GONE as error:
-            raise self._broken(error) from error
-        return data
-
-    async def receive_exactly(self, size_bytes: int) -> bytes:
-        data = bytearray()
-        while len(data) < size_bytes:
-            chunk = await self.receive_some(size_bytes - len(data))
-            if not chunk:
-                raise TransportError(f"{self.protocol}: the stream ended after {len(data)} of {size_bytes} bytes")
-            data += chunk
-        return bytes(data)
-
-    async def send_eof(self) -> None:
-        try:
-            with trio.CancelScope(shield=True):
-                await self._yamux.close()
-        except _GONE as error:
-            raise self._broken(error) from error
-
-    async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        with trio.CancelScope(shield=True):
-            try:
-                await self._net_stream.close()
-            except _GONE as error:
-                log.debug("stream closed badly", protocol=self.protocol, error=repr(error)[:200])
-        if not self._yamux.recv_closed:
-            self._host.start(self._linger)
-
-    async def reset(self) -> None:
-        self._closed = True
-        with trio.CancelScope(shield=True):
-            try:
-                await self._net_stream.reset()
-            except _GONE as error:
-                log.debug("stream reset badly", protocol=self.protocol, error=repr(error)[:200])
-
-    async def _linger(self) -> None:
-        """Wait for the peer's end, dropping what it still sends; a peer that does not end is reset."""
-        connection, stream_id = self._yamux.conn, self._yamux.stream_id
-        with trio.move_on_after(self._host.limits.stall_timeout_s):
-            while stream_id in connection.streams and not self._yamux.recv_closed:
-                connection.stream_buffers[stream_id].clear()
-                await connection.stream_events[stream_id].wait()
-                connection.stream_events[stream_id] = trio.Event()
-            return
-        await self.reset()
-
-    def _broken(self, error: BaseException) -> TransportError:
-        return TransportError(f"{self.protocol}: the stream to {peer_id(self.peer)} broke: {_reason(error)}")
-
-
-class _Topic:
-    """One subscribed topic: its handler, run for one message at a time, and how many wait for it."""
-
-    def __init__(self, host: "_Host", handler: GossipHandler) -> None:
-        self._host = host
-        self._handler = handler
-        self._turn = trio.Lock()
-        self._waiting = 0
-
-    async def validate(self, forwarder: Any, message: Any) -> bool:
-        """Say whether gossipsub may forward a message; its signature by ``from_id`` has been checked."""
-        host = self._host
-        if forwarder == host.id or not host.is_new((message.from_id, message.seqno)):
-            return bool(forwarder == host.id)
-        if self._waiting >= host.limits.gossip_queue_max:
-            host.count["gossip_dropped"] += 1
-            return False
-        try:
-            author = _key(ID(message.from_id))
-        except ConfigError:
-            host.count["gossip_invalid"] += 1
-            return False
-        self._waiting += 1
-        try:
-            async with self._turn:
-                return await serving.judge(self._handler, author, message.data, limits=host.limits, counters=host.count)
-        finally:
-            self._waiting -= 1
 
 
 class _Notifee(INotifee):  # type: ignore[misc]
     """Tells the host which connections come and go."""
 
-    def __init__(self, host: "_Host") -> None:
+    def __init__(self, host: "Host") -> None:
         self._host = host
 
     async def connected(self, network: Any, conn: Any) -> None:
@@ -204,14 +86,14 @@ class _Notifee(INotifee):  # type: ignore[misc]
         pass
 
 
-class _Host:
+class Host:
     """The network; see ``network.Network`` for its public methods."""
 
     def __init__(
         self, host: Any, pubsub: Pubsub, network_id: str, limits: NetworkLimits, nursery: trio.Nursery
     ) -> None:
         self.id = host.get_id()
-        self.key = _key(self.id)
+        self.key = key_of_id(self.id)
         self.network_id = network_id
         self.limits = limits
         self.count: Counter[str] = Counter()
@@ -229,19 +111,24 @@ class _Host:
         self.serve(HELLO, _say_nothing)
 
     def addresses(self) -> list[str]:
+        """See ``network.Network.addresses``."""
         listened = [str(address) for address in self._host.get_transport_addrs()]
-        return [str(parse(f"{address}/p2p/{self.id}")) for plain in listened for address in _expand(plain)]
+        return [str(parse(f"{address}/p2p/{self.id}")) for plain in listened for address in expand(plain)]
 
     def peers(self) -> frozenset[PeerKey]:
+        """See ``network.Network.peers``."""
         return frozenset(self._peers)
 
     def counters(self) -> Mapping[str, int]:
+        """See ``network.Network.counters``."""
         return dict(self.count)
 
     def connection_events(self) -> trio.MemoryReceiveChannel[ConnectionEvent]:
+        """See ``network.Network.connection_events``."""
         return self._events.subscribe()
 
     async def dial(self, address: str) -> PeerKey:
+        """See ``network.Network.dial``."""
         target = parse(address)
         await trio.lowlevel.checkpoint()
         if target.peer == self.key:
@@ -255,17 +142,17 @@ class _Host:
         raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
 
     async def _connect(self, target: Address) -> None:
-        identity = _id(target.peer)
+        identity = id_of_key(target.peer)
         error: Exception | None = None
-        for plain in await _resolve(target):
+        for plain in await resolve(target):
             self._swarm.peerstore.clear_addrs(identity)
             self._swarm.peerstore.add_addrs(identity, [Multiaddr(plain)], 60)
             try:
                 await self._swarm.dial_peer(identity)
                 return
-            except _GONE as failed:
+            except GONE as failed:
                 error = failed
-        raise TransportError(f"{target}: cannot connect: {_reason(error)}") from error
+        raise TransportError(f"{target}: cannot connect: {reason_of(error)}") from error
 
     async def _check_network(self, target: Address) -> None:
         try:
@@ -277,44 +164,48 @@ class _Host:
             ) from error
         await stream.aclose()
 
-    async def open_stream(self, peer: PeerKey, protocol: str) -> _Stream:
+    async def open_stream(self, peer: PeerKey, protocol: str) -> Stream:
+        """See ``network.Network.open_stream``."""
         await trio.lowlevel.checkpoint()
-        if not self._swarm.get_connections(_id(peer)):
+        if not self._swarm.get_connections(id_of_key(peer)):
             raise TransportError(f"not connected to {peer_id(peer)}")
         with trio.move_on_after(self.limits.open_timeout_s):
             try:
-                net_stream = await self._host.new_stream(_id(peer), [self._full_protocol(protocol)])
+                net_stream = await self._host.new_stream(id_of_key(peer), [self._full_protocol(protocol)])
             except StreamFailure as error:
-                if "not supported" in _reason(error):
+                if "not supported" in reason_of(error):
                     raise UnknownProtocolError(
                         f"{peer_id(peer)} does not serve {protocol} on network {self.network_id!r}"
                     ) from error
-                raise TransportError(f"{peer_id(peer)} did not open {protocol}: {_reason(error)}") from error
-            except _GONE as error:
-                raise TransportError(f"{peer_id(peer)} did not open {protocol}: {_reason(error)}") from error
-            return _Stream(self, net_stream, protocol)
+                raise TransportError(f"{peer_id(peer)} did not open {protocol}: {reason_of(error)}") from error
+            except GONE as error:
+                raise TransportError(f"{peer_id(peer)} did not open {protocol}: {reason_of(error)}") from error
+            return Stream(self, net_stream, protocol)
         raise TransportError(f"{peer_id(peer)} did not open {protocol} within {self.limits.open_timeout_s:g} s")
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """See ``network.Network.serve``."""
         full = self._full_protocol(protocol)
         if full in self._host.get_mux().handlers:
             raise ValueError(f"{protocol} is served already")
 
         async def run(net_stream: Any) -> None:
-            await self._server.run(_Stream(self, net_stream, protocol), handler)
+            await self._server.run(Stream(self, net_stream, protocol), handler)
 
         self._host.set_stream_handler(full, run)
 
     async def publish(self, topic: str, data: bytes) -> None:
+        """See ``network.Network.publish``."""
         if len(data) > self.limits.gossip_size_bytes_max:
             raise ValueError(f"{len(data)} bytes are too many to gossip: at most {self.limits.gossip_size_bytes_max}")
         await self._pubsub.publish(self._full_protocol(topic), bytes(data))
 
     def subscribe(self, topic: str, handler: GossipHandler) -> None:
+        """See ``network.Network.subscribe``."""
         full = self._full_protocol(topic)
         if full in self._pubsub.topic_validators:
             raise ValueError(f"{topic} is subscribed already")
-        self._pubsub.set_topic_validator(full, _Topic(self, handler).validate, True)
+        self._pubsub.set_topic_validator(full, Topic(self, handler).validate, True)
         self.start(self._join, full)
 
     async def _join(self, topic: str) -> None:
@@ -323,8 +214,9 @@ class _Host:
             await subscription.get()
 
     async def disconnect(self, peer: PeerKey) -> None:
+        """See ``network.Network.disconnect``."""
         async with trio.open_nursery() as nursery:
-            for connection in self._swarm.get_connections(_id(peer)):
+            for connection in self._swarm.get_connections(id_of_key(peer)):
                 nursery.start_soon(_close, connection)
 
     # What the parts above call.
@@ -345,7 +237,7 @@ class _Host:
 
     def note_connected(self, connection: Any) -> None:
         """A connection stands; the first of its peer is an event."""
-        peer = _key(connection.muxed_conn.peer_id)
+        peer = key_of_id(connection.muxed_conn.peer_id)
         if peer not in self._peers and self._open:
             self._peers.add(peer)
             outbound = connection.direction == Direction.OUTBOUND
@@ -355,7 +247,7 @@ class _Host:
     def note_disconnected(self, connection: Any) -> None:
         """A connection is gone; the last of its peer is an event."""
         identity = connection.muxed_conn.peer_id
-        peer = _key(identity)
+        peer = key_of_id(identity)
         if peer in self._peers and not self._swarm.get_connections(identity):
             self._peers.discard(peer)
             self._events.emit(Disconnected(peer))
@@ -402,56 +294,7 @@ async def _close(connection: Any) -> None:
     with trio.move_on_after(_CLOSE_TIMEOUT_S):
         await connection.close()
     # Too slow, or it had been begun by a task of libp2p's that was cancelled meanwhile: then close() does nothing.
-    libp2p_mends.abort(connection.muxed_conn)
-
-
-def _key(identity: Any) -> PeerKey:
-    """Return the key of a libp2p peer id. Raises ``ConfigError`` for one that is not of an Ed25519 key."""
-    return key_of(identity.to_base58())
-
-
-def _id(key: PeerKey) -> Any:
-    return ID.from_base58(peer_id(key))
-
-
-def _reason(error: BaseException | None) -> str:
-    """Return the innermost message of a chain of errors, in one line."""
-    message = ""
-    while error is not None:
-        message = str(error) or type(error).__name__
-        several = getattr(error, "errors", None) or getattr(error, "exceptions", None)
-        error = several[-1] if several else error.__cause__
-    return " ".join(message.split())[:300]
-
-
-async def _resolve(target: Address) -> list[str]:
-    """Return the target's plain addresses, ``/ip4|ip6/HOST/tcp/PORT``: more than one only for a DNS name."""
-    if target.kind in ("ip4", "ip6"):
-        return [f"/{target.kind}/{target.host}/tcp/{target.port}"]
-    family = {"dns": 0, "dns4": trio.socket.AF_INET, "dns6": trio.socket.AF_INET6}[target.kind]
-    try:
-        found = await trio.socket.getaddrinfo(target.host, target.port, family, trio.socket.SOCK_STREAM)
-    except OSError as error:
-        raise TransportError(f"{target}: {error}") from error
-    kinds = {trio.socket.AF_INET: "ip4", trio.socket.AF_INET6: "ip6"}
-    plain = [f"/{kinds[family]}/{where[0]}/tcp/{target.port}" for family, *_, where in found if family in kinds]
-    return list(dict.fromkeys(plain))[:_DNS_ADDRESSES_MAX]
-
-
-def _expand(plain: str) -> list[str]:
-    """Replace a wildcard by the addresses of this machine's interfaces: loopback only if there is no other."""
-    _, kind, host, rest = plain.split("/", 3)
-    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return [plain]
-    family = trio.socket.AF_INET if kind == "ip4" else trio.socket.AF_INET6
-    hosts = [
-        entry.address
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family == family and not entry.address.startswith("fe80")
-    ]
-    outside = [host for host in hosts if not host.startswith("127.") and host != "::1"]
-    return [f"/{kind}/{host}/{rest}" for host in outside or hosts]
+    mends.abort(connection.muxed_conn)
 
 
 class _ToOurLog(logging.Handler):
@@ -477,7 +320,7 @@ async def open_libp2p(
         listen: multiaddrs without ``/p2p/…``; port 0 takes a free one. All must succeed.
         network_id: the mesh to take part in: letters, digits, ``-``, ``_`` and ``.``, at most 64.
         limits: what it may use and how long it waits.
-        without_mends: names of ``libp2p_mends.MENDS`` to leave out, for their tests.
+        without_mends: names of ``mends.MENDS`` to leave out, for their tests.
 
     Raises:
         ConfigError: a listen address or the network id is malformed.
@@ -487,9 +330,9 @@ async def open_libp2p(
     if not 0 < len(network_id) <= 64 or not network_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise ConfigError(f"{network_id[:80]!r} is no network id: use letters, digits, '-', '_' and '.', at most 64")
     _quiet_libp2p()
-    plan = libp2p_mends.Plan(create_new_key_pair(identity_seed), limits)
-    libp2p_mends.apply(plan, without=without_mends)
-    addresses = [_listen_address(text) for text in listen]
+    plan = mends.Plan(create_new_key_pair(identity_seed), limits)
+    mends.apply(plan, without=without_mends)
+    addresses = [listen_address(text) for text in listen]
     host = new_host(
         key_pair=plan.key_pair,
         sec_opt=plan.security,
@@ -510,11 +353,11 @@ async def open_libp2p(
     async with host.run(listen_addrs=[]):
         try:
             for address in addresses:
-                await _listen(swarm, address)
+                await listen_on(swarm, address)
             async with background_trio_service(pubsub), background_trio_service(gossipsub):
                 await pubsub.wait_until_ready()
                 async with trio.open_nursery() as nursery:
-                    network = _Host(host, pubsub, network_id, limits, nursery)
+                    network = Host(host, pubsub, network_id, limits, nursery)
                     try:
                         yield network
                     except Exception as error:  # noqa: BLE001 - raised below
@@ -545,27 +388,3 @@ def _connection_config(limits: NetworkLimits) -> ConnectionConfig:
         inbound_upgrade_timeout=limits.dial_timeout_s,
         outbound_upgrade_timeout=limits.dial_timeout_s,
     )
-
-
-def _listen_address(text: str) -> Multiaddr:
-    port = text.rsplit("/", 1)[-1]
-    try:
-        parse(f"{text.removesuffix(port)}{port if port != '0' else '1'}/p2p/{peer_id(bytes(32))}")
-    except ConfigError as error:
-        raise ConfigError(
-            f"{text[:80]!r} is no address to listen on: it should look like /ip4/127.0.0.1/tcp/4001"
-        ) from error
-    return Multiaddr(text)
-
-
-async def _listen(swarm: Any, address: Multiaddr) -> None:
-    if await swarm.listen(address):
-        return
-    host, port = address.value_for_protocol(address.protocols()[0].name), int(address.value_for_protocol("tcp"))
-    reason = "libp2p refused it"
-    try:
-        for listener in await trio.open_tcp_listeners(port, host=host):
-            await listener.aclose()
-    except OSError as error:
-        reason = error.strerror or str(error)
-    raise ListenError(f"cannot listen on {address}: {reason}; choose another address or port with --listen")
