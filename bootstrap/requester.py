@@ -29,7 +29,8 @@ from depin_node.compute.jobs.job import (
     job_id,
 )
 from depin_node.compute.jobs.journal import StoredJob, StoredOutput
-from depin_node.compute.jobs.scheduler import DURATION_S, Scheduler, SchedulerConfig
+from depin_node.compute.jobs.recruiting import DURATION_S
+from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import LOG_BYTES_MAX, WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk

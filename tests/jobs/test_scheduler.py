@@ -54,15 +54,15 @@ def test_replicas_are_drawn_uniformly_over_groups_and_then_within_them():
     partners = [Partner(bytes([n]) * 32, f"g{group}", TERMS, 0) for n, group in enumerate(groups)]
     for partner in partners:
         partner.agreed("wasm-1", 1, 8, 1 << 60, 0)
-    drawn = Counter(draw(mesh.scheduler._rng, partners, 1, {"g3"}, "wasm-1")[0].peer[0] for _ in range(6000))
+    drawn = Counter(draw(mesh.scheduler._board.rng, partners, 1, {"g3"}, "wasm-1")[0].peer[0] for _ in range(6000))
     assert set(drawn) == set(range(8))
     assert sum(drawn[n] for n in range(5)) == pytest.approx(2000, rel=0.15)
     assert drawn[5] == pytest.approx(2000, rel=0.15)
     assert drawn[0] == pytest.approx(400, rel=0.3)
-    pair = draw(mesh.scheduler._rng, partners, 3, {"g3"}, "wasm-1")
+    pair = draw(mesh.scheduler._board.rng, partners, 3, {"g3"}, "wasm-1")
     assert len({partner.group for partner in pair}) == 3
-    assert draw(mesh.scheduler._rng, partners, 4, {"g3"}, "wasm-1") is None
-    assert draw(mesh.scheduler._rng, partners, 1, set(), "cuda") is None
+    assert draw(mesh.scheduler._board.rng, partners, 4, {"g3"}, "wasm-1") is None
+    assert draw(mesh.scheduler._board.rng, partners, 1, set(), "cuda") is None
 
 
 def test_a_large_group_draws_no_more_than_a_small_one():
@@ -126,7 +126,7 @@ def test_providers_are_asked_as_far_as_they_are_of_use():
 
 def test_who_is_banned_too_dear_or_too_small_is_not_asked():
     mesh = InstantMesh(providers=4)
-    mesh.scheduler._banned.add(mesh.candidates[0].peer)
+    mesh.scheduler._board.banned.add(mesh.candidates[0].peer)
     mesh.candidates = (
         mesh.candidates[0],
         mesh.candidates[1]._replace(price=1),
@@ -144,7 +144,7 @@ def first_ask(mesh):
     """Run until somebody is asked; return whom."""
     mesh.carry_out = lambda effect: None
     mesh.run()
-    return next(iter(mesh.scheduler._partners))
+    return next(iter(mesh.scheduler._board.partners))
 
 
 @pytest.mark.parametrize(("code", "again_within_s"), [("busy", 2), ("memory", 31), ("unreachable", 2)])
@@ -165,11 +165,12 @@ def test_who_lets_us_down_again_and_again_waits_longer_each_time():
     waits = []
     for _ in range(6):
         mesh.scheduler.handle(
-            e.Heard(peer, hp.Agreed(b"a" * 32, "wasm-1", 1, 4, mesh.scheduler._partners[peer].terms, 60)), mesh.now()
+            e.Heard(peer, hp.Agreed(b"a" * 32, "wasm-1", 1, 4, mesh.scheduler._board.partners[peer].terms, 60)),
+            mesh.now(),
         )
         mesh.scheduler.handle(e.Heard(peer, hp.Ended("stalled")), mesh.now())
         begin = mesh.time_ns
-        while peer not in mesh.scheduler._partners:
+        while peer not in mesh.scheduler._board.partners:
             wait(mesh, 1)
         waits.append((mesh.time_ns - begin) // SECOND_NS)
     assert waits == sorted(waits)

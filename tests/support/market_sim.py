@@ -483,11 +483,11 @@ class World:
     # Invariants.
 
     def check(self):
-        for peer, partner in self.scheduler._partners.items():
+        for peer, partner in self.scheduler._board.partners.items():
             assert len(partner.open) <= max(self.s.window, partner.window)
             for attempt, task in partner.open.items():
                 assert (peer, attempt) in task.ballot.runs
-        for progress in self.scheduler._jobs.values():
+        for progress in self.scheduler._board.jobs.values():
             running = 0
             for number, task in progress.tasks.items():
                 assert not progress.done[number]

@@ -1,0 +1,113 @@
+"""What the parts of the scheduler share: jobs, partners, candidates, and the effects that gather while an event is
+handled."""
+
+from typing import TYPE_CHECKING
+
+from depin_node.compute.jobs.events import Candidate, CloseWork, Effect, JobEnded, JobEvent, Note, ReleaseAttempt
+from depin_node.compute.jobs.job import JobError
+from depin_node.compute.jobs.partner import OpenTask, Partner
+from depin_node.compute.jobs.patience import Patience
+from depin_node.compute.jobs.progress import Progress, shown
+from depin_node.compute.market.messages import Verdict
+from depin_node.compute.verification.quorum import Phase
+from depin_node.core.clock import SECOND_NS, Now
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from depin_node.compute.jobs.scheduler import SchedulerConfig
+
+
+class Board:
+    """The scheduler's state. ``next_attempt``: no attempt has this number, or a higher one."""
+
+    def __init__(self, config: "SchedulerConfig", rng: "Random", banned: set[bytes]) -> None:
+        self.config = config
+        self.rng = rng
+        self.banned = banned
+        self.jobs: dict[bytes, Progress] = {}
+        self.partners: dict[bytes, Partner] = {}
+        self.candidates: tuple[Candidate, ...] = ()
+        self.unsuitable: dict[str, int] = {}
+        self.patience = Patience()
+        self.next_attempt = 0
+        self.has_room = False
+        """Something has ended: there may be work for who is free now, and a place for a job that waits."""
+        self._effects: list[Effect] = []
+
+    def do(self, effect: Effect) -> None:
+        """Have something done, after what was asked for before."""
+        self._effects.append(effect)
+
+    def take_effects(self) -> list[Effect]:
+        """Return what is to be done, and start anew."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def note(
+        self, progress: Progress, now: Now, kind: str, peer: bytes = b"", task: int = -1, detail: str = ""
+    ) -> None:
+        """Add a line to a job's story."""
+        name = shown(peer) if peer else ""
+        self.do(Note(progress.id, JobEvent(now.wall_ns / SECOND_NS, kind, name, task, detail)))
+
+    def open_jobs(self) -> list[Progress]:
+        """Return the jobs that have not ended, oldest first."""
+        return [progress for progress in self.jobs.values() if not progress.is_over]
+
+    def suitable(self, progress: Progress, now: Now) -> list[Partner]:
+        """Return the partners whose agreement a job's attempts may be sent under."""
+        return [p for p in self.partners.values() if p.suits(progress.job, progress.terms, now.boottime_ns)]
+
+    def might_do(self, candidate: Candidate, progress: Progress) -> bool:
+        """Tell whether a candidate's advert fits a job."""
+        return (
+            candidate.peer not in self.banned
+            and any(name in candidate.device_classes for name in progress.job.device_classes)
+            and candidate.memory_mib >= progress.job.limits.memory_mib
+            and candidate.price <= self.config.price_max
+        )
+
+    def note_idle(self, partner: Partner, now: Now) -> None:
+        """Start the clock of an agreement's idleness, if nothing is open under it."""
+        if not partner.open:
+            partner.idle_since_ns = now.boottime_ns
+
+    def finish(self, progress: Progress | None, state: str, error: JobError | None, now: Now) -> None:
+        """End a job: void what is open, and close its works."""
+        if progress is None or progress.is_over:
+            return
+        for task in list(progress.tasks.values()):
+            self.release_all(task)
+        progress.tasks.clear()
+        progress.needy.clear()
+        for partner in self.partners.values():
+            number = partner.works.pop(progress.id, None)
+            if number is not None:
+                self.do(CloseWork(partner.peer, number, verified_by(progress)))
+                self.note_idle(partner, now)
+        progress.state = state
+        progress.error = error
+        progress.finished_ns = now.wall_ns
+        progress.stage(state, now)
+        for part in progress.parts.values():
+            part.running = 0
+        self.do(JobEnded(progress.id, state, error))
+        self.has_room = True
+
+    def release_all(self, task: OpenTask) -> None:
+        """Void every attempt of an open task. Answers that were shown were honest work: their receipt says
+        unused."""
+        progress = self.jobs[task.job_id]
+        for (peer, attempt), run in task.ballot.runs.items():
+            if run.phase is Phase.RUNNING:
+                progress.running -= 1
+            partner = self.partners.get(peer)
+            if partner is not None and partner.open.pop(attempt, None) is not None:
+                self.do(ReleaseAttempt(peer, attempt, Verdict.UNUSED if run.phase is Phase.REVEALED else None))
+                progress.part(peer).running -= 1
+
+
+def verified_by(progress: Progress) -> str:
+    """Say how a job's results were verified, for its last receipt."""
+    return f"quorum {progress.job.policy.k} of {progress.job.policy.n}"

@@ -1,0 +1,84 @@
+"""Who is asked for the open jobs, and which agreements nobody needs any more.
+
+Each job wants as many providers as it can use; candidates are asked in the order in which the directory names
+them, unless they have just refused or let us down. Terms are rounded up, so that one agreement serves one job
+after the other.
+"""
+
+import itertools
+
+from depin_node.compute.jobs.board import Board
+from depin_node.compute.jobs.events import Ask
+from depin_node.compute.jobs.job import Limits
+from depin_node.compute.jobs.partner import Partner
+from depin_node.compute.jobs.progress import Progress
+from depin_node.compute.market.messages import Terms
+from depin_node.core.clock import SECOND_NS, Now
+
+DURATION_S = 3600
+IDLE_S = 10
+"""An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
+NEEDY_SEEN_MAX = 16
+"""Open tasks that are looked at for a way on when a job stands still."""
+MEMORY_STEP_MIB = 256
+SECONDS_STEP = 60
+OUTPUT_BYTES_MIN = 1 << 20
+
+
+class Recruiting:
+    """Asks candidates; ``idle`` names agreements to end."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def recruit(self, now: Now) -> None:
+        """Ask candidates until each job has as many providers as it can use."""
+        for progress in self._board.open_jobs():
+            self._recruit_for(progress, now)
+
+    def _recruit_for(self, progress: Progress, now: Now) -> None:
+        board, policy = self._board, progress.job.policy
+        useful = max(policy.n, policy.k * (progress.job.tasks - progress.accepted))
+        # Who has failed a task is of no use to it: each failure makes room for somebody else.
+        stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
+        useful += max((task.ballot.attempts_ended for task in stuck), default=0)
+        wanted = min(board.config.providers_max, useful)
+        engaged = sum(self._serves(partner, progress, now) for partner in board.partners.values())
+        for candidate in board.candidates:
+            if engaged >= wanted or len(board.partners) >= board.config.providers_max:
+                break
+            if candidate.peer in board.partners or not board.might_do(candidate, progress):
+                continue
+            if not board.patience.allows(candidate.peer, now):
+                continue
+            terms = _rounded(progress.terms)
+            board.partners[candidate.peer] = Partner(candidate.peer, candidate.group, terms, board.next_attempt)
+            engaged += 1
+            progress.part(candidate.peer).state = "asked"
+            progress.stage("first_offer", now)
+            board.note(progress, now, "asked", candidate.peer)
+            board.do(Ask(candidate.peer, terms, board.config.price_max, DURATION_S))
+
+    def _serves(self, partner: Partner, progress: Progress, now: Now) -> bool:
+        if partner.is_agreed:
+            return partner.suits(progress.job, progress.terms, now.boottime_ns)
+        return any(partner.terms.cover(progress.terms, name) for name in progress.job.device_classes)
+
+    def idle(self, now: Now) -> list[Partner]:
+        """Return whom nobody needs: agreements idle for long, and those that no open job can use."""
+        jobs = self._board.open_jobs()
+        idle = []
+        for partner in self._board.partners.values():
+            if not partner.is_agreed or partner.open:
+                continue
+            of_use = any(partner.suits(progress.job, progress.terms, now.boottime_ns) for progress in jobs)
+            if not of_use and (jobs or now.boottime_ns > partner.idle_since_ns + IDLE_S * SECOND_NS):
+                idle.append(partner)
+        return idle
+
+
+def _rounded(terms: Terms) -> Terms:
+    output_bytes = max(OUTPUT_BYTES_MIN, 1 << max(0, terms.output_bytes_max - 1).bit_length())
+    seconds = min(86_400, -(-terms.limits.seconds // SECONDS_STEP) * SECONDS_STEP)
+    memory_mib = min(1 << 20, -(-terms.limits.memory_mib // MEMORY_STEP_MIB) * MEMORY_STEP_MIB)
+    return Terms(terms.device_classes, Limits(seconds, memory_mib), output_bytes)
