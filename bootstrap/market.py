@@ -8,7 +8,7 @@ What the peer does not wait for (releases, receipts) goes with the next message,
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ LINGER_S = 0.005
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
 RESERVE_S = 0.5
+BOOK_S = 1.0
 _SEQUENCE = "sequence"
 
 
@@ -82,8 +83,12 @@ async def open_market(
     mesh: Mesh,
     blobs: Blobs,
     clock: Callable[[], Now] = system_clock.now,
+    *,
+    listed: Collection[bytes] = (),
 ) -> AsyncIterator[MarketContext]:
     """Open the journal at ``path`` and what is remembered in it, as long as the block runs.
+
+    ``listed``: peers that the operator trusts.
 
     Raises:
         ConfigError, ResourceError: the journal cannot be used.
@@ -94,17 +99,35 @@ async def open_market(
         guard = ReplayGuard(reader.floors())
         pen = Pen(identity, network.network_id, sequence, guard)
         await _reserve(journal, sequence)
-        context = MarketContext(identity, network, mesh, blobs, journal, pen, Book(reader.bans()), clock)
+        book = Book(reader.bans(), reader.standings(), listed=listed, now=clock())
+        context = MarketContext(identity, network, mesh, blobs, journal, pen, book, clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_reserved, journal, sequence)
-            yield context
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(_keep_book, context)
+            try:
+                yield context
+            finally:
+                _write_book(context)
+                nursery.cancel_scope.cancel()
 
 
 async def _keep_reserved(journal: JournalWriter, sequence: Sequence) -> None:
     while True:
         await trio.sleep(RESERVE_S)
         await _reserve(journal, sequence)
+
+
+async def _keep_book(context: MarketContext) -> None:
+    """Write down what was counted of peers: soon, since it is no promise; a crash costs the last second of it."""
+    while True:
+        await trio.sleep(BOOK_S)
+        _write_book(context)
+
+
+def _write_book(context: MarketContext) -> None:
+    changes = context.book.changes(context.clock())
+    if changes:
+        context.journal.write_lazily([statements.put_standing(row) for row in changes])
 
 
 async def _reserve(journal: JournalWriter, sequence: Sequence) -> None:

@@ -95,7 +95,9 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         )
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
         blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report)
-        market = await stack.enter_async_context(open_market(data_dir.journal, identity, network, mesh, blobs))
+        market = await stack.enter_async_context(
+            open_market(data_dir.journal, identity, network, mesh, blobs, listed=_trusted(config))
+        )
         provider = await _open_provider(stack, config, market) if config.lend else None
         scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
         requester = await stack.enter_async_context(open_requester(market, scheduling))

@@ -29,10 +29,11 @@ from depin_node.compute.jobs.job import (
     job_id,
 )
 from depin_node.compute.jobs.journal import StoredJob, StoredOutput
+from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.recruiting import DURATION_S
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as market
-from depin_node.compute.market.messages import LOG_BYTES_MAX, WorkBody
+from depin_node.compute.market.messages import LOG_BYTES_MAX, TASK_FAULTS, WorkBody
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
@@ -483,6 +484,7 @@ class Requester:
         finally:
             self._keep_evidence(partner.talk)
             if self._partners.get(ask.peer) is partner:
+                self._let_down(partner, code)
                 self._feed(e.Gone(ask.peer, code))
                 self._partners.pop(ask.peer, None)
 
@@ -497,9 +499,11 @@ class Requester:
                 self._feed(e.Heard(peer, event))
                 if isinstance(event, market.Failed):
                     for _, code in event.items:
-                        self._context.book.let_down(peer, code.value)
+                        if code not in TASK_FAULTS:
+                            self._let_down(partner, code.value)
                 elif isinstance(event, market.Ended | market.Declined):
-                    self._context.book.let_down(peer, event.code)
+                    if isinstance(event, market.Ended) and event.code not in ORDERLY:
+                        self._let_down(partner, event.code)
                     self._part(partner)
                 continue
             now_s = self._context.clock().wall_ns // SECOND_NS
@@ -516,6 +520,10 @@ class Requester:
             elif isinstance(event, market.StoreCountersign):
                 partner.receipts_open -= 1
                 journal.write_lazily([statements.put_countersign(event.receipt, event.envelope)])
+
+    def _let_down(self, partner: _Partner, code: str) -> None:
+        """Note that a provider was not there when it was needed."""
+        self._context.book.let_down(partner.talk.peer, partner.talk.device_class, code, self._context.clock())
 
     def _part(self, partner: _Partner) -> None:
         """The conversation is over, and the scheduler knows."""

@@ -12,6 +12,7 @@ Statements are idempotent: the same one twice is harmless, and a result that is 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import msgspec
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.market.happenings import Evidence
+from depin_node.compute.trust.book import KNOWN_MAX, Row
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 
@@ -67,6 +69,12 @@ _MIGRATIONS = (
     CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
     "CREATE TABLE logs (job BLOB NOT NULL, task INTEGER NOT NULL, log BLOB NOT NULL, PRIMARY KEY (job, task));",
+    """
+    CREATE TABLE standings (
+        peer BLOB NOT NULL, device_class TEXT NOT NULL, verified INTEGER NOT NULL, answered REAL NOT NULL,
+        failed REAL NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (peer, device_class)
+    ) WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -188,6 +196,11 @@ def put_evidence(peer: bytes, job: bytes, task: int, reason: str, evidence: Evid
 def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
     """Have nothing to do with a peer any more."""
     return Statement("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", [(peer, reason, at_s)])
+
+
+def put_standing(row: Row) -> Statement:
+    """Remember what was counted of a peer on a device class."""
+    return Statement("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?)", [astuple(row)])
 
 
 def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
@@ -385,6 +398,11 @@ class Journal:
     def bans(self) -> dict[bytes, str]:
         """Return why each banned peer is."""
         return dict(self._rows("SELECT peer, reason FROM bans"))
+
+    def standings(self) -> list[Row]:
+        """Return what was counted of peers, those counted last at the end; no more than the book holds."""
+        sql = "SELECT * FROM standings ORDER BY at_s DESC LIMIT ?"
+        return [Row(*row) for row in reversed(self._rows(sql, KNOWN_MAX))]
 
     def floors(self) -> dict[tuple[bytes, str], int]:
         """Return the highest sequence number by sender and channel."""

@@ -137,11 +137,18 @@ TASK_FAULTS = frozenset(
 
 
 class Verdict(StrEnum):
-    """What became of an answer."""
+    """What became of an answer. Provisional ones get another verdict later; the others are for good."""
 
     ACCEPTED = "accepted"
+    """Settled: believed for good."""
     REJECTED = "rejected"
+    """Wrong, or outvoted."""
     UNUSED = "unused"
+    """Shown, honest work as far as anybody knows, and not needed."""
+    PROVISIONAL = "provisional"
+    """Used for now; the provider's next settlement decides."""
+    VOID = "void"
+    """Was provisional; its provider was caught before it was settled."""
 
 
 AttemptNumber = Annotated[int, msgspec.Meta(ge=0, le=2**48)]

@@ -184,6 +184,11 @@ class RequesterTalk:
         self._out_releases: deque[int] = deque()
         self._out_uploads: deque[int] = deque()
 
+    @property
+    def device_class(self) -> str:
+        """The class that the provider has bid, empty before."""
+        return self._bid.device_class if self._bid is not None else ""
+
     # What the scheduler asks for.
 
     def propose(self, terms: Terms, price_max: int, duration_s: int, now: Now) -> None:

@@ -1,7 +1,6 @@
 import pytest
 
 from depin_node.compute.market.messages import Countersign, Receipt, Settled, Verdict, digest
-from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import PeerViolation
 from depin_node.crypto.envelope import sign
@@ -54,18 +53,3 @@ def test_a_receipt_is_of_one_network_and_not_to_be_changed():
     for at in (40, len(ours) - 20):
         with pytest.raises(PeerViolation):
             verify_receipt(ours[:at] + bytes([ours[at] ^ 1]) + ours[at + 1 :], None, "net")
-
-
-def test_the_book_bans_once_and_counts_the_rest():
-    book = Book({b"x": "lied before"})
-    assert not book.caught(b"x", "again")
-    assert book.caught(b"y", "lied")
-    assert book.banned == {b"x", b"y"}
-    assert book.reasons[b"x"] == "lied before"
-    book.let_down(b"z", "timed_out")
-    book.let_down(b"z", "timed_out")
-    assert book.failures(b"z") == {"timed_out": 2}
-    assert not book.failures(b"nobody")
-    for number in range(5000):
-        book.let_down(number.to_bytes(4, "big"), "lost")
-    assert not book.failures(b"z")  # bounded
