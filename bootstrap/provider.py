@@ -3,7 +3,7 @@
 The flow: each stream gets a machine (``ProviderTalk``) over the one lender's book. Its orders are carried out
 here: an agreement opens a ``Shop``, where attempts run; a work has its program and inputs fetched against the
 requester's grant; what is promised is stored before the machine goes on. Results go back to the machine,
-which commits to them.
+which commits to them; those that are to stay are put away before they are shown.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 import trio
 
+from depin_node.bootstrap.kept import KeptResults, open_kept
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
 from depin_node.compute.jobs import journal as statements
@@ -41,9 +42,12 @@ _STRANGERS = "unknown"
 class Provider:
     """A node's lending; ``open_provider`` makes it."""
 
-    def __init__(self, context: MarketContext, pool: AnyPool, lending: Lending, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, context: MarketContext, pool: AnyPool, lending: Lending, kept: KeptResults, nursery: trio.Nursery
+    ) -> None:
         self.context = context
         self.pool = pool
+        self.keep = kept.keep
         self.lender = Lender(lending, banned=context.book.banned)
         self.tasks_run = 0
         self._nursery = nursery
@@ -89,6 +93,8 @@ class Provider:
                 shop.add(order)
             elif isinstance(order, market.Free):
                 shop.free(order.attempts)
+            elif isinstance(order, market.Keep):
+                self._nursery.start_soon(self._contained, talk, shop.keep, order)
             elif isinstance(order, market.Prepare):
                 shop.add_work(order)
                 self._nursery.start_soon(self._contained, talk, shop.prepare, order)
@@ -195,8 +201,8 @@ class Provider:
 @asynccontextmanager
 async def open_provider(context: MarketContext, pool: AnyPool, lending: Lending) -> AsyncIterator[Provider]:
     """Lend as long as the block runs; on the way out agreements are ended."""
-    async with trio.open_nursery() as nursery:
-        provider = Provider(context, pool, lending, nursery)
+    async with open_kept(context) as kept, trio.open_nursery() as nursery:
+        provider = Provider(context, pool, lending, kept, nursery)
         nursery.start_soon(provider.run)
         try:
             yield provider

@@ -306,7 +306,7 @@ class Requester:
         """Hand an effect to a conversation's machine; those that come for every task are looked for first."""
         talk = partner.talk
         if isinstance(effect, e.AskReveal):
-            talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
+            talk.ask(effect.attempt, effect.set_digest, effect.want, now)
         elif isinstance(effect, e.ReleaseAttempt):
             self._take(partner, talk.release(effect.attempt, effect.verdict, now))
         elif isinstance(effect, e.Assign):

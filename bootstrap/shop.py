@@ -6,7 +6,7 @@ the worker's memory and wait here until they are released.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,9 @@ class Supplier(Protocol):
 
     def unpin(self, work: "Work") -> None:
         """Let a work's blobs go."""
+
+    async def keep(self, owner: bytes, outputs: Sequence[memoryview]) -> bool:
+        """Put a result away for the node that owns it; False if there is no room."""
 
 
 @dataclass
@@ -119,6 +122,16 @@ class Shop:
         """Queue attempts."""
         self._queue.extend((order.work, attempt, task) for attempt, task in order.items)
         self._arrived.unpark_all()
+
+    async def keep(self, order: market.Keep) -> None:
+        """Put results away that are to stay here."""
+        for attempt in order.attempts:
+            outputs = self._outputs.get(attempt)
+            if outputs is None:
+                continue  # released meanwhile
+            is_here = await self._supplier.keep(self._talk.peer, outputs)
+            self._talk.kept(attempt, is_here=is_here)
+            self._wake()
 
     def free(self, attempts: list[int]) -> None:
         """Drop attempts: their bytes, their place in the queue, or their result to come."""

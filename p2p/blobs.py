@@ -188,7 +188,7 @@ class Blobs:
                 self._fetching[blob_id] = ended = trio.Event()
                 try:
                     await self._fetch(blob_id, holders, grant, size_bytes_max, durable)
-                    self._note_owner(blob_id, granted.sender)
+                    self.note_owner(blob_id, granted.sender)
                 finally:
                     del self._fetching[blob_id]
                     ended.set()
@@ -250,7 +250,8 @@ class Blobs:
             else:
                 await stream.reset()
 
-    def _note_owner(self, blob_id: bytes, owner: PeerKey) -> None:
+    def note_owner(self, blob_id: bytes, owner: PeerKey) -> None:
+        """Serve a blob under the grants of ``owner`` too."""
         owners = self._owners.pop(blob_id, ())
         self._owners[blob_id] = (*(known for known in owners if known != owner), owner)[-_OWNERS_MAX:]
         if len(self._owners) > _OWNED_MAX:

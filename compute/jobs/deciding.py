@@ -22,7 +22,7 @@ from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed
-from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict
+from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import Now
 
@@ -63,7 +63,7 @@ class Deciding:
         if task.uploading is None and task.outputs is None:
             task.uploading = asked[task.ballot.task % len(asked)]
         for ref in asked:
-            self._board.do(AskReveal(ref[0], ref[1], sealed, ref == task.uploading))
+            self._board.do(AskReveal(ref[0], ref[1], sealed, Want.BYTES if ref == task.uploading else Want.ROOT))
 
     def revealed(self, partner: Partner, event: Revealed, now: Now) -> None:
         """Note answers that were shown."""

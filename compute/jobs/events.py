@@ -8,7 +8,7 @@ import msgspec
 
 from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.market.happenings import Event as TalkEvent
-from depin_node.compute.market.messages import EndCode, Terms, Verdict
+from depin_node.compute.market.messages import EndCode, Terms, Verdict, Want
 
 OutputSizes = Callable[[int], tuple[int, ...]]
 """Bytes of each output of a task, by its index."""
@@ -128,12 +128,12 @@ class Assign:
 
 @dataclass(frozen=True)
 class AskReveal:
-    """The set of answers is fixed: have this one shown, with its bytes if ``upload``."""
+    """The set of answers is fixed: have this one shown; ``want`` says what of its bytes."""
 
     peer: bytes
     attempt: int
     set_digest: bytes
-    upload: bool
+    want: Want
 
 
 @dataclass(frozen=True)

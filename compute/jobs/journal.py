@@ -75,6 +75,15 @@ _MIGRATIONS = (
         failed REAL NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (peer, device_class)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE kept (
+        owner BLOB NOT NULL, blob BLOB NOT NULL, size_bytes INTEGER NOT NULL, until_s INTEGER NOT NULL,
+        PRIMARY KEY (owner, blob)
+    ) WITHOUT ROWID;
+    CREATE TABLE holders (
+        job BLOB NOT NULL, task INTEGER NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, task, peer)
+    ) WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -183,6 +192,25 @@ def put_countersign(receipt: bytes, envelope: bytes) -> Statement:
     """Keep the provider's confirmation of a receipt of ours."""
     sql = "UPDATE receipts SET countersign = ? WHERE id = ? AND role = 'requester' AND countersign IS NULL"
     return Statement(sql, [(envelope, receipt)])
+
+
+def put_kept(owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> Statement:
+    """Promise to keep a result for ``owner``, its requester, until a time (wall, s)."""
+    sql = (
+        "INSERT INTO kept VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (owner, blob) DO UPDATE SET until_s = max(until_s, excluded.until_s)"
+    )
+    return Statement(sql, [(owner, blob, size_bytes, until_s)])
+
+
+def drop_kept(before_s: int) -> Statement:
+    """Forget the promises that have ended."""
+    return Statement("DELETE FROM kept WHERE until_s < ?", [(before_s,)])
+
+
+def put_holders(job_id: bytes, task: int, peers: Iterable[bytes]) -> Statement:
+    """Note which providers keep the bytes of a result."""
+    return Statement("INSERT OR IGNORE INTO holders VALUES (?, ?, ?)", [(job_id, task, peer) for peer in peers])
 
 
 def put_evidence(peer: bytes, job: bytes, task: int, reason: str, evidence: Evidence, at_s: int) -> Statement:
@@ -366,6 +394,7 @@ class Journal:
                 ("results", "job"),
                 ("events", "job"),
                 ("logs", "job"),
+                ("holders", "job"),
                 ("held", "job"),
                 ("jobs", "id"),
             )
@@ -383,6 +412,15 @@ class Journal:
         """Return all receipts of a job."""
         sql = "SELECT id, role, peer, job, receipt, countersign, at_s FROM receipts WHERE job = ? ORDER BY rowid"
         return [StoredReceipt(*row) for row in self._rows(sql, job_id)]
+
+    def kept(self) -> list[tuple[bytes, bytes, int, int]]:
+        """Return (owner, blob, size in bytes, until when in wall s) of the results that are kept for others."""
+        return self._rows("SELECT owner, blob, size_bytes, until_s FROM kept")
+
+    def holders(self, job_id: bytes, task: int) -> list[bytes]:
+        """Return the providers that keep a result whose bytes were not fetched."""
+        sql = "SELECT peer FROM holders WHERE job = ? AND task = ?"
+        return [peer for (peer,) in self._rows(sql, job_id, task)]
 
     def agreements(self) -> list[tuple[bytes, str, bytes, bytes, bytes]]:
         """Return (id, role, peer, bid, award) of all agreements."""

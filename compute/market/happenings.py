@@ -105,6 +105,16 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Stayed:
+    """The provider keeps the bytes of an attempt's outputs, which have the root that was revealed: one blob each."""
+
+    attempt: int
+    root: bytes
+    blobs: tuple[bytes, ...]
+    log: bytes = b""
+
+
+@dataclass(frozen=True)
 class Ended:
     """The provider ended the agreement, or let a deadline pass; the conversation is over."""
 
@@ -122,5 +132,6 @@ Event = (
     | Failed
     | Revealed
     | Delivered
+    | Stayed
     | Ended
 )

@@ -9,7 +9,7 @@ Requester                     Provider
    Work        ─────────────►            once a job: program, inputs, a grant for their blobs
    Tasks       ─────────────►            many tasks, one signature
                ◄─────────────  Commits   answers fixed, not shown; failures with their codes
-   CommitSet   ─────────────►            these answers are in: show them; flags who sends the bytes
+   CommitSet   ─────────────►            these answers are in: show them; says who sends the bytes, or keeps them
                ◄─────────────  Reveals   root and salt; then the bytes, in DATA frames under signed hashes
    Release     ─────────────►            the bytes may go
    Receipt     ─────────────►
@@ -45,6 +45,9 @@ GRANT_BYTES_MAX = 8 * 1024
 DATA_BYTES_MAX = 64 * 1024 - 64
 """Payload of one ``DATA`` frame; with its headers it fits one Noise message of libp2p."""
 FRAME_BYTES_MAX = 64 * 1024
+STAY_S = 3600
+"""How long a provider keeps results that stay with it: until then the requester fetches them, or has them computed
+again."""
 LIFETIME_S = 60
 """Signed messages on an open stream are read at once; this allows for a peer's wrong clock besides
 ``SKEW_S_MAX``."""
@@ -134,6 +137,17 @@ TASK_FAULTS = frozenset(
     }
 )
 """Codes that would come back on every provider; the same one from enough groups fails the job."""
+
+
+class Want(IntEnum):
+    """What a requester wants of an answer's bytes once it is shown."""
+
+    ROOT = 0
+    """Nothing: another sends them."""
+    BYTES = 1
+    """That they follow."""
+    STAY = 2
+    """That the provider keeps them for ``STAY_S``: they are fetched as blobs by whom the requester grants them."""
 
 
 class Verdict(StrEnum):
@@ -304,18 +318,19 @@ class Commits(MarketMessage, frozen=True):
 
 
 class SetEntry(Message, frozen=True):
-    """``digest`` seals all commitments that are in for the task of ``attempt``; ``upload`` asks for the bytes
-    too."""
+    """``digest`` seals all commitments that are in for the task of ``attempt``; ``want`` says what is to become of the
+    bytes."""
 
     attempt: AttemptNumber
     digest: Digest
-    upload: bool
+    want: Want
 
 
 class CommitSet(MarketMessage, frozen=True):
     """The requester fixes which answers it has, and asks to show them."""
 
     TYPE: ClassVar[str] = "commit_set"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.COMMIT_SET
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
@@ -331,7 +346,7 @@ class Output(Message, frozen=True):
 
 
 class Reveal(Message, frozen=True):
-    """Opens one commitment. ``outputs`` and ``log`` are empty unless the bytes were asked for.
+    """Opens one commitment. ``outputs`` and ``log`` are empty unless the bytes were asked for, or asked to stay.
 
     ``log`` is the beginning of what the task printed: what anybody may write, part of no answer and never compared.
     """

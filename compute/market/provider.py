@@ -3,8 +3,9 @@
 The flow: an ``Offer`` is answered from the lender's book with ``Bid`` or ``Decline``. An ``Award`` takes the
 slots and has the agreement stored; then ``Accept`` goes out and the shell opens its workers (``Open``).
 ``Work`` has blobs fetched (``Prepare``), ``Tasks`` has attempts run (``Run``). The shell reports ``finished``
-and ``failed``; commitments go out as they come. A ``CommitSet`` has them shown, and ``Release`` lets the
-bytes go (``Free``). A ``Receipt`` is checked against what was committed, stored, and countersigned.
+and ``failed``; commitments go out as they come. A ``CommitSet`` has them shown, those whose bytes are to stay
+once the shell has put these away (``Keep``); ``Release`` lets the bytes go (``Free``). A ``Receipt`` is checked
+against what was committed, stored, and countersigned.
 
 Salts come from one secret by keyed hash, so that no observed salt tells the next. The requester may say only
 what its window and the phase of an attempt allow; else ``PeerViolation``, and the conversation is over. What
@@ -50,6 +51,7 @@ from depin_node.compute.market.messages import (
     Tasks,
     Terms,
     Upload,
+    Want,
     Work,
     WorkBody,
     agreement_id,
@@ -102,6 +104,13 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Put the outputs of these attempts away for ``STAY_S``, then call ``kept``."""
+
+    attempts: list[int]
+
+
+@dataclass(frozen=True)
 class Free:
     """Stop these attempts if they still run, and let their outputs go."""
 
@@ -132,7 +141,7 @@ class Over:
     code: str
 
 
-Order = StoreAgreement | Open | Prepare | Run | Free | Forget | StoreReceipt | Over
+Order = StoreAgreement | Open | Prepare | Run | Keep | Free | Forget | StoreReceipt | Over
 
 
 class _State(Enum):
@@ -200,7 +209,7 @@ class ProviderTalk:
         self._out_last: deque[Frame] = deque()  # in no hurry
         self._out_commits: deque[Commit] = deque()
         self._out_failures: deque[Failure] = deque()
-        self._out_reveals: deque[tuple[int, bool]] = deque()
+        self._out_reveals: deque[tuple[int, Want]] = deque()
         self._uploads: deque[int] = deque()
 
     # What the shell reports.
@@ -238,6 +247,11 @@ class ProviderTalk:
         self._unended -= 1
         self._ended_count += 1
         self._out_commits.append(Commit(attempt, record.commitment, elapsed_us))
+
+    def kept(self, attempt: int, *, is_here: bool) -> None:
+        """The outputs of an attempt are put away, or there is no room for them: show the answer."""
+        if attempt in self._attempts:
+            self._out_reveals.append((attempt, Want.STAY if is_here else Want.ROOT))
 
     def failed(self, attempt: int, code: FailCode, now: Now) -> None:
         """An attempt ended without a result. Nothing happens if it was released meanwhile."""
@@ -329,18 +343,17 @@ class ProviderTalk:
             and outputs_named < REVEAL_OUTPUTS_MAX
             and log_bytes < LOG_BYTES_MAX
         ):
-            attempt, upload = self._out_reveals.popleft()
+            attempt, want = self._out_reveals.popleft()
             record = self._attempts.get(attempt)
             if record is None:
                 continue  # released before it was written
             record.phase = _Phase.REVEALED
             record.is_shown = True
-            outputs = record.outputs if upload else ()
-            log = record.log if upload else b""
+            outputs, log = (record.outputs, record.log) if want else ((), b"")
             outputs_named += len(outputs)
             log_bytes += len(log)
             reveals.append(Reveal(attempt, record.root, record.salt, outputs, log))
-            if any(output.size_bytes for output in outputs):
+            if want is Want.BYTES and any(output.size_bytes for output in outputs):
                 self._uploads.append(attempt)
         return tuple(reveals)
 
@@ -472,19 +485,23 @@ class ProviderTalk:
         return record
 
     def _commit_set(self, commit_set: CommitSet) -> list[Order]:
+        staying: list[int] = []
         for entry in commit_set.entries:
             record = self._open(entry.attempt, _Phase.COMMITTED)
             if record is not None:
                 record.phase = _Phase.ASKED
-                self._out_reveals.append((entry.attempt, entry.upload))
-        return []
+                if entry.want is Want.STAY:
+                    staying.append(entry.attempt)
+                else:
+                    self._out_reveals.append((entry.attempt, entry.want))
+        return [Keep(staying)] if staying else []
 
     def _upload(self, upload: Upload) -> list[Order]:
         for attempt in upload.attempts:
             record = self._open(attempt, _Phase.REVEALED)
             if record is not None:
                 record.phase = _Phase.ASKED
-                self._out_reveals.append((attempt, True))
+                self._out_reveals.append((attempt, Want.BYTES))
         return []
 
     def _release(self, attempts: tuple[int, ...], now: Now) -> list[Order]:

@@ -3,8 +3,8 @@
 The flow: ``propose`` offers terms; a bid is awarded as soon as the agreement is stored; ``Accept`` opens it
 (``Agreed``). Then ``assign`` sends attempts, whose commitments come back as ``Committed`` and whose failures
 as ``Failed``; ``ask`` sends the commit set, whose openings are checked and come back as ``Revealed``, with
-bytes as ``Delivered``; ``release`` ends an attempt. ``settle`` and ``close_work`` make receipts, which are
-stored before they are sent.
+bytes as ``Delivered``, or as ``Stayed`` where the provider keeps them; ``release`` ends an attempt. ``settle``
+and ``close_work`` make receipts, which are stored before they are sent.
 
 What goes out waits in queues that the stream's one writer empties with ``drain``: what has gathered since its
 last write leaves as one signed message. Anything that a peer may not say raises ``PeerViolation``; the
@@ -33,6 +33,7 @@ from depin_node.compute.market.happenings import (
     Evidence,
     Failed,
     Revealed,
+    Stayed,
     StoreAgreement,
     StoreCountersign,
     StoreReceipt,
@@ -66,6 +67,7 @@ from depin_node.compute.market.messages import (
     Terms,
     Upload,
     Verdict,
+    Want,
     Work,
     WorkBody,
     agreement_id,
@@ -74,7 +76,7 @@ from depin_node.compute.market.messages import (
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
-from depin_node.compute.market.transfer import Incoming, header_of
+from depin_node.compute.market.transfer import Incoming, check_sizes, header_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -116,6 +118,7 @@ class _Attempt:
         "phase",
         "reveals",
         "root",
+        "stays",
         "task",
         "work",
     )
@@ -129,6 +132,7 @@ class _Attempt:
         self.elapsed_us = 0
         self.asked_ns = 0
         self.incoming: Incoming | None = None
+        self.stays = False  # its bytes are asked to stay with the provider
         self.commits = b""  # the envelopes that hold the answer and its opening: evidence, should it come to that
         self.reveals = b""
 
@@ -228,15 +232,15 @@ class RequesterTalk:
             self._out_tasks.append((attempt, work, task))
         self._next_attempt = first_attempt + len(tasks)
 
-    def ask(self, attempt: int, set_digest: bytes, *, upload: bool, now: Now) -> None:
-        """Fix the set of answers that this one is in, and have it shown."""
+    def ask(self, attempt: int, set_digest: bytes, want: Want, now: Now) -> None:
+        """Fix the set of answers that this one is in, and have it shown; ``want`` says what of its bytes."""
         record = self._attempts[attempt]
         assert record.phase is _Phase.COMMITTED
         record.phase = _Phase.ASKED
         record.asked_ns = now.boottime_ns
-        if upload:
-            record.incoming = _EXPECTED
-        self._out_sets.append(SetEntry(attempt, set_digest, upload))
+        record.incoming = _EXPECTED if want is Want.BYTES else None
+        record.stays = want is Want.STAY
+        self._out_sets.append(SetEntry(attempt, set_digest, want))
 
     def ask_upload(self, attempt: int, now: Now) -> None:
         """Have the bytes of a revealed answer sent."""
@@ -244,6 +248,7 @@ class RequesterTalk:
         assert record.phase is _Phase.REVEALED
         record.phase = _Phase.ASKED
         record.incoming = _EXPECTED
+        record.stays = False
         record.asked_ns = now.boottime_ns
         self._out_uploads.append(attempt)
 
@@ -488,13 +493,20 @@ class RequesterTalk:
             elif reveal.root != record.root:
                 raise PeerViolation("reveals: another root than before")
             record.phase = _Phase.REVEALED
-            if record.incoming is None:
+            if record.incoming is None and not record.stays:
                 if reveal.outputs or reveal.log:
                     raise PeerViolation("reveals: outputs or a log that were not asked for")
                 continue
+            if record.stays and not reveal.outputs:
+                continue  # it has no room to keep them
             if result_root(output.blob for output in reveal.outputs) != reveal.root:
                 raise PeerViolation("reveals: the outputs do not have the root")
-            record.incoming = Incoming(reveal.outputs, record.work.sizes(record.task), reveal.log)
+            check_sizes(reveal.outputs, record.work.sizes(record.task))
+            if record.stays:
+                blobs = tuple(output.blob for output in reveal.outputs)
+                delivered.append(Stayed(reveal.attempt, reveal.root, blobs, reveal.log))
+                continue
+            record.incoming = Incoming(reveal.outputs, reveal.log)
             record.phase = _Phase.UPLOADING
             if record.incoming.is_complete():
                 delivered.append(self._delivered(reveal.attempt, record))
@@ -564,13 +576,14 @@ class RequesterTalk:
     def _overdue_opening(self, at_ns: int) -> Iterator[bool]:
         for record in self._attempts.values():
             if record.phase in (_Phase.ASKED, _Phase.UPLOADING):
-                output_bytes = sum(record.work.sizes(record.task)) if record.incoming is not None else 0
-                # Others' bytes may be before it in the stream: all that is open may have to pass.
+                moves = record.incoming is not None or record.stays
+                output_bytes = sum(record.work.sizes(record.task)) if moves else 0
+                # Others' bytes may be before it, in the stream or on their way to a disk.
                 allowed_s = GRACE_S + len(self._attempts) * output_bytes // SLOWEST_BYTES_PER_S
                 yield at_ns > record.asked_ns + allowed_s * SECOND_NS
 
 
-_EXPECTED = Incoming((), ())
+_EXPECTED = Incoming(())
 """Stands for bytes that were asked for and are not announced yet."""
 
 

@@ -28,20 +28,24 @@ def header_of(body: bytes) -> int:
     return attempt
 
 
+def check_sizes(outputs: tuple[Output, ...], sizes: tuple[int, ...]) -> None:
+    """Compare what is announced with what the program says; before any room is made for it.
+
+    Raises:
+        PeerViolation: the announced sizes are others.
+    """
+    if tuple(output.size_bytes for output in outputs) != sizes:
+        raise PeerViolation("market: the outputs do not have the sizes that the program gives them")
+
+
 class Incoming:
     """The outputs of one attempt as they arrive."""
 
-    def __init__(self, outputs: tuple[Output, ...], sizes: tuple[int, ...], log: bytes = b"") -> None:
-        """Expect ``outputs``; ``sizes`` are what the program says that they have, ``log`` came with their names.
-
-        Raises:
-            PeerViolation: the announced sizes are others.
-        """
-        if tuple(output.size_bytes for output in outputs) != sizes:
-            raise PeerViolation("market: the outputs do not have the sizes that the program gives them")
+    def __init__(self, outputs: tuple[Output, ...], log: bytes = b"") -> None:
+        """Expect ``outputs``, whose sizes were checked; ``log`` came with their names."""
         self._outputs = outputs
         self.log = log
-        self.buffers = [bytearray(size) for size in sizes]
+        self.buffers = [bytearray(output.size_bytes) for output in outputs]
         self._output = 0
         self._offset = 0
         self._skip_full()

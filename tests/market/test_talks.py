@@ -9,7 +9,7 @@ from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
 from depin_node.compute.market.lender import Lender, Lending
-from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict
+from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict, Want
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
 from depin_node.core.clock import SECOND_NS, Now
@@ -29,6 +29,7 @@ OUTPUTS = [b"first output", b"", b"third"]
 NAMED = tuple(m.Output(blob_id(output), len(output)) for output in OUTPUTS)
 SIZES = tuple(len(output) for output in OUTPUTS)
 DIGEST = b"d" * 32
+ASKED = m.SetEntry(0, DIGEST, Want.BYTES)
 
 
 class Pair:
@@ -108,7 +109,7 @@ class Pair:
 
     def reveal(self, upload=True):
         self.commit()
-        self.r.ask(0, DIGEST, upload=upload, now=self.now)
+        self.r.ask(0, DIGEST, Want.BYTES if upload else Want.ROOT, self.now)
         assert self.to_provider() == [Kind.COMMIT_SET]
         self.heard.clear()
         self.to_requester()
@@ -130,7 +131,7 @@ class Pair:
 def test_the_whole_way_of_an_attempt():
     pair = Pair().commit()
     assert pair.take(hp.Committed).items[0][0] == 0
-    pair.r.ask(0, DIGEST, upload=True, now=pair.now)
+    pair.r.ask(0, DIGEST, Want.BYTES, pair.now)
     assert pair.to_provider() == [Kind.COMMIT_SET]
     assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
     root = result_root(output.blob for output in NAMED)
@@ -181,11 +182,60 @@ def test_bytes_can_be_asked_for_later_and_again():
         assert [bytes(output) for output in pair.take(hp.Delivered).outputs] == OUTPUTS
 
 
+def staying():
+    pair = Pair().commit()
+    pair.r.ask(0, DIGEST, Want.STAY, pair.now)
+    assert pair.to_provider() == [Kind.COMMIT_SET]
+    assert pair.take(pm.Keep).attempts == [0]
+    assert not pair.p.has_output()  # nothing is shown before it is put away
+    pair.heard.clear()
+    return pair
+
+
+def test_bytes_that_stay_are_named_once_they_are_put_away():
+    pair = staying()
+    pair.p.kept(0, is_here=True)
+    assert pair.to_requester() == [Kind.REVEALS]
+    root = result_root(output.blob for output in NAMED)
+    assert pair.heard == [
+        hp.Revealed([(0, root)]),
+        hp.Stayed(0, root, tuple(output.blob for output in NAMED)),
+    ]
+    pair.r.ask_upload(0, pair.now)  # they can be had all the same
+    pair.heard.clear()
+    pair.to_provider()
+    assert pair.to_requester() == [Kind.REVEALS, Kind.DATA, Kind.DATA]
+    assert [bytes(output) for output in pair.take(hp.Delivered).outputs] == OUTPUTS
+
+
+def test_a_provider_without_room_shows_its_answer_and_keeps_nothing():
+    pair = staying()
+    pair.p.kept(0, is_here=False)
+    pair.to_requester()
+    assert [type(event) for event in pair.heard] == [hp.Revealed]
+
+
+@pytest.mark.parametrize("outputs", [NAMED[:1], (replace(NAMED[0], size_bytes=1), *NAMED[1:])])
+def test_what_stays_must_be_what_was_committed_to(outputs):
+    pair = staying()
+    root = result_root(output.blob for output in NAMED)
+    with pytest.raises(PeerViolation):
+        pair.provider_says(m.Reveals, pair.r.agreement, (m.Reveal(0, root, pair.p._attempts[0].salt, outputs, b""),))
+
+
+def test_an_answer_that_was_released_while_it_was_put_away_is_not_shown():
+    pair = staying()
+    pair.r.release(0, None, pair.now)
+    pair.to_provider()
+    pair.p.kept(0, is_here=True)
+    assert pair.to_requester() == []
+
+
 def test_what_a_task_printed_comes_with_its_bytes_and_only_then():
     pair = Pair().work()
     pair.p.finished(0, NAMED, 1, b"x" * (m.LOG_BYTES_MAX + 1))
     pair.to_requester()
-    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    pair.r.ask(0, DIGEST, Want.ROOT, pair.now)
     pair.to_provider()
     pair.heard.clear()
     pair.to_requester()
@@ -206,7 +256,7 @@ def test_many_logs_share_no_message_that_they_do_not_fit():
         pair.p.finished(attempt, NAMED, 1, b"%d" % attempt * 4000)
     pair.to_requester()
     for attempt in range(100):
-        pair.r.ask(attempt, DIGEST, upload=True, now=pair.now)
+        pair.r.ask(attempt, DIGEST, Want.BYTES, pair.now)
     pair.to_provider()
     while pair.to_requester():
         pass
@@ -216,7 +266,7 @@ def test_many_logs_share_no_message_that_they_do_not_fit():
 
 def test_a_log_that_was_not_asked_for_is_a_violation():
     pair = Pair().commit()
-    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    pair.r.ask(0, DIGEST, Want.ROOT, pair.now)
     root = result_root(output.blob for output in NAMED)
     salt = pair.p._attempts[0].salt
     with pytest.raises(PeerViolation, match="not asked for"):
@@ -363,7 +413,7 @@ def test_a_provider_may_not_say_of_an_attempt(name):
 
 def asked():
     pair = Pair().commit()
-    pair.r.ask(0, DIGEST, upload=True, now=pair.now)
+    pair.r.ask(0, DIGEST, Want.BYTES, pair.now)
     pair.to_provider()
     (_, body), *_ = pair.p.drain(pair.now)
     (true,) = verify_signature(body, m.Reveals, "net").payload.reveals
@@ -449,9 +499,9 @@ REQUESTER_MAY_NOT = {
     "send tasks beyond the work": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 5, (50,))),
     "use a number again": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 0, (1,))),
     "overfill the window": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 5, (1, 2, 3, 4))),
-    "ask before a commitment": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(0, DIGEST, True),))),
-    "ask twice": ("reveal", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(0, DIGEST, True),))),
-    "ask for what never was": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (m.SetEntry(9, DIGEST, True),))),
+    "ask before a commitment": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (ASKED,))),
+    "ask twice": ("reveal", m.CommitSet, lambda pair: (pair.p.agreement, (ASKED,))),
+    "ask for what never was": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (replace(ASKED, attempt=9),))),
     "pay for what was not given": (
         "reveal",
         m.Receipt,
@@ -552,7 +602,7 @@ def test_the_oldest_attempt_has_its_limit_and_some_grace():
 
 def test_who_commits_and_does_not_show_is_given_up():
     pair = Pair().commit()
-    pair.r.ask(0, DIGEST, upload=False, now=pair.now)
+    pair.r.ask(0, DIGEST, Want.ROOT, pair.now)
     for _ in range(rm.GRACE_S + 1):
         pair.at_s += 1
         pair.r.receive(Kind.PROGRESS, encode(m.Progress(1, 1)), pair.now)
@@ -590,7 +640,7 @@ def test_golden_vectors():
         m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant"),
         m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
         m.Commits(REQUESTER.key, 1, 2, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
-        m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, True),)),
+        m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, Want.BYTES),)),
         m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1], b"7\n"),)),
         m.Receipt(
             PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, (m.Settled(5, 7, DIGEST, Verdict.ACCEPTED, 12),), 0, True,
@@ -618,7 +668,7 @@ GOLDEN = {
     "work": "4a8f33fcae633c59",
     "tasks": "eaa5406e5619f491",
     "commits": "eb185dacb7b63de5",
-    "commit_set": "6c1d5ebc02741858",
+    "commit_set": "ccc4e53239333d3a",
     "reveals": "9edc85e2f9c00e7e",
     "receipt": "1f5dd4e1f71a38d0",
     "countersign": "e4706e06e26251f9",

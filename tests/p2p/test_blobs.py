@@ -288,7 +288,7 @@ def lie(liar, claimed, data):
             return data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
     liar.store = LyingStore(liar.store.folder, quota_bytes=QUOTA)
-    liar.serve().blobs._note_owner(KEY, OWNER.key)
+    liar.serve().blobs.note_owner(KEY, OWNER.key)
 
 
 def lie_raw(liar, frames):

@@ -8,6 +8,7 @@ from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as hp
+from depin_node.compute.market.messages import Want
 from depin_node.core.clock import Now
 
 ROOT = b"r" * 32
@@ -63,7 +64,7 @@ class InstantMesh:
             heard(hp.Committed([(attempt, attempt.to_bytes(32, "big")) for attempt in attempts]))
         elif isinstance(effect, e.AskReveal):
             heard(hp.Revealed([(effect.attempt, ROOT)]))
-            if effect.upload:
+            if effect.want is Want.BYTES:
                 heard(hp.Delivered(effect.attempt, ROOT, [bytearray(8)]))
         elif isinstance(effect, e.StoreResult):
             self.queue.append(e.ResultsStored(effect.job_id, 1))

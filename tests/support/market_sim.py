@@ -186,7 +186,7 @@ class World:
         if isinstance(effect, e.Assign):
             talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
         elif isinstance(effect, e.AskReveal):
-            talk.ask(effect.attempt, effect.set_digest, upload=effect.upload, now=now)
+            talk.ask(effect.attempt, effect.set_digest, effect.want, now)
         elif isinstance(effect, e.AskUpload):
             talk.ask_upload(effect.attempt, now)
         elif isinstance(effect, e.ReleaseAttempt):
