@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap import data_dir as data_dirs
-from depin_node.bootstrap import logs
+from depin_node.bootstrap import logs, owner_files
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.control import application, serving
 from depin_node.bootstrap.first_peers import first_peers, remembered_peers
@@ -33,12 +33,13 @@ from depin_node.compute.market.lender import Lending
 from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config, open_gpu_pool
 from depin_node.compute.sandbox.measuring import processor_name, speed_of
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
-from depin_node.core.errors import ConfigError
+from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.text import printable
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import Owners
 from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
@@ -88,9 +89,16 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         remembered = _remembered(data_dir)
         network = await _open_network(stack, config, identity)
         offer = Offer(software=version("depin-node"))
+        owners = Owners(config.network_id, identity.key, owner_files.read_certificate(data_dir.owner_certificate))
         mesh = await stack.enter_async_context(
             open_mesh(
-                network, identity, first_peers=join_by, remembered=remembered, offer=offer, listed=_trusted(config)
+                network,
+                identity,
+                first_peers=join_by,
+                remembered=remembered,
+                offer=offer,
+                listed=_trusted(config),
+                owners=owners,
             )
         )
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
@@ -192,6 +200,8 @@ async def _housekeeping(
             nursery.start_soon(_measure, provider, shown, data_dir)
             nursery.start_soon(_keep_advertising, market.mesh, provider, shown)
         nursery.start_soon(_keep_remembering, market)
+        if market.mesh.owners.own is not None:
+            nursery.start_soon(_keep_revocations, market.mesh, data_dir)
         if join_by:
             nursery.start_soon(_tell_if_unjoined, market.mesh)
         try:
@@ -229,6 +239,27 @@ def _advertise(mesh: Mesh, provider: Provider, shown: _Shown) -> None:
         DeviceOffer(name, lending.memory_mib, lending.slots, free, model, *speed) for name in lending.device_classes
     ]
     mesh.set_offer(devices, lending=True, price=lending.price)
+
+
+async def _keep_revocations(mesh: Mesh, data_dir: DataDir) -> None:
+    """Take what our owner revokes from ``owner.revoked``, and write there what a fellow told us: the newer list wins.
+
+    A file that is damaged is told of once, and left alone until the owner mends it.
+    """
+    own, read, told = mesh.owners.own, b"", ""
+    assert own is not None
+    while True:
+        try:
+            if (found := owner_files.read_revocations(data_dir.owner_revoked)) and found != read:
+                read = found
+                mesh.revoke(found)
+            if (known := mesh.owners.list_of(own)) and known != read:
+                read = known
+                owner_files.write(data_dir.owner_revoked, known)
+        except (ConfigError, PeerViolation) as error:
+            if told != (told := str(error)):
+                log.warning("what the owner revoked cannot be kept", file=str(data_dir.owner_revoked), reason=told)
+        await trio.sleep(REMEMBER_S)
 
 
 async def _tell_if_unjoined(mesh: Mesh) -> None:

@@ -243,6 +243,7 @@ def _peer_view(entry: Entry, banned: str) -> PeerView:
         version=entry.advert.software,
         group=entry.group,
         banned=banned,
+        owner=peer_id(entry.owner) if entry.owner else "",
     )
 
 

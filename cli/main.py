@@ -25,6 +25,7 @@ COMMANDS = {
     "devices": ("depin_node.cli.inspect:devices", "List what this machine can run tasks on."),
     "submit": ("depin_node.cli.submit:submit", "Compile and submit a job, and fetch its verified result."),
     "job": ("depin_node.cli.job:job", "List, show and cancel jobs, and fetch their results."),
+    "owner": ("depin_node.cli.owner:owner", "Make many nodes one owner's, and take it back."),
     "receipts": ("depin_node.cli.inspect:receipts", "List signed receipts."),
     "demo": ("depin_node.cli.demo:demo", "Run five nodes here: a real job, a liar, a kill."),
 }

@@ -67,6 +67,21 @@ class DataDir:
         return self.path / "identity"
 
     @property
+    def owner_key(self) -> Path:
+        """The owner's key, on the one machine that signs certificates; nodes do not need it."""
+        return self.path / "owner.key"
+
+    @property
+    def owner_certificate(self) -> Path:
+        """The owner's word that this node is its own."""
+        return self.path / "owner.cert"
+
+    @property
+    def owner_revoked(self) -> Path:
+        """The newest list of what this node's owner has revoked: put here by the owner, or heard from a fellow."""
+        return self.path / "owner.revoked"
+
+    @property
     def journal(self) -> Path:
         """The database of all that was promised."""
         return self.path / "journal.sqlite"

@@ -40,7 +40,9 @@ class DeviceView(View, frozen=True):
 
 
 class PeerView(View, frozen=True):
-    """What this node knows of a peer. ``address`` is where it can be dialled; ``banned`` is why, or empty."""
+    """What this node knows of a peer. ``address`` is where it can be dialled; ``banned`` is why, or empty; ``owner`` is
+    the id of its owner's key, or empty.
+    """
 
     peer: str
     address: str
@@ -51,6 +53,7 @@ class PeerView(View, frozen=True):
     version: str
     group: str
     banned: str = ""
+    owner: str = ""
 
 
 class StatusView(View, frozen=True):

@@ -20,6 +20,7 @@ from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.wire import Message, Name, Uint
 from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, NOBODY, Signed, Verified, sign, verify
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import CERTIFICATE_BYTES_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
 
 ADVERT_BYTES_MAX = 1024
@@ -57,11 +58,11 @@ class Advert(Signed, frozen=True):
     """What a node can run, how loaded it is, its price and where it can be dialled.
 
     ``price`` is in thousandths of a credit for one second of the reference device. ``protocol_min`` to
-    ``protocol_max`` are the versions of the stream protocols that it speaks.
+    ``protocol_max`` are the versions of the stream protocols that it speaks. ``certificate`` is its owner's, or empty.
     """
 
     TYPE: ClassVar[str] = "advert"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     SIZE_BYTES_MAX: ClassVar[int] = ADVERT_BYTES_MAX - ENVELOPE_OVERHEAD_BYTES
     LIFETIME_S_MAX: ClassVar[int] = 4 * 3600
 
@@ -75,6 +76,7 @@ class Advert(Signed, frozen=True):
     price: Uint
     software: Annotated[str, msgspec.Meta(max_length=32)]
     leaving: bool
+    certificate: Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def sign_advert(
     now: Now,
     lifetime_s: int,
     leaving: bool = False,
+    certificate: bytes = b"",
 ) -> bytes:
     """Return a signed advert. Of ``addresses`` (each ends in our ``/p2p/<id>``) it holds as many as fit.
 
@@ -120,6 +123,7 @@ def sign_advert(
             price=offer.price,
             software=offer.software,
             leaving=leaving,
+            certificate=certificate,
         )
         data = sign(identity, network_id, advert)
         if len(data) <= ADVERT_BYTES_MAX:

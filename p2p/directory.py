@@ -7,12 +7,14 @@ halves of catching up with a peer: adverts are kept as they arrived, so that the
 
 Room is given up in this order (``_make_room``): expired adverts; then, in the largest group, the peer not
 heard of for longest. Peers connected now always stay. A peer's group is that of the address it was seen at;
-before it was ever connected, that of the first address it claims.
+before it was ever connected, that of the first address it claims. Nodes of one owner are all in the group of
+that of them which was connected first: so a fleet counts once wherever it is, and owners, which are free, make no new
+groups.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +23,8 @@ import msgspec
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError
 from depin_node.core.wire import Message, Uint
-from depin_node.crypto.envelope import SKEW_S_MAX
+from depin_node.crypto.envelope import SKEW_S_MAX, Verified
+from depin_node.crypto.ownership import OwnerCertificate, Owners, read_certificate
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import PROTOCOL_VERSION, Advert, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
@@ -78,7 +81,7 @@ class Entry:
     """What is known of one peer. ``data`` is its advert as it arrived, ``heard_ns`` when (boot clock).
 
     ``seen_at`` is where it was last connected, None if it never was; ``is_unreachable``: its connection was lost or a
-    dial failed, and it has not been heard since.
+    dial failed, and it has not been heard since. ``certificate`` is its owner's, if it held when the advert came.
     """
 
     key: bytes
@@ -91,6 +94,12 @@ class Entry:
     is_connected: bool = False
     is_unreachable: bool = False
     allowance: float = 0.0
+    certificate: Verified[OwnerCertificate] | None = None
+
+    @property
+    def owner(self) -> bytes | None:
+        """The key of its owner, None if it shows no certificate that holds."""
+        return self.certificate.sender if self.certificate else None
 
     @property
     def name(self) -> str:
@@ -106,6 +115,15 @@ class Need:
     memory_mib: int
 
 
+@dataclass
+class _Fleet:
+    """The known nodes of one owner, and the group they count as."""
+
+    group: str
+    is_seen: bool = False
+    members: dict[bytes, None] = field(default_factory=dict)
+
+
 class Directory:
     """The bounded directory of one node.
 
@@ -116,6 +134,7 @@ class Directory:
         dials_loopback: whether a claimed loopback address can be meant for us: only if all our own are loopback. Else
             it would name a node of this machine, which we would have met.
         listed: keys that count as their own group, by word of the operator.
+        owners: which certificates hold.
     """
 
     def __init__(
@@ -126,9 +145,11 @@ class Directory:
         limits: DirectoryLimits | None = None,
         dials_loopback: bool = True,
         listed: Collection[bytes] = (),
+        owners: Owners | None = None,
     ) -> None:
         self.network_id = network_id
         self.own_key = own_key
+        self.owners = owners or Owners(network_id, own_key)
         self.own_seq_seen = 0
         """The highest ``seq`` under which our own advert came from others."""
         self._limits = limits or DirectoryLimits()
@@ -137,6 +158,7 @@ class Directory:
         self._entries: dict[bytes, Entry] = {}
         self._groups: dict[str, OrderedDict[bytes, None]] = {}  # in each the longest unheard first
         self._connections: dict[bytes, Address | None] = {}
+        self._fleets: dict[bytes, _Fleet] = {}  # by owner
 
     # What is known
 
@@ -172,13 +194,16 @@ class Directory:
             allowance = min(known.allowance + idle_s, float(self._limits.adverts_burst))
         if allowance < 1:
             return Taken.TOO_OFTEN, key
-        self._put(self._entry(key, advert, verified.data, addresses, now, allowance - 1), now)
+        certificate = self._certificate(key, advert, now)
+        self._put(self._entry(key, advert, verified.data, addresses, now, allowance - 1, certificate), now)
         return (Taken.UPDATED if known else Taken.DISCOVERED), key
 
     def keep_own(self, data: bytes, now: Now) -> None:
         """Keep the advert that we signed."""
         verified, addresses = read_advert(data, self.network_id, now)
-        self._put(self._entry(verified.sender, verified.payload, verified.data, addresses, now, 0.0), now)
+        key, advert = verified.sender, verified.payload
+        certificate = self._certificate(key, advert, now)
+        self._put(self._entry(key, advert, verified.data, addresses, now, 0.0, certificate), now)
 
     def connected(self, key: bytes, address: str) -> None:
         """Note that ``key`` is connected, at ``address``; it may or may not end in ``/p2p/<id>``."""
@@ -186,7 +211,7 @@ class Directory:
         entry = self._entries.get(key)
         if entry is not None:
             seen_at = seen_at or entry.seen_at
-            group = self._group(key, seen_at, entry.addresses)
+            group = self._group(key, seen_at, entry.addresses, entry.owner)
             self._store(replace(entry, seen_at=seen_at, is_connected=True, is_unreachable=False, group=group))
 
     def lost(self, key: bytes) -> None:
@@ -209,6 +234,42 @@ class Directory:
         for entry in expired:
             self._remove(entry.key)
         return expired
+
+    # Owners
+
+    def is_fellow(self, key: bytes, now: Now) -> bool:
+        """Tell whether ``key`` shows a certificate of our own owner, and both its and ours hold now."""
+        entry = self._entries.get(key)
+        return entry is not None and self.owners.is_fellow(entry.certificate, now)
+
+    def owners_met(self) -> list[bytes]:
+        """Return the owners of known nodes, our own first."""
+        own = self.owners.own
+        return [*([own] if own else []), *(owner for owner in self._fleets if owner != own)]
+
+    def revoked(self, data: bytes, now: Now) -> bytes | None:
+        """Take a list of revocations of an owner that we met; return whose it is if it is news.
+
+        Raises:
+            PeerViolation: not a valid list.
+        """
+        owner = self.owners.take(data, now)
+        if owner is not None:
+            for key in [entry.key for entry in self._entries.values() if entry.owner == owner]:
+                entry = self._entries.get(key)
+                if entry is not None and entry.certificate and not self.owners.holds(entry.certificate, now):
+                    group = self._group(key, entry.seen_at, entry.addresses, None)
+                    self._store(replace(entry, certificate=None, group=group))
+        return owner
+
+    def _certificate(self, key: bytes, advert: Advert, now: Now) -> Verified[OwnerCertificate] | None:
+        if not advert.certificate:
+            return None
+        known = self._entries.get(key)
+        verified = known.certificate if known else None
+        if verified is None or verified.data != advert.certificate:
+            verified = read_certificate(advert.certificate, self.network_id, key)
+        return verified if self.owners.holds(verified, now) else None
 
     # Catching up
 
@@ -280,7 +341,14 @@ class Directory:
     # Keeping
 
     def _entry(
-        self, key: bytes, advert: Advert, data: bytes, addresses: tuple[Address, ...], now: Now, allowance: float
+        self,
+        key: bytes,
+        advert: Advert,
+        data: bytes,
+        addresses: tuple[Address, ...],
+        now: Now,
+        allowance: float,
+        certificate: Verified[OwnerCertificate] | None,
     ) -> Entry:
         known = self._entries.get(key)
         seen_at = self._connections.get(key) or (known.seen_at if known else None)
@@ -290,15 +358,19 @@ class Directory:
             data=data,
             addresses=addresses,
             heard_ns=now.boottime_ns,
-            group=self._group(key, seen_at, addresses),
+            group=self._group(key, seen_at, addresses, certificate.sender if certificate else None),
             seen_at=seen_at,
             is_connected=key in self._connections,
             allowance=allowance,
+            certificate=certificate,
         )
 
-    def _group(self, key: bytes, seen_at: Address | None, addresses: tuple[Address, ...]) -> str:
+    def _group(self, key: bytes, seen_at: Address | None, addresses: tuple[Address, ...], owner: bytes | None) -> str:
         if key in self._listed:
             return own_group(key)
+        fleet = self._fleets.get(owner) if owner else None
+        if fleet is not None and (fleet.is_seen or seen_at is None):
+            return fleet.group
         if seen_at is not None:
             return group_of(seen_at)
         claimed = [address for address in addresses if self._dials_loopback or not is_loopback(address)]
@@ -313,21 +385,39 @@ class Directory:
     def _store(self, entry: Entry) -> None:
         """Keep what changed about a peer, in its place if its group is the same."""
         old = self._entries.get(entry.key)
-        if old is not None and old.group != entry.group:
+        if old is not None and (old.group, old.owner) != (entry.group, entry.owner):
             self._remove(entry.key)
         self._entries[entry.key] = entry
         members = self._groups.setdefault(entry.group, OrderedDict())
         members[entry.key] = None
+        if entry.owner and entry.key not in self._listed:
+            self._muster(entry.owner, entry)
         if len(members) > self._limits.group_max:  # it was seen elsewhere than it claimed to be
             self._evict_from(entry.group)
 
+    def _muster(self, owner: bytes, entry: Entry) -> None:
+        """Note a node of a fleet; the first that was connected gives all of them its group."""
+        fleet = self._fleets.setdefault(owner, _Fleet(entry.group))
+        fleet.members[entry.key] = None
+        if entry.seen_at is not None and not fleet.is_seen:
+            fleet.is_seen, fleet.group = True, entry.group
+            for key in [key for key in fleet.members if self._entries[key].group != fleet.group]:
+                if key in self._entries:  # the last one may have taken its place
+                    self._store(replace(self._entries[key], group=fleet.group))
+
     def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
-        if entry is not None:
-            members = self._groups[entry.group]
-            del members[key]
-            if not members:
-                del self._groups[entry.group]
+        if entry is None:
+            return
+        members = self._groups[entry.group]
+        del members[key]
+        if not members:
+            del self._groups[entry.group]
+        fleet = self._fleets.get(entry.owner) if entry.owner else None
+        if fleet is not None and entry.owner:
+            fleet.members.pop(key, None)
+            if not fleet.members:
+                del self._fleets[entry.owner]
 
     def _make_room(self, group: str, now: Now) -> None:
         if len(self._groups.get(group, ())) >= self._limits.group_max:

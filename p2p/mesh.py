@@ -21,6 +21,7 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, DepinError, PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import Message, decode, encode
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import Owners
 from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
@@ -74,6 +75,7 @@ class Mesh:
         offer: Offer,
         nursery: trio.Nursery,
         clock: Callable[[], Now],
+        rng: random.Random,
     ) -> None:
         self.network = network
         self.directory = discovery.directory
@@ -84,6 +86,8 @@ class Mesh:
         self._offer = offer
         self._nursery = nursery
         self._clock = clock
+        self._rng = rng
+        self._addresses: tuple[str, ...] | None = None
         self._wake = trio.Event()
         self._is_open = True
         self._advert = b""
@@ -112,7 +116,10 @@ class Mesh:
         """
         offer = Offer(lending, tuple(devices), price, self._offer.software)
         if offer != self._offer:
-            sign_advert(self._identity, self.network.network_id, offer, (), seq=0, now=self._clock(), lifetime_s=60)
+            now, shown = self._clock(), self.owners.certificate
+            sign_advert(
+                self._identity, self.network.network_id, offer, (), seq=0, now=now, lifetime_s=60, certificate=shown
+            )
             self._offer = offer
             self._handle(Changed())
 
@@ -122,6 +129,34 @@ class Mesh:
         """Draw peers for work; see ``Directory.candidates``."""
         self.directory.expire(self._clock())
         return self.directory.candidates(need, count, rng, exclude=exclude)
+
+    def set_addresses(self, addresses: Sequence[str] | None) -> None:
+        """Advertise these addresses instead of those we listen on: what was found to be reachable, or a relay's.
+
+        Args:
+            addresses: multiaddrs that end in ``/p2p/<our id>``, best first; None: what we listen on.
+        """
+        chosen = None if addresses is None else tuple(addresses)
+        if chosen != self._addresses:
+            self._addresses = chosen
+            self._handle(Changed())
+
+    @property
+    def owners(self) -> Owners:
+        """What is known of owners: ours, and what each has revoked."""
+        return self.directory.owners
+
+    def is_fellow(self, peer: PeerKey) -> bool:
+        """Tell whether ``peer`` is certified by our own owner, and both certificates hold now."""
+        return self.directory.is_fellow(peer, self._clock())
+
+    def revoke(self, data: bytes) -> bool:
+        """Take a list of revocations from our operator; return whether it is news. Fellows will ask for it.
+
+        Raises:
+            PeerViolation: not a valid list.
+        """
+        return self.directory.revoked(data, self._clock()) is not None
 
     async def connect(self, peer: PeerKey) -> None:
         """Connect to a peer of the directory, unless it is connected.
@@ -238,11 +273,12 @@ class Mesh:
             self._identity,
             self.network.network_id,
             self._offer,
-            self.network.addresses(),
+            self.network.addresses() if self._addresses is None else self._addresses,
             seq=self._seq,
             now=now,
             lifetime_s=lifetime_s,
             leaving=leaving,
+            certificate=self.owners.shown(now),
         )
         self.directory.keep_own(self._advert, now)
 
@@ -302,8 +338,24 @@ class Mesh:
                 self._handle(Told(peer, adverts))
                 if len(adverts) < protocol.ADVERTS_MAX or self.directory.digest() == digest:
                     break
+            await self._ask_for_revocations(peer)
         finally:
             self._catching_up.discard(peer)
+
+    async def _ask_for_revocations(self, peer: PeerKey) -> None:
+        """Ask for what our own owner has revoked, and some of the others we met."""
+        met = self.directory.owners_met()
+        if len(met) > protocol.OWNERS_ASKED_MAX:
+            met = [met[0], *self._rng.sample(met[1:], protocol.OWNERS_ASKED_MAX - 1)]
+        if not met:
+            return
+        known = [protocol.OwnerLine(owner, self.owners.seq_of(owner)) for owner in met]
+        for data in await self._answer_of(peer, protocol.ask_for_revocations(self.network, peer, known)):
+            try:
+                self.directory.revoked(data, self._clock())
+            except PeerViolation as error:
+                self.report(peer, error)
+                return
 
     async def _answer_of(self, peer: PeerKey, question: Awaitable[tuple[bytes, ...]]) -> tuple[bytes, ...]:
         try:
@@ -327,6 +379,11 @@ class Mesh:
     async def _on_peers(self, peer: PeerKey, body: bytes) -> bytes:
         message = self._question(peer, body, protocol.PeersRequest, protocol.REQUEST_BYTES_MAX)
         return encode(protocol.Adverts(tuple(self._discovery.introductions(peer, message.count))))
+
+    async def _on_owners(self, peer: PeerKey, body: bytes) -> bytes:
+        message = self._question(peer, body, protocol.OwnersRequest, protocol.OWNERS_BYTES_MAX)
+        newer = [self.owners.list_of(line.owner) for line in message.known if self.owners.seq_of(line.owner) > line.seq]
+        return encode(protocol.OwnersAnswer(tuple(data for data in newer if data)[: protocol.LISTS_MAX]))
 
     def _question(self, peer: PeerKey, body: bytes, kind: type[M], size_bytes_max: int) -> M:
         self._allowance.spend(peer, self._clock())
@@ -391,13 +448,14 @@ async def open_mesh(
     config: MeshConfig | None = None,
     limits: DirectoryLimits | None = None,
     listed: Collection[PeerKey] = (),
+    owners: Owners | None = None,
     clock: Callable[[], Now] = system_clock.now,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Mesh]:
     """Take part in the mesh as long as the block runs; on the way out tell peers that this node leaves.
 
     Args:
-        network: open; this serves ``directory/1`` and ``peers/1`` on it and subscribes to ``adverts/1``.
+        network: open; this serves ``directory/1``, ``peers/1`` and ``owners/1`` on it and subscribes to ``adverts/1``.
         identity: that of ``network``.
         first_peers: addresses to join by.
         remembered: what ``Mesh.remembered`` returned when the node last ran; those that are damaged are left out.
@@ -405,6 +463,7 @@ async def open_mesh(
         config: intervals and bounds.
         limits: bounds of the directory.
         listed: peers that count as a group of their own, by word of the operator.
+        owners: our owner's certificate, and what owners have revoked.
         clock: replaced in simulations.
         rng: replaced in simulations; seeded from the operating system otherwise.
 
@@ -418,22 +477,25 @@ async def open_mesh(
         limits=limits,
         dials_loopback=all(is_loopback(address) for address in own),
         listed=listed,
+        owners=owners,
     )
+    rng = rng or random.Random(os.urandom(32))  # noqa: S311 - spreads load, decides no trust
     discovery = Discovery(
         directory,
         config or MeshConfig(),
-        rng or random.Random(os.urandom(32)),  # noqa: S311 - spreads load, decides no trust
+        rng,
         first_peers=[parse(address) for address in first_peers],
         remembered=_readable(remembered),
         now=clock(),
     )
     async with trio.open_nursery() as nursery:
-        mesh = Mesh(network, identity, discovery, offer or Offer(), nursery, clock)
+        mesh = Mesh(network, identity, discovery, offer or Offer(), nursery, clock, rng)
         mesh._sign()
         network.subscribe(ADVERTS_TOPIC, mesh._on_gossip)
         for name, handler in (
             (protocol.DIRECTORY_PROTOCOL, mesh._on_catch_up),
             (protocol.PEERS_PROTOCOL, mesh._on_peers),
+            (protocol.OWNERS_PROTOCOL, mesh._on_owners),
         ):
             serve_requests(
                 network, name, handler, size_bytes_max=protocol.REQUEST_BYTES_MAX, timeout_s=protocol.TIMEOUT_S

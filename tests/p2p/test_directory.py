@@ -12,6 +12,7 @@ from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import Owners, certify, revoke
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
 from depin_node.p2p.directory import DIGEST_MAX, Digest, DigestLine, Directory, DirectoryLimits, Need, Taken
@@ -29,12 +30,20 @@ def at(seconds):
     return Now(seconds * SECOND_NS, (WALL_S + seconds) * SECOND_NS)
 
 
-def signed(peer, *, seq=1, host=None, offer=LENDER, lifetime_s=600, leaving=False):
+def signed(peer, *, seq=1, host=None, offer=LENDER, lifetime_s=600, leaving=False, certificate=b""):
     if host is None:
         host = f"10.{PEERS.index(peer)}.0.1"
     address = f"/ip4/{host}/tcp/4001/p2p/{peer_id(peer.key)}"
     return sign_advert(
-        peer, "net", offer, [address] if host else [], seq=seq, now=at(0), lifetime_s=lifetime_s, leaving=leaving
+        peer,
+        "net",
+        offer,
+        [address] if host else [],
+        seq=seq,
+        now=at(0),
+        lifetime_s=lifetime_s,
+        leaving=leaving,
+        certificate=certificate,
     )
 
 
@@ -320,3 +329,108 @@ def test_listed_peers_count_as_their_own_group():
     for number in range(3):
         d.receive(signed(PEERS[number], host=f"10.99.0.{number}"), at(0))
     assert len({entry.group for entry in d.peers()}) == 2
+
+
+# Owners
+
+OWNER = Identity(bytes([7]) * 32)
+
+
+def owned(peer, *, owner=OWNER, **changed):
+    return signed(peer, certificate=certify(owner, "net", peer.key, now=at(0), days=30), **changed)
+
+
+def groups(d, *numbers):
+    return [d.get(PEERS[number].key).group for number in numbers]
+
+
+def seen(d, number, host):
+    d.connected(PEERS[number].key, f"/ip4/{host}/tcp/4001")
+
+
+def test_nodes_of_one_owner_are_one_group_wherever_they_are():
+    d = directory()
+    for number in range(3):
+        d.receive(owned(PEERS[number]), at(0))
+    d.receive(signed(PEERS[3]), at(0))
+    assert len(set(groups(d, 0, 1, 2))) == 1
+    assert len(set(groups(d, 0, 3))) == 2
+    assert d.get(PEERS[1].key).owner == OWNER.key
+    seen(d, 1, "203.0.113.9")  # who was connected counts, not who claims
+    assert set(groups(d, 0, 1, 2)) == {"ip 203.0.0.0/16"}
+    seen(d, 2, "198.51.100.9")
+    assert set(groups(d, 0, 1, 2)) == {"ip 203.0.0.0/16"}
+
+
+def test_owners_make_no_new_groups_of_one_address_range():
+    d = directory()
+    for number in range(0, 20, 2):  # ten owners: one node each where the attacker is, one that claims to be elsewhere
+        owner = Identity(bytes([100 + number]) * 32)
+        d.receive(owned(PEERS[number + 1], owner=owner), at(0))
+        d.receive(owned(PEERS[number], owner=owner, host="10.99.0.1"), at(0))
+        seen(d, number, f"10.99.0.{number + 1}")
+    assert set(groups(d, *range(20))) == {"ip 10.99.0.0/16"}
+
+
+def test_who_the_operator_listed_counts_as_its_own_whoever_owns_it():
+    d = Directory("net", US.key, listed=[PEERS[1].key])
+    for number in range(3):
+        d.receive(owned(PEERS[number]), at(0))
+    assert len(set(groups(d, 0, 1, 2))) == 2
+
+
+def test_a_forged_or_borrowed_certificate_is_a_violation_and_an_expired_one_is_none():
+    d = directory()
+    borrowed = certify(OWNER, "net", PEERS[1].key, now=at(0), days=30)
+    with pytest.raises(PeerViolation, match="another node"):
+        d.receive(signed(PEERS[0], certificate=borrowed), at(0))
+    with pytest.raises(PeerViolation):
+        d.receive(signed(PEERS[0], certificate=bytes(64)), at(0))
+    expired = certify(OWNER, "net", PEERS[0].key, now=at(-40 * 86_400), days=30)
+    d.receive(signed(PEERS[0], certificate=expired), at(0))
+    assert d.get(PEERS[0].key).owner is None
+
+
+def test_a_revoked_node_is_no_fellow_and_counts_where_it_is():
+    ours = certify(OWNER, "net", US.key, now=at(0), days=30)
+    d = Directory("net", US.key, owners=Owners("net", US.key, ours))
+    for number in range(3):
+        d.receive(owned(PEERS[number]), at(0))
+        seen(d, number, f"10.{number}.0.1")
+    assert all(d.is_fellow(PEERS[number].key, at(1)) for number in range(3))
+    assert d.revoked(revoke(OWNER, "net", [PEERS[1].key], None, now=at(5)), at(5)) == OWNER.key
+    assert [d.is_fellow(PEERS[number].key, at(6)) for number in range(3)] == [True, False, True]
+    assert groups(d, 0, 1, 2) == ["ip 10.0.0.0/16", "ip 10.1.0.0/16", "ip 10.0.0.0/16"]
+    d.receive(owned(PEERS[1], seq=2), at(6))  # it goes on showing it
+    assert not d.is_fellow(PEERS[1].key, at(6))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3), st.sampled_from(["hear", "see", "lose"])), max_size=60)
+)
+def test_fleets_and_groups_agree_whatever_happens(events):
+    d = directory(entries_max=8, group_max=3)
+    seqs = Counter()
+    for number, place, what in events:
+        peer = PEERS[number]
+        seqs[number] += 1
+        if what == "hear":
+            fleet = {} if place == 3 else {"owner": Identity(bytes([200 + place]) * 32)}
+            make = owned if fleet else signed
+            d.receive(make(peer, seq=seqs[number], host=f"10.{place}.0.1", **fleet), at(10 * sum(seqs.values())))
+        elif what == "see":
+            seen(d, number, f"10.{place}.0.9")
+        else:
+            d.lost(peer.key)
+        entries = {entry.key: entry for entry in d.peers()}
+        for owner, fleet in d._fleets.items():
+            assert fleet.members
+            assert {entries[key].owner for key in fleet.members} == {owner}
+            assert {entries[key].group for key in fleet.members} == {fleet.group}
+        assert {key for fleet in d._fleets.values() for key in fleet.members} == {
+            key for key, entry in entries.items() if entry.owner
+        }
+        assert {key: group for group, members in d._groups.items() for key in members} == {
+            key: entry.group for key, entry in entries.items()
+        }

@@ -48,6 +48,7 @@ def advert(**changed):
         "price": 0,
         "software": "0.1.0",
         "leaving": False,
+        "certificate": b"",
     }
     return Advert(**(fields | changed))
 

@@ -11,6 +11,7 @@ import trio
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, TransportError
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import Owners, certify, revoke
 from depin_node.p2p.addresses import Address, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer
 from depin_node.p2p.directory import Need
@@ -283,3 +284,23 @@ async def test_who_breaks_the_protocol_again_and_again_is_kept_out(autojump_cloc
         assert key(0) not in mesh.network.peers()
         await trio.sleep(400)
         assert key(0) in mesh.network.peers()
+
+
+async def test_what_an_owner_revokes_reaches_its_other_nodes_through_strangers(autojump_clock):
+    owner, wall = Identity(bytes([7]) * 32), Now(0, WALL_NS)
+    async with simulation(12) as sim:
+
+        def owners(number):
+            return Owners("test", key(number), certify(owner, "test", key(number), now=wall, days=30))
+
+        for number in range(8):
+            first = [number - 1] if number else []
+            await sim.start(number, *first, owners=owners(number) if number in (0, 4, 7) else None)
+        await sim.until(sim.all_know_all, 20)
+        assert sim.meshes[0].is_fellow(key(7))
+        assert not sim.meshes[0].is_fellow(key(3))
+        assert {entry.owner for entry in sim.meshes[3].directory.peers()} == {None, owner.key}
+        assert sim.meshes[4].revoke(revoke(owner, "test", [key(7)], None, now=sim.meshes[4]._clock()))
+        await sim.until(lambda: not sim.meshes[0].is_fellow(key(7)), 60)
+        assert sim.meshes[0].is_fellow(key(4))
+        await sim.until(lambda: not sim.meshes[7].owners.shown(sim.meshes[7]._clock()), 60)
