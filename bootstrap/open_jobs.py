@@ -1,0 +1,174 @@
+"""The shell's side of jobs that have not ended: their results, their story and their end go to the journal here.
+
+The flow: the scheduler's ``StoreResult`` has small results journaled, large ones put into the blob store first; the
+scheduler hears ``ResultsStored`` when they are durable. Its ``JobEnded`` is written behind the last of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+import trio
+
+from depin_node.bootstrap.job_records import queued
+from depin_node.bootstrap.market import MarketContext
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.job import Job, JobError, JobView
+from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.programs.program import Program
+from depin_node.core.errors import ResourceError
+
+log = structlog.get_logger("depin_node.requester")
+
+INLINE_BYTES_MAX = 64 * 1024
+"""Results of a task up to this size live in the journal, larger ones in the blob store."""
+
+
+@dataclass
+class OpenJob:
+    """What the shell keeps of a job that has not ended."""
+
+    job: Job
+    program: Program
+    storing: int = 0
+    ended: e.JobEnded | None = None
+    lines: int = 0
+    fault: JobError | None = None
+
+
+class OpenJobs:
+    """The open jobs by id, as far as the journal is concerned.
+
+    Args:
+        context: of the node.
+        nursery: where large results are written.
+        feed: takes what the scheduler is to hear.
+        view: how the scheduler sees a job.
+        over: is called when a job's end is durable, or cannot be made so.
+    """
+
+    def __init__(
+        self,
+        context: MarketContext,
+        nursery: trio.Nursery,
+        feed: Callable[[e.Event], None],
+        view: Callable[[bytes], JobView | None],
+        over: Callable[[bytes, JobView], None],
+    ) -> None:
+        self._context = context
+        self._nursery = nursery
+        self._feed = feed
+        self._scheduled = view
+        self._over = over
+        self._jobs: dict[bytes, OpenJob] = {}
+
+    def __contains__(self, identifier: bytes) -> bool:
+        """Tell whether a job is open: its end is not durable yet."""
+        return identifier in self._jobs
+
+    def __getitem__(self, identifier: bytes) -> OpenJob:
+        """Return an open job."""
+        return self._jobs[identifier]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return the ids of the open jobs."""
+        return iter(self._jobs)
+
+    def add(self, identifier: bytes, job: Job, program: Program) -> None:
+        """Note a job that begins, or goes on."""
+        self._jobs[identifier] = OpenJob(job, program)
+
+    def view(self, identifier: bytes) -> JobView:
+        """Return how an open job stands."""
+        return self._scheduled(identifier) or queued(identifier, self._jobs[identifier].job)
+
+    def note(self, note: e.Note) -> bool:
+        """Write a line of a job's story; tell whether there was room for it."""
+        opened = self._jobs.get(note.job_id)
+        if opened is None or opened.lines >= statements.EVENTS_KEPT_MAX:
+            return False
+        opened.lines += 1
+        self._context.journal.write_lazily([statements.put_event(note.job_id, note.event)])
+        return True
+
+    # Results.
+
+    def store(self, effect: e.StoreResult) -> None:
+        """Have a task's result on disk; then tell the scheduler."""
+        self._jobs[effect.job_id].storing += 1
+        if sum(len(output) for output in effect.outputs) > INLINE_BYTES_MAX:
+            self._nursery.start_soon(self._store_large, effect)
+            return
+        outputs = [StoredOutput(bytes(output), None) for output in effect.outputs]
+        self._journal_result(effect, outputs, ())
+
+    async def _store_large(self, effect: e.StoreResult) -> None:
+        store = self._context.blobs.store
+        blobs = []
+        try:
+            for output in effect.outputs:
+                blob = await store.put(output)
+                store.pin(blob)
+                blobs.append(blob)
+        except ResourceError as error:
+            self._stored(effect.job_id, error)
+            return
+        self._journal_result(effect, [StoredOutput(b"", blob) for blob in blobs], blobs)
+
+    def _journal_result(self, effect: e.StoreResult, outputs: list[StoredOutput], blobs: Iterable[bytes]) -> None:
+        writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs)]
+        if effect.log:
+            writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
+        if blobs:
+            writes.append(statements.hold(effect.job_id, blobs))
+        self._context.journal.write_soon(writes, lambda error: self._stored(effect.job_id, error))
+
+    def _stored(self, identifier: bytes, error: ResourceError | None) -> None:
+        opened = self._jobs[identifier]
+        opened.storing -= 1
+        if error is None:
+            self._feed(e.ResultsStored(identifier, 1))
+        elif opened.fault is None:
+            log.error("a result cannot be stored", job=identifier.hex(), reason=str(error))
+            opened.fault = JobError(error.code, str(error))
+            self._feed(e.StoringFailed(identifier, opened.fault))
+        self._end_if_stored(identifier)
+
+    # Ends.
+
+    def end(self, effect: e.JobEnded) -> None:
+        """Write a job's end behind its last result.
+
+        Small results are queued in the journal already when the end is decided: both then share a transaction. Large
+        ones are files first, so the end waits for them.
+        """
+        self._jobs[effect.job_id].ended = effect
+        self._end_if_stored(effect.job_id)
+
+    def _end_if_stored(self, identifier: bytes) -> None:
+        opened = self._jobs[identifier]
+        if opened.ended is None or opened.storing:
+            return
+        ended, opened.ended = opened.ended, None
+        self._write_end(identifier, opened, ended)
+
+    def _write_end(self, identifier: bytes, opened: OpenJob, ended: e.JobEnded) -> None:
+        view = self.view(identifier)
+        if view.state != ended.state:  # it never got its turn
+            view = msgspec.structs.replace(view, state=ended.state)
+        if opened.fault is not None:
+            view = msgspec.structs.replace(view, state="failed", error=opened.fault)
+        inputs = [item.blob for item in opened.job.inputs]
+
+        def note(error: ResourceError | None) -> None:
+            if error is not None:
+                log.error("the end of a job cannot be stored", job=identifier.hex(), reason=str(error))
+            for blob in inputs:
+                self._context.blobs.store.unpin(blob)
+            del self._jobs[identifier]
+            self._over(identifier, view)
+
+        writes = [statements.end_job(identifier, view.state, view), statements.let_go(identifier, inputs)]
+        self._context.journal.write_soon(writes, note)
