@@ -244,17 +244,25 @@ class _Topic:
     def __init__(self, node: "_Node", handler: GossipHandler) -> None:
         self._node = node
         self._handler = handler
+        self._scope = trio.CancelScope()
         self._send, self._receive = trio.open_memory_channel[tuple[float, _Link, _Gossip]](node.limits.gossip_queue_max)
 
     def offer(self, arrival: float, link: _Link, message: _Gossip) -> bool:
         try:
             self._send.send_nowait((arrival, link, message))
-        except trio.WouldBlock:
+        except (trio.WouldBlock, trio.BrokenResourceError):
             self._node._counters["gossip_dropped"] += 1
             return False
         return True
 
+    def close(self) -> None:
+        self._scope.cancel()
+
     async def run(self) -> None:
+        with self._scope, self._receive:
+            await self._take_all()
+
+    async def _take_all(self) -> None:
         async for arrival, link, message in self._receive:
             if arrival > trio.current_time():
                 await trio.sleep_until(arrival)
@@ -371,6 +379,12 @@ class _Node:
             raise ValueError(f"{topic} is subscribed already")
         self._topics[topic] = subscription = _Topic(self, handler)
         self._start(subscription.run)
+
+    async def unsubscribe(self, topic: str) -> None:
+        subscription = self._topics.pop(topic, None)
+        if subscription is not None:
+            subscription.close()
+        await trio.lowlevel.checkpoint()
 
     async def disconnect(self, peer: PeerKey) -> None:
         link = self._links.get(peer)

@@ -190,6 +190,9 @@ class Network(Protocol):
     def subscribe(self, topic: str, handler: GossipHandler) -> None:
         """Take part in ``topic``. One handler a topic, one message at a time, each message once."""
 
+    async def unsubscribe(self, topic: str) -> None:
+        """Take part no longer: the handler is not run again, and nothing of ``topic`` is passed on. Never raises."""
+
     def connection_events(self) -> trio.MemoryReceiveChannel[ConnectionEvent]:
         """Return a new channel of what happens from now on. The channel ends when the network closes."""
 

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -210,8 +210,17 @@ class Host:
 
     async def _join(self, topic: str) -> None:
         subscription = await self._pubsub.subscribe(topic)
-        while True:  # the handler has had it already: empty the library's queue
-            await subscription.get()
+        if topic not in self._pubsub.topic_validators:  # unsubscribed meanwhile
+            await self._pubsub.unsubscribe(topic)
+        with suppress(trio.EndOfChannel):
+            while True:  # the handler has had it already: empty the library's queue
+                await subscription.get()
+
+    async def unsubscribe(self, topic: str) -> None:
+        """See ``network.Network.unsubscribe``."""
+        full = self._full_protocol(topic)
+        self._pubsub.remove_topic_validator(full)
+        await self._pubsub.unsubscribe(full)
 
     async def disconnect(self, peer: PeerKey) -> None:
         """See ``network.Network.disconnect``."""

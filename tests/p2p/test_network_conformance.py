@@ -602,6 +602,25 @@ async def test_only_what_is_judged_valid_is_passed_on(open_node: OpenNode) -> No
         assert b.counters()["gossip_invalid"] - before == 2
 
 
+async def test_who_unsubscribes_hears_and_passes_on_nothing_more(open_node: OpenNode) -> None:
+    async with open_node("a") as a, open_node("b") as b, open_node("c") as c:
+        at_b, at_c = Listener(b), Listener(c)
+        stays = Listener(b, "stays/1")
+        a.subscribe("stays/1", at_c.handle)
+        await a.dial(b.addresses()[0])
+        await b.dial(c.addresses()[0])
+        await publish_until_heard(a, at_b, at_c)
+        await b.unsubscribe("notes/1")
+        await b.unsubscribe("never/1")
+        at_b.got.clear()
+        await a.publish("notes/1", b"nobody hears this")
+        await publish_until_heard(a, stays, topic="stays/1")
+        assert (at_b.got, b"nobody hears this" in at_c.bodies()) == ([], False)
+        b.subscribe("notes/1", at_b.handle)  # and it may come back
+        at_c.got.clear()
+        await publish_until_heard(a, at_b, at_c)
+
+
 async def test_gossip_has_a_size(open_node: OpenNode) -> None:
     async with open_node("a", gossip_size_bytes_max=5000) as a, open_node("b", gossip_size_bytes_max=1000) as b:
         at_b = Listener(b)
