@@ -3,15 +3,16 @@
 import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 
+from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
-from depin_node.compute.jobs.job import Job, JobView, SignedJob, Verification
+from depin_node.compute.jobs.job import Job, JobView, Results, SignedJob, Verification
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
-from depin_node.core.errors import ConfigError, TaskError
+from depin_node.core.errors import ConfigError, TaskError, TransportError
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 
@@ -19,13 +20,17 @@ GRANT_BLOBS_MAX = 64
 PROGRAMS_KEPT_MAX = 16
 TASKS_READ = 64
 """Results taken from the journal at a time."""
+TASKS_FETCHED = 8
+"""Results that stayed with others are fetched so many at a time, while the ones before are read."""
 
 
 class JobRecords:
-    """Reads only."""
+    """Reads only. ``compute_again`` has the results of tasks computed anew, and waits for them."""
 
-    def __init__(self, context: MarketContext) -> None:
+    def __init__(self, context: MarketContext, compute_again: Callable[[bytes, list[int]], Awaitable[None]]) -> None:
         self._context = context
+        self._left = LeftResults(context)
+        self._compute_again = compute_again
         self._programs: dict[bytes, Program] = {}
 
     def signed(self, envelope: bytes) -> Job:
@@ -73,10 +78,11 @@ class JobRecords:
 
     def without_bytes(self, identifier: bytes, tasks: int) -> Iterator[int]:
         """Yield tasks whose accepted result lay in the blob store and is gone: a power cut can do that."""
-        store = self._context.blobs.store
+        reader, store = self._context.journal.reader, self._context.blobs.store
         for first in range(0, tasks, TASKS_READ):
-            for task, _, outputs in self._context.journal.reader.results(identifier, first, TASKS_READ):
-                if any(output.blob is not None and not store.has(output.blob) for output in outputs):
+            for task, _, outputs in reader.results(identifier, first, TASKS_READ):
+                is_gone = any(output.blob is not None and not store.has(output.blob) for output in outputs)
+                if is_gone and not reader.holders(identifier, task):
                     yield task
 
     async def output(self, identifier: bytes, buffer: int) -> AsyncIterator[bytes]:
@@ -84,6 +90,8 @@ class JobRecords:
 
         Raises:
             ConfigError: the buffer is no output of it.
+            TransportError: it stayed with peers that are gone, and cannot be computed again.
+            ResourceError: no room here for what stayed with others.
         """
         reader, store = self._context.journal.reader, self._context.blobs.store
         stored = reader.job(identifier)
@@ -93,14 +101,27 @@ class JobRecords:
         if buffer not in program.outputs:
             raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
         position = program.outputs.index(buffer)
-        for first in range(0, job.tasks, TASKS_READ):
-            for _, _, outputs in reader.results(identifier, first, TASKS_READ):
+        step = TASKS_FETCHED if job.results is Results.STAY else TASKS_READ
+        for first in range(0, job.tasks, step):
+            await self._bring(identifier, first, step)
+            for _, _, outputs in reader.results(identifier, first, step):
                 output = outputs[position]
                 if output.blob is None:
                     yield output.inline
                     continue
                 for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
                     yield await store.read_chunk(output.blob, index)
+
+    async def _bring(self, identifier: bytes, first: int, count: int) -> None:
+        """Fetch the results of some tasks that stayed with others; those that are gone are computed again."""
+        for is_last in (False, True):
+            results = self._context.journal.reader.results(identifier, first, count)
+            lost = await self._left.bring(identifier, [(task, outputs) for task, _, outputs in results])
+            if not lost:
+                return
+            if is_last:
+                raise TransportError(f"the results of tasks {lost} were computed again, and lost again; ask once more")
+            await self._compute_again(identifier, lost)
 
     async def assemble(self, identifier: bytes, buffer: int) -> bytes:
         """Put an output of a job that is done together, in C order, as one blob, and return its id.

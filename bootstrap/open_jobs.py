@@ -1,7 +1,8 @@
 """The shell's side of jobs that have not ended: their results, their story and their end go to the journal here.
 
 The flow: the scheduler's ``StoreResult`` has small results journaled, large ones put into the blob store first; the
-scheduler hears ``ResultsStored`` when they are durable. Its ``JobEnded`` is written behind the last of them.
+scheduler hears ``ResultsStored`` when they are durable. Of results that stay where they are (``NoteHolders``) only that
+is written. Its ``JobEnded`` is written behind the last of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +16,12 @@ from depin_node.bootstrap.job_records import queued
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import journal as statements
-from depin_node.compute.jobs.job import Job, JobError, JobView
+from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView
 from depin_node.compute.jobs.journal import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.core.errors import ResourceError
 
 log = structlog.get_logger("depin_node.requester")
-
-INLINE_BYTES_MAX = 64 * 1024
-"""Results of a task up to this size live in the journal, larger ones in the blob store."""
 
 
 @dataclass
@@ -123,6 +121,18 @@ class OpenJobs:
             writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
         if blobs:
             writes.append(statements.hold(effect.job_id, blobs))
+        self._context.journal.write_soon(writes, lambda error: self._stored(effect.job_id, error))
+
+    def note_holders(self, effect: e.NoteHolders) -> None:
+        """Have on disk who keeps a task's result; then tell the scheduler."""
+        self._jobs[effect.job_id].storing += 1
+        outputs = [StoredOutput(b"", blob) for blob in effect.blobs]
+        writes = [
+            statements.put_result(effect.job_id, effect.task, effect.root, outputs),
+            statements.put_holders(effect.job_id, effect.task, effect.holders),
+        ]
+        if effect.log:
+            writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
         self._context.journal.write_soon(writes, lambda error: self._stored(effect.job_id, error))
 
     def _stored(self, identifier: bytes, error: ResourceError | None) -> None:

@@ -32,7 +32,7 @@ from depin_node.compute.market.messages import LOG_BYTES_MAX, Terms
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import ConfigError, NotFoundError, ResourceError
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 from depin_node.core.text import printable
 from depin_node.core.views import LogsView, TaskLog
 from depin_node.crypto.envelope import NOBODY, sign
@@ -60,7 +60,7 @@ class Requester:
         self._conversations = Conversations(context, nursery, self._feed, self._work_of)
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
-        self._records = JobRecords(context)
+        self._records = JobRecords(context, self._compute_again)
         self._candidates_wanted = trio.Event()
 
     # What the node's user asks.
@@ -228,6 +228,8 @@ class Requester:
         """Do one thing that the scheduler wants."""
         if isinstance(effect, e.StoreResult):
             self._open.store(effect)
+        elif isinstance(effect, e.NoteHolders):
+            self._open.note_holders(effect)
         elif isinstance(effect, e.Note):
             if self._open.note(effect):
                 self._tell(effect.job_id)
@@ -315,11 +317,43 @@ class Requester:
         done = context.journal.reader.done(stored.id, job.tasks)
         lost = list(self._records.without_bytes(stored.id, job.tasks))
         if lost:
-            await context.journal.write([statements.drop_result(stored.id, task) for task in lost])
+            await context.journal.write(statements.drop_results(stored.id, lost))
             for task in lost:
                 done[task] = 0
         log.info("a job goes on", job=stored.id.hex(), done=sum(done), tasks=job.tasks, lost=len(lost))
         self._start(stored.id, job, program, done)
+
+    async def _compute_again(self, identifier: bytes, tasks: list[int]) -> None:
+        """Have results computed anew whose holders are gone, and wait for them.
+
+        Raises:
+            TransportError: they cannot be had any more.
+        """
+        gone = "the peers that kept results of this job are gone"
+        try:
+            if identifier not in self._open:
+                await self._reopen(identifier, tasks)
+        except ConfigError as error:
+            raise TransportError(f"{gone}, and it cannot be run again: {error}; submit it anew") from error
+        view = await self.wait(identifier)
+        if view.state != "done":
+            raise TransportError(f"{gone}, and running it again {view.error.message if view.error else view.state}")
+
+    async def _reopen(self, identifier: bytes, tasks: list[int]) -> None:
+        """Go on with a job that was done, for the sake of some results. Raises ``ConfigError`` if it cannot run."""
+        context = self._context
+        stored = context.journal.reader.job(identifier)
+        assert stored is not None
+        job = self._records.signed(stored.envelope)
+        await self._records.check(job)
+        log.info("results are computed again", job=identifier.hex(), tasks=len(tasks))
+        blobs = blobs_of(job)
+        for blob in blobs:
+            context.blobs.store.pin(blob)
+        self._ended.pop(identifier, None)
+        writes = [*statements.drop_results(identifier, tasks), statements.reopen_job(identifier)]
+        await context.journal.write([*writes, statements.hold(identifier, blobs)])
+        await self._resume(StoredJob(identifier, stored.envelope, "", None))
 
 
 @asynccontextmanager

@@ -77,6 +77,7 @@ class Mesh:
         limits: Limits | None = None,
         name: str | None = None,
         device_class: str = DEVICE_CLASS,
+        results: str = "come",
         key: str | None = None,
     ) -> Future:
         """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``, or ``kernel(*args)``.
@@ -102,6 +103,8 @@ class Mesh:
             limits: what one task may use; by default 60 s and what its arrays need.
             name: what to call the job; by default the kernel's name.
             device_class: of the peers that are asked, whose answers agree bit for bit; ``depin-node peers`` shows them.
+            results: ``"come"``: they are brought to the node as they are accepted. ``"stay"``: large ones stay with
+                those who computed them, for an hour, until somebody asks for them.
             key: makes the submission idempotent: the same key is the same job; by default a new one.
 
         Raises:
@@ -124,6 +127,7 @@ class Mesh:
             limits=limits,
             name=name,
             device_class=device_class,
+            results=results,
         )
         return self.submit(work, key=key)
 
@@ -135,6 +139,7 @@ class Mesh:
         limits: Limits | None = None,
         name: str | None = None,
         device_class: str = DEVICE_CLASS,
+        results: str = "come",
         key: str | None = None,
     ) -> Future:
         """Run a program of several steps on the mesh, or a traced function.
@@ -150,13 +155,16 @@ class Mesh:
             limits: as for ``launch``.
             name: what to call the job; by default the function's name, or ``program``.
             device_class: as for ``launch``.
+            results: as for ``launch``.
             key: as for ``launch``.
 
         Raises:
             ConfigError: a kernel, an array or the cut is wrong; says where.
             TransportError: the node went away.
         """
-        work = prepare_program(program, arrays, verify=verify, limits=limits, name=name, device_class=device_class)
+        work = prepare_program(
+            program, arrays, verify=verify, limits=limits, name=name, device_class=device_class, results=results
+        )
         return self.submit(work, key=key)
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
@@ -203,6 +211,7 @@ class Mesh:
             device_classes=(work.device_class,),
             policy=work.policy,
             limits=work.limits,
+            results=work.results,
             created_s=int(time.time()),
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from depin_node.compute.jobs.job import Limits, Policy, Quorum
+from depin_node.compute.jobs.job import Limits, Policy, Quorum, Results
 from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -43,6 +43,7 @@ class Work:
     limits: Limits
     notes: tuple[str, ...] = ()
     device_class: str = DEVICE_CLASS
+    results: Results = Results.COME
 
     @cached_property
     def program_bytes(self) -> bytes:
@@ -67,6 +68,7 @@ def prepare_launch(
     limits: Limits | None = None,
     name: str | None = None,
     device_class: str = DEVICE_CLASS,
+    results: str = "come",
     local: bool = False,
 ) -> Work:
     """Compile and bind a launch; the arguments are those of ``Mesh.launch``.
@@ -101,7 +103,7 @@ def prepare_launch(
         constants=constants,
     )
     work = _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
-    return replace(work, device_class=device_class)
+    return replace(work, device_class=device_class, results=_results(results))
 
 
 def prepare_program(
@@ -112,6 +114,7 @@ def prepare_program(
     limits: Limits | None = None,
     name: str | None = None,
     device_class: str = DEVICE_CLASS,
+    results: str = "come",
     local: bool = False,
 ) -> Work:
     """Compile and bind a program of several steps, or a traced function; the arguments are those of ``Mesh.run``.
@@ -121,12 +124,12 @@ def prepare_program(
     """
     if isinstance(program, Traced):
         work = _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
-        return replace(work, device_class=device_class)
+        return replace(work, device_class=device_class, results=_results(results))
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
     bound = program.build()
     work = _work(bound, verify, limits, name or "program", program.notes, local)
-    return replace(work, device_class=device_class)
+    return replace(work, device_class=device_class, results=_results(results))
 
 
 def _work(bound: Bound, verify: Policy, limits: Limits | None, name: str, notes: tuple[str, ...], local: bool) -> Work:
@@ -166,6 +169,13 @@ def _why_tolerant(work: Work) -> str:
     return "; ".join(work.notes) or "its bits are not defined"
 
 
+def _results(word: str) -> Results:
+    try:
+        return Results(word)
+    except ValueError:
+        raise ConfigError(f'results={word!r}: they "come" to the node, or "stay" with those who compute them') from None
+
+
 def _refuse(why: str, **options: Any) -> None:
     for option, value in options.items():
         if value is not None:
@@ -200,4 +210,4 @@ def prepare_file(
     bound, notes = job.compiled()
     policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    return _decided(Work(job.name, bound, policy, limits, notes, job.device_class), local, fresh)
+    return _decided(Work(job.name, bound, policy, limits, notes, job.device_class, _results(job.results)), local, fresh)

@@ -1,8 +1,9 @@
 """What is believed: answers are sealed, shown and compared; results accepted, liars caught, lost attempts replaced.
 
 When all of a task's attempts have committed, the set is sealed (``AskReveal``); when k roots agree and the bytes are
-here, the result is stored (``StoreResult``) and its attempts are released. Answers that lost are ``Caught``: their
-provider gets nothing more. An attempt that ends without an answer leaves its task needy: ``placing`` replaces it.
+here, the result is stored (``StoreResult``) and its attempts are released. Large results of a job that has them stay
+are kept by those who computed them (``NoteHolders``). Answers that lost are ``Caught``: their provider gets nothing
+more. An attempt that ends without an answer leaves its task needy: ``placing`` replaces it.
 """
 
 from blake3 import blake3
@@ -15,13 +16,14 @@ from depin_node.compute.jobs.events import (
     Caught,
     CloseWork,
     EndAgreement,
+    NoteHolders,
     ReleaseAttempt,
     StoreResult,
 )
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress
-from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed
+from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import Now
@@ -60,10 +62,12 @@ class Deciding:
             return
         inputs = task.job_id + task.ballot.task.to_bytes(8, "little") + task.ballot.commitments()
         sealed = blake3(inputs, key=self._secret).digest()
-        if task.uploading is None and task.outputs is None:
+        stays = self._board.jobs[task.job_id].stays(task.ballot.task)
+        if not stays and task.uploading is None and task.outputs is None:
             task.uploading = asked[task.ballot.task % len(asked)]
         for ref in asked:
-            self._board.do(AskReveal(ref[0], ref[1], sealed, Want.BYTES if ref == task.uploading else Want.ROOT))
+            want = Want.STAY if stays else Want.BYTES if ref == task.uploading else Want.ROOT
+            self._board.do(AskReveal(ref[0], ref[1], sealed, want))
 
     def revealed(self, partner: Partner, event: Revealed, now: Now) -> None:
         """Note answers that were shown."""
@@ -92,6 +96,13 @@ class Deciding:
         task.outputs, task.outputs_root, task.log = event.outputs, event.root, event.log
         self._decide(self._board.jobs[task.job_id], task, now)
 
+    def stayed(self, partner: Partner, event: Stayed) -> None:
+        """Note that a provider keeps the bytes of an answer that it is about to show."""
+        task = partner.open.get(event.attempt)
+        if task is not None:
+            task.stayed[(partner.peer, event.attempt)] = event.blobs
+            task.log = event.log
+
     def _decide(self, progress: Progress, task: OpenTask, now: Now) -> None:
         """Go on with a task whose answers or bytes have changed."""
         ballot = task.ballot
@@ -104,7 +115,7 @@ class Deciding:
             if ballot.wanted():
                 progress.needy[ballot.task] = task
             return
-        if task.outputs is not None and task.outputs_root == ballot.decided:
+        if _holders(task) or (task.outputs is not None and task.outputs_root == ballot.decided):
             self._accept(progress, task, now)
             return
         if task.uploading is not None:
@@ -121,12 +132,17 @@ class Deciding:
 
     def _accept(self, progress: Progress, task: OpenTask, now: Now) -> None:
         ballot = task.ballot
-        assert task.outputs is not None
         del progress.tasks[ballot.task]
         progress.done[ballot.task] = 1
         progress.accepted += 1
         progress.stage("first_result", now)
-        self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log))
+        if holders := _holders(task):
+            blobs = task.stayed[holders[0]]
+            peers = tuple(peer for peer, _ in holders)
+            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log))
+        else:
+            assert task.outputs is not None
+            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log))
         liars = ballot.dissenters()
         for peer, attempt in liars:
             self._board.do(Caught(peer, attempt, progress.id, ballot.task))
@@ -251,6 +267,12 @@ class Deciding:
             self._decide(progress, task, now)
         else:
             self._end_attempt(progress, task, ref, "lost", now)
+
+
+def _holders(task: OpenTask) -> list[tuple[bytes, int]]:
+    """Return the attempts whose providers keep the bytes of the decided answer, and are there."""
+    runs, decided = task.ballot.runs, task.ballot.decided
+    return [ref for ref in task.stayed if decided and ref in runs and runs[ref].root == decided and runs[ref].reachable]
 
 
 def _state_after(code: str, was_agreed: bool) -> str:

@@ -182,6 +182,19 @@ class StoreResult:
 
 
 @dataclass(frozen=True)
+class NoteHolders:
+    """A task's result is accepted and stays where it is: note its blobs and who keeps them, then tell
+    ``ResultsStored``."""
+
+    job_id: bytes
+    task: int
+    root: bytes
+    blobs: tuple[bytes, ...]
+    holders: tuple[bytes, ...]
+    log: bytes
+
+
+@dataclass(frozen=True)
 class Caught:
     """An answer lost against a quorum: keep its evidence and ban the peer. Comes before the attempt is
     released."""
@@ -222,4 +235,4 @@ class JobEnded:
 
 TalkEffect = OpenWork | Assign | AskReveal | AskUpload | ReleaseAttempt | CloseWork | EndAgreement
 """What is for the conversation with ``peer``."""
-Effect = TalkEffect | Ask | StoreResult | Caught | Note | JobEnded
+Effect = TalkEffect | Ask | StoreResult | NoteHolders | Caught | Note | JobEnded

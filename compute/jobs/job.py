@@ -4,6 +4,7 @@
 it stands now, for the control API and the command line.
 """
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -50,12 +51,26 @@ Policy = Quorum
 """How a result comes to be believed. A tagged union once there is more than one."""
 
 
+class Results(StrEnum):
+    """Where the results of a job go that are too large for the journal."""
+
+    COME = "come"
+    """To the requester, as they are accepted."""
+    STAY = "stay"
+    """Nowhere: those who computed them keep them for an hour, and the requester fetches what it wants."""
+
+
+INLINE_BYTES_MAX = 64 * 1024
+"""Results of a task up to this size live in the requester's journal, wherever larger ones go."""
+
+
 class Job(Message, frozen=True):
     """What is to be computed.
 
     ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose
     results will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the
-    program's shard count. ``created_s`` is wall time, seconds since the Unix epoch.
+    program's shard count. ``results`` says where large results go. ``created_s`` is wall time, seconds since the Unix
+    epoch.
     """
 
     key: Name
@@ -68,6 +83,7 @@ class Job(Message, frozen=True):
     policy: Policy
     limits: Limits
     created_s: Uint
+    results: Results = Results.COME
 
 
 def job_id(requester: bytes, job: Job) -> bytes:
@@ -79,6 +95,7 @@ class SignedJob(Signed, frozen=True):
     """A job with its requester's signature: what the journal keeps."""
 
     TYPE: ClassVar[str] = "job"
+    VERSION: ClassVar[int] = 2
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
     job: Job

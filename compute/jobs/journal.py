@@ -151,9 +151,18 @@ def let_go(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
     return Statement("DELETE FROM held WHERE job = ? AND blob = ?", [(job_id, blob) for blob in blobs])
 
 
-def drop_result(job_id: bytes, task: int) -> Statement:
-    """Forget a result whose bytes are gone."""
-    return Statement("DELETE FROM results WHERE job = ? AND task = ?", [(job_id, task)])
+def drop_results(job_id: bytes, tasks: Iterable[int]) -> list[Statement]:
+    """Forget results whose bytes are gone."""
+    rows = [(job_id, task) for task in tasks]
+    return [
+        Statement("DELETE FROM results WHERE job = ? AND task = ?", rows),
+        Statement("DELETE FROM holders WHERE job = ? AND task = ?", rows),
+    ]
+
+
+def reopen_job(job_id: bytes) -> Statement:
+    """Go on with a job that had ended."""
+    return Statement("UPDATE jobs SET ended = '', view = NULL WHERE id = ?", [(job_id,)])
 
 
 def end_job(job_id: bytes, state: str, view: JobView) -> Statement:

@@ -91,7 +91,7 @@ class OpenTask:
     """A task with a ballot: what is undecided or not yet delivered. ``sequence`` rises with each task that is
     opened."""
 
-    __slots__ = ("ballot", "job_id", "log", "outputs", "outputs_root", "sequence", "uploading")
+    __slots__ = ("ballot", "job_id", "log", "outputs", "outputs_root", "sequence", "stayed", "uploading")
 
     def __init__(self, job_id: bytes, ballot: Ballot, sequence: int) -> None:
         self.job_id = job_id
@@ -100,6 +100,7 @@ class OpenTask:
         self.outputs: list[bytearray] | None = None
         self.outputs_root = b""
         self.log = b""
+        self.stayed: dict[tuple[bytes, int], tuple[bytes, ...]] = {}  # the blobs that an attempt's provider keeps
         self.uploading: tuple[bytes, int] | None = None
 
 

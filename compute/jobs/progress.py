@@ -5,7 +5,7 @@ from collections import Counter, deque
 from functools import lru_cache
 
 from depin_node.compute.jobs.events import OutputSizes
-from depin_node.compute.jobs.job import Job, JobError, JobView, ProviderView, Verification
+from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView, ProviderView, Results, Verification
 from depin_node.compute.jobs.partner import OpenTask
 from depin_node.compute.market.messages import Terms
 from depin_node.core.clock import SECOND_NS, Now
@@ -69,6 +69,10 @@ class Progress:
     def is_over(self) -> bool:
         """Whether it is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
+
+    def stays(self, task: int) -> bool:
+        """Tell whether the result of ``task`` is to stay with those who compute it."""
+        return self.job.results is Results.STAY and sum(self.sizes(task)) > INLINE_BYTES_MAX
 
     def next_open(self) -> int | None:
         """Return the next task to open, without taking it."""

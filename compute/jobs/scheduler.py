@@ -48,6 +48,7 @@ from depin_node.compute.market.happenings import (
     Ended,
     Failed,
     Revealed,
+    Stayed,
 )
 from depin_node.compute.market.messages import EndCode, Terms
 from depin_node.core.clock import SECOND_NS, Now
@@ -197,6 +198,8 @@ class Scheduler:
             self._deciding.revealed(partner, event, now)
         elif isinstance(event, Delivered):
             self._deciding.delivered(partner, event, now)
+        elif isinstance(event, Stayed):
+            self._deciding.stayed(partner, event)
         elif isinstance(event, Failed):
             self._deciding.failed(partner, event, now)
         elif isinstance(event, BidHeard):

@@ -480,6 +480,7 @@ class RequesterTalk:
 
     def _reveals(self, reveals: Reveals, envelope: bytes) -> list[Event]:
         revealed: list[tuple[int, bytes]] = []
+        stayed: list[Event] = []  # told first: who keeps an answer is known when it is decided
         delivered: list[Event] = []
         for reveal in reveals.reveals:
             record = self._open(reveal.attempt, _Phase.ASKED)
@@ -504,13 +505,13 @@ class RequesterTalk:
             check_sizes(reveal.outputs, record.work.sizes(record.task))
             if record.stays:
                 blobs = tuple(output.blob for output in reveal.outputs)
-                delivered.append(Stayed(reveal.attempt, reveal.root, blobs, reveal.log))
+                stayed.append(Stayed(reveal.attempt, reveal.root, blobs, reveal.log))
                 continue
             record.incoming = Incoming(reveal.outputs, reveal.log)
             record.phase = _Phase.UPLOADING
             if record.incoming.is_complete():
                 delivered.append(self._delivered(reveal.attempt, record))
-        return [Revealed(revealed), *delivered] if revealed else delivered
+        return [*stayed, Revealed(revealed), *delivered] if revealed else [*stayed, *delivered]
 
     def _check_opening(self, record: _Attempt, reveal: Reveal) -> None:
         answer = Answer(self._pen.network, record.work.id, record.task, attempt_bytes(reveal.attempt), self.peer)

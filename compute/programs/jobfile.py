@@ -4,6 +4,7 @@ One launch::
 
     name = "hillshade"
     device_class = "wasm-1"       # whose answers are compared: what ``depin-node peers`` shows; this is the default
+    results = "come"              # or "stay": large ones stay with those who compute them until they are asked for
     [kernel]    file, name, options = []
     [launch]    grid, block: one to three integers or expressions; shared_mem = 0
     [args]      one entry for each parameter, in the kernel's order:
@@ -53,7 +54,7 @@ _ARGUMENT_KEYS = {
 }
 _SINGLE = ("kernel", "launch", "args", "constants")
 _SEVERAL = ("kernels", "arrays", "numbers", "steps", "combine")
-_COMMON = ("name", "device_class", "shards", "verify", "limits")
+_COMMON = ("name", "device_class", "results", "shards", "verify", "limits")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class JobFile:
     block: tuple[int, ...] = ()
     shared_mem: int = 0
     device_class: str = DEVICE_CLASS
+    results: str = "come"
     args: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, int | str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -153,6 +155,9 @@ def load_job(path: Path, references: References | None = None) -> JobFile:
     seconds = limits.integer("seconds", 1, SECONDS_MAX, DEFAULTS["seconds"])
     memory_mib = limits.integer("memory_mib", 1, MEMORY_MIB_MAX, DEFAULTS["memory_mib"])
     what["device_class"] = job.text("device_class") if "device_class" in job.values else DEVICE_CLASS
+    what["results"] = job.text("results") if "results" in job.values else "come"
+    if what["results"] not in ("come", "stay"):
+        raise job.error("results", '"come" (to the node) or "stay" (with those who compute them)')
     return JobFile(name, count, along, k, n, seconds, memory_mib, path, **what)
 
 

@@ -63,7 +63,7 @@ def test_an_accepted_result_is_never_replaced(journal):
     journal.apply([j.put_result(A, 1, A, inline(b"second"))])
     assert journal.results(A, 0, 10) == [(1, B, (StoredOutput(b"first", None),))]
     assert journal.done(A, 3) == bytearray([0, 1, 0])
-    journal.apply([j.drop_result(A, 1)])
+    journal.apply(j.drop_results(A, [1]))
     assert journal.done(A, 3) == bytearray(3)
 
 

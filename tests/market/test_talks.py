@@ -198,8 +198,8 @@ def test_bytes_that_stay_are_named_once_they_are_put_away():
     assert pair.to_requester() == [Kind.REVEALS]
     root = result_root(output.blob for output in NAMED)
     assert pair.heard == [
-        hp.Revealed([(0, root)]),
         hp.Stayed(0, root, tuple(output.blob for output in NAMED)),
+        hp.Revealed([(0, root)]),
     ]
     pair.r.ask_upload(0, pair.now)  # they can be had all the same
     pair.heard.clear()

@@ -1,0 +1,123 @@
+"""Results that stay with those who computed them: fetched when wanted, computed again when nobody has them any more."""
+
+import pytest
+import trio
+import trio.testing
+from market_world import InlinePool, knows, make_job, output_of, world
+from msgspec.structs import replace
+from wat_programs import program
+
+from depin_node.bootstrap import kept
+from depin_node.compute.jobs.job import Quorum, Results
+from depin_node.core.errors import TransportError
+from depin_node.crypto.blob import blob_id
+
+TASKS = 4
+LARGE = program(tasks=TASKS, n=1 << 20, block=1024)  # 1 MiB a task
+SMALL = program(tasks=TASKS, n=1 << 10)
+
+
+@pytest.fixture
+def autojump_clock():
+    """Simulated time, which leaps only when nothing has happened for a while: it does not see the journal's thread."""
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+async def done(peer, candidate=LARGE, policy=None):
+    job, x = await make_job(peer, candidate=candidate, policy=policy or Quorum(2, 2))
+    view = await peer.requester.submit(replace(job, results=Results.STAY))
+    view = await peer.requester.wait(bytes.fromhex(view.id))
+    assert view.state == "done", view.error
+    parts = [blob_id(part.tobytes()) for part in x.reshape(TASKS, -1)]
+    return view, x, parts
+
+
+async def mesh_of(w, lenders):
+    a = await w.start(1)
+    peers = [await w.start(n, pool=InlinePool()) for n in range(2, 2 + lenders)]
+    await knows(a, peers)
+    return a, peers
+
+
+async def test_they_stay_with_all_who_agree_and_are_fetched_when_wanted(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b, c) = await mesh_of(w, 2)
+        view, x, parts = await done(a)
+        assert not any(a.blobs.store.has(part) for part in parts)
+        assert all(peer.blobs.store.has(part) for part in parts for peer in (b, c))
+        assert set(a.context.journal.reader.holders(bytes.fromhex(view.id), 0)) == {b.key, c.key}
+        w.fabric.kill(b.key)  # the other one has them too
+        assert (await output_of(a, view, LARGE) == x).all()
+        assert all(a.blobs.store.has(part) for part in parts)
+
+
+async def test_small_ones_come_all_the_same(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        view, x, _ = await done(a, SMALL, Quorum(1, 1))
+        w.fabric.kill(b.key)
+        assert (await output_of(a, view, SMALL) == x).all()
+
+
+async def test_they_outlive_a_restart_of_both_sides(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        view, x, parts = await done(a, policy=Quorum(1, 1))
+        a.scope.cancel()
+        b.scope.cancel()
+        await trio.sleep(1)
+        w.first = None
+        a, (b,) = await mesh_of(w, 1)
+        assert a.requester.job(bytes.fromhex(view.id)).state == "done"
+        b.blobs.store.quota_bytes = 0
+        with pytest.raises(Exception, match="no room"):  # what was promised does not make room for others
+            b.blobs.store.reserve(1)
+        assert all(b.blobs.store.has(part) for part in parts)
+        assert (await output_of(a, view, LARGE) == x).all()
+
+
+async def test_what_nobody_has_any_more_is_computed_again(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b, c) = await mesh_of(w, 2)
+        view, x, parts = await done(a, policy=Quorum(1, 1))
+        for peer in (b, c):
+            peer.blobs.store.delete(parts[2])
+            peer.pool.tasks.clear()
+        assert (await output_of(a, view, LARGE) == x).all()
+        assert b.pool.tasks + c.pool.tasks == [2]
+        assert a.requester.job(bytes.fromhex(view.id)).state == "done"
+
+
+async def test_what_cannot_be_computed_again_is_said(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        view, _, parts = await done(a, policy=Quorum(1, 1))
+        b.blobs.store.delete(parts[0])
+        for item in a.requester._records.signed(a.context.journal.reader.job(bytes.fromhex(view.id)).envelope).inputs:
+            a.blobs.store.delete(item.blob)
+        with pytest.raises(TransportError, match="submit it anew"):
+            await output_of(a, view, LARGE)
+        assert a.requester.job(bytes.fromhex(view.id)).state == "done"
+
+
+async def test_a_provider_without_room_for_them_sends_them(tmp_path, autojump_clock, monkeypatch):
+    monkeypatch.setattr(kept, "SHARE", 1e-9)
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        view, x, parts = await done(a, policy=Quorum(1, 1))
+        assert all(a.blobs.store.has(part) for part in parts)
+        w.fabric.kill(b.key)
+        assert (await output_of(a, view, LARGE) == x).all()
+
+
+async def test_a_promise_ends(tmp_path, autojump_clock, monkeypatch):
+    monkeypatch.setattr(kept, "STAY_S", 20)
+    async with world(tmp_path) as w:
+        _, (b,) = await mesh_of(w, 1)
+        a = await w.start(9)
+        await knows(a, [b])
+        _, _, parts = await done(a, policy=Quorum(1, 1))
+        assert all(b.blobs.store._pins[part] for part in parts)
+        await trio.sleep(20 + 2 * kept.SWEEP_S)
+        assert not any(b.blobs.store._pins[part] for part in parts)
+        assert b.context.journal.reader.kept() == []
