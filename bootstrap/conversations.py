@@ -22,6 +22,7 @@ from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.recruiting import DURATION_S
 from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
+from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
@@ -62,9 +63,9 @@ class _Partner:
             self.talk.stored(self.clock())
             self.wake()
 
-    def receipt_stored(self, receipt: market.StoreReceipt, error: ResourceError | None) -> None:
+    def receipt_stored(self, pen: Pen, receipt: market.StoreReceipt, error: ResourceError | None) -> None:
         """Send a receipt that is stored."""
-        if error is None:
+        if pen.note_stored(receipt.entry, is_stored=error is None):
             self.talk.send_receipt(receipt)
             self.wake()
         else:
@@ -234,8 +235,11 @@ class Conversations:
             journal.write_soon(writes, partner.award_stored)
         elif isinstance(event, market.StoreReceipt):
             partner.receipts_open += 1
-            write = statements.put_receipt(event.receipt, "requester", peer, event.job, event.envelope, None, now_s)
-            journal.write_lazily([write], partial(partner.receipt_stored, event))
+            writes = [
+                statements.put_receipt(event.receipt, "requester", peer, event.job, event.envelope, None, now_s),
+                statements.put_entry(event.entry, event.receipt, "requester"),
+            ]
+            journal.write_lazily(writes, partial(partner.receipt_stored, self._context.pen, event))
         elif isinstance(event, market.StoreCountersign):
             partner.receipts_open -= 1
             journal.write_lazily([statements.put_countersign(event.receipt, event.envelope)])

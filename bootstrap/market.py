@@ -97,8 +97,8 @@ async def open_market(
         reader = journal.reader
         sequence = Sequence(reader.number(_SEQUENCE), clock())
         guard = ReplayGuard(reader.floors())
-        pen = Pen(identity, network.network_id, sequence, guard)
         await _reserve(journal, sequence)
+        pen = Pen(identity, network.network_id, sequence, guard, reader.log_head())
         book = Book(reader.bans(), reader.standings(), listed=listed, now=clock())
         context = MarketContext(identity, network, mesh, blobs, journal, pen, book, clock)
         async with trio.open_nursery() as nursery:

@@ -139,10 +139,14 @@ class Provider:
             writes = [
                 statements.put_receipt(
                     order.receipt, "provider", talk.peer, order.job, order.envelope, order.countersign, now_s
-                )
+                ),
+                statements.put_entry(order.entry, order.receipt, "provider"),
             ]
 
         def then(error: ResourceError | None) -> None:
+            stands = isinstance(order, StoreAgreement) or self.context.pen.note_stored(
+                order.entry, is_stored=error is None
+            )
             if talk not in self._talks:
                 return  # the stream broke meanwhile
             if error is not None:
@@ -150,7 +154,7 @@ class Provider:
                 self._carry_out(talk, talk.end(EndCode.RESOURCE))
             elif isinstance(order, StoreAgreement):
                 self._carry_out(talk, talk.stored(self.context.clock()))
-            else:
+            elif stands:
                 talk.send_countersign(order)
                 self._talks[talk][0].wake()
 

@@ -22,6 +22,7 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.trust.book import KNOWN_MAX, Row
+from depin_node.compute.trust.chain import Entry, Head
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 
@@ -83,6 +84,22 @@ _MIGRATIONS = (
     CREATE TABLE holders (
         job BLOB NOT NULL, task INTEGER NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, task, peer)
     ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE receipts RENAME TO receipts_v1;  -- kept as they are; later ones stand in a log
+    DROP INDEX receipts_by_time;
+    DROP INDEX receipts_by_job;
+    CREATE TABLE receipts (
+        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, job BLOB NOT NULL, receipt BLOB NOT NULL,
+        countersign BLOB, at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
+    );
+    CREATE INDEX receipts_by_time ON receipts (at_s);
+    CREATE INDEX receipts_by_job ON receipts (job);
+    CREATE TABLE log (
+        epoch INTEGER NOT NULL, position INTEGER NOT NULL, previous BLOB NOT NULL, digest BLOB NOT NULL,
+        link BLOB NOT NULL, receipt BLOB NOT NULL, role TEXT NOT NULL, PRIMARY KEY (epoch, position)
+    ) WITHOUT ROWID;
+    CREATE INDEX log_by_link ON log (link);
     """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -195,6 +212,12 @@ def put_receipt(
     """Keep a receipt."""
     sql = "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)"
     return Statement(sql, [(receipt, role, peer, job, envelope, countersign, at_s)])
+
+
+def put_entry(entry: Entry, receipt: bytes, role: str) -> Statement:
+    """Keep an entry of our log; its message is in that receipt: what the requester signed, or the provider."""
+    sql = "INSERT OR IGNORE INTO log VALUES (?, ?, ?, ?, ?, ?, ?)"
+    return Statement(sql, [(entry.epoch, entry.index, entry.previous, entry.digest, entry.link, receipt, role)])
 
 
 def put_countersign(receipt: bytes, envelope: bytes) -> Statement:
@@ -430,6 +453,23 @@ class Journal:
         """Return the providers that keep a result whose bytes were not fetched."""
         sql = "SELECT peer FROM holders WHERE job = ? AND task = ?"
         return [peer for (peer,) in self._rows(sql, job_id, task)]
+
+    def log_head(self) -> Head | None:
+        """Return how far our log goes: the last entry that hangs together with those before it."""
+        for (epoch,) in self._rows("SELECT DISTINCT epoch FROM log ORDER BY epoch DESC"):
+            head = None
+            for position, previous, link in self._rows(
+                "SELECT position, previous, link FROM log WHERE epoch = ? ORDER BY position", epoch
+            ):
+                is_first = head is None and (
+                    position == 0 or self._rows("SELECT 1 FROM log WHERE link = ? AND epoch < ?", previous, epoch)
+                )
+                if not is_first and (head is None or head.link != previous):
+                    break
+                head = Head(position + 1, link)
+            if head is not None:
+                return head
+        return None
 
     def agreements(self) -> list[tuple[bytes, str, bytes, bytes, bytes]]:
         """Return (id, role, peer, bid, award) of all agreements."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from depin_node.compute.market.messages import FailCode, Terms
+from depin_node.compute.trust.chain import Entry
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class StoreAgreement:
 
 @dataclass(frozen=True)
 class StoreReceipt:
-    """Store this, then call ``send_receipt`` with it."""
+    """Store this as the next entry of the log, then call ``send_receipt`` with it."""
 
     receipt: bytes
     envelope: bytes
     job: bytes
+    entry: Entry
 
 
 @dataclass(frozen=True)

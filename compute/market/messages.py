@@ -25,6 +25,7 @@ import msgspec
 from blake3 import blake3
 
 from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits
+from depin_node.compute.trust.chain import Place
 from depin_node.core.wire import Digest, Message, Name, Uint, encode
 from depin_node.crypto.envelope import Signed
 
@@ -55,6 +56,8 @@ LIFETIME_S = 60
 _AGREEMENT_LABEL = b"depin/agreement/v1\0"
 _WORK_LABEL = b"depin/work-body/v1\0"
 _DIGEST_LABEL = b"depin/message-digest/v1\0"
+_INPUTS_LABEL = b"depin/receipt-inputs/v1\0"
+_OUTPUTS_LABEL = b"depin/receipt-outputs/v1\0"
 
 
 class Kind(IntEnum):
@@ -264,10 +267,12 @@ class WorkBody(Message, frozen=True):
 
 
 class Work(MarketMessage, frozen=True):
-    """Announces a job's work under an agreement. ``grant`` lets the provider pull the blobs from the
-    requester."""
+    """Announces a job's work under an agreement. ``grant`` lets the provider pull the blobs from the requester;
+    receipts name inputs and outputs by hashes keyed with ``receipt_key``, so that who is shown two receipts does not
+    see whether they are about equal data."""
 
     TYPE: ClassVar[str] = "work"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.WORK
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
@@ -275,6 +280,7 @@ class Work(MarketMessage, frozen=True):
     work: WorkNumber
     body: WorkBody
     grant: Annotated[bytes, msgspec.Meta(max_length=GRANT_BYTES_MAX)]
+    receipt_key: Digest
 
 
 class Tasks(MarketMessage, frozen=True):
@@ -404,12 +410,15 @@ class End(Message, frozen=True):
 
 
 class Settled(Message, frozen=True):
-    """One answer in a receipt. ``commitment`` stands for the root without showing it to whom the receipt is
-    shown."""
+    """One answer in a receipt; ``output`` is its root, keyed (``keyed_output``).
+
+    ``elapsed_us`` is the provider's word, as far as the time that the requester saw pass allows it.
+    """
 
     attempt: AttemptNumber
     task: TaskIndex
     commitment: Digest
+    output: Digest
     verdict: Verdict
     elapsed_us: Micros
 
@@ -417,30 +426,46 @@ class Settled(Message, frozen=True):
 class Receipt(MarketMessage, frozen=True):
     """What a requester owes a provider for: signed after the results are stored.
 
-    ``verified_by`` is empty until ``final``, when nothing can be gained any more from knowing the policy.
+    ``inputs`` is the work's body, keyed (``keyed_inputs``): program, inputs and terms. ``verified_by`` is empty until
+    ``final``, when nothing can be gained any more from knowing the policy. ``place`` is in the requester's log.
     """
 
     TYPE: ClassVar[str] = "receipt"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.RECEIPT
-    SIZE_BYTES_MAX: ClassVar[int] = 32 * 1024
+    SIZE_BYTES_MAX: ClassVar[int] = 48 * 1024
 
     agreement: Digest
     work: WorkNumber
     job: Digest
-    program: Digest
+    inputs: Digest
+    device_class: Name
     settled: Annotated[tuple[Settled, ...], msgspec.Meta(min_length=0, max_length=RECEIPT_TASKS_MAX)]
     price: Uint
     final: bool
     verified_by: Annotated[str, msgspec.Meta(max_length=64)]
+    place: Place
+
+
+class Meters(Message, frozen=True):
+    """What the answers of a receipt took, by the provider's word alone. ``energy_mj`` is 0 where nothing measures it;
+    ``energy_by`` says what did (``nvml``, ``rapl``), and is empty then."""
+
+    busy_us: Uint
+    energy_mj: Uint
+    energy_by: Annotated[str, msgspec.Meta(max_length=16)]
 
 
 class Countersign(MarketMessage, frozen=True):
-    """The provider confirms a receipt, by its digest."""
+    """The provider confirms a receipt, by its digest. ``place`` is in the provider's log."""
 
     TYPE: ClassVar[str] = "countersign"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.COUNTERSIGN
 
     receipt: Digest
+    meters: Meters
+    place: Place
 
 
 Unsigned = Upload | Release | Cancel | Progress | End
@@ -494,6 +519,16 @@ def work_id(agreement: bytes, work: int, body: WorkBody) -> bytes:
     """Return the 32 bytes that commitments bind an answer to: which program over which inputs, under which
     agreement."""
     return blake3(_WORK_LABEL + agreement + work.to_bytes(8, "little") + encode(body)).digest()
+
+
+def keyed_inputs(key: bytes, body: WorkBody) -> bytes:
+    """Return how a receipt names program, inputs and terms: who is given ``key`` can check them."""
+    return blake3(_INPUTS_LABEL + encode(body), key=key).digest()
+
+
+def keyed_output(key: bytes, root: bytes) -> bytes:
+    """Return how a receipt names an answer's root."""
+    return blake3(_OUTPUTS_LABEL + root, key=key).digest()
 
 
 def attempt_bytes(attempt: int) -> bytes:

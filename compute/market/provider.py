@@ -15,6 +15,7 @@ it says about an attempt that it has released is ignored.
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -41,6 +42,7 @@ from depin_node.compute.market.messages import (
     FailCode,
     Failure,
     Kind,
+    Meters,
     Offer,
     Output,
     Progress,
@@ -51,15 +53,19 @@ from depin_node.compute.market.messages import (
     Tasks,
     Terms,
     Upload,
+    Verdict,
     Want,
     Work,
     WorkBody,
     agreement_id,
     attempt_bytes,
     digest,
+    keyed_inputs,
+    keyed_output,
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
+from depin_node.compute.trust.chain import Entry
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -126,12 +132,13 @@ class Forget:
 
 @dataclass(frozen=True)
 class StoreReceipt:
-    """Store both, then call ``send_countersign``."""
+    """Store both, the countersignature as the next entry of the log, then call ``send_countersign``."""
 
     receipt: bytes
     envelope: bytes
     countersign: bytes
     job: bytes
+    entry: Entry
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,19 @@ class _Phase(Enum):
 
 
 class _Attempt:
-    __slots__ = ("commitment", "elapsed_us", "is_shown", "log", "outputs", "phase", "root", "salt", "task", "work")
+    __slots__ = (
+        "commitment",
+        "elapsed_us",
+        "energy_mj",
+        "is_shown",
+        "log",
+        "outputs",
+        "phase",
+        "root",
+        "salt",
+        "task",
+        "work",
+    )
 
     def __init__(self, work: int, task: int) -> None:
         self.work = work
@@ -173,12 +192,36 @@ class _Attempt:
         self.salt = b""
         self.commitment = b""
         self.elapsed_us = 0
+        self.energy_mj = 0
 
 
 @dataclass(frozen=True)
 class _Work:
     body: WorkBody
     id: bytes
+
+
+class _Account:
+    """What receipts of a work have to name, and how many of its answers wait for one."""
+
+    __slots__ = ("inputs", "is_closed", "key", "waiting")
+
+    def __init__(self, key: bytes, inputs: bytes) -> None:
+        self.key = key
+        self.inputs = inputs
+        self.waiting = 0
+        self.is_closed = False
+
+
+class _Owed(NamedTuple):
+    """An answer that was shown and released: a receipt has to come."""
+
+    work: int
+    task: int
+    commitment: bytes
+    output: bytes
+    busy_us: int
+    energy_mj: int
 
 
 class ProviderTalk:
@@ -204,7 +247,10 @@ class ProviderTalk:
         self._unended = 0
         self._works: dict[int, _Work] = {}
         self._next_work = 0
-        self._unreceipted: dict[int, tuple[int, int, bytes]] = {}
+        self._accounts: dict[int, _Account] = {}
+        self._unreceipted: dict[int, _Owed] = {}
+        self.energy_by = ""
+        """What measures the energy that ``finished`` is told, if anything does."""
         self._out: deque[Frame] = deque()
         self._out_last: deque[Frame] = deque()  # in no hurry
         self._out_commits: deque[Commit] = deque()
@@ -226,10 +272,13 @@ class ProviderTalk:
         self._out.append((Kind.ACCEPT, self._pen.sign(Accept, self.peer, now, self.agreement)))
         return [Open(self.agreement, self._terms, self._bid_body.slots)]
 
-    def finished(self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int, log: bytes = b"") -> None:
+    def finished(
+        self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int, log: bytes = b"", energy_mj: int = 0
+    ) -> None:
         """An attempt has its result: commit to it. Nothing happens if it was released meanwhile.
 
-        ``log`` is what the task printed; its beginning goes with the bytes of the result.
+        ``log`` is what the task printed; its beginning goes with the bytes of the result. ``energy_mj`` is what it
+        took, 0 where nothing measures it.
         """
         record = self._attempts.get(attempt)
         if record is None or self._state is not _State.AGREED:
@@ -240,6 +289,7 @@ class ProviderTalk:
         record.outputs = outputs
         record.log = log[:LOG_BYTES_MAX]
         record.elapsed_us = elapsed_us
+        record.energy_mj = energy_mj
         record.root = result_root(output.blob for output in outputs)
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
         answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
@@ -454,6 +504,7 @@ class ProviderTalk:
             raise PeerViolation("work: beyond the terms of the agreement")
         self._next_work = work.work + 1
         self._works[work.work] = _Work(work.body, work_id(self.agreement, work.work, work.body))
+        self._accounts[work.work] = _Account(work.receipt_key, keyed_inputs(work.receipt_key, work.body))
         return [Prepare(work.work, work.body, work.grant)]
 
     def _tasks(self, tasks: Tasks) -> list[Order]:
@@ -516,29 +567,61 @@ class ProviderTalk:
             if record.phase is _Phase.RUNNING:
                 self._unended -= 1
             elif record.is_shown:
-                self._unreceipted[attempt] = (record.work, record.task, record.commitment)
+                self._owe(attempt, record)
         self._note_idle(now)
         return [Free(freed)] if freed else []
 
+    def _owe(self, attempt: int, record: _Attempt) -> None:
+        account = self._accounts[record.work]
+        account.waiting += 1
+        output = keyed_output(account.key, record.root)
+        self._unreceipted[attempt] = _Owed(
+            record.work, record.task, record.commitment, output, record.elapsed_us, record.energy_mj
+        )
+
     def _cancel(self, cancel: Cancel, now: Now) -> list[Order]:
-        if self._works.pop(cancel.work, None) is None:
+        if cancel.work not in self._works:
             raise PeerViolation("cancel: of no open work")
         open_attempts = tuple(attempt for attempt, record in self._attempts.items() if record.work == cancel.work)
-        return [*self._release(open_attempts, now), Forget(cancel.work)]
+        orders = self._release(open_attempts, now)
+        del self._works[cancel.work]
+        self._accounts[cancel.work].is_closed = True
+        self._close_account(cancel.work)
+        return [*orders, Forget(cancel.work)]
+
+    def _close_account(self, work: int) -> None:
+        account = self._accounts.get(work)
+        if account is not None and account.is_closed and not account.waiting:
+            del self._accounts[work]
 
     def _receipt(self, receipt: Receipt, envelope: bytes, now: Now) -> list[Order]:
-        if receipt.agreement != self.agreement:
-            raise PeerViolation("receipt: about another agreement")
+        account = self._accounts.get(receipt.work)
+        if receipt.agreement != self.agreement or account is None or self._bid_body is None:
+            raise PeerViolation("receipt: about another agreement, or a work that has its last receipt")
+        if receipt.inputs != account.inputs or receipt.device_class != self._bid_body.device_class:
+            raise PeerViolation("receipt: of other inputs, or another device class, than was agreed")
+        if receipt.price != self._bid_body.price:
+            raise PeerViolation("receipt: at another price than was agreed")
+        busy_us = energy_mj = 0
         for settled in receipt.settled:
-            known = self._unreceipted.pop(settled.attempt, None)
-            if known != (receipt.work, settled.task, settled.commitment):
+            owed = self._unreceipted.get(settled.attempt)
+            if owed is None or owed[:4] != (receipt.work, settled.task, settled.commitment, settled.output):
                 raise PeerViolation("receipt: of an answer that was not given")
+            if settled.verdict is not Verdict.PROVISIONAL:  # those come once more
+                del self._unreceipted[settled.attempt]
+                account.waiting -= 1
+                busy_us += owed.busy_us
+                energy_mj += owed.energy_mj
         if receipt.final:
-            for attempt in [attempt for attempt, known in self._unreceipted.items() if known[0] == receipt.work]:
+            for attempt in [attempt for attempt, owed in self._unreceipted.items() if owed.work == receipt.work]:
                 del self._unreceipted[attempt]
+            del self._accounts[receipt.work]
+        else:
+            self._close_account(receipt.work)
         name = digest(envelope)
-        countersign = self._pen.sign(Countersign, self.peer, now, name)
-        return [StoreReceipt(name, envelope, countersign, receipt.job)]
+        meters = Meters(busy_us, energy_mj, self.energy_by if energy_mj else "")
+        countersign, entry = self._pen.sign_entry(Countersign, self.peer, now, name, meters)
+        return [StoreReceipt(name, envelope, countersign, receipt.job, entry)]
 
     # Deadlines and ends.
 

@@ -73,6 +73,8 @@ from depin_node.compute.market.messages import (
     agreement_id,
     attempt_bytes,
     digest,
+    keyed_inputs,
+    keyed_output,
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
@@ -89,6 +91,8 @@ GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""
 RECEIPTS_OPEN_MAX = 64
+CLAIM_GRACE_US = 1_000_000
+"""What a provider may say to have run beyond what its slots can have: its clock is not ours."""
 _Item = TypeVar("_Item")
 
 
@@ -138,11 +142,14 @@ class _Attempt:
 
 
 class _Work:
-    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "settled", "sizes")
+    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "receipt_key", "settled", "sizes")
 
-    def __init__(self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]]) -> None:
+    def __init__(
+        self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]], receipt_key: bytes
+    ) -> None:
         self.number = number
         self.body = body
+        self.receipt_key = receipt_key
         self.id = work
         self.sizes = sizes
         self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
@@ -171,6 +178,8 @@ class RequesterTalk:
         self._deadline_ns = 0
         self._heard_ns = 0
         self._head_since_ns = 0
+        self._agreed_ns = 0
+        self._claimed_us = 0
         self._terms: Terms | None = None
         self._price_max = 0
         self._offer = b""
@@ -216,8 +225,9 @@ class RequesterTalk:
         self, number: int, body: WorkBody, grant: bytes, sizes: Callable[[int], tuple[int, ...]], now: Now
     ) -> None:
         """Announce a job's work. ``sizes`` tells the bytes of each output of a task."""
-        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes)
-        self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant)))
+        key = self._pen.receipt_key(body.job)
+        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes, key)
+        self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant, key)))
 
     def assign(self, work: int, first_attempt: int, tasks: list[int], now: Now) -> None:
         """Send one attempt for each of ``tasks``, numbered from ``first_attempt`` on: higher than all before."""
@@ -263,7 +273,8 @@ class RequesterTalk:
         if verdict is None:
             return []
         work = record.work
-        work.settled.append(Settled(attempt, record.task, record.commitment, verdict, record.elapsed_us))
+        output = keyed_output(work.receipt_key, record.root)
+        work.settled.append(Settled(attempt, record.task, record.commitment, output, verdict, record.elapsed_us))
         if len(work.settled) < RECEIPT_TASKS_MAX:
             return []
         return self._receipt(work, final=False, verified_by="", now=now)
@@ -348,20 +359,21 @@ class RequesterTalk:
             return []
         assert self._bid is not None
         settled, work.settled = tuple(work.settled), []
-        envelope = self._pen.sign(
+        envelope, entry = self._pen.sign_entry(
             Receipt,
             self.peer,
             now,
             self.agreement,
             work.number,
             work.body.job,
-            work.body.program,
+            keyed_inputs(work.receipt_key, work.body),
+            self._bid.device_class,
             settled,
             self._bid.price,
             final,
             verified_by,
         )
-        return [StoreReceipt(digest(envelope), envelope, work.body.job)]
+        return [StoreReceipt(digest(envelope), envelope, work.body.job, entry)]
 
     # What comes in.
 
@@ -391,7 +403,7 @@ class RequesterTalk:
         if isinstance(payload, Decline) and self._state in (_State.OFFERED, _State.AWARDED):
             return self._declined(payload)
         if isinstance(payload, Accept) and self._state is _State.AWARDED:
-            return self._accepted(payload)
+            return self._accepted(payload, now)
         if isinstance(payload, Commits | Reveals) and self._state is _State.AGREED:
             if payload.agreement != self.agreement:
                 raise PeerViolation(f"{payload.TYPE}: about another agreement")
@@ -422,12 +434,13 @@ class RequesterTalk:
         self._state = _State.OVER
         return [Declined(decline.code.value)]
 
-    def _accepted(self, accept: Accept) -> list[Event]:
+    def _accepted(self, accept: Accept, now: Now) -> list[Event]:
         if accept.agreement != self.agreement:
             raise PeerViolation("accept: of another agreement")
         assert self._bid is not None
         assert self._terms is not None
         self._state = _State.AGREED
+        self._agreed_ns = now.boottime_ns
         bid = self._bid
         return [Agreed(self.agreement, bid.device_class, bid.slots, bid.window, self._terms, bid.duration_s)]
 
@@ -459,7 +472,7 @@ class RequesterTalk:
             if record is not None:
                 record.phase = _Phase.COMMITTED
                 record.commitment = commit.commitment
-                record.elapsed_us = commit.elapsed_us
+                record.elapsed_us = self._believable(commit.elapsed_us, now)
                 record.commits = envelope
                 record.work.answered = True
                 committed.append((commit.attempt, commit.commitment))
@@ -477,6 +490,14 @@ class RequesterTalk:
         if failed:
             events.append(Failed(failed))
         return events
+
+    def _believable(self, elapsed_us: int, now: Now) -> int:
+        """Return what a provider says to have run, as far as its slots can have in the time that has passed."""
+        assert self._bid is not None
+        passed_us = self._bid.slots * (now.boottime_ns - self._agreed_ns) // 1000 + CLAIM_GRACE_US
+        believed_us = min(elapsed_us, max(0, passed_us - self._claimed_us))
+        self._claimed_us += believed_us
+        return believed_us
 
     def _reveals(self, reveals: Reveals, envelope: bytes) -> list[Event]:
         revealed: list[tuple[int, bytes]] = []

@@ -12,6 +12,7 @@ from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict, Want
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.compute.trust.chain import Place
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -30,6 +31,7 @@ NAMED = tuple(m.Output(blob_id(output), len(output)) for output in OUTPUTS)
 SIZES = tuple(len(output) for output in OUTPUTS)
 DIGEST = b"d" * 32
 ASKED = m.SetEntry(0, DIGEST, Want.BYTES)
+PLACE = Place(9, 4, DIGEST)
 
 
 class Pair:
@@ -115,6 +117,21 @@ class Pair:
         self.to_requester()
         return self
 
+    def release(self):
+        """The requester has what it wants, and has not said yet what it thinks of it."""
+        self.reveal()
+        self.r.release(0, Verdict.ACCEPTED, self.now)
+        self.to_provider()
+        self.heard.clear()
+        self.ordered.clear()
+        return self
+
+    def settle(self):
+        self.release()
+        self.requester_says(m.Receipt, *due(self))
+        self.ordered.clear()
+        return self
+
     def say(self, identity, kind, *fields):
         """Sign a message that the machine itself would not."""
         pen = self.pens[0 if identity is REQUESTER else 1]
@@ -126,6 +143,19 @@ class Pair:
 
     def requester_says(self, kind, *fields):
         self.ordered += self.p.receive(*self.say(REQUESTER, kind, *fields), self.now)
+
+
+def due(pair, verdict=Verdict.ACCEPTED, *, agreement=None, work=0, price=0, final=False, **other):
+    """The fields of the receipt for attempt 0, but for what is changed."""
+    (owed,) = pair.p._unreceipted.values() or [pm._Owed(0, 7, SOMETHING, SOMETHING, 1, 0)]
+    settled = m.Settled(
+        0, owed.task, other.get("commitment", owed.commitment), other.get("output", owed.output), verdict, 55
+    )
+    key = pair.pens[0].receipt_key(BODY.job)
+    inputs = other.get("inputs", m.keyed_inputs(key, BODY))
+    device_class = other.get("device_class", "wasm-1")
+    agreement = agreement or pair.p.agreement
+    return (agreement, work, BODY.job, inputs, device_class, (settled,), price, final, "", PLACE)
 
 
 def test_the_whole_way_of_an_attempt():
@@ -149,7 +179,10 @@ def test_the_whole_way_of_an_attempt():
     assert pair.to_requester() == [Kind.COUNTERSIGN]
     assert pair.take(hp.StoreCountersign).receipt == stored.receipt
     receipt = verify_signature(stored.envelope, m.Receipt, "net").payload
-    assert receipt.settled == (m.Settled(0, 7, receipt.settled[0].commitment, Verdict.ACCEPTED, 55),)
+    key = pair.pens[0].receipt_key(BODY.job)
+    output = m.keyed_output(key, root)
+    assert receipt.settled == (m.Settled(0, 7, receipt.settled[0].commitment, output, Verdict.ACCEPTED, 55),)
+    assert (receipt.inputs, receipt.device_class) == (m.keyed_inputs(key, BODY), "wasm-1")
     assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
 
 
@@ -373,7 +406,7 @@ PROVIDER_MAY_NOT = {
     "bid twice": (lambda: Pair().bid(), m.Bid, BID),
     "commit without an agreement": (Pair, m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
     "commit under another agreement": (lambda: Pair().work(), m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
-    "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING,)),
+    "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING, m.Meters(1, 0, ""), PLACE)),
     "offer": (Pair, m.Offer, OFFER),
 }
 
@@ -487,13 +520,13 @@ REQUESTER_MAY_NOT = {
     "award nothing": ("", m.Award, lambda pair: (SOMETHING,)),
     "award another bid": ("bid", m.Award, lambda pair: (SOMETHING,)),
     "offer under an agreement": ("agree", m.Offer, lambda pair: OFFER),
-    "open work without an agreement": ("bid", m.Work, lambda pair: (SOMETHING, 0, BODY, b"")),
-    "open work under another agreement": ("agree", m.Work, lambda pair: (SOMETHING, 0, BODY, b"")),
-    "open a work twice": ("work", m.Work, lambda pair: (pair.p.agreement, 0, BODY, b"")),
+    "open work without an agreement": ("bid", m.Work, lambda pair: (SOMETHING, 0, BODY, b"", SOMETHING)),
+    "open work under another agreement": ("agree", m.Work, lambda pair: (SOMETHING, 0, BODY, b"", SOMETHING)),
+    "open a work twice": ("work", m.Work, lambda pair: (pair.p.agreement, 0, BODY, b"", SOMETHING)),
     "open work beyond the terms": (
         "agree",
         m.Work,
-        lambda pair: (pair.p.agreement, 0, replace(BODY, terms=replace(TERMS, limits=Limits(11, 64))), b""),
+        lambda pair: (pair.p.agreement, 0, replace(BODY, terms=replace(TERMS, limits=Limits(11, 64))), b"", SOMETHING),
     ),
     "send tasks of no work": ("agree", m.Tasks, lambda pair: (pair.p.agreement, 0, 0, (1,))),
     "send tasks beyond the work": ("work", m.Tasks, lambda pair: (pair.p.agreement, 0, 5, (50,))),
@@ -502,17 +535,14 @@ REQUESTER_MAY_NOT = {
     "ask before a commitment": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (ASKED,))),
     "ask twice": ("reveal", m.CommitSet, lambda pair: (pair.p.agreement, (ASKED,))),
     "ask for what never was": ("work", m.CommitSet, lambda pair: (pair.p.agreement, (replace(ASKED, attempt=9),))),
-    "pay for what was not given": (
-        "reveal",
-        m.Receipt,
-        lambda pair: (
-            pair.p.agreement, 0, b"j" * 32, b"p" * 32,
-            (m.Settled(0, 7, SOMETHING, Verdict.ACCEPTED, 1),), 0, True, "",
-        ),
-    ),
-    "pay under another agreement": (
-        "reveal", m.Receipt, lambda pair: (SOMETHING, 0, b"j" * 32, b"p" * 32, (), 0, True, "")
-    ),
+    "pay for what was not given": ("reveal", m.Receipt, lambda pair: due(pair, commitment=SOMETHING)),
+    "pay for another answer": ("release", m.Receipt, lambda pair: due(pair, output=SOMETHING)),
+    "pay under another agreement": ("release", m.Receipt, lambda pair: due(pair, agreement=SOMETHING)),
+    "pay for another work": ("release", m.Receipt, lambda pair: due(pair, work=1)),
+    "pay for other inputs": ("release", m.Receipt, lambda pair: due(pair, inputs=SOMETHING)),
+    "pay for another device": ("release", m.Receipt, lambda pair: due(pair, device_class="cuda")),
+    "pay another price": ("release", m.Receipt, lambda pair: due(pair, price=1)),
+    "pay twice": ("settle", m.Receipt, lambda pair: due(pair)),
     "bid": ("", m.Bid, lambda pair: BID),
 }  # fmt: skip
 
@@ -628,6 +658,38 @@ def test_salts_do_not_repeat_and_tell_nothing_of_each_other():
     assert first.commitment != second.commitment
 
 
+def test_provisional_answers_get_their_verdict_later_and_once():
+    pair = Pair().release()
+    pair.requester_says(m.Receipt, *due(pair, verdict=Verdict.PROVISIONAL))
+    first = pair.take(pm.StoreReceipt)
+    assert verify_signature(first.countersign, m.Countersign, "net").payload.meters == m.Meters(0, 0, "")
+    pair.requester_says(m.Receipt, *due(pair, verdict=Verdict.VOID))
+    second = pair.take(pm.StoreReceipt)
+    assert verify_signature(second.countersign, m.Countersign, "net").payload.meters == m.Meters(55, 0, "")
+    assert second.entry.previous == first.entry.link
+    with pytest.raises(PeerViolation, match="not given"):
+        pair.requester_says(m.Receipt, *due(pair))
+
+
+def test_a_work_with_its_last_receipt_is_forgotten():
+    pair = Pair().release()
+    pair.requester_says(m.Receipt, *due(pair, final=True))
+    assert not pair.p._accounts
+    assert not pair.p._unreceipted
+    with pytest.raises(PeerViolation, match="last receipt"):
+        pair.requester_says(m.Receipt, *due(pair))
+
+
+def test_a_provider_has_not_run_for_longer_than_it_was_engaged():
+    pair = Pair().work(7, 8)
+    pair.at_s += 10
+    pair.p.finished(0, NAMED, 15_000_000)
+    pair.p.finished(1, NAMED, 15_000_000)
+    pair.to_requester()
+    attempts = pair.r._attempts
+    assert [attempts[number].elapsed_us for number in (0, 1)] == [15_000_000, 6_000_000]  # two slots, a second's grace
+
+
 def test_golden_vectors():
     """One message of each type, byte for byte: a change of any is a change of the protocol."""
     commit = m.Commit(5, b"c" * 32, 12)
@@ -637,16 +699,16 @@ def test_golden_vectors():
         m.Decline(REQUESTER.key, 1, 2, DIGEST, DeclineCode.BUSY),
         m.Award(PROVIDER.key, 1, 2, DIGEST),
         m.Accept(REQUESTER.key, 1, 2, DIGEST),
-        m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant"),
+        m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant", DIGEST),
         m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
         m.Commits(REQUESTER.key, 1, 2, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
         m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, Want.BYTES),)),
         m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1], b"7\n"),)),
         m.Receipt(
-            PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, (m.Settled(5, 7, DIGEST, Verdict.ACCEPTED, 12),), 0, True,
-            "quorum 2 of 3",
+            PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, "wasm-1",
+            (m.Settled(5, 7, DIGEST, DIGEST, Verdict.ACCEPTED, 12),), 0, True, "quorum 2 of 3", PLACE,
         ),
-        m.Countersign(REQUESTER.key, 1, 2, DIGEST),
+        m.Countersign(REQUESTER.key, 1, 2, DIGEST, m.Meters(12, 7, "rapl"), PLACE),
     ]  # fmt: skip
     found = {}
     for message in messages:
@@ -665,11 +727,11 @@ GOLDEN = {
     "decline": "e4ffcb6ea8f971e6",
     "award": "ea190553f9295450",
     "accept": "ec6437a0c9113016",
-    "work": "4a8f33fcae633c59",
+    "work": "566e5dd3fcb57ab4",
     "tasks": "eaa5406e5619f491",
     "commits": "eb185dacb7b63de5",
     "commit_set": "ccc4e53239333d3a",
     "reveals": "9edc85e2f9c00e7e",
-    "receipt": "1f5dd4e1f71a38d0",
-    "countersign": "e4706e06e26251f9",
+    "receipt": "6681923c43611bc9",
+    "countersign": "8812fad23ed91928",
 }

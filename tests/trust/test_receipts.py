@@ -1,6 +1,7 @@
 import pytest
 
-from depin_node.compute.market.messages import Countersign, Receipt, Settled, Verdict, digest
+from depin_node.compute.market.messages import Countersign, Meters, Receipt, Settled, Verdict, digest
+from depin_node.compute.trust.chain import Place, origin
 from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import PeerViolation
 from depin_node.crypto.envelope import sign
@@ -8,19 +9,20 @@ from depin_node.crypto.identity import Identity
 
 REQUESTER, PROVIDER, OTHER = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
 SETTLED = (
-    Settled(0, 5, b"c" * 32, Verdict.ACCEPTED, 12),
-    Settled(1, 6, b"d" * 32, Verdict.REJECTED, 13),
-    Settled(2, 7, b"e" * 32, Verdict.UNUSED, 14),
+    Settled(0, 5, b"c" * 32, b"o" * 32, Verdict.ACCEPTED, 12),
+    Settled(1, 6, b"d" * 32, b"o" * 32, Verdict.REJECTED, 13),
+    Settled(2, 7, b"e" * 32, b"o" * 32, Verdict.UNUSED, 14),
 )
 
 
 def receipt(to=PROVIDER.key):
-    message = Receipt(to, 100, 7, b"a" * 32, 0, b"j" * 32, b"p" * 32, SETTLED, 0, True, "quorum 2 of 3")
+    fields = (b"a" * 32, 0, b"j" * 32, b"i" * 32, "wasm-1", SETTLED, 0, True, "quorum 2 of 3")
+    message = Receipt(to, 100, 7, *fields, Place(1, 0, origin(REQUESTER.key)))
     return sign(REQUESTER, "net", message)
 
 
 def countersign(of, by=PROVIDER, to=REQUESTER.key):
-    return sign(by, "net", Countersign(to, 100, 8, digest(of)))
+    return sign(by, "net", Countersign(to, 100, 8, digest(of), Meters(25, 0, ""), Place(2, 0, origin(by.key))))
 
 
 def test_a_receipt_and_its_countersignature_hold_for_ever():
