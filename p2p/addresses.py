@@ -1,4 +1,6 @@
-"""Addresses of peers as text, without libp2p: ``/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…``."""
+"""Addresses of peers as text, without libp2p: ``/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…``, or by way of a relay
+``/ip4/192.0.2.1/tcp/4001/p2p/RELAY/p2p-circuit/p2p/12D3KooW…``.
+"""
 
 import ipaddress
 import re
@@ -10,20 +12,26 @@ from depin_node.crypto.identity import key_of, peer_id
 __all__ = ["Address", "parse", "peer_id"]
 
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*\Z")
-_LENGTH_MAX = 400
+_LENGTH_MAX = 480
+CIRCUIT = "p2p-circuit"
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where one peer can be dialled. ``kind`` is ``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``."""
+    """Where one peer can be dialled. ``kind`` is ``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``.
+
+    ``relay`` is the key of the relay that is there instead, which connects with the peer; empty: the peer is there.
+    """
 
     kind: str
     host: str
     port: int
     peer: bytes
+    relay: bytes = b""
 
     def __str__(self) -> str:
-        return f"/{self.kind}/{self.host}/tcp/{self.port}/p2p/{peer_id(self.peer)}"
+        way = f"/p2p/{peer_id(self.relay)}/{CIRCUIT}" if self.relay else ""
+        return f"/{self.kind}/{self.host}/tcp/{self.port}{way}/p2p/{peer_id(self.peer)}"
 
     @property
     def is_wildcard(self) -> bool:
@@ -32,12 +40,17 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Read ``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID``; the result prints in one canonical form.
+    """Read ``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT[/p2p/RELAY/p2p-circuit]/p2p/ID``; the result prints in one canonical
+    form.
 
     Raises:
         ConfigError: anything else, with what is wrong.
     """
     parts = text.split("/") if len(text) <= _LENGTH_MAX else []
+    relay = b""
+    if len(parts) == 10 and parts[5] == "p2p" and parts[7] == CIRCUIT:
+        relay = key_of(parts[6])
+        del parts[5:8]
     if len(parts) != 7 or parts[0] or parts[3] != "tcp" or parts[5] != "p2p":
         raise ConfigError(f"{text[:80]!r} is not an address: it should look like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…")
     _, kind, host, _, port, _, identity = parts
@@ -50,4 +63,7 @@ def parse(text: str) -> Address:
             raise ConfigError(f"{text[:80]!r}: {error}") from error
     elif kind not in ("dns", "dns4", "dns6") or not _DNS_NAME.match(host):
         raise ConfigError(f"{text[:80]!r}: /{kind[:8]}/{host[:40]} is not an ip4, ip6 or dns host")
-    return Address(kind, host, int(port), key_of(identity))
+    peer = key_of(identity)
+    if peer == relay:
+        raise ConfigError(f"{text[:80]!r}: the relay and the peer behind it are one")
+    return Address(kind, host, int(port), peer, relay)

@@ -14,7 +14,7 @@ import itertools
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -29,7 +29,9 @@ from depin_node.p2p.network import (
     GossipHandler,
     Network,
     NetworkLimits,
+    Path,
     PeerKey,
+    Stream,
     StreamHandler,
     UnknownProtocolError,
 )
@@ -62,6 +64,7 @@ class _Link:
         self.ends = (a, b)
         self.latency_s = latency_s
         self.broken: str | None = None
+        self.ended = trio.Event()
         self.cut = False
         self.changed = _Signal()
         self.streams: set[_MemoryStream] = set()
@@ -98,6 +101,7 @@ class _Link:
         if self.broken:
             return
         self.broken = reason
+        self.ended.set()
         for stream in list(self.streams):
             stream.break_(reason)
         for end in self.ends:
@@ -285,7 +289,10 @@ class _Node:
         self._fabric = fabric
         self._address = address
         self._nursery = nursery
+        self.is_private = False
+        """Whether nobody can dial it, as behind a NAT; it can dial others, and be reached through a relay."""
         self._links: dict[PeerKey, _Link] = {}
+        self._paths: dict[PeerKey, Path] = {}
         self._handlers: dict[str, StreamHandler] = {}
         self._topics: dict[str, _Topic] = {}
         self._seen: OrderedDict[_Gossip, None] = OrderedDict()
@@ -306,6 +313,59 @@ class _Node:
     def connection_events(self) -> trio.MemoryReceiveChannel[ConnectionEvent]:
         return self._events.subscribe()
 
+    def path(self, peer: PeerKey) -> Path | None:
+        return self._paths.get(peer)
+
+    async def probe(self, address: str) -> None:
+        target = parse(address)
+        other = self._fabric._at(target)
+        await trio.lowlevel.checkpoint()
+        if other is None or other.key != target.peer or other.is_private:
+            raise TransportError(f"{address}: cannot be called")
+
+    async def adopt(self, stream: Stream, path: Path, peer: PeerKey, head: bytes = b"") -> trio.Event:
+        """Here a circuit carries nothing but its own end: the two nodes are linked past it. The source makes the link;
+        the target waits for it, and both drop it when the stream ends.
+        """
+        other = next((node for node in self._fabric._nodes.values() if node.key == peer), None)
+        try:
+            with trio.fail_after(self.limits.dial_timeout_s):
+                await stream.send_all(self.key)
+                if other is None or (head + await stream.receive_exactly(32 - len(head))) != peer:
+                    raise TransportError(f"{peer_id(peer)} was to be there, and another peer is")
+        except (trio.TooSlowError, TransportError) as error:
+            await stream.reset()
+            raise TransportError(f"{peer_id(peer)}: cannot be connected: {error}") from error
+        if path.outbound:
+            link = _Link(self, other, self._fabric._latency())
+            self._remember(link, path)
+            other._remember(
+                link, Path(f"{path.address.rpartition('/p2p/')[0]}/p2p/{peer_id(self.key)}", False, 0, True)
+            )
+        while peer not in self._links:
+            await trio.sleep(0.001)
+        link = self._links[peer]
+        self._start(self._follow, stream, link)
+        return link.ended
+
+    async def _follow(self, stream: Stream, link: _Link) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def drop_link() -> None:
+                with suppress(TransportError):
+                    await stream.receive_some()
+                link.break_("the circuit is over")
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(drop_link)
+            await link.ended.wait()
+            await stream.reset()
+            nursery.cancel_scope.cancel()
+
+    async def punch(self, peer: PeerKey, host: str, port: int, *, local_port: int, outbound: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        raise TransportError("no holes are punched in memory")
+
     async def dial(self, address: str) -> PeerKey:
         target = parse(address)
         await trio.lowlevel.checkpoint()
@@ -313,13 +373,15 @@ class _Node:
             raise TransportError(f"{address} is this node itself")
         if target.peer in self._links:
             return target.peer
+        if target.relay:
+            raise TransportError(f"{address} is that of a relay: only ``reach.Reach`` asks it for a circuit")
         with trio.move_on_after(self.limits.dial_timeout_s):
             return await self._connect(target)
         raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
 
     async def _connect(self, target: Address) -> PeerKey:
         other = self._fabric._at(target)
-        if other is None:
+        if other is None or other.is_private:
             raise TransportError(f"{target}: connection refused: nobody listens there")
         link = _Link(self, other, self._fabric._latency())
         link.cut = self._fabric._is_cut(self, other)
@@ -339,8 +401,8 @@ class _Node:
             raise TransportError(f"{target}: the peer has no place for another connection")
         if len(self._links) >= self.limits.connections_max:
             raise TransportError(f"no place for another connection: {len(self._links)} are open")
-        self._remember(link, outbound=True)
-        other._remember(link, outbound=False)
+        self._remember(link, Path(str(other._address), outbound=True))
+        other._remember(link, Path(str(self._address), outbound=False))
         link.set_cut(self._fabric._is_cut(self, other))  # a partition may have come while it was dialled
         return target.peer
 
@@ -398,15 +460,17 @@ class _Node:
         if self._open:
             self._nursery.start_soon(function, *arguments)
 
-    def _remember(self, link: _Link, *, outbound: bool) -> None:
+    def _remember(self, link: _Link, path: Path) -> None:
         other = link.other(self)
         self._links[other.key] = link
-        self._events.emit(Connected(other.key, str(other._address), outbound))
+        self._paths[other.key] = path
+        self._events.emit(Connected(other.key, path.address, path.outbound))
 
     def _forget(self, link: _Link) -> None:
         other = link.other(self)
         if self._links.get(other.key) is link:
             del self._links[other.key]
+            del self._paths[other.key]
             self._events.emit(Disconnected(other.key))
 
     def _mark_seen(self, message: _Gossip) -> None:
@@ -453,9 +517,16 @@ class MemoryFabric:
 
     @asynccontextmanager
     async def open(
-        self, key: PeerKey, *, network_id: str = "test", limits: NetworkLimits | None = None, host: str | None = None
+        self,
+        key: PeerKey,
+        *,
+        network_id: str = "test",
+        limits: NetworkLimits | None = None,
+        host: str | None = None,
+        is_private: bool = False,
     ) -> AsyncIterator[Network]:
-        """Open a node. ``host`` is its IPv4 address, by default one of its own in 10.0.0.0/8.
+        """Open a node. ``host`` is its IPv4 address, by default one of its own in 10.0.0.0/8. Nobody can dial a node
+        that ``is_private``, as if it were behind a NAT.
 
         If the node is killed, the block inside is cancelled and left without an error.
         """
@@ -466,6 +537,7 @@ class MemoryFabric:
         failed: Exception | None = None
         async with trio.open_nursery() as nursery:
             node = _Node(self, address, network_id, limits or NetworkLimits(), nursery)
+            node.is_private = is_private
             self._nodes[address.host, address.port] = node
             try:
                 yield node

@@ -52,9 +52,24 @@ class NetworkLimits:
 
 
 @dataclass(frozen=True)
+class Path:
+    """How a peer is connected now: the best way if there are several.
+
+    ``address`` is where it was dialled, or where it called from; ``local_port`` the port of this machine that the
+    connection uses (0: not known); ``relayed``: a relay passes it on, so that it is for control, unless ``bulk``.
+    """
+
+    address: str
+    outbound: bool
+    local_port: int = 0
+    relayed: bool = False
+    bulk: bool = True
+
+
+@dataclass(frozen=True)
 class Connected:
-    """The first connection to ``peer`` stands. ``address`` is where it was dialled, or where it called
-    from."""
+    """The first connection to ``peer`` stands, or a direct one that replaces a relayed one. ``address`` is where it was
+    dialled, or where it called from."""
 
     peer: PeerKey
     address: str
@@ -81,6 +96,12 @@ class UnknownProtocolError(TransportError):
     """The peer is there, but does not speak this protocol on this network. Asking it again will not help."""
 
     code = "unknown_protocol"
+
+
+class NoDirectPathError(TransportError):
+    """There is only a relay between us and this peer, and the relay is not for so many bytes. Another peer may help."""
+
+    code = "no_direct_path"
 
 
 class ListenError(ResourceError):
@@ -152,6 +173,10 @@ class Network(Protocol):
     def network_id(self) -> str:
         """The mesh this node belongs to."""
 
+    @property
+    def limits(self) -> NetworkLimits:
+        """What it may use and how long it waits."""
+
     def addresses(self) -> list[str]:
         """Return the dialable multiaddrs, each ending in ``/p2p/<our id>``; never a wildcard such as
         0.0.0.0."""
@@ -166,6 +191,42 @@ class Network(Protocol):
             ConfigError: not an address of the kind ``addresses.parse`` takes.
             TransportError: unreachable, not the peer it should be, of another network, or slower than
                 ``dial_timeout_s``.
+        """
+
+    def path(self, peer: PeerKey) -> Path | None:
+        """Return how ``peer`` is connected, or None if it is not."""
+
+    async def probe(self, address: str) -> None:
+        """Call ``address`` anew, make sure that the peer it names is there, and hang up: whether it can be called.
+
+        Raises:
+            ConfigError: not an address, or one of a relay.
+            TransportError: unreachable, or not the peer it should be.
+        """
+
+    async def adopt(self, stream: Stream, path: Path, peer: PeerKey, head: bytes = b"") -> trio.Event:
+        """Make ``stream``, which a relay has spliced through to ``peer``, a connection with it: Noise and yamux. Return
+        what will be set when the connection ends.
+
+        Args:
+            stream: used by the network from here on, whatever happens.
+            path: how it came about; ``outbound``: we asked for it.
+            peer: who must be at the other end.
+            head: bytes of the stream that were read already.
+
+        Raises:
+            TransportError: the other end is not ``peer``, or took longer than ``dial_timeout_s``.
+        """
+
+    async def punch(self, peer: PeerKey, host: str, port: int, *, local_port: int, outbound: bool) -> None:
+        """Connect with ``peer`` anew, although it is connected by way of a relay.
+
+        ``local_port`` 0: it can be called at ``host`` and ``port``. Else it calls us at the same moment, and the two
+        calls meet: ours leaves from ``local_port`` to where the peer's network lets its own out. ``outbound``: we begin
+        the handshake; the other end must not.
+
+        Raises:
+            TransportError: the two did not meet within ``dial_timeout_s``.
         """
 
     async def open_stream(self, peer: PeerKey, protocol: str) -> Stream:

@@ -26,7 +26,6 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
-from libp2p.rcmgr import Direction
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
@@ -35,7 +34,9 @@ from multiaddr import Multiaddr
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.libp2p import mends
+from depin_node.p2p.libp2p import mends, paths
+from depin_node.p2p.libp2p.calling import Caller
+from depin_node.p2p.libp2p.carrier import Carrier
 from depin_node.p2p.libp2p.gossip import Topic
 from depin_node.p2p.libp2p.listening import expand, listen_address, listen_on, resolve
 from depin_node.p2p.libp2p.stream import Stream
@@ -48,9 +49,13 @@ from depin_node.p2p.network import (
     ListenError,
     Network,
     NetworkLimits,
+    Path,
     PeerKey,
     StreamHandler,
     UnknownProtocolError,
+)
+from depin_node.p2p.network import (
+    Stream as AnyStream,
 )
 
 log = structlog.get_logger("depin_node.p2p")
@@ -106,6 +111,8 @@ class Host:
         self._seen: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._events = serving.EventHub(limits, self.count)
         self._server = serving.StreamServer(limits, self.count)
+        self._caller = Caller()
+        self._caller.use_for(self._swarm)
         self._swarm.register_notifee(_Notifee(self))
         self._bound_inbound_streams()
         self.serve(HELLO, _say_nothing)
@@ -135,9 +142,11 @@ class Host:
             raise TransportError(f"{address} is this node itself")
         if target.peer in self._peers:
             return target.peer
+        if target.relay:
+            raise TransportError(f"{address} is that of a relay: only ``reach.Reach`` asks it for a circuit")
         with trio.move_on_after(self.limits.dial_timeout_s):
             await self._connect(target)
-            await self._check_network(target)
+            await self._check_network(target.peer, str(target))
             return target.peer
         raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
 
@@ -154,15 +163,49 @@ class Host:
                 error = failed
         raise TransportError(f"{target}: cannot connect: {reason_of(error)}") from error
 
-    async def _check_network(self, target: Address) -> None:
+    async def _check_network(self, peer: PeerKey, address: str) -> None:
         try:
-            stream = await self.open_stream(target.peer, HELLO)
+            stream = await self.open_stream(peer, HELLO)
         except UnknownProtocolError as error:
-            await self.disconnect(target.peer)
+            await self.disconnect(peer)
             raise TransportError(
-                f"{target} is of another network than {self.network_id!r}: give both nodes the same network id"
+                f"{address} is of another network than {self.network_id!r}: give both nodes the same network id"
             ) from error
         await stream.aclose()
+
+    def path(self, peer: PeerKey) -> Path | None:
+        """See ``network.Network.path``."""
+        connection = paths.best(self._swarm.get_connections(id_of_key(peer)))
+        return paths.path_of(connection) if connection is not None else None
+
+    async def probe(self, address: str) -> None:
+        """See ``network.Network.probe``."""
+        with trio.move_on_after(self.limits.dial_timeout_s):
+            await paths.probe(self._swarm, address)
+            return
+        raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
+
+    async def adopt(self, stream: AnyStream, path: Path, peer: PeerKey, head: bytes = b"") -> trio.Event:
+        """See ``network.Network.adopt``."""
+        carrier = Carrier(self, stream, head, bulk=path.bulk)
+        adopted = False
+        try:
+            with trio.move_on_after(self.limits.dial_timeout_s):
+                await paths.adopt(self._swarm, carrier, path, peer)
+                adopted = True
+        finally:
+            if not adopted:
+                carrier.abort()
+        if not adopted:
+            raise TransportError(f"{path.address}: no answer within {self.limits.dial_timeout_s:g} s")
+        return carrier.ended
+
+    async def punch(self, peer: PeerKey, host: str, port: int, *, local_port: int, outbound: bool) -> None:
+        """See ``network.Network.punch``."""
+        with trio.move_on_after(self.limits.dial_timeout_s):
+            await paths.meet(self._swarm, peer, host, port, local_port=local_port, outbound=outbound)
+            return
+        raise TransportError(f"{host}:{port} and we did not meet within {self.limits.dial_timeout_s:g} s")
 
     async def open_stream(self, peer: PeerKey, protocol: str) -> Stream:
         """See ``network.Network.open_stream``."""
@@ -245,13 +288,15 @@ class Host:
         return True
 
     def note_connected(self, connection: Any) -> None:
-        """A connection stands; the first of its peer is an event."""
-        peer = key_of_id(connection.muxed_conn.peer_id)
-        if peer not in self._peers and self._open:
+        """A connection stands; the first of its peer is an event, and so is a direct one after relayed ones."""
+        identity = connection.muxed_conn.peer_id
+        peer = key_of_id(identity)
+        others = [other for other in self._swarm.get_connections(identity) if other is not connection]
+        replaces = not paths.is_relayed(connection) and bool(others) and all(map(paths.is_relayed, others))
+        if self._open and (peer not in self._peers or replaces):
             self._peers.add(peer)
-            outbound = connection.direction == Direction.OUTBOUND
-            where = next((str(address) for address in connection.get_transport_addresses()), "")
-            self._events.emit(Connected(peer, f"{where}/p2p/{peer_id(peer)}", outbound))
+            path = paths.path_of(connection)
+            self._events.emit(Connected(peer, path.address, path.outbound))
 
     def note_disconnected(self, connection: Any) -> None:
         """A connection is gone; the last of its peer is an event."""

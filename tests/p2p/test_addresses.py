@@ -17,6 +17,7 @@ ID = "12D3KooW9pP4Seg3kZYhySpuVjn1RPdQBsUFZKiFxGMGQN5MeL6A"  # of KEY, as libp2p
         (f"/dns/example.org/tcp/65535/p2p/{ID}", None),
         (f"/dns4/a-b.example/tcp/0004001/p2p/{ID}", ConfigError),
         (f"/dns4/localhost/tcp/04001/p2p/{ID}", f"/dns4/localhost/tcp/4001/p2p/{ID}"),
+        (f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_id(bytes(32))}/p2p-circuit/p2p/{ID}", None),
     ],
 )
 def test_good_addresses_have_one_form(text: str, shown: str | type[ConfigError] | None) -> None:
@@ -40,6 +41,9 @@ def test_good_addresses_have_one_form(text: str, shown: str | type[ConfigError] 
         f"/ip4/192.0.2.1/udp/4001/p2p/{ID}",
         f"/ip4/192.0.2.1/tcp/4001/p2p/{ID}/",
         f"/ip4/192.0.2.1/tcp/4001/p2p/{ID}/p2p-circuit/p2p/{ID}",
+        f"/ip4/192.0.2.1/tcp/4001/p2p/{ID}/p2p-relay/p2p/{peer_id(bytes(32))}",
+        f"/ip4/192.0.2.1/tcp/4001/p2p/x/p2p-circuit/p2p/{ID}",
+        f"/p2p/{peer_id(bytes(32))}/p2p-circuit/p2p/{ID}",
         f"ip4/192.0.2.1/tcp/4001/p2p/{ID}",
         f"/ip4/192.0.2.256/tcp/4001/p2p/{ID}",
         f"/ip4/192.0.2.01/tcp/4001/p2p/{ID}",

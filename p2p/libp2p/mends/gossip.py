@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from libp2p.abc import ConnectionType
 from libp2p.pubsub.pubsub import Pubsub
 
 from depin_node.p2p.libp2p.mends.registry import Plan, abort, option, patch
@@ -32,15 +33,15 @@ def ghost_peer() -> None:
     the old stream and never takes the peer back: no gossip between the two (none in 22 s; mended: 0.5 s).
 
     Mend: of two connections of one peer in the same direction the newer counts; the older is closed, and pubsub
-    registers the peer anew. (Two of opposite directions are a simultaneous dial: both stay.) So nobody may open a
-    second connection on purpose. Until: pubsub follows the live connection (> 0.8.1).
+    registers the peer anew. (Two of opposite directions are a simultaneous dial: both stay, unless one is relayed: then
+    the newer, direct one counts.) So nobody may open a second connection on purpose. Until: pubsub follows the live connection (> 0.8.1).
     """
     original = Pubsub._handle_new_peer
 
     async def handle_new_peer(self: Any, peer_id: Any) -> None:
         swarm = self.host.get_network()
         connections = swarm.get_connections(peer_id)
-        older = [c for c in connections[:-1] if c.direction == connections[-1].direction]
+        older = [c for c in connections[:-1] if _gives_way(c, to=connections[-1])]
         for connection in older:
             swarm.remove_conn(connection)  # now: closing takes a while, and streams must not be opened on it
             abort(connection.muxed_conn)
@@ -56,3 +57,11 @@ def ghost_peer() -> None:
                 registering.discard(peer_id)
 
     Pubsub._handle_new_peer = handle_new_peer
+
+
+def _gives_way(older: Any, *, to: Any) -> bool:
+    return _is_relayed(older) or (older.direction == to.direction and not _is_relayed(to))
+
+
+def _is_relayed(connection: Any) -> bool:
+    return bool(connection.get_connection_type() == ConnectionType.RELAYED)

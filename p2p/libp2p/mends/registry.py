@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from libp2p.crypto.keys import KeyPair
+from libp2p.io.trio import TrioTCPStream
 
 from depin_node.p2p.network import NetworkLimits
 
@@ -62,12 +63,17 @@ def limits_of(connection: Any) -> NetworkLimits:
 
 
 def abort(connection: Any) -> None:
-    """Close a yamux connection's socket at once, without a word to the peer; its reader then cleans up."""
-    tcp_of(connection).stream.socket.close()
+    """Close a yamux connection's socket, or circuit, at once, without a word; its reader then cleans up."""
+    carrier = tcp_of(connection)
+    if isinstance(carrier, TrioTCPStream):
+        carrier.stream.socket.close()
+    else:
+        carrier.abort()
 
 
 def tcp_of(connection: Any) -> Any:
-    """Return the ``TrioTCPStream`` under yamux, session, Noise, its packets and the raw connection."""
+    """Return the ``TrioTCPStream``, or ``carrier.Carrier``, under yamux, session, Noise, its packets and the raw
+    connection."""
     layer = connection.secured_conn
     for name in ("conn", "read_writer", "read_write_closer", "stream"):
         layer = getattr(layer, name)
