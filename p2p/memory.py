@@ -342,7 +342,7 @@ class _Node:
             other._remember(
                 link, Path(f"{path.address.rpartition('/p2p/')[0]}/p2p/{peer_id(self.key)}", False, 0, True)
             )
-        while peer not in self._links:
+        while peer not in self._links:  # noqa: ASYNC110 - until the source has made it
             await trio.sleep(0.001)
         link = self._links[peer]
         self._start(self._follow, stream, link)

@@ -79,6 +79,10 @@ class Mesh:
     ) -> None:
         self.network = network
         self.directory = discovery.directory
+        self.dial: Callable[[str], Awaitable[PeerKey]] = network.dial
+        """How one address is dialled; ``reach`` adds those of relays."""
+        self.best_first: Callable[[Sequence[str]], Sequence[str]] = lambda addresses: addresses
+        """In which order a peer's addresses are dialled."""
         self.ready = trio.Event()
         """Set when the directory holds the first other peer."""
         self._identity = identity
@@ -312,9 +316,9 @@ class Mesh:
 
     async def _dial_each(self, peer: PeerKey, addresses: Sequence[str]) -> str | None:
         reasons: list[str] = []
-        for address in addresses:
+        for address in self.best_first(addresses):
             try:
-                await self.network.dial(address)
+                await self.dial(address)
                 return None
             except DepinError as failure:
                 reasons.append(str(failure))

@@ -100,7 +100,10 @@ async def adopt(swarm: Any, carrier: Carrier, path: Path, peer: PeerKey) -> None
 async def meet(swarm: Any, peer: PeerKey, host: str, port: int, *, local_port: int, outbound: bool) -> None:
     """Call, or punch a hole, and connect. Raises ``TransportError``."""
     try:
-        stream = await (punch(host, port, local_port) if local_port else await trio.open_tcp_stream(host, port))
+        if local_port:
+            stream = await punch(host, port, local_port)
+        else:
+            stream = await trio.open_tcp_stream(host, port)
     except OSError as error:
         raise TransportError(f"{host}:{port}: cannot be called: {reason_of(error)}") from error
     await upgrade(swarm, raw(stream, outbound=outbound), peer, outbound=outbound)

@@ -7,8 +7,8 @@
     relayed/1  [source, bulk, host, port] → []            the relay to the target; then the same
     punch/1    [open_port, punchable] → the same          over a relayed connection: "let us meet, now"
 
-``host`` and ``port`` are where the relay sees the other one: the only place that either calls to meet it, so that nobody
-can make others call a third party.
+``host`` and ``port`` are where the relay sees the other one: the only place that either calls to meet it, so that
+nobody can make others call a third party.
 
 A relay sees the ciphertext of what its circuits carry: both ends run Noise and yamux over the spliced stream, as they
 would over TCP.
@@ -63,8 +63,8 @@ class RelayQuestion(Message, frozen=True):
 
 
 class RelayTerms(Message, frozen=True):
-    """How long a reservation lasts, and what each of its circuits may carry. ``bulk``: blobs too. ``host`` and ``port``:
-    where the relay sees the target; empty and 0 in the answer to a reservation.
+    """How long a reservation lasts, and what each of its circuits may carry. ``bulk``: blobs too. ``host`` and
+    ``port``: where the relay sees the target; empty and 0 in the answer to a reservation.
     """
 
     lasts_s: Uint

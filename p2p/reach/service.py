@@ -39,6 +39,7 @@ from depin_node.p2p.reach.messages import (
 )
 from depin_node.p2p.reach.relay import RelayServer, connect_through, reserve, serve_relayed
 from depin_node.p2p.reach.verdict import Nat, Reachability, ReachConfig, Verdict, View
+from depin_node.p2p.reach.ways import best_first, is_local
 
 M = TypeVar("M", bound=Message)
 
@@ -140,6 +141,10 @@ class Reach:
         self._remember(target.peer, target.relay, terms.host, terms.port)
         self._nursery.start_soon(self._meet, target.peer)
         return target.peer
+
+    def best_first(self, addresses: Sequence[str]) -> list[str]:
+        """Return a peer's addresses in the order in which to dial them from here."""
+        return best_first(addresses, [parse(address).host for address in self._network.addresses()])
 
     # The machine
 
@@ -289,8 +294,8 @@ class Reach:
         return encode(own)
 
     async def _try_to_meet(self, peer: PeerKey, own: Meeting, theirs: Meeting, asked: bool = False) -> None:
-        """Call the peer where the relay sees it, if it can be called there; or both call at once, if both have NATs that
-        let calls meet. (If only we can be called, the peer does so.) Who asked begins the handshake.
+        """Call the peer where the relay sees it, if it can be called there; or both call at once, if both have NATs
+        that let calls meet. (If only we can be called, the peer does so.) Who asked begins the handshake.
         """
         relay, host, port = self._seen_by_relay.get(peer, (b"", "", 0))
         way = self._network.path(relay)
@@ -369,9 +374,7 @@ class Reach:
         """Have the gateway pass our port on, if we listen at a private address; renew it."""
         while True:
             own = [parse(address) for address in self._network.addresses()]
-            private = [
-                a for a in own if a.kind == "ip4" and not is_loopback(a) and ipaddress.ip_address(a.host).is_private
-            ]
+            private = [address for address in own if address.kind == "ip4" and is_local(address.host)]
             if private:
                 self._mapped = await mapper(private[0].port)
                 self._listens()

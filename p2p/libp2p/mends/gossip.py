@@ -33,8 +33,8 @@ def ghost_peer() -> None:
     the old stream and never takes the peer back: no gossip between the two (none in 22 s; mended: 0.5 s).
 
     Mend: of two connections of one peer in the same direction the newer counts; the older is closed, and pubsub
-    registers the peer anew. (Two of opposite directions are a simultaneous dial: both stay, unless one is relayed: then
-    the newer, direct one counts.) So nobody may open a second connection on purpose. Until: pubsub follows the live connection (> 0.8.1).
+    registers the peer anew. (Two of opposite directions are a simultaneous dial: both stay, unless the older is
+    relayed.) So nobody may open a second connection on purpose. Until: pubsub follows the live connection (> 0.8.1).
     """
     original = Pubsub._handle_new_peer
 
