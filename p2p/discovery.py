@@ -220,10 +220,10 @@ class Discovery:
                 return self._lost(peer, now)
             case DialEnded(peer, error):
                 return self._dial_ended(peer, error, now)
-            case Gossiped(author, data):
-                return self._own_advert(author, data, now, forward=True)
+            case Gossiped(peer, data):
+                return self._gossiped(peer, data, now)
             case Introduced(peer, data):
-                return self._own_advert(peer, data, now, forward=False)
+                return self._introduced(peer, data, now)
             case Told(peer, adverts, are_live):
                 return self._told(peer, adverts, are_live, now)
             case Misbehaved(peer, reason):
@@ -367,7 +367,18 @@ class Discovery:
 
     # Adverts
 
-    def _own_advert(self, peer: bytes, data: bytes, now: Now, *, forward: bool) -> list[Effect]:
+    def _gossiped(self, peer: bytes, data: bytes, now: Now) -> list[Effect]:
+        """Take anybody's advert from ``peer``, and pass on what is new."""
+        try:
+            taken, key = self.directory.receive(data, now)
+        except PeerViolation as error:
+            return self._misbehaved(peer, str(error), now)
+        effects = self._noted(taken, key, now)
+        if taken in (Taken.DISCOVERED, Taken.UPDATED):
+            effects.append(Forward())
+        return effects
+
+    def _introduced(self, peer: bytes, data: bytes, now: Now) -> list[Effect]:
         """Take an advert that must be ``peer``'s own."""
         try:
             taken, key = self.directory.receive(data, now)
@@ -375,9 +386,7 @@ class Discovery:
             return self._misbehaved(peer, str(error), now)
         effects = self._noted(taken, key, now)
         if key != peer:
-            return [*effects, *self._misbehaved(peer, "advert: passed off that of another peer", now)]
-        if forward and taken in (Taken.DISCOVERED, Taken.UPDATED):
-            effects.append(Forward())
+            effects += self._misbehaved(peer, "advert: passed off that of another peer", now)
         return effects
 
     def _told(self, peer: bytes, adverts: Sequence[bytes], are_live: bool, now: Now) -> list[Effect]:
@@ -422,7 +431,7 @@ class Discovery:
             old = _Strikes(0, now.boottime_ns)
         count = old.count + 1
         if count < self.config.violations_max:
-            self._strikes.put(peer, _Strikes(count, old.since_ns))
+            self._strikes.put(peer, _Strikes(count, old.since_ns, old.banned_until_ns))
             return [Tell("violated", peer, reason)]
         self._strikes.put(peer, _Strikes(0, now.boottime_ns, now.boottime_ns + ban_ns))
         return [Tell("banned", peer, reason), Disconnect(peer)]

@@ -38,9 +38,9 @@ class DialEnded:
 
 @dataclass(frozen=True)
 class Gossiped:
-    """An advert came by gossip, published by ``author``."""
+    """An advert came by gossip, handed on by ``peer``, who should have judged it."""
 
-    author: bytes
+    peer: bytes
     data: bytes
 
 

@@ -34,6 +34,7 @@ from depin_node.p2p.network import (
     Stream,
     StreamHandler,
     UnknownProtocolError,
+    Verdict,
 )
 
 WINDOW_BYTES = 256 * 1024
@@ -233,11 +234,10 @@ class _MemoryStream:
         self._link.streams.discard(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Gossip:
-    """One published message; compared by identity, which is what makes each message count once."""
+    """One published message; equal ones are one."""
 
-    author: PeerKey
     topic: str
     data: bytes
 
@@ -271,8 +271,9 @@ class _Topic:
             if arrival > trio.current_time():
                 await trio.sleep_until(arrival)
             node = self._node
-            if await serving.judge(
-                self._handler, message.author, message.data, limits=node.limits, counters=node._counters
+            forwarder = link.other(node).key
+            if Verdict.ACCEPT is await serving.judge(
+                self._handler, forwarder, message.data, limits=node.limits, counters=node._counters
             ):
                 node._spread(message, came_by=link)
 
@@ -431,9 +432,10 @@ class _Node:
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > self.limits.gossip_size_bytes_max:
             raise ValueError(f"{len(data)} bytes are too many to gossip: at most {self.limits.gossip_size_bytes_max}")
-        message = _Gossip(self.key, topic, bytes(data))
-        self._mark_seen(message)
-        self._spread(message, came_by=None)
+        message = _Gossip(topic, bytes(data))
+        if message not in self._seen:
+            self._mark_seen(message)
+            self._spread(message, came_by=None)
         await trio.lowlevel.checkpoint()
 
     def subscribe(self, topic: str, handler: GossipHandler) -> None:

@@ -49,7 +49,7 @@ from depin_node.p2p.discovery_events import (
 )
 from depin_node.p2p.frames import serve_requests
 from depin_node.p2p.groups import is_loopback
-from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey
+from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey, Verdict
 
 M = TypeVar("M", bound=Message)
 
@@ -218,17 +218,20 @@ class Mesh:
 
     # The machine and its effects
 
-    def _handle(self, event: Event) -> bool:
-        """Feed the machine; return whether a gossiped advert is to be passed on."""
+    def _handle(self, event: Event) -> Verdict:
+        """Feed the machine; return what is to become of the advert, if it was one that came by gossip."""
         if not self._is_open:
-            return False
+            return Verdict.IGNORE
         effects = self._discovery.handle(event, self._clock())
         self._wake.set()
         if not self.ready.is_set() and self.directory.peers():
             self.ready.set()
         for effect in effects:
             self._carry_out(effect)
-        return any(isinstance(effect, Forward) for effect in effects)
+        if Forward() in effects:
+            return Verdict.ACCEPT
+        broken = any(isinstance(effect, Tell) and effect.what in ("violated", "banned") for effect in effects)
+        return Verdict.REJECT if broken else Verdict.IGNORE
 
     def _carry_out(self, effect: Effect) -> None:
         start = self._nursery.start_soon
@@ -372,8 +375,8 @@ class Mesh:
 
     # What peers ask and tell
 
-    async def _on_gossip(self, author: PeerKey, data: bytes) -> bool:
-        return self._handle(Gossiped(author, data))
+    async def _on_gossip(self, peer: PeerKey, data: bytes) -> Verdict:
+        return self._handle(Gossiped(peer, data))
 
     async def _on_catch_up(self, peer: PeerKey, body: bytes) -> bytes:
         message = self._question(peer, body, protocol.CatchUpRequest, protocol.REQUEST_BYTES_MAX)

@@ -3,10 +3,11 @@
 The flow: a ``Network`` is opened with an identity and a network id, listens, and dials or is
 dialled. Between connected peers either side opens streams of a protocol that the other serves. A topic
 reaches every node that subscribes to it and is connected through nodes that do: each first judges a message
-(its handler returns True), then it is handed on. ``connection_events`` tells who came and went.
+(its handler says ``Verdict.ACCEPT``), then it is handed on. Equal messages on a topic are one message.
+``connection_events`` tells who came and went.
 
 Two implementations stand behind this interface and pass one suite of tests: ``libp2p.host.open_libp2p`` (TCP,
-Noise, yamux, gossipsub) and ``memory.MemoryFabric`` (for simulation, no sockets). Nothing of either shows
+Noise, yamux) and ``memory.MemoryFabric`` (for simulation, no sockets). Nothing of either shows
 through here.
 
 Protocols and topics are short names with a version, ``"peers/1"``. On the wire they become
@@ -15,6 +16,7 @@ Protocols and topics are short names with a version, ``"peers/1"``. On the wire 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeAlias
 
 import trio
@@ -42,8 +44,7 @@ class NetworkLimits:
     gossip_size_bytes_max: int = 16 * 1024
     """Largest gossiped message; larger ones are refused by ``publish`` and dropped on receipt."""
     gossip_queue_max: int = 256
-    """Messages per topic that wait for its handler. When full, the newest is dropped: gossip repairs
-    itself."""
+    """Frames of gossip that wait for one neighbour. When full, the newest is dropped: gossip repairs itself."""
     events_queue_max: int = 1024
     """Connection events that wait for one reader. See ``EventsLost``."""
     dead_after_s: float = 6.0
@@ -157,9 +158,21 @@ StreamHandler: TypeAlias = Callable[[Stream], Awaitable[None]]
 """Serves one inbound stream. Afterwards the stream is closed; if it raised, it is reset, logged and
 counted."""
 
-GossipHandler: TypeAlias = Callable[[PeerKey, bytes], Awaitable[bool]]
-"""Judges and takes one message: ``(author, data) -> valid``. Only valid ones are passed on; raising means
-invalid."""
+
+class Verdict(Enum):
+    """What is to become of a gossiped message."""
+
+    ACCEPT = "accept"
+    """Good and new: it is passed on."""
+    IGNORE = "ignore"
+    """Of no use, and nobody's fault: known, outdated, one too many. It goes no further."""
+    REJECT = "reject"
+    """Against the rules: whoever handed it on should have seen that, since everybody judges before passing on."""
+
+
+GossipHandler: TypeAlias = Callable[[PeerKey, bytes], Awaitable[Verdict]]
+"""Judges and takes one message: ``(who handed it to us, data) -> verdict``. Raising ``PeerViolation`` means
+``REJECT``. Who wrote a message, its content says and proves."""
 
 
 class Network(Protocol):
@@ -241,8 +254,8 @@ class Network(Protocol):
         """Let peers open streams of ``protocol``; each runs ``handler`` in a task of its own."""
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Gossip ``data``, authored by us, to all who subscribe. No promise of delivery; our own handler is
-        not run.
+        """Gossip ``data`` to all who subscribe, unless it has been about before. No promise of delivery; our own
+        handler is not run.
 
         Raises:
             ValueError: longer than ``gossip_size_bytes_max``.

@@ -20,6 +20,7 @@ from depin_node.p2p.network import (
     PeerKey,
     Stream,
     StreamHandler,
+    Verdict,
 )
 
 log = structlog.get_logger("depin_node.p2p")
@@ -29,9 +30,13 @@ COUNTERS = {
     "streams_broken": "a handler ended because its stream or connection did",
     "streams_violated": "a handler ended because the peer broke the protocol",
     "streams_refused": "a peer opened more streams than it may",
-    "gossip_invalid": "a handler judged a gossiped message invalid, or raised",
+    "gossip_invalid": "a gossiped message broke the rules",
+    "gossip_ignored": "a gossiped message was of no use: known, outdated, one too many",
+    "gossip_failed": "a handler of gossip raised what was not the message's fault",
     "gossip_oversized": "a gossiped message was larger than it may be",
-    "gossip_dropped": "a gossiped message found its handler's queue full",
+    "gossip_dropped": "a gossiped message found its handler's queue full (in memory only)",
+    "gossip_unsent": "a neighbour took gossip more slowly than it came",
+    "gossip_slowed": "a neighbour sent more gossip than it may, and was read from later",
     "events_lost": "a connection event found its reader's queue full",
     "connections_refused": "a connection was closed because there were too many",
     "connections_stalled": "a connection was closed because the peer took no bytes",
@@ -89,9 +94,12 @@ class StreamServer:
         self._counters = counters
         self._running: Counter[PeerKey] = Counter()
 
-    async def run(self, stream: Stream, handler: StreamHandler) -> None:
+    async def run(self, stream: Stream, handler: StreamHandler, *, is_counted: bool = True) -> None:
         """Serve one stream to its end; afterwards it is closed, or reset if the handler raised. Never
-        raises."""
+        raises. One that is not counted has a bound of its own."""
+        if not is_counted:
+            await self._contain(stream, handler)
+            return
         if self._running[stream.peer] >= self._streams_max:
             self._counters["streams_refused"] += 1
             await stream.reset()
@@ -123,18 +131,21 @@ class StreamServer:
 
 
 async def judge(
-    handler: GossipHandler, author: PeerKey, data: bytes, *, limits: NetworkLimits, counters: Counter[str]
-) -> bool:
-    """Ask ``handler`` whether a message may be passed on. Raising and oversize mean no. Never raises."""
+    handler: GossipHandler, forwarder: PeerKey, data: bytes, *, limits: NetworkLimits, counters: Counter[str]
+) -> Verdict:
+    """Ask ``handler`` what is to become of a message. Never raises; an error of our own is nobody else's fault."""
     if len(data) > limits.gossip_size_bytes_max:
         counters["gossip_oversized"] += 1
-        return False
+        return Verdict.REJECT
+    verdict = Verdict.REJECT
     try:
-        if await handler(author, data):
-            return True
+        verdict = await handler(forwarder, data)
     except PeerViolation as error:
-        log.warning("gossip broke protocol", peer=peer_id(author), reason=str(error))
+        log.warning("gossip broke protocol", peer=peer_id(forwarder), reason=str(error))
     except Exception:
-        log.exception("gossip handler failed", peer=peer_id(author))
-    counters["gossip_invalid"] += 1
-    return False
+        counters["gossip_failed"] += 1
+        log.exception("gossip handler failed", peer=peer_id(forwarder))
+        return Verdict.IGNORE
+    if verdict is not Verdict.ACCEPT:
+        counters["gossip_invalid" if verdict is Verdict.REJECT else "gossip_ignored"] += 1
+    return verdict

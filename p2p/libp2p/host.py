@@ -1,19 +1,16 @@
-"""The network on libp2p: TCP, Noise, yamux, gossipsub. The door that the rest of the node comes in by.
+"""The network on libp2p: TCP, Noise, yamux. The door that the rest of the node comes in by.
 
-The flow: ``open_libp2p`` plans a host, lets the mends change the plan and the library, listens, and runs gossip.
-``dial`` hands libp2p one address at a time and then asks for ``hello/1`` of our own network, so that a node of another
-network is told apart at once. A ``Stream`` works on yamux itself; closing one lingers in the background until the
-peer has closed its side too, or is reset. Gossip is judged inside gossipsub's validation, so that nothing is forwarded
-before its handler has said yes.
+The flow: ``open_libp2p`` plans a host, lets the mends change the plan and the library, and listens. ``dial`` hands
+libp2p one address at a time and then asks for ``hello/1`` of our own network, so that a node of another network is told
+apart at once. Streams work on yamux itself (``stream``). Gossip is ours, over streams (``gossip_streams``).
 
 libp2p costs 0.44 s and 83 MB to import: import this module where a host is opened, not before.
 """
 
 import logging
-import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -24,20 +21,17 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.config import ConnectionConfig, RetryConfig
-from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.gossip_streams import GOSSIP_PROTOCOL, GossipStreams
 from depin_node.p2p.libp2p import mends, paths
 from depin_node.p2p.libp2p.calling import Caller
 from depin_node.p2p.libp2p.carrier import Carrier
-from depin_node.p2p.libp2p.gossip import Topic
 from depin_node.p2p.libp2p.listening import expand, listen_address, listen_on, resolve
 from depin_node.p2p.libp2p.stream import Stream
 from depin_node.p2p.libp2p.terms import GONE, id_of_key, key_of_id, reason_of
@@ -61,8 +55,6 @@ from depin_node.p2p.network import (
 log = structlog.get_logger("depin_node.p2p")
 
 HELLO = "hello/1"
-_GOSSIP_PROTOCOL = TProtocol("/meshsub/1.1.0")
-_SEEN_MAX = 8192  # gossip messages remembered so that each is judged once
 _CLOSE_TIMEOUT_S = 1.0
 
 
@@ -94,9 +86,7 @@ class _Notifee(INotifee):  # type: ignore[misc]
 class Host:
     """The network; see ``network.Network`` for its public methods."""
 
-    def __init__(
-        self, host: Any, pubsub: Pubsub, network_id: str, limits: NetworkLimits, nursery: trio.Nursery
-    ) -> None:
+    def __init__(self, host: Any, network_id: str, limits: NetworkLimits, nursery: trio.Nursery) -> None:
         self.id = host.get_id()
         self.key = key_of_id(self.id)
         self.network_id = network_id
@@ -104,11 +94,9 @@ class Host:
         self.count: Counter[str] = Counter()
         self._host = host
         self._swarm = host.get_network()
-        self._pubsub = pubsub
         self._nursery = nursery
         self._open = True
         self._peers: set[PeerKey] = set()
-        self._seen: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._events = serving.EventHub(limits, self.count)
         self._server = serving.StreamServer(limits, self.count)
         self._caller = Caller()
@@ -116,6 +104,8 @@ class Host:
         self._swarm.register_notifee(_Notifee(self))
         self._bound_inbound_streams()
         self.serve(HELLO, _say_nothing)
+        self._gossip = GossipStreams(self, limits, self.count, start=self.start, punish=self.punish)
+        self.start(self._gossip.run)
 
     def addresses(self) -> list[str]:
         """See ``network.Network.addresses``."""
@@ -233,7 +223,8 @@ class Host:
             raise ValueError(f"{protocol} is served already")
 
         async def run(net_stream: Any) -> None:
-            await self._server.run(Stream(self, net_stream, protocol), handler)
+            stream = Stream(self, net_stream, protocol)
+            await self._server.run(stream, handler, is_counted=protocol != GOSSIP_PROTOCOL)  # one a peer: the newest
 
         self._host.set_stream_handler(full, run)
 
@@ -241,29 +232,17 @@ class Host:
         """See ``network.Network.publish``."""
         if len(data) > self.limits.gossip_size_bytes_max:
             raise ValueError(f"{len(data)} bytes are too many to gossip: at most {self.limits.gossip_size_bytes_max}")
-        await self._pubsub.publish(self._full_protocol(topic), bytes(data))
+        await trio.lowlevel.checkpoint()
+        self._gossip.publish(topic, bytes(data))
 
     def subscribe(self, topic: str, handler: GossipHandler) -> None:
         """See ``network.Network.subscribe``."""
-        full = self._full_protocol(topic)
-        if full in self._pubsub.topic_validators:
-            raise ValueError(f"{topic} is subscribed already")
-        self._pubsub.set_topic_validator(full, Topic(self, handler).validate, True)
-        self.start(self._join, full)
-
-    async def _join(self, topic: str) -> None:
-        subscription = await self._pubsub.subscribe(topic)
-        if topic not in self._pubsub.topic_validators:  # unsubscribed meanwhile
-            await self._pubsub.unsubscribe(topic)
-        with suppress(trio.EndOfChannel):
-            while True:  # the handler has had it already: empty the library's queue
-                await subscription.get()
+        self._gossip.subscribe(topic, handler)
 
     async def unsubscribe(self, topic: str) -> None:
         """See ``network.Network.unsubscribe``."""
-        full = self._full_protocol(topic)
-        self._pubsub.remove_topic_validator(full)
-        await self._pubsub.unsubscribe(full)
+        await trio.lowlevel.checkpoint()
+        self._gossip.unsubscribe(topic)
 
     async def disconnect(self, peer: PeerKey) -> None:
         """See ``network.Network.disconnect``."""
@@ -278,21 +257,29 @@ class Host:
         if self._open:
             self._nursery.start_soon(function, *arguments)
 
-    def is_new(self, message_id: tuple[bytes, bytes]) -> bool:
-        """Say, once, that a gossiped message has not been here."""
-        if message_id in self._seen:
-            return False
-        self._seen[message_id] = None
-        if len(self._seen) > _SEEN_MAX:
-            self._seen.popitem(last=False)
-        return True
+    def punish(self, peer: PeerKey, reason: str) -> None:
+        """Disconnect a peer that broke the rules."""
+        log.warning("peer broke the rules: disconnecting", peer=peer_id(peer), reason=reason)
+        self.start(self.disconnect, peer)
 
     def note_connected(self, connection: Any) -> None:
-        """A connection stands; the first of its peer is an event, and so is a direct one after relayed ones."""
+        """A connection stands; the first of its peer is an event, and so is a direct one after relayed ones.
+
+        Of two connections in the same direction the newer counts: the older belongs to a peer that crashed or moved,
+        and only looks alive; a relayed one gives way to any. (Two of opposite directions are a simultaneous dial: both
+        stay.)
+        """
         identity = connection.muxed_conn.peer_id
         peer = key_of_id(identity)
         others = [other for other in self._swarm.get_connections(identity) if other is not connection]
         replaces = not paths.is_relayed(connection) and bool(others) and all(map(paths.is_relayed, others))
+        older = [other for other in others if paths.gives_way(other, to=connection)]
+        for other in older:
+            self._swarm.remove_conn(other)  # now: closing takes a while, and streams must not be opened on it
+            mends.abort(other.muxed_conn)
+        if self._open and (older or peer not in self._peers):
+            self._gossip.left(peer)
+            self._gossip.joined(peer)
         if self._open and (peer not in self._peers or replaces):
             self._peers.add(peer)
             path = paths.path_of(connection)
@@ -304,6 +291,7 @@ class Host:
         peer = key_of_id(identity)
         if peer in self._peers and not self._swarm.get_connections(identity):
             self._peers.discard(peer)
+            self._gossip.left(peer)
             self._events.emit(Disconnected(peer))
 
     async def close(self) -> None:
@@ -320,7 +308,7 @@ class Host:
     def _bound_inbound_streams(self) -> None:
         """Reset streams above the cap before they are negotiated: until then no handler counts them."""
         negotiate = self._swarm.common_stream_handler
-        streams_max = self.limits.inbound_streams_per_peer_max + 8  # gossip, ping and some being negotiated
+        streams_max = self.limits.inbound_streams_per_peer_max + 8  # ping and some being negotiated
         inbound: Counter[Any] = Counter()
 
         async def bounded(net_stream: Any) -> None:
@@ -398,28 +386,21 @@ async def open_libp2p(
     swarm = host.get_network()
     swarm.depin_limits = limits
     swarm.retry_config = RetryConfig(max_retries=0)  # whether and when to try again is the caller's to say
-    gossipsub = GossipSub(
-        protocols=[_GOSSIP_PROTOCOL], degree=6, degree_low=4, degree_high=12, heartbeat_interval=1, **plan.gossip
-    )
-    pubsub = Pubsub(host, gossipsub, strict_signing=True)
-    pubsub.counter = time.time_ns()  # a restart within one second must not repeat a message id
     failed: Exception | None = None
     async with host.run(listen_addrs=[]):
         try:
             for address in addresses:
                 await listen_on(swarm, address)
-            async with background_trio_service(pubsub), background_trio_service(gossipsub):
-                await pubsub.wait_until_ready()
-                async with trio.open_nursery() as nursery:
-                    network = Host(host, pubsub, network_id, limits, nursery)
-                    try:
-                        yield network
-                    except Exception as error:  # noqa: BLE001 - raised below
-                        failed = error
-                    finally:
-                        with trio.CancelScope(shield=True):
-                            await network.close()
-                        nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                network = Host(host, network_id, limits, nursery)
+                try:
+                    yield network
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failed = error
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await network.close()
+                    nursery.cancel_scope.cancel()
         except ListenError as error:
             failed = error
     if failed is not None:  # here, where no nursery of libp2p's wraps it in a group

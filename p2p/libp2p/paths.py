@@ -50,6 +50,11 @@ def best(connections: list[Any]) -> Any | None:
     return max(reversed(connections), key=lambda connection: not is_relayed(connection), default=None)
 
 
+def gives_way(older: Any, *, to: Any) -> bool:
+    """Tell which of two connections with one peer ends: a relayed one, or of two alike the older."""
+    return is_relayed(older) or (bool(older.direction == to.direction) and not is_relayed(to))
+
+
 async def probe(swarm: Any, address: str) -> None:
     """Connect, prove who is there by Noise, and hang up. Raises as ``network.Network.probe``."""
     target = parse(address)

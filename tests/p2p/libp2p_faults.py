@@ -20,9 +20,7 @@ from typing import Any
 import structlog
 import trio
 import trio.testing
-from google.protobuf.message import DecodeError
 from libp2p.custom_types import TProtocol
-from libp2p.pubsub.pb import rpc_pb2
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
@@ -123,10 +121,6 @@ async def sleep(stream: Stream) -> None:
     await trio.sleep_forever()
 
 
-async def valid(author: bytes, data: bytes) -> bool:
-    return True
-
-
 async def ends_the_host(open_node: Open, attack: Callable[[Any, Any], Awaitable[None]], error: type[Exception]) -> bool:
     """Attack a node: True if that ends it with ``error``, False if it still answers."""
     ended: list[Exception] = []
@@ -134,7 +128,6 @@ async def ends_the_host(open_node: Open, attack: Callable[[Any, Any], Awaitable[
     async def victim(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         try:
             async with open_node("victim") as node:
-                node.subscribe("notes/1", valid)
                 task_status.started(node)
                 await trio.sleep_forever()
         except Exception as group:  # noqa: BLE001 - judged below
@@ -146,7 +139,6 @@ async def ends_the_host(open_node: Open, attack: Callable[[Any, Any], Awaitable[
         node = await nursery.start(victim)
         where = node.addresses()[0]
         async with open_node("attacker") as attacker:
-            attacker.subscribe("notes/1", valid)
             await attacker.dial(where)
             await attack(attacker, node)
             with trio.move_on_after(2):
@@ -184,42 +176,13 @@ async def plaintext_is_accepted(open_node: Open) -> bool:
 
 
 @fault("handler_errors")
-async def garbage_on_gossip_ends_the_host(open_node: Open) -> bool:
+async def a_handler_that_raises_ends_the_host(open_node: Open) -> bool:
     async def attack(attacker: Any, victim: Any) -> None:
-        stream = await raw_stream(attacker, victim.key, "/meshsub/1.1.0")
-        await stream.write(bytes([50]) + b"\xff" * 50)
-
-    return await ends_the_host(open_node, attack, DecodeError)
-
-
-@fault("pubsub_errors")
-async def a_message_with_a_bad_key_ends_the_host(open_node: Open) -> bool:
-    async def attack(attacker: Any, victim: Any) -> None:
-        message = rpc_pb2.Message(
-            from_id=b"\x12\x20" + bytes(32),  # a hashed id, whose key is in the message
-            seqno=b"1",
-            data=b"x",
-            topicIDs=["/depin/test/notes/1"],
-            signature=b"x",
-            key=b"\xff" * 10,
-        )
-        packet = rpc_pb2.RPC(publish=[message]).SerializeToString()
-        stream = await raw_stream(attacker, victim.key, "/meshsub/1.1.0")
-        await stream.write(bytes([len(packet)]) + packet)
-
-    return await ends_the_host(open_node, attack, DecodeError)
-
-
-@fault("pubsub_errors:validator")
-async def a_sync_validator_that_raises_ends_the_host(open_node: Open) -> bool:
-    async def attack(attacker: Any, victim: Any) -> None:
-        def broken(forwarder: Any, message: Any) -> bool:
+        async def handler(stream: Any) -> None:
             raise ZeroDivisionError
 
-        victim._pubsub.set_topic_validator("/depin/test/notes/1", broken, False)
-        for _ in range(20):
-            await attacker.publish("notes/1", b"x")
-            await trio.sleep(0.05)
+        victim._host.set_stream_handler(TProtocol("/broken/1"), handler)  # past our own border, as the library's are
+        await raw_stream(attacker, victim.key, "/broken/1")
 
     return await ends_the_host(open_node, attack, ZeroDivisionError)
 
@@ -304,11 +267,15 @@ async def what_a_peer_claims_is_kept(open_node: Open) -> bool:
     async with open_node("a") as a, open_node("b") as b:
         b.serve("a-claim/1", echo)
         await b.dial(a.addresses()[0])
-        about_b = a._swarm.peerstore.peer_data_map[b._host.get_id()]
+        known = a._swarm.peerstore.peer_data_map
+
+        def claimed() -> list[str]:
+            return list(known[b._host.get_id()].get_protocols()) if b._host.get_id() in known else []
+
         with trio.move_on_after(2):
-            while not about_b.get_protocols():
+            while not claimed():
                 await trio.sleep(0.01)
-        return any("a-claim" in protocol for protocol in about_b.get_protocols())
+        return any("a-claim" in protocol for protocol in claimed())
 
 
 @fault("dial_delay")
@@ -550,77 +517,6 @@ async def a_frozen_peer_is_not_noticed(open_node: Open) -> bool:
             assert await events.receive() == Disconnected(b.key)
             return False
     return True
-
-
-# Gossip
-
-
-@fault("adaptive_gossip")
-async def a_young_mesh_slows_its_heartbeat(open_node: Open) -> bool:
-    async with open_node("a") as a:
-        a.subscribe("notes/1", valid)
-        router = a._pubsub.router
-        while not router.mesh:
-            await trio.sleep(0.01)
-        router.last_health_update = 0  # as after its 30 s
-        router._update_network_health()
-        router._adapt_gossip_parameters()
-        return bool(router.heartbeat_interval > 1)
-
-
-@fault("gossip_rate")
-async def a_burst_is_dropped_in_silence(open_node: Open) -> bool:
-    got: set[bytes] = set()
-
-    async def take(author: bytes, data: bytes) -> bool:
-        got.add(data)
-        return True
-
-    async with open_node("a") as a, open_node("b") as b:
-        a.subscribe("notes/1", valid)
-        b.subscribe("notes/1", take)
-        await a.dial(b.addresses()[0])
-        while b"probe" not in got:
-            await a.publish("notes/1", b"probe")
-            await trio.sleep(0.1)
-        for number in range(25):
-            await a.publish("notes/1", b"n%d" % number)
-        await trio.sleep(1.5)
-        while b"end" not in got:
-            await a.publish("notes/1", b"end")
-            await trio.sleep(0.1)
-    return sum(b"n%d" % number in got for number in range(25)) < 25
-
-
-@fault("ghost_peer")
-async def a_peer_that_comes_back_gets_no_gossip(open_node: Open) -> bool:
-    heard: dict[str, trio.Event] = {"first": trio.Event(), "second": trio.Event()}
-
-    def hear(which: str) -> Callable[[bytes, bytes], Awaitable[bool]]:
-        async def handler(author: bytes, data: bytes) -> bool:
-            heard[which].set()
-            return True
-
-        return handler
-
-    async def publish_for(node: Any, which: str, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            while not heard[which].is_set():
-                await node.publish("notes/1", b"x")
-                await trio.sleep(0.1)
-        return heard[which].is_set()
-
-    async with open_node("victim", dead_after_s=600) as victim:
-        victim.subscribe("notes/1", valid)
-        async with open_node("peer") as first, Proxy(victim.addresses()[0]).run() as proxy:
-            first.subscribe("notes/1", hear("first"))
-            await first.dial(proxy.address)
-            assert await publish_for(victim, "first", 10)
-            proxy.flowing = trio.Event()  # frozen: the victim cannot know
-            async with open_node("peer") as second:
-                second.subscribe("notes/1", hear("second"))
-                await second.dial(victim.addresses()[0])
-                return not await publish_for(victim, "second", 5)
 
 
 def run_fault(name: str, mode: str) -> bool:

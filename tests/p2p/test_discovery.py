@@ -191,13 +191,21 @@ def test_the_interval_grows_with_the_mesh():
         assert config.advert_lifetime_s(peers) == max(60, 3 * interval_s)
 
 
-def test_news_are_passed_on_once_and_only_their_authors():
+def test_news_are_passed_on_once_whoever_brings_them():
     discovery = machine()
     news = Gossiped(PEERS[0].key, advert(0, seq=5))
     assert Forward() in discovery.handle(news, at(0))
     assert Forward() not in discovery.handle(news, at(0))
     assert Forward() not in discovery.handle(Gossiped(PEERS[0].key, advert(0, seq=4)), at(0))
-    assert Forward() not in discovery.handle(Gossiped(PEERS[1].key, advert(2)), at(0))
+    assert Forward() in discovery.handle(Gossiped(PEERS[1].key, advert(2)), at(0))
+    assert [Tell] == [type(e) for e in discovery.handle(Gossiped(PEERS[1].key, b"garbage"), at(0))]
+
+
+def test_a_violation_while_banned_lifts_no_ban():
+    discovery = machine(violations_max=2, ban_s=100)
+    for _ in range(3):
+        discovery.handle(Misbehaved(PEERS[0].key, "it lied"), at(0))
+    assert Disconnect(PEERS[0].key) in connect(discovery, 0)
 
 
 def test_a_ban_ends():

@@ -15,7 +15,7 @@ import trio
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse, peer_id
-from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream
+from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream, Verdict
 
 pytestmark = pytest.mark.net
 
@@ -23,6 +23,7 @@ NODE = """
 import structlog, sys, trio
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 from depin_node.p2p.libp2p.host import open_libp2p
+from depin_node.p2p.network import Verdict
 
 async def main():
     async def echo(stream):
@@ -31,8 +32,8 @@ async def main():
     with trio.open_signal_receiver(__import__("signal").SIGINT) as signals:
         async with open_libp2p(b"n" * 32, network_id="test") as network:
             network.serve("echo/1", echo)
-            async def hear(author, data):
-                return True
+            async def hear(peer, data):
+                return Verdict.ACCEPT
             network.subscribe("notes/1", hear)
             print(network.addresses()[0], flush=True)
             async for _ in signals:
@@ -216,14 +217,14 @@ async def test_garbage_on_every_protocol_harms_nobody() -> None:
     async with open_node("victim") as victim, open_node("friend") as friend, open_node("stranger") as stranger:
         victim.serve("echo/1", echo)
 
-        async def hear(author: bytes, data: bytes) -> bool:
-            return True
+        async def hear(peer: bytes, data: bytes) -> Verdict:
+            return Verdict.ACCEPT
 
         victim.subscribe("notes/1", hear)
         await friend.dial(victim.addresses()[0])
         steady = await friend.open_stream(victim.key, "echo/1")
         protocols = list(victim._host.get_mux().handlers)
-        assert "/meshsub/1.1.0" in protocols
+        assert "/depin/test/gossip/1" in protocols
         for protocol in protocols:
             for garbage in GARBAGE:
                 await stranger.dial(victim.addresses()[0])

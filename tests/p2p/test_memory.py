@@ -10,7 +10,7 @@ import trio.testing
 
 from depin_node.core.errors import TransportError
 from depin_node.p2p.memory import MemoryFabric
-from depin_node.p2p.network import Connected, Disconnected, Network, NetworkLimits, Stream
+from depin_node.p2p.network import Connected, Disconnected, Network, NetworkLimits, Stream, Verdict
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ async def test_gossip_is_lost_by_the_seed(clock: trio.testing.MockClock) -> None
         fabric = MemoryFabric(seed, gossip_loss=0.5)
         got: list[bytes] = []
 
-        async def take(author: bytes, data: bytes) -> bool:
+        async def take(peer: bytes, data: bytes) -> Verdict:
             got.append(data)
-            return True
+            return Verdict.ACCEPT
 
         async with fabric.open(key(1)) as a, fabric.open(key(2)) as b:
             b.subscribe("notes/1", take)
@@ -133,10 +133,10 @@ async def test_a_full_gossip_queue_drops_the_newest_and_counts(clock: trio.testi
     fabric = MemoryFabric()
     got: list[bytes] = []
 
-    async def slow(author: bytes, data: bytes) -> bool:
+    async def slow(peer: bytes, data: bytes) -> Verdict:
         await trio.sleep(1)
         got.append(data)
-        return True
+        return Verdict.ACCEPT
 
     async with fabric.open(key(1)) as a, fabric.open(key(2), limits=NetworkLimits(gossip_queue_max=5)) as b:
         b.subscribe("notes/1", slow)
@@ -158,10 +158,10 @@ async def test_a_thousand_nodes_hear_one(clock: trio.testing.MockClock) -> None:
         nodes: list[Network] = [await stack.enter_async_context(fabric.open(key(n))) for n in range(1000)]
 
         def listen(node: Network) -> None:
-            async def take(author: bytes, data: bytes) -> bool:
+            async def take(peer: bytes, data: bytes) -> Verdict:
                 assert node.key not in heard
                 heard.add(node.key)
-                return True
+                return Verdict.ACCEPT
 
             node.subscribe("notes/1", take)
 

@@ -20,6 +20,7 @@ from depin_node.p2p.network import (
     NetworkLimits,
     Stream,
     UnknownProtocolError,
+    Verdict,
 )
 
 OpenNode = Callable[..., AbstractAsyncContextManager[Network]]
@@ -534,11 +535,13 @@ class Listener:
         self.network = network
         network.subscribe(topic, self.handle)
 
-    async def handle(self, author: bytes, data: bytes) -> bool:
-        self.got.append((author, data))
+    async def handle(self, peer: bytes, data: bytes) -> Verdict:
+        self.got.append((peer, data))
         if data.startswith(b"raise"):
             raise ZeroDivisionError("a bug in this handler")
-        return not data.startswith(b"invalid")
+        if data.startswith(b"known"):
+            return Verdict.IGNORE
+        return Verdict.REJECT if data.startswith(b"invalid") else Verdict.ACCEPT
 
     def bodies(self) -> list[bytes]:
         return [data for _, data in self.got]
@@ -562,7 +565,7 @@ async def test_gossip_reaches_nodes_beyond_the_neighbours(open_node: OpenNode) -
         await publish_until_heard(a, at_b, at_c)
         await a.publish("notes/1", b"hello")
         await until(lambda: b"hello" in at_c.bodies())
-        assert (a.key, b"hello") in at_c.got  # the author, not who passed it on
+        assert (b.key, b"hello") in at_c.got  # who passed it on: he vouches for it
         assert a.key not in c.peers()
         assert at_a.got == []  # our own are not handed to us
 
@@ -592,14 +595,29 @@ async def test_only_what_is_judged_valid_is_passed_on(open_node: OpenNode) -> No
         await a.dial(b.addresses()[0])
         await b.dial(c.addresses()[0])
         await publish_until_heard(a, at_b, at_c)
-        before = b.counters().get("gossip_invalid", 0)
-        await a.publish("notes/1", b"invalid")
-        await a.publish("notes/1", b"raise")
-        await a.publish("notes/1", b"valid")
+        for body in (b"invalid", b"raise", b"known", b"valid"):
+            await a.publish("notes/1", body)
         await until(lambda: b"valid" in at_c.bodies())
-        assert {b"invalid", b"raise"} <= set(at_b.bodies())
-        assert not {b"invalid", b"raise"} & set(at_c.bodies())
-        assert b.counters()["gossip_invalid"] - before == 2
+        assert {b"invalid", b"raise", b"known"} <= set(at_b.bodies())
+        assert not {b"invalid", b"raise", b"known"} & set(at_c.bodies())
+        counters = b.counters()
+        assert (counters["gossip_invalid"], counters["gossip_failed"], counters["gossip_ignored"]) == (1, 1, 1)
+
+
+async def test_an_equal_message_is_the_same_whoever_says_it(open_node: OpenNode) -> None:
+    async with open_node("a") as a, open_node("b") as b, open_node("c") as c:
+        Listener(a)
+        at_b = Listener(b)
+        Listener(c)
+        await a.dial(b.addresses()[0])
+        await c.dial(b.addresses()[0])
+        await publish_until_heard(a, at_b)
+        await publish_until_heard(c, at_b)
+        for sender in (a, c, a):
+            await sender.publish("notes/1", b"twice")
+            await sender.publish("notes/1", b"end of " + sender.key)
+        await until(lambda: {b"end of " + a.key, b"end of " + c.key} <= set(at_b.bodies()))
+        assert at_b.bodies().count(b"twice") == 1
 
 
 async def test_who_unsubscribes_hears_and_passes_on_nothing_more(open_node: OpenNode) -> None:

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from depin_node.core.errors import PeerViolation, TransportError
-from depin_node.p2p.network import Connected, Disconnected, EventsLost, NetworkLimits, Stream
+from depin_node.p2p.network import Connected, Disconnected, EventsLost, NetworkLimits, Stream, Verdict
 from depin_node.p2p.serving import COUNTERS, EventHub, StreamServer, judge
 
 
@@ -114,19 +114,34 @@ async def test_the_cap_is_per_peer() -> None:
     assert not server._running
 
 
-async def test_only_true_is_valid() -> None:
+async def test_a_verdict_is_counted_and_errors_are_told_apart() -> None:
     counters: Counter[str] = Counter()
 
-    async def ask(answer: object) -> bool:
-        async def handler(author: bytes, data: bytes) -> bool:
+    async def ask(answer: Verdict | Exception) -> Verdict:
+        async def handler(peer: bytes, data: bytes) -> Verdict:
             if isinstance(answer, Exception):
                 raise answer
-            return bool(answer)
+            return answer
 
         return await judge(handler, bytes(32), b"x", limits=NetworkLimits(), counters=counters)
 
-    assert await ask(True)
-    assert not await ask(False)
-    assert not await ask(PeerViolation("forged"))
-    assert not await ask(ZeroDivisionError("a bug"))
-    assert counters == {"gossip_invalid": 3}
+    for answer, verdict in (
+        (Verdict.ACCEPT, Verdict.ACCEPT),
+        (Verdict.IGNORE, Verdict.IGNORE),
+        (Verdict.REJECT, Verdict.REJECT),
+        (PeerViolation("forged"), Verdict.REJECT),
+        (ZeroDivisionError("a bug of ours"), Verdict.IGNORE),
+    ):
+        assert await ask(answer) is verdict
+    assert counters == {"gossip_invalid": 2, "gossip_ignored": 1, "gossip_failed": 1}
+    assert set(counters) <= set(COUNTERS)
+
+
+async def test_an_oversized_message_is_not_even_shown() -> None:
+    async def handler(peer: bytes, data: bytes) -> Verdict:
+        raise AssertionError
+
+    counters: Counter[str] = Counter()
+    limits = NetworkLimits(gossip_size_bytes_max=10)
+    assert await judge(handler, bytes(32), bytes(11), limits=limits, counters=counters) is Verdict.REJECT
+    assert counters == {"gossip_oversized": 1}

@@ -1,7 +1,7 @@
 """How a mend is registered and applied: the parts that the other modules of this package share."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,8 +21,6 @@ class Plan:
     limits: NetworkLimits
     security: dict[Any, Any] | None = None
     """Of ``new_host``; None accepts whatever libp2p does."""
-    gossip: dict[str, Any] = field(default_factory=dict)
-    """Of ``GossipSub``."""
 
 
 Mend = Callable[[Plan], None]

@@ -8,7 +8,6 @@ import libp2p.stream_muxer.yamux.yamux as yamux_module
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
-from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
@@ -33,7 +32,7 @@ def noise_only(plan: Plan) -> None:
 def handler_errors() -> None:
     """Fault: an exception in a stream handler ends the service that runs it, and with it the whole host.
 
-    A peer gets there with garbage on any protocol whose parser raises, such as 51 bytes on ``/meshsub/1.1.0``.
+    A peer gets there with whatever makes a handler raise: with gossipsub, 51 bytes of garbage did.
     Until: py-libp2p contains handler errors (> 0.8.1).
     """
     original = Swarm.set_stream_handler
@@ -56,24 +55,6 @@ async def _reset_quietly(stream: Any) -> None:
         await stream.reset()
     except Exception as error:  # noqa: BLE001 - it is gone anyway
         log.debug("reset failed", error=repr(error)[:200])
-
-
-@patch
-def pubsub_errors() -> None:
-    """Fault: each gossiped message runs as a task of the pubsub service, so one that raises ends it, and the host.
-
-    A peer gets there with a message whose ``key`` is no key (``DecodeError``); so does a sync validator that raises.
-    Until: py-libp2p contains errors of single messages (> 0.8.1).
-    """
-    original = Pubsub.push_msg
-
-    async def push_msg(self: Any, forwarder: Any, message: Any) -> None:
-        try:
-            await original(self, forwarder, message)
-        except Exception as error:  # noqa: BLE001 - one message's failure stays with that message
-            log.debug("gossip message failed", error=repr(error)[:200])
-
-    Pubsub.push_msg = push_msg
 
 
 @patch

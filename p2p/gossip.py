@@ -1,0 +1,314 @@
+"""Gossip: how a message reaches every node that subscribes to its topic. A machine without I/O.
+
+The flow: each node tells its neighbours its topics. A message goes at once to ``EAGER`` random neighbours that want its
+topic; the others get its id (``Have``) a moment later, and ask for the message (``Want``) if nobody has sent it to them
+meanwhile. So every message takes several ways at once, chosen anew each time: there is no tree or mesh that hostile
+neighbours could cut. What arrives is judged by the topic's handler before anybody else sees it; only ``ACCEPT`` is
+passed on, so that whoever hands us a message that breaks the rules is to blame for it himself.
+
+A message's id is the hash of topic and content: who tells it does not matter, and saying it twice changes nothing. Who
+it is by, its own signature says.
+
+What a neighbour may make us do is a token bucket: messages and ids cost tokens, and who has none is not read from until
+it has some again (``wait_s``), so that a flood fills the flooder's own pipe. Faults weigh against first deliveries; a
+neighbour whose faults reach ``FAULTS_MAX`` is punished. All collections are bounded, oldest out first.
+
+Like the lazy push of Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees (2007), without the tree.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import msgspec
+from blake3 import blake3
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation
+from depin_node.core.wire import Digest, Message, Name, decode, encode
+from depin_node.p2p.bucket import Bucket
+from depin_node.p2p.network import PeerKey, Verdict
+
+if TYPE_CHECKING:
+    from random import Random
+
+TOPICS_MAX = 64
+IDS_MAX = 128
+EAGER = 4
+SEEN_MAX = 16_384
+STORED_MAX = 512
+MISSING_MAX = 1024
+TELLERS_MAX = 4
+HAVE_AFTER_NS = SECOND_NS // 4
+WANT_AFTER_NS = SECOND_NS // 4
+ASK_AGAIN_NS = 2 * SECOND_NS
+TOKENS_BURST = 512.0
+TOKENS_PER_S = 64.0
+"""A message costs one token, eight ids one. A mesh of any size makes some 10 messages a second (``MeshConfig``)."""
+FAULTS_MAX = 8.0
+FAULT_HEALED = 0.05
+"""What a first delivery takes off a neighbour's faults."""
+_LABEL = b"depin/gossip/v1\0"
+
+TOPICS, POST, HAVE, WANT = 1, 2, 3, 4
+
+
+class Topics(Message, frozen=True):
+    """All topics that the sender wants, in place of those it named before."""
+
+    topics: Annotated[tuple[Name, ...], msgspec.Meta(max_length=TOPICS_MAX)]
+
+
+class Post(Message, frozen=True):
+    """One message."""
+
+    topic: Name
+    data: bytes
+
+
+class Ids(Message, frozen=True):
+    """``Have`` and ``Want``: ids of messages."""
+
+    ids: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=IDS_MAX)]
+
+
+FRAME_OVERHEAD_BYTES = 64 * 4 + 64
+IDS_BYTES_MAX = IDS_MAX * 34 + 16
+
+
+def message_id(topic: str, data: bytes) -> bytes:
+    """Return the id of a message: who sends it has no part in it."""
+    name = topic.encode()
+    return blake3(_LABEL + len(name).to_bytes(2, "little") + name + data).digest()
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send one frame to a neighbour; it may be dropped if too many wait."""
+
+    peer: PeerKey
+    kind: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Have the handler of ``topic`` judge a message, and call ``judged`` with the verdict."""
+
+    peer: PeerKey
+    topic: str
+    id: bytes
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Punish:
+    """A neighbour's faults outweigh its use: disconnect it and keep it out."""
+
+    peer: PeerKey
+    reason: str
+
+
+Effect: TypeAlias = Send | Judge | Punish
+
+
+@dataclass
+class _Neighbour:
+    bucket: Bucket
+    topics: frozenset[str] = frozenset()
+    faults: float = 0.0
+    untold: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class _Missing:
+    tellers: list[PeerKey]
+    ask_ns: int
+
+
+class Gossip:
+    """One node's part in gossip. Call a method for each thing that happens, and ``tick`` when ``wake_ns`` has come.
+
+    Args:
+        size_bytes_max: of one message.
+        rng: draws whom to send to.
+    """
+
+    def __init__(self, size_bytes_max: int, rng: "Random") -> None:
+        self._size_bytes_max = size_bytes_max
+        self._rng = rng
+        self._topics: set[str] = set()
+        self._neighbours: dict[PeerKey, _Neighbour] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._stored: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
+        self._missing: OrderedDict[bytes, _Missing] = OrderedDict()
+        self._tell_ns: int | None = None
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The longest frame that a neighbour may send."""
+        return max(self._size_bytes_max + FRAME_OVERHEAD_BYTES, IDS_BYTES_MAX)
+
+    @property
+    def wake_ns(self) -> int | None:
+        """When (boot clock) the next ``tick`` is due."""
+        due = [missing.ask_ns for missing in self._missing.values()]
+        if self._tell_ns is not None:
+            due.append(self._tell_ns)
+        return min(due, default=None)
+
+    # Ourselves
+
+    def subscribe(self, topic: str) -> list[Effect]:
+        """Want ``topic`` from now on."""
+        if len(self._topics) >= TOPICS_MAX:
+            raise ValueError(f"more than {TOPICS_MAX} topics")
+        self._topics.add(topic)
+        return [Send(peer, TOPICS, self.greeting()) for peer in self._neighbours]
+
+    def unsubscribe(self, topic: str) -> list[Effect]:
+        """Want ``topic`` no longer, and pass nothing of it on."""
+        self._topics.discard(topic)
+        for identity in [identity for identity, (about, _) in self._stored.items() if about == topic]:
+            del self._stored[identity]
+        return [Send(peer, TOPICS, self.greeting()) for peer in self._neighbours]
+
+    def publish(self, topic: str, data: bytes, now: Now) -> list[Effect]:
+        """Send a message of our own; one that has been about before goes nowhere."""
+        if not self._is_new(identity := message_id(topic, data)):
+            return []
+        return self._spread(identity, topic, encode(Post(topic, data)), None, now)
+
+    # Neighbours
+
+    def joined(self, peer: PeerKey, now: Now) -> None:
+        """Take a new neighbour."""
+        self._neighbours.setdefault(peer, _Neighbour(Bucket(TOKENS_BURST, TOKENS_PER_S, now)))
+
+    def greeting(self) -> bytes:
+        """Return the frame of kind ``TOPICS`` that begins every stream."""
+        return encode(Topics(tuple(sorted(self._topics))))
+
+    def left(self, peer: PeerKey) -> None:
+        """Forget a neighbour."""
+        self._neighbours.pop(peer, None)
+
+    def wait_s(self, peer: PeerKey, now: Now) -> float:
+        """Return for how long nothing is to be read from ``peer``: until it has tokens again."""
+        neighbour = self._neighbours.get(peer)
+        return neighbour.bucket.wait_s(now) if neighbour else 0.0
+
+    def heard(self, peer: PeerKey, kind: int, body: bytes, now: Now) -> list[Effect]:
+        """Take one frame of a neighbour.
+
+        Raises:
+            PeerViolation: it is malformed, oversized or of an unknown kind.
+        """
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            return []
+        if kind == POST:
+            neighbour.bucket.spend(1, now)
+            return self._heard_post(peer, body)
+        if kind == TOPICS:
+            neighbour.bucket.spend(1, now)
+            neighbour.topics = frozenset(decode(body, Topics, size_bytes_max=self.frame_bytes_max).topics)
+            return self._greet(peer, neighbour)
+        if kind in (HAVE, WANT):
+            ids = decode(body, Ids, size_bytes_max=IDS_BYTES_MAX).ids
+            if kind == WANT:
+                neighbour.bucket.spend(len(ids), now)
+                return [Send(peer, POST, self._stored[i][1]) for i in dict.fromkeys(ids) if i in self._stored]
+            neighbour.bucket.spend(1 + len(ids) / 8, now)
+            self._note_missing(peer, ids, now)
+            return []
+        raise PeerViolation(f"gossip: a frame of kind {kind} means nothing")
+
+    def judged(self, judged: Judge, verdict: Verdict, now: Now) -> list[Effect]:
+        """Take the verdict on a message."""
+        neighbour = self._neighbours.get(judged.peer)
+        if verdict is Verdict.ACCEPT:
+            if neighbour:
+                neighbour.faults = max(0.0, neighbour.faults - FAULT_HEALED)
+            return self._spread(judged.id, judged.topic, encode(Post(judged.topic, judged.data)), judged.peer, now)
+        if verdict is Verdict.REJECT and neighbour:
+            neighbour.faults += 1
+            if neighbour.faults >= FAULTS_MAX:
+                neighbour.faults = 0.0
+                return [Punish(judged.peer, "gossip: handed on too many messages that break the rules")]
+        return []
+
+    def tick(self, now: Now) -> list[Effect]:
+        """Tell neighbours what they may lack, and ask for what we do."""
+        effects: list[Effect] = []
+        if self._tell_ns is not None and now.boottime_ns >= self._tell_ns:
+            self._tell_ns = None
+            for peer, neighbour in self._neighbours.items():
+                effects += [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(neighbour.untold)]
+                neighbour.untold = []
+        wants: dict[PeerKey, list[bytes]] = {}
+        for identity, missing in list(self._missing.items()):
+            if now.boottime_ns >= missing.ask_ns:
+                missing.ask_ns = now.boottime_ns + ASK_AGAIN_NS
+                missing.tellers = [peer for peer in missing.tellers if peer in self._neighbours]
+                if not missing.tellers:
+                    del self._missing[identity]
+                    continue
+                wants.setdefault(missing.tellers.pop(0), []).append(identity)
+        for peer, wanted in wants.items():
+            effects += [Send(peer, WANT, encode(Ids(ids))) for ids in _in_parts(wanted)]
+        return effects
+
+    # The parts
+
+    def _heard_post(self, peer: PeerKey, body: bytes) -> list[Effect]:
+        post = decode(body, Post, size_bytes_max=self.frame_bytes_max)
+        if post.topic not in self._topics:
+            return []  # it has cost its token
+        identity = message_id(post.topic, post.data)
+        self._missing.pop(identity, None)
+        if not self._is_new(identity):
+            return []
+        return [Judge(peer, post.topic, identity, post.data)]
+
+    def _greet(self, peer: PeerKey, neighbour: _Neighbour) -> list[Effect]:
+        """Tell a neighbour that has named its topics what it may have missed."""
+        known = [identity for identity, (topic, _) in self._stored.items() if topic in neighbour.topics]
+        return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known[-IDS_MAX:])]
+
+    def _spread(self, identity: bytes, topic: str, body: bytes, source: PeerKey | None, now: Now) -> list[Effect]:
+        self._stored[identity] = (topic, body)
+        if len(self._stored) > STORED_MAX:
+            self._stored.popitem(last=False)
+        others = [p for p, n in self._neighbours.items() if p != source and topic in n.topics]
+        eager = self._rng.sample(others, min(EAGER, len(others)))
+        for peer in set(others).difference(eager):
+            untold = self._neighbours[peer].untold
+            untold.append(identity)
+            del untold[:-STORED_MAX]
+            if self._tell_ns is None:
+                self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
+        return [Send(peer, POST, body) for peer in eager]
+
+    def _note_missing(self, peer: PeerKey, ids: Iterable[bytes], now: Now) -> None:
+        for identity in ids:
+            if identity in self._seen:
+                continue
+            missing = self._missing.setdefault(identity, _Missing([], now.boottime_ns + WANT_AFTER_NS))
+            if len(missing.tellers) < TELLERS_MAX and peer not in missing.tellers:
+                missing.tellers.append(peer)
+            if len(self._missing) > MISSING_MAX:
+                self._missing.popitem(last=False)
+
+    def _is_new(self, identity: bytes) -> bool:
+        if identity in self._seen:
+            return False
+        self._seen[identity] = None
+        if len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
+        return True
+
+
+def _in_parts(ids: list[bytes]) -> list[tuple[bytes, ...]]:
+    return [tuple(ids[start : start + IDS_MAX]) for start in range(0, len(ids), IDS_MAX)]
