@@ -1,4 +1,4 @@
-"""Commands that show what the running node knows: ``status``, ``peers``, ``devices``, ``receipts list``."""
+"""Commands that show what the running node knows: ``status``, ``peers``, ``devices``."""
 
 import time
 from collections.abc import Iterable
@@ -71,32 +71,6 @@ def devices(settings: Settings, /, as_json: bool) -> None:
         views = local_devices(settings.located().speeds if settings.located().path.is_dir() else None)
         note("nothing is lent: start the node with --lend")
     emit(views, as_json, lambda: _devices_text(views))
-
-
-@click.group()
-def receipts() -> None:
-    """List signed receipts."""
-
-
-@receipts.command("list")
-@global_options
-@json_option
-@pass_settings
-def receipts_list(settings: Settings, /, as_json: bool) -> None:
-    """List the newest receipts: what was run, by whom, how it was verified, and who signed.
-
-    \b
-    Example:
-      depin-node receipts list
-    """
-    with settings.mesh() as mesh:
-        views = mesh.receipts()
-    headings = ("ROLE", "PEER", "JOB", "ACCEPTED", "REFUSED", "VERIFIED BY", "SIGNED BY")
-    rows = [
-        (v.role, v.peer, v.job[:12], v.tasks_accepted, v.tasks_refused, v.verified_by, " + ".join(v.signed_by))
-        for v in views
-    ]
-    emit(views, as_json, lambda: table(headings, rows) if rows else "no receipts yet")
 
 
 def _status_text(view: "StatusView") -> str:

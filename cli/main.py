@@ -26,7 +26,7 @@ COMMANDS = {
     "submit": ("depin_node.cli.submit:submit", "Compile and submit a job, and fetch its verified result."),
     "job": ("depin_node.cli.job:job", "List, show and cancel jobs, and fetch their results."),
     "owner": ("depin_node.cli.owner:owner", "Make many nodes one owner's, and take it back."),
-    "receipts": ("depin_node.cli.inspect:receipts", "List signed receipts."),
+    "receipts": ("depin_node.cli.receipts:receipts", "List, export and check signed receipts."),
     "demo": ("depin_node.cli.demo:demo", "Run five nodes here: a real job, a liar, a kill."),
 }
 

@@ -445,6 +445,16 @@ class Journal:
         sql = "SELECT id, role, peer, job, receipt, countersign, at_s FROM receipts WHERE job = ? ORDER BY rowid"
         return [StoredReceipt(*row) for row in self._rows(sql, job_id)]
 
+    def log_records(self, job: bytes | None = None) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield (receipt, countersign) of each entry of our log in its order; with ``job`` only of that job."""
+        sql = (
+            "SELECT receipts.receipt, receipts.countersign FROM log JOIN receipts"
+            " ON receipts.id = log.receipt AND receipts.role = log.role"
+            " WHERE ?1 IS NULL OR receipts.job = ?1 ORDER BY log.epoch, log.position"
+        )
+        with self._errors():
+            yield from self._db.execute(sql, (job,))
+
     def kept(self) -> list[tuple[bytes, bytes, int, int]]:
         """Return (owner, blob, size in bytes, until when in wall s) of the results that are kept for others."""
         return self._rows("SELECT owner, blob, size_bytes, until_s FROM kept")

@@ -1,9 +1,14 @@
 """Receipts: what was run, how it was verified, what it cost, signed by both sides; checkable by anybody,
 offline."""
 
+from collections import Counter
+
 from depin_node.compute.market.messages import Countersign, Receipt, Verdict, digest
 from depin_node.core.errors import PeerViolation
 from depin_node.crypto.envelope import Verified, verify_signature
+
+PAID = frozenset({Verdict.ACCEPTED, Verdict.UNUSED})
+"""Verdicts that count as honest work."""
 
 
 def verify_receipt(requester: bytes, provider: bytes | None, network: str) -> Verified[Receipt]:
@@ -28,6 +33,14 @@ def verify_receipt(requester: bytes, provider: bytes | None, network: str) -> Ve
 
 
 def count(receipt: Receipt) -> tuple[int, int]:
-    """Return how many answers a receipt accepts and how many it rejects."""
-    verdicts = [settled.verdict for settled in receipt.settled]
-    return verdicts.count(Verdict.ACCEPTED), verdicts.count(Verdict.REJECTED)
+    """Return how many answers a receipt accepts for good and how many it refuses."""
+    verdicts = Counter(settled.verdict for settled in receipt.settled)
+    return verdicts[Verdict.ACCEPTED], verdicts[Verdict.REJECTED] + verdicts[Verdict.VOID]
+
+
+def busy_us(receipt: Receipt) -> int:
+    """Return how long the answers that a receipt counts as honest work took, in µs of one slot.
+
+    Unused ones count: they were asked for and shown. Provisional ones do not yet.
+    """
+    return sum(settled.elapsed_us for settled in receipt.settled if settled.verdict in PAID)

@@ -1,5 +1,6 @@
 """The shells of requester and provider with all that is under them, over the in-memory network; kernels really run."""
 
+import io
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from depin_node.compute.market.lender import Lending
 from depin_node.compute.market.messages import PROTOCOL, Kind, Offer, Terms, Verdict
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.compute.trust.export import Record, verify_export, write_export
 from depin_node.compute.trust.receipts import verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 from depin_node.crypto.blob import blob_id
@@ -72,6 +74,15 @@ async def test_a_job_is_done_and_both_sides_hold_its_receipts(tmp_path, autojump
         assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
         assert sorted(settled.task for settled in receipt.settled) == list(range(TASKS))
         assert {settled.verdict for settled in receipt.settled} == {Verdict.ACCEPTED}
+        for node, paid in ((a, b), (b, a)):
+            file = io.BytesIO()
+            log = [Record(*record) for record in node.context.journal.reader.log_records()]
+            head = node.context.journal.reader.log_head()
+            write_export(file, node.context.identity, "test", log, head=head.link, is_whole=True, at_s=1)
+            file.seek(0)
+            findings = verify_export(file)
+            assert findings.holds, findings.problems
+            assert findings.partners[peer_id(paid.key)].accepted == TASKS
         ours, its = journal.agreements(), b.context.journal.reader.agreements()
         assert [(one[0], one[3:]) for one in ours] == [(one[0], one[3:]) for one in its]
 

@@ -1,0 +1,56 @@
+"""Nodes that only sign receipts for each other: for tests of logs, exports, credit and evidence."""
+
+from depin_node.compute.market.messages import Countersign, Meters, Receipt, Settled, Verdict, digest
+from depin_node.compute.trust.chain import Head, Log
+from depin_node.compute.trust.export import Record
+from depin_node.crypto.envelope import sign
+from depin_node.crypto.identity import Identity
+
+NETWORK = "net"
+
+
+class Keeper:
+    """A node with a log. ``records`` is what its journal holds; ``backup`` and ``restore`` do what users do."""
+
+    def __init__(self, number):
+        self.identity = Identity(bytes([number]) * 32)
+        self.key = self.identity.key
+        self.seq = 1000 * number
+        self.log = Log(self.key, self.next())
+        self.records = []
+
+    def next(self):
+        self.seq += 1
+        return self.seq
+
+    def restart(self):
+        self.log = Log(self.key, self.next(), self.log.stored)
+
+    def backup(self):
+        return self.log.stored, list(self.records)
+
+    def restore(self, backup):
+        """Go back to a backup; the sequence numbers go on, since they come from the clock."""
+        stored, self.records = backup[0], list(backup[1])
+        self.log = Log(self.key, self.next(), Head(stored.size, stored.link))
+
+    def entry(self, kind, to, *fields):
+        """Sign the next entry and store it."""
+        message = kind(to, 100, self.next(), *fields, self.log.place())
+        envelope = sign(self.identity, NETWORK, message)
+        entry = self.log.add(digest(envelope))
+        assert self.log.note_stored(entry)
+        return envelope, entry
+
+    def pay(self, provider, verdicts=(Verdict.ACCEPTED,), *, elapsed_us=1000, confirmed=True):
+        """Have ``provider`` work for us; both keep the receipt."""
+        settled = tuple(
+            Settled(number, number, b"c" * 32, b"o" * 32, verdict, elapsed_us)
+            for number, verdict in enumerate(verdicts)
+        )
+        fields = (b"a" * 32, 0, bytes([len(self.records)]) * 32, b"i" * 32, "wasm-1", settled, 0, True, "quorum 1 of 1")
+        receipt, ours = self.entry(Receipt, provider.key, *fields)
+        countersign, theirs = provider.entry(Countersign, self.key, digest(receipt), Meters(elapsed_us, 5, "rapl"))
+        self.records.append(Record(receipt, countersign if confirmed else b""))
+        provider.records.append(Record(receipt, countersign))
+        return ours, theirs
