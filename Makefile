@@ -36,8 +36,10 @@ demo: $(STAMP)
 examples: $(STAMP)
 	@$(BIN)/python examples/run_all.py
 
+# two workers, or WORKERS=4: how tests are spread is told in tests/conftest.py
+WORKERS ?= 2
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,21 @@
+"""What all tests share: nodes, and how ``make test`` spreads over the cores (pytest-xdist, ``--dist loadgroup``).
+
+Tests of real hosts and processes wait on clocks: they stay on one worker, one after the other, as without xdist. All
+others go file by file to whichever worker is free, so what a module has set up is set up once.
+"""
+
 import pytest
 from nodes import Nodes, running_nodes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put each test into the group that runs on one worker."""
+    if not config.pluginmanager.has_plugin("xdist"):
+        return
+    for item in items:
+        group = "net" if item.get_closest_marker("net") else item.path.relative_to(config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
