@@ -1,12 +1,14 @@
 """``make bench-compute``: how fast kernels run without a GPU, beside NumPy and PoCL, each on one core.
 
-*Our* time of a task is that of the wasm device (``compute/devices``) on a program that is loaded: the inputs lie in
-shared memory, as a worker has them, and are laid over the task's own; the kernel runs; the outputs are copied out. PoCL
-copies in, runs, copies out. NumPy does the same work on one thread. All are timed in turn, ``ROUNDS`` times after a
-round that does not count; a ratio is the median over the rounds.
+*Our* time of a task is that of the wasm device (``compute/devices``) on a program that is loaded, as in a worker: the
+inputs lie in memory that is shared with the node, and from the first round on they are laid over the task's own; the
+results, which the last round filled, are made zeros; the kernel runs; NaNs are made canonical, and a result that is
+large is where the node reads it, one that is small is copied there. PoCL copies in, runs, copies out. NumPy does the
+same work on one thread. All are timed in turn, ``ROUNDS`` times after a round that does not count; a ratio is the
+median over the rounds.
 
     KERNEL_ratio        our time over NumPy's: the whole task, as PoCL's contains its copies and NumPy's its new arrays
-    KERNEL_launch_ratio of that the kernel alone, without instance and copies
+    KERNEL_launch_ratio of that the kernel alone, without its instance and what is done before and after
     KERNEL_pocl_ratio   PoCL's time over NumPy's; null where PoCL is missing or cannot run it (pocl_missing: why)
     pocl_geomean        geometric mean of our time over PoCL's, of the kernels that PoCL runs
     compile_s           the slowest compilation of the nine, each with an empty cache
@@ -45,7 +47,7 @@ from depin_node.compute.programs.generated import ReductionKernel
 from depin_node.compute.programs.kernel import InOut, Out, RawKernel
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.programs.shards import result_bytes
-from depin_node.compute.sandbox.arena import open_input
+from depin_node.compute.sandbox.arena import Arena, open_input
 from depin_node.compute.sandbox.pool import Lease, PoolConfig, WorkerConfig, open_pool
 
 ROUNDS, TRIVIAL_TASKS, TWO_CORE_BODIES = 5, 300, 4 * BODIES
@@ -66,12 +68,17 @@ class Ours:
             fd = open_input(memoryview(array).cast("B"), "input", array.nbytes)
             inputs[index] = Input(memoryview(mmap.mmap(fd, array.nbytes, prot=mmap.PROT_READ)), fd)
         self._loaded = device.load(self.program, inputs, LIMITS)
-        self._results = [bytearray(result_bytes(self.program, 0, k)) for k in range(len(self.program.outputs))]
+        sizes = [result_bytes(self.program, 0, output) for output in range(len(self.program.outputs))]
+        arena = Arena(sum(sizes) + len(sizes) * mmap.PAGESIZE)
+        self._loaded.results_in(arena.view)
+        places = [arena.take(size) for size in sizes]
+        assert None not in places
+        self._results = [arena.view[place : place + size] for place, size in zip(places, sizes, strict=True) if place]
 
     def task(self) -> float:
         """Run the one task there is; return the seconds it took."""
         start = time.perf_counter()
-        self._loaded.run(0, LIMITS, [memoryview(result) for result in self._results])
+        self._loaded.run(0, LIMITS, self._results)
         return time.perf_counter() - start
 
     def outputs(self) -> list[Array]:

@@ -36,7 +36,11 @@ NOTHING: Final = Access()
 
 
 class Loaded(Protocol):
-    """A program on a device. One that has ``is_spent`` set after a task can run nothing more in its process."""
+    """A program on a device. One that has ``is_spent`` set after a task can run nothing more in its process.
+
+    One that has ``results_in(arena)`` is told once which memory, shared with the node, results will lie in that have
+    their pages for themselves; it may then have such pages elsewhere while a task runs.
+    """
 
     def run(self, task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
         """Run one task from a clean state.

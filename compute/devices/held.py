@@ -83,7 +83,5 @@ def canonical_nans(result: Array) -> None:
     """Make every NaN NumPy's own, positive and quiet: 7e00, 7fc00000, 7ff8000000000000. Complex ones part by part."""
     if result.dtype.kind == "c":
         result = result.view(f"<f{result.itemsize // 2}")
-    if result.dtype.kind == "f":
-        nans = np.isnan(result)
-        if nans.any():
-            result[nans] = np.nan
+    if result.dtype.kind == "f" and result.size and np.isnan(result.min()):  # which it is if any is
+        result[np.isnan(result)] = np.nan

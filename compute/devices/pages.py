@@ -1,7 +1,11 @@
-"""Which pages of a range of our own memory were touched, and files mapped over it copy-on-write. Linux; else nothing.
+"""Which pages of a range of our own memory were touched, and pages put there without copying. Linux; else nothing.
 
 A task's outputs are whole arrays of which it fills a part; asking the kernel which pages exist is a thousandth of the
 work of reading them all. ``/proc/self/pagemap`` is described in Linux's Documentation/admin-guide/mm/pagemap.rst.
+
+Files are mapped over memory copy-on-write, which is how a task gets its inputs. Pages that another process shares with
+us change places with pages of ours, page tables and all (``lend``), which is how it fills its results: a new mapping
+would cost a fault for each page.
 """
 
 import ctypes
@@ -12,8 +16,10 @@ import sys
 _ENTRY_BYTES = 8
 _WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
 """From an entry's highest byte: present (bit 63) or swapped (62), and no page of a file (61)."""
-_MAP_FIXED = 0x10
-_MADV_HUGEPAGE = 14
+_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
+_MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14
+_MREMAP_FLAGS = 1 | 2 | 4
+"""``MREMAP_MAYMOVE``, ``MREMAP_FIXED`` and ``MREMAP_DONTUNMAP``: the old place stays mapped, with no page in it."""
 _FAILED = ctypes.c_void_p(-1).value
 RUNS_MAX = 256
 
@@ -25,6 +31,7 @@ class Pages:
         self.size = mmap.PAGESIZE
         self._pagemap = -1
         self._mmap = None
+        self._mremap = None
         self._madvise = None
         if sys.platform == "linux" and sys.byteorder == "little":
             try:
@@ -35,8 +42,16 @@ class Pages:
             self._mmap = libc.mmap
             self._mmap.restype = ctypes.c_void_p
             self._mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+            self._mremap = libc.mremap
+            self._mremap.restype = ctypes.c_void_p
+            self._mremap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
             self._madvise = libc.madvise
             self._madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether ``touched`` knows more than that everything perhaps was."""
+        return self._pagemap >= 0
 
     def touched(self, address: int, size: int) -> list[tuple[int, int]]:
         """Return the parts of [address, address + size) that were perhaps written, as offsets from ``address``.
@@ -73,6 +88,50 @@ class Pages:
             return False
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         return bool(self._mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, 0) != _FAILED)
+
+    def forget(self, address: int, size: int) -> bool:
+        """Give whole pages back: private memory reads as zeros then, what ``map_file`` laid there as the file.
+
+        Returns:
+            Whether it was done; if not, some of them may be as before.
+        """
+        return self._madvise is not None and self._madvise(address, size, _MADV_DONTNEED) == 0
+
+    def lend(self, shared: int, address: int, size: int) -> bool:
+        """Have the pages of a shared mapping, which begin at ``shared``, at ``address`` instead, until ``take_back``.
+
+        Args:
+            shared: where they are; nobody must look there before they are back.
+            address: memory that we own, private and with nothing in it that is still wanted.
+            size: in bytes; all three are multiples of ``size`` of a page.
+
+        Returns:
+            Whether it was done; if not, all is as before.
+        """
+        if self._mremap is None or (shared | address | size) % self.size:
+            return False
+        if self._mremap(shared, size, size, _MREMAP_FLAGS, address) == address:
+            return True
+        self._make_private(address, size)  # it may be gone already, to make room
+        return False
+
+    def take_back(self, shared: int, address: int, size: int) -> None:
+        """Undo ``lend``; what was lent is private memory then, and zeros.
+
+        Raises:
+            OSError: it cannot be undone, and this process must not go on with that memory.
+        """
+        assert self._mremap is not None
+        assert self._mmap is not None
+        if self._mremap(address, size, size, _MREMAP_FLAGS, shared) != shared:
+            raise OSError(ctypes.get_errno(), "lent pages do not come back")
+        self._make_private(address, size)
+
+    def _make_private(self, address: int, size: int) -> None:
+        assert self._mmap is not None
+        protection, how = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        if self._mmap(address, size, protection, how | _MAP_FIXED | _MAP_NORESERVE, -1, 0) != address:
+            raise OSError(ctypes.get_errno(), "no private memory where pages were lent")
 
     def use_large(self, address: int, size: int) -> None:
         """Advise the system to give fresh memory in large pages: filling it then costs a fault for each 2 MiB."""

@@ -1,12 +1,15 @@
 """The arrays of a task in one block of memory: laid out before it runs, edges kept, its own part taken after it.
 
 Inputs are laid over memory copy-on-write where the system can, copied where not, and of arrays that are cut only the
-rows that the task holds. A task that writes to an input changes only what it reads itself. Rows beyond an array's ends
+rows that the task holds. A task that writes to an input changes only what it reads itself. A large result is filled
+where the node will read it, if it lies in the arena (``results_in``): its pages, made zeros, are lent to the memory
+while the task runs. After a task the memory can be made what it was before (``restore``): whatever the task wrote is
+zeros or the input again, so the next task sees nothing of it. Rows beyond an array's ends
 (``slices``) are filled by the edge rule at first, and again after each step that may have written the array; but not
 those that wrap around: they are a neighbour's like any other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,27 +17,41 @@ import numpy.typing as npt
 
 from depin_node.compute.devices.device import Input
 from depin_node.compute.devices.held import Edge, canonical_nans, held_edge, lay_rows, local_box
-from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
+from depin_node.compute.devices.ownership import Bytes, Foreign, contiguous_start, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
-from depin_node.compute.programs.program import Axis, Program
-from depin_node.compute.programs.shards import numpy_dtype, owned_boxes
+from depin_node.compute.programs.program import Axis, Program, Swap, flattened
+from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskTrapped
 
 MAP_BYTES_MIN = 64 << 10
 HUGE_BYTES_MIN = 4 << 20
 """A task that owns so much of an output, or more, gets large pages for it."""
+KEPT_BYTES_MAX = 1 << 20
+"""So much of what a task wrote is made zeros and kept for the next one; more costs less to give back."""
 PIECE_ELEMENTS = 32 << 10
 """Results are taken in pieces that the cache still holds when they are searched for NaNs."""
 Array = npt.NDArray[Any]
 
 
 class Memory(NamedTuple):
-    """The linear memory of one task, and where in this process it begins."""
+    """The linear memory of one task, where in this process it begins, and which parts of it files are mapped over."""
 
     bytes: Bytes
     address: int
+    mapped: dict[int, tuple[int, int]]
+
+    def __repr__(self) -> str:  # a traceback may outlive the memory
+        return f"Memory at {self.address:#x}"
+
+
+class Loan(NamedTuple):
+    """Pages of a result that are in a task's memory while it runs: addresses in this process, and bytes."""
+
+    shared: int
+    address: int
+    size: int
 
 
 class TaskArrays:
@@ -51,6 +68,10 @@ class TaskArrays:
         }
         self._outputs = [(index, program.buffers[index], self.dtypes[index]) for index in program.outputs]
         self._varies = isinstance(program.shards, Axis)
+        self._arena = (0, 0)
+        self._lent: dict[int, Loan] = {}
+        self._touched: list[tuple[int, int]] = []
+        self._moves = any(isinstance(step, Swap) for step in flattened(program.steps))
         self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
         self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, Edge]()
 
@@ -59,8 +80,15 @@ class TaskArrays:
         """Whether the task that was started has rows to ``refill``."""
         return bool(self._edges)
 
-    def start(self, task: int, memory: Memory) -> None:
-        """Lay a task's arrays out in memory that is zeros."""
+    def results_in(self, arena: memoryview) -> None:
+        """Say where results may lie that share their pages with nothing else: the large ones are filled in place."""
+        self._arena = (np.frombuffer(arena, np.uint8).ctypes.data, len(arena))
+
+    def start(self, task: int, memory: Memory, results: Sequence[memoryview]) -> None:
+        """Lay a task's arrays out in memory that is zeros, but for inputs that are mapped already.
+
+        ``end`` has to be called in any case.
+        """
         if self._varies and task != self._task:
             self._task, self._gaps = task, self._find_gaps(task)
             edges = {index: held_edge(self.program, self.program.buffers[index], task) for index in self._cut}
@@ -70,16 +98,53 @@ class TaskArrays:
             if buffer.cut is not None:
                 whole = data.view(self.dtypes[index]).reshape(buffer.shape)
                 lay_rows(self.program, buffer, task, whole, self.view(memory, index, index, task))
+            elif index in memory.mapped:
+                continue
             elif (
-                fd < 0 or len(data) < MAP_BYTES_MIN or not self.pages.map_file(memory.address + address, fd, len(data))
+                fd >= 0 and len(data) >= MAP_BYTES_MIN and self.pages.map_file(memory.address + address, fd, len(data))
             ):
+                memory.mapped[index] = (address, address - (-len(data) // self.pages.size) * self.pages.size)
+            else:
                 memory.bytes[address : address + len(data)] = data
-        for index, buffer, _ in self._outputs:
-            if self._sizes[index] >= HUGE_BYTES_MIN * self.program.tasks and not buffer.is_input:
+        self._lend(task, memory, results)
+        for output, (index, buffer, _) in enumerate(self._outputs):
+            large = self._sizes[index] >= HUGE_BYTES_MIN * self.program.tasks
+            if large and not buffer.is_input and output not in self._lent:
                 self.pages.use_large(memory.address + self.addresses[index], self._sizes[index])
         for index in self._edges:
             self.refill(memory, index, index, task)
         self._flip_gaps(memory)
+
+    def _lend(self, task: int, memory: Memory, results: Sequence[memoryview]) -> None:
+        """Have large results that lie in the arena filled in place: whole pages, where a task owns one part of it."""
+        arena, arena_bytes = self._arena
+        for output, (index, buffer, dtype) in enumerate(self._outputs):
+            size = len(results[output]) // self.pages.size * self.pages.size
+            if size < MAP_BYTES_MIN or not arena_bytes or buffer.is_input or self._moves:
+                continue
+            result = np.frombuffer(results[output], np.uint8)
+            shared, boxes = result.ctypes.data, self._owned(task, output)
+            first = contiguous_start(boxes[0], held_shape(self.program, buffer, task)) if len(boxes) == 1 else None
+            if first is None or not arena <= shared <= arena + arena_bytes - size:
+                continue
+            address = memory.address + self.addresses[index] + first * dtype.itemsize
+            result[:size] = 0
+            if self.pages.lend(shared, address, size):
+                self._lent[output] = Loan(shared, address, size)
+
+    def _owned(self, task: int, output: int) -> Sequence[Box]:
+        """Return what a task owns of an output, as parts of what it holds of it."""
+        buffer, boxes = self._outputs[output][1], owned_boxes(self.program, task, output)
+        return boxes if buffer.cut is None else [local_box(self.program, buffer, task, boxes[0])]
+
+    def end(self) -> None:
+        """Take back what was lent.
+
+        Raises:
+            OSError: it does not come back; this process must end.
+        """
+        while self._lent:
+            self.pages.take_back(*self._lent.popitem()[1])
 
     def view(self, memory: Memory, name: int, slot: int, task: int) -> Array:
         """Return what a task holds of the buffer ``name``, which is at ``slot`` now."""
@@ -106,13 +171,15 @@ class TaskArrays:
         foreign = list(self._gaps)
         for output, (index, buffer, dtype) in enumerate(self._outputs):
             whole = self.view(memory, index, slots[index], task)
-            boxes = owned_boxes(self.program, task, output)
-            local = boxes if buffer.cut is None else [local_box(self.program, buffer, task, boxes[0])]
+            boxes = self._owned(task, output)
             result = np.frombuffer(results[output], dtype)
-            at = 0
-            for box in local:
-                _take(result[at : at + box.elements], whole[box.slices])
-                at += box.elements
+            if output in self._lent:
+                self._finish_lent(self._lent[output], memory, result)
+            else:
+                at = 0
+                for box in boxes:
+                    _take(result[at : at + box.elements], whole[box.slices])
+                    at += box.elements
             if buffer.tile:
                 address = self.addresses[index]
                 original = self._inputs[index][0] if buffer.is_input else None
@@ -122,13 +189,45 @@ class TaskArrays:
                 ]
         self._check_unchanged(memory, foreign)
 
+    def _finish_lent(self, loan: Loan, memory: Memory, result: Array) -> None:
+        """Make the NaNs canonical where the result is, and copy what is left of its last page."""
+        start, done = loan.address - memory.address, loan.size // result.itemsize
+        canonical_nans(memory.bytes[start : start + loan.size].view(result.dtype))
+        rest = memory.bytes[start + loan.size : start + result.nbytes]
+        _take(result[done:], rest.view(result.dtype))
+
+    def restore(self, memory: Memory) -> bool:
+        """Make memory what ``start`` wants, after ``finish`` and ``end``.
+
+        Returns:
+            Whether that was possible; if not, the memory must not be used again.
+        """
+        if not self.pages.can_tell:
+            return False
+        kept = 0
+        for low, high in self._touched:
+            for first, last, is_file in _cut_at(low, high, sorted(memory.mapped.values())):
+                kept += 0 if is_file else last - first
+                if is_file or kept > KEPT_BYTES_MAX:
+                    if not self.pages.forget(memory.address + first, last - first):
+                        return False
+                else:
+                    memory.bytes[first:last] = 0
+        return True
+
     def _check_unchanged(self, memory: Memory, foreign: list[Foreign]) -> None:
         """Compare what the task does not own with what it was, as far as it was touched."""
         self._flip_gaps(memory)
-        touched = self.pages.touched(memory.address + self._start, self.memory_bytes - self._start)
-        for low, high in touched:
+        lent = sorted((loan.address - memory.address, loan.size) for loan in self._lent.values())
+        self._touched = [
+            (first + low, first + high)
+            for first, last, is_lent in _cut_at(0, self.memory_bytes, [(start, start + size) for start, size in lent])
+            if not is_lent
+            for low, high in self.pages.touched(memory.address + first, last - first)
+        ]
+        for low, high in self._touched:
             for part in foreign:
-                first, last = max(part.start, self._start + low), min(part.stop, self._start + high)
+                first, last = max(part.start, low), min(part.stop, high)
                 if first < last and not part.is_unchanged(memory.bytes, first, last):
                     where = f"to {part.name} outside the tiles of its blocks" if part.name else "between its arrays"
                     raise TaskTrapped(f"the kernel wrote {where}")
@@ -145,6 +244,18 @@ class TaskArrays:
         ends = [a + held_bytes(self.program, buffer, task) for a, buffer in zip(self.addresses, buffers, strict=True)]
         edges = zip([self._start, *ends], [*self.addresses, self.memory_bytes], strict=True)
         return [Foreign(low, high, low, None, "") for low, high in edges]
+
+
+def _cut_at(low: int, high: int, marked: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+    """Cut a range into parts that lie in one of ``marked``, which are in order, and parts that lie in none."""
+    for start, stop in marked:
+        if low < start < high:
+            yield low, start, False
+        if max(low, start) < min(high, stop):
+            yield max(low, start), min(high, stop), True
+        low = max(low, min(high, stop))
+    if low < high:
+        yield low, high, False
 
 
 def _take(result: Array, source: Array) -> None:

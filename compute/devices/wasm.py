@@ -1,5 +1,8 @@
 """The CPU as a device: a program's WebAssembly modules in wasmtime, fresh instances for each task.
 
+Memory is kept from task to task of one program, since fresh pages cost more than most tasks: what a task wrote is made
+what it was before. After a task that failed, or where nobody can tell what was written, the next one gets new memory.
+
 Why the same bits come out everywhere: the engine (``wasm_engine``) leaves nothing to the machine, memory starts as
 zeros, and NaNs, whose sign and payload depend on the processor, are made canonical in float outputs. What holds a
 kernel: linear memory of exactly the size its arrays need, fuel, and a deadline. The process around it has limits of its
@@ -108,6 +111,7 @@ class WasmProgram:
     ) -> None:
         self.device, self.program, self.units = device, program, units
         self.log = b""
+        self._kept: Instances | None = None
         self.arrays = TaskArrays(program, inputs, device.pages, device.gap_fill)
         needed = memory_bytes(program)
         if needed > limits.memory_bytes:
@@ -130,30 +134,54 @@ class WasmProgram:
             finally:
                 task.close()
 
+    def results_in(self, arena: memoryview) -> None:
+        """See ``Loaded``."""
+        self.arrays.results_in(arena)
+
     def run(self, task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
         """See ``Loaded``."""
         fuel = int(limits.seconds * FUEL_PER_S)
         deadline_s = time.monotonic() + limits.seconds
+        instances, keep = self._take_instances(fuel), False
         try:
-            running = _Running(self, task, Instances(self._machine, fuel), deadline_s)
-            try:
-                self.arrays.start(task, running.task.memory)
-                self.device.watchdog.arm(limits.seconds)
-                try:
-                    slots = list(range(len(self.program.buffers)))
-                    run_steps(self.program.steps, running, slots)
-                    running.check()
-                finally:
-                    self.device.watchdog.disarm()
-                self.arrays.finish(task, running.task.memory, slots, results)
-                return fuel - int(running.task.store.get_fuel())
-            finally:
-                self.log = running.task.take_log()
-                running.task.close()
+            used = self._run(_Running(self, task, instances, deadline_s), task, limits, results)
+            keep = not instances.is_worn and self.arrays.restore(instances.memory)
+            return fuel - used
         except _OverTime:
             raise TaskTimedOut(f"the task did not end within {limits.seconds:g} s") from None
         except EngineError as error:
             raise task_error(error, limits) from error
+        finally:
+            if keep:
+                self._kept = instances
+            else:
+                instances.close()
+
+    def _take_instances(self, fuel: int) -> Instances:
+        """Return what the last task left, if it may be used again, or new ones."""
+        instances, self._kept = self._kept, None
+        if instances is None:
+            return Instances(self._machine, fuel)
+        instances.begin(fuel)
+        return instances
+
+    def _run(self, running: "_Running", task: int, limits: TaskLimits, results: Sequence[memoryview]) -> int:
+        """Run a task in memory that is as it has to be at first; return the fuel that is left."""
+        memory = running.task.memory
+        try:
+            self.arrays.start(task, memory, results)
+            self.device.watchdog.arm(limits.seconds)
+            try:
+                slots = list(range(len(self.program.buffers)))
+                run_steps(self.program.steps, running, slots)
+                running.check()
+            finally:
+                self.device.watchdog.disarm()
+            self.arrays.finish(task, memory, slots, results)
+            return int(running.task.store.get_fuel())
+        finally:
+            self.log = running.task.take_log()
+            self.arrays.end()
 
 
 class _OverTime(Exception):

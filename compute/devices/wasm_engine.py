@@ -32,6 +32,8 @@ VERSION_MIN = (50, 0, 1)
 """The first of its line on PyPI with the fixes of 2026-10-19 to the code generator, two of them critical."""
 STACK_BYTES_MAX = 512 << 10
 WATCHDOG_S = 0.05
+TASKS_MAX = 64
+"""Tasks that follow each other in one store, which keeps their instances, each with its table, until it is closed."""
 DETAIL_CHARACTERS_MAX = 1000
 RUN_PARAMETERS = ("i64", "i64", *("i32",) * 7)
 EngineError = (wasmtime.Trap, wasmtime.WasmtimeError)
@@ -161,30 +163,44 @@ class Machine:
 
 
 class Instances:
-    """A store, its memory and an instance of each unit that has run, for one task. Closing it gives all memory back."""
+    """A store, its memory and an instance of each unit that has run in a task. Closing it gives all memory back.
+
+    A task that follows another in one store has instances of its own, and memory that was made as it was.
+    """
 
     def __init__(self, machine: Machine, fuel: int) -> None:
         self._units = machine.units
-        self._instances: dict[int, Any] = {}
-        self._unit = -1
-        self._printed = bytearray()
+        self._tasks = 0
         self.store = store = wasmtime.Store(machine.engine)
         try:
-            units = len(machine.units) or 1
+            units = TASKS_MAX * (len(machine.units) or 1)
             store.set_limits(machine.memory_bytes, TABLE_ELEMENTS_MAX, units, units, 1)
-            store.set_fuel(fuel)
-            store.set_epoch_deadline(1)
+            self.begin(fuel)
             try:
                 memory = wasmtime.Memory(store, machine.memory_type)
             except wasmtime.WasmtimeError as error:
                 raise TaskOutOfMemory(f"no memory of {machine.memory_bytes >> 20} MiB to be had") from error
             address = ctypes.addressof(memory.data_ptr(store).contents)
             view = np.frombuffer(memoryview(machine.view_type.from_address(address)), np.uint8)
-            self.memory = Memory(view, address)
+            self.memory = Memory(view, address, {})
             self._memory = memory
         except BaseException:  # whatever it was: the memory is let go; raised again
             store.close()
             raise
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether the store can take no further task: it keeps what instances had until it is closed."""
+        return self._tasks >= TASKS_MAX
+
+    def begin(self, fuel: int) -> None:
+        """Forget what the last task has run and printed; the next has this much fuel, and new instances."""
+        self._tasks += 1
+        self._instances: dict[int, Any] = {}
+        self._unit = -1
+        self._printed = bytearray()
+        self.store.set_fuel(fuel)
+        self.store.set_epoch_deadline(1)
 
     def enter(self, number: int) -> None:
         """Have the module of a unit in its own part of memory, as it began.

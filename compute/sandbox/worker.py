@@ -111,6 +111,8 @@ class Agreement:
             for index, fd in zip(load.inputs, fds[1:], strict=True)
         }
         self.loaded: Loaded = device.load(self.program, inputs, self.limits)
+        if (results_in := getattr(self.loaded, "results_in", None)) is not None:
+            results_in(self.arena)
         self.started = self.finished = 0
 
     def run(self, task: m.Task) -> m.Outcome:

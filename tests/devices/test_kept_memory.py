@@ -1,0 +1,176 @@
+"""Memory is kept from task to task, and results are filled in place: no task may see what another left."""
+
+import ctypes
+import mmap
+import os
+import sys
+
+import numpy as np
+import pytest
+from wat_programs import HEAD, RUN, copying, numbers, program, wasm
+
+from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.pages import Pages
+from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.devices.wasm_engine import TASKS_MAX
+from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.sandbox.arena import Arena, memory_file
+from depin_node.core.errors import TaskTrapped
+
+LIMITS = TaskLimits(60.0, 64 << 20)
+MIB = 1 << 20
+LOOK = """
+    (local.set $seen (i64.extend_i32_u (global.get $count)))
+    (loop $next
+      (if (i32.or (i32.lt_u (local.get $at) (i32.const 1024)) (i32.ge_u (local.get $at) (i32.const 2048)))
+        (then (local.set $seen (i64.add (i64.mul (local.get $seen) (i64.const 0x100000001b3))
+                                        (i64.load (local.get $at))))))
+      (local.set $at (i32.add (local.get $at) (i32.const 8)))
+      (br_if $next (i32.lt_u (local.get $at) (i32.shl (memory.size) (i32.const 16)))))
+    (global.set $count (i32.add (global.get $count) (i32.const 1)))
+    (memory.fill (i32.const 0) (i32.const 1) (i32.const 1024))
+    (memory.fill (i32.const 2048) (i32.const 2) (i32.const 129024))
+    (local.set $at (i32.add (local.get $y) (i32.shl (local.get $i) (i32.const 2))))
+    (memory.fill (local.get $x) (i32.const 3) (i32.const {bytes}))
+    (memory.fill (local.get $at) (i32.const 4) (i32.shl (i32.sub (local.get $end) (local.get $i)) (i32.const 2)))
+    (i64.store (local.get $at) (local.get $seen))))
+"""
+"""Makes one number of all memory but the arguments, then spoils all that a task may write: its own part, its input, its
+part of the output, a global."""
+
+
+@pytest.fixture(scope="module")
+def device():
+    return WasmDevice()
+
+
+class InArena:
+    """Runs tasks with results in an arena, each between pages that must stay as they are."""
+
+    def __init__(self, loaded, room=8 * MIB):
+        self.loaded, self.arena = loaded, Arena(room)
+        self._all = np.frombuffer(self.arena.view, np.uint8)
+        loaded.results_in(self.arena.view)
+
+    def __call__(self, task, pages=1):
+        self._all[:] = 0xAB
+        self.arena.take(pages * mmap.PAGESIZE)
+        size = result_bytes(self.loaded.program, task, 0)
+        place = self.arena.take(size)
+        try:
+            self.loaded.run(task, LIMITS, [self.arena.view[place : place + size]])
+        finally:
+            assert (self._all[:place] == 0xAB).all()
+            assert (self._all[place + size :] == 0xAB).all()
+        result = bytes(self.arena.view[place : place + size])
+        self.arena.give_back(place, size)
+        self.arena.give_back(place - pages * mmap.PAGESIZE, pages * mmap.PAGESIZE)
+        return result
+
+
+def outside_arena(loaded):
+    def run(task):
+        result = bytearray(result_bytes(loaded.program, task, 0))
+        loaded.run(task, LIMITS, [memoryview(result)])
+        return bytes(result)
+
+    return run
+
+
+def given(array, *, mapped):
+    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    if not mapped:
+        return Input(data.data)
+    fd = memory_file("test", data.nbytes)
+    os.pwrite(fd, data.tobytes(), 0)
+    return Input(memoryview(mmap.mmap(fd, data.nbytes, prot=mmap.PROT_READ)), fd)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["copied", "mapped"])
+@pytest.mark.parametrize("where", [outside_arena, InArena])
+@pytest.mark.parametrize(("n", "tasks", "rounds"), [(1024, 4, TASKS_MAX), (1 << 18, 1, 3), (1 << 20, 4, 4)])
+def test_every_task_finds_what_the_first_one_found(device, n, tasks, rounds, where, mapped):
+    start = RUN.replace("(local $y i32)", "(local $y i32) (local $at i32) (local $seen i64)")
+    look = wasm(HEAD + "(global $count (mut i32) (i32.const 5))" + start + LOOK.format(bytes=4 * n))
+    x = given(numbers(n, "uint32"), mapped=mapped)
+    candidate = program(look, n=n, tasks=tasks, dtype="uint32")
+    fresh = [outside_arena(device.load(candidate, {0: x}, LIMITS))(task) for task in range(tasks)]
+    assert len({result[:8] for result in fresh}) == 1, "what is seen does not depend on the task"
+    run = where(device.load(candidate, {0: x}, LIMITS))
+    for _ in range(rounds):
+        assert [run(task) for task in range(tasks)] == fresh
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4, 5])
+@pytest.mark.parametrize("n", [1 << 20, (1 << 20) + 64 * 9])
+def test_results_filled_in_place_are_those_that_are_copied(device, n, tasks):
+    x = numbers(n, "float32")
+    x.view("uint32")[::777] = 0xFFC00001  # NaNs that are not canonical
+    candidate = program(n=n, tasks=tasks)
+    copied, placed = (device.load(candidate, {0: given(x, mapped=True)}, LIMITS) for _ in range(2))
+    expected = [outside_arena(copied)(task) for task in range(tasks)]
+    run = InArena(placed)
+    for pages in (1, 2, 1):  # elsewhere, and back
+        assert [run(task, pages) for task in range(tasks)] == expected
+    found = np.frombuffer(b"".join(expected), "uint32").copy()
+    assert (found[::777] == 0x7FC00000).all()
+    x.view("uint32")[::777] = 0x7FC00000
+    assert (found == x.view("uint32")).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are lent on Linux only")
+def test_large_results_are_lent_and_come_back_after_a_trap(device, monkeypatch):
+    lent, back = [], []
+    lend, take_back = device.pages.lend, device.pages.take_back
+    monkeypatch.setattr(device.pages, "lend", lambda *a: lent.append(a) or lend(*a))
+    monkeypatch.setattr(device.pages, "take_back", lambda *a: back.append(a) or take_back(*a))
+    n = 1 << 20
+    run = InArena(device.load(program(n=n), {0: given(numbers(n), mapped=True)}, LIMITS))
+    assert run(1) == numbers(n)[n // 4 : n // 2].tobytes()
+    assert [size for _, _, size in lent] == [n]
+    assert back == lent
+    trapping = InArena(
+        device.load(program(copying("", "(unreachable)"), n=n), {0: given(numbers(n), mapped=True)}, LIMITS)
+    )
+    for _ in range(3):
+        with pytest.raises(TaskTrapped):
+            trapping(1)
+    assert len(lent) == 4
+    assert back == lent
+    elsewhere = "(i32.store (local.get $y) (i32.const 1))"
+    straying = InArena(device.load(program(copying("", elsewhere), n=n), {0: given(numbers(n), mapped=True)}, LIMITS))
+    with pytest.raises(TaskTrapped, match="to y outside the tiles"):
+        straying(1)
+    assert len(straying(0)) == n  # where it may write
+
+
+def test_without_the_system_calls_results_are_copied_and_memory_is_new(monkeypatch):
+    device = WasmDevice()
+    monkeypatch.setattr(device.pages, "_mremap", lambda *a: ctypes.c_void_p(-1).value)
+    n = 1 << 20
+    run = InArena(device.load(program(n=n), {0: given(numbers(n), mapped=True)}, LIMITS))
+    assert run(1) == run(1) == numbers(n)[n // 4 : n // 2].tobytes()
+    monkeypatch.setattr(device.pages, "_pagemap", -1)
+    assert not device.pages.can_tell
+    assert run(2) == run(2) == numbers(n)[n // 2 : 3 * n // 4].tobytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are lent on Linux only")
+def test_lent_pages_change_places_and_what_was_lent_is_zeros_after():
+    pages, page = Pages(), mmap.PAGESIZE
+    shared, own = mmap.mmap(-1, 8 * page), mmap.mmap(-1, 8 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    one, two = (np.frombuffer(memory, np.uint8) for memory in (shared, own))
+    one[:], two[:] = 1, 2
+    places = one.ctypes.data + page, two.ctypes.data + 3 * page
+    assert not pages.lend(places[0] + 1, places[1], page)
+    assert not pages.lend(places[0], places[1], page - 1)
+    assert pages.lend(*places, 2 * page)
+    assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 2, 1, 1, 2, 2, 2]
+    two[3 * page : 5 * page] = 7
+    pages.take_back(*places, 2 * page)
+    assert one.reshape(8, page).max(axis=1).tolist() == [1, 7, 7, 1, 1, 1, 1, 1]
+    assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 2, 0, 0, 2, 2, 2]
+    assert pages.forget(places[1] - page, page)
+    assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 0, 0, 0, 2, 2, 2]
+    two[3 * page] = 9
+    assert one.max() == 7
