@@ -102,8 +102,8 @@ def prepare_launch(
         along=along,
         constants=constants,
     )
-    work = _work(bound, verify, limits, name or raw.name, tuple(raw.compile().notes), local)
-    return replace(work, device_class=device_class, results=_results(results))
+    notes = tuple(raw.compile().notes)
+    return _work(bound, verify, limits, name or raw.name, notes, device_class, _results(results), local)
 
 
 def prepare_program(
@@ -123,19 +123,27 @@ def prepare_program(
         ConfigError: a kernel, an array or the cut is wrong; says where.
     """
     if isinstance(program, Traced):
-        work = _work(bind_traced(program, arrays), verify, limits, name or program.name, (), local)
-        return replace(work, device_class=device_class, results=_results(results))
+        bound, name = bind_traced(program, arrays), name or program.name
+        return _work(bound, verify, limits, name, (), device_class, _results(results), local)
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
     bound = program.build()
-    work = _work(bound, verify, limits, name or "program", program.notes, local)
-    return replace(work, device_class=device_class, results=_results(results))
+    return _work(bound, verify, limits, name or "program", program.notes, device_class, _results(results), local)
 
 
-def _work(bound: Bound, verify: Policy, limits: Limits | None, name: str, notes: tuple[str, ...], local: bool) -> Work:
+def _work(
+    bound: Bound,
+    verify: Policy,
+    limits: Limits | None,
+    name: str,
+    notes: tuple[str, ...],
+    device_class: str,
+    results: Results,
+    local: bool,
+) -> Work:
     limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
     _check_memory(bound, limits, "limits")
-    return _decided(Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes), local)
+    return _decided(Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes, device_class, results), local)
 
 
 def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
@@ -148,9 +156,11 @@ def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
 
     program = work.bound.program
     verdict = Verdict(program.exact) if local and not fresh else try_bits(work.bound, fresh=fresh)
+    if not local and not verdict.tried and not verdict.holds_for(work.device_class):
+        verdict = try_bits(work.bound, fresh=True)  # what is kept may be from inputs that failed
     if verdict.note:
         work = replace(work, notes=(*work.notes, verdict.note))
-    if program.exact and not verdict.exact:
+    if program.exact and not verdict.holds_for(work.device_class):
         kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in program.kernels)
         bound = replace(work.bound, program=msgspec.structs.replace(program, kernels=kernels))
         work = replace(work, bound=bound)

@@ -6,7 +6,10 @@ which are also at other addresses) is ones instead of zeros. A program whose bit
 reads another thread's unsynchronised writes, uninitialised memory or beyond its arrays most likely does, and is
 tolerant then, not exact: peers' answers cannot be compared by hash.
 
-A trial shows faults, not their absence: other inputs may take other ways.
+A trial shows faults, not their absence: other inputs may take other ways. And it cannot always be had: a task may take
+too long, trap, or need an input that is not here. In ``wasm-1`` that does no harm: the device fixes the order of
+blocks, warps and lanes and begins with zeros, so that equal modules give equal bits whether CUDA defines them or not. A
+GPU promises no such thing: there a program that was not tried counts as tolerant (``holds_for``).
 """
 
 import contextlib
@@ -33,6 +36,7 @@ SECONDS_MAX = 2.0
 """For each of the two runs: a task that takes longer is not tried."""
 NOTE_CHARACTERS_MAX = 500
 KEPT_MAX = 4096
+_NOT_TRIED = "not tried whether its bits are defined"
 Array = npt.NDArray[Any]
 
 
@@ -41,6 +45,11 @@ class Verdict(NamedTuple):
 
     exact: bool
     note: str = ""
+    tried: bool = True
+
+    def holds_for(self, device_class: str) -> bool:
+        """Whether answers of this class can be compared bit for bit."""
+        return self.exact and (self.tried or device_class == WasmDevice.device_class)
 
 
 class TrialDevice(WasmDevice):
@@ -70,7 +79,7 @@ def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False)
         return Verdict(True)  # generated as a whole: exact by construction
     arrays = {index: array for index, array in bound.inputs.items() if isinstance(array, np.ndarray)}
     if len(arrays) < len(bound.inputs):
-        return Verdict(True, "not tried whether its bits are defined: an input is a reference")
+        return Verdict(True, f"{_NOT_TRIED}: an input is a reference", tried=False)
     path = cache_folder().with_name("trials") / f"{_key(program)}.json"
     if not fresh and (kept := _load(path)) is not None:
         return kept
@@ -92,8 +101,8 @@ def _key(program: Program) -> str:
 
 def _load(path: Path) -> Verdict | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        exact, note = json.loads(path.read_text())
-        return Verdict(bool(exact), str(note)[:NOTE_CHARACTERS_MAX])
+        exact, note, tried = json.loads(path.read_text())
+        return Verdict(bool(exact), str(note)[:NOTE_CHARACTERS_MAX], bool(tried))
     return None
 
 
@@ -116,7 +125,7 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
     try:
         wanted = _run(WasmDevice(), first, arrays, task, seconds)
     except TaskError as error:
-        return Verdict(True, f"not tried whether its bits are defined: {error}"[:NOTE_CHARACTERS_MAX])
+        return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False)
     how = "if its threads run in another order, over memory that holds something else than zeros"
     try:
         found = _run(TrialDevice(), second, arrays, task, 4 * seconds)

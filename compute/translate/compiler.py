@@ -4,11 +4,13 @@
            ─ shapes ─► C++ ─ backend ─► WebAssembly
 
 Each pass is a module that explains itself; each raises for what it does not understand, so nothing is miscompiled by
-guessing. All of it runs in the submitting process; providers get the module.
+guessing. A fault of a pass is told as what it is, with the pass; in a fast shape it costs only speed. All of it runs in
+the submitting process; providers get the module.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,6 +29,7 @@ from depin_node.compute.translate.semantics import analyse
 from depin_node.compute.translate.shapes import Shape, print_kernel, print_unit
 from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, has_pointer, numbers, show, size_of
+from depin_node.core.errors import DepinError, ResourceError
 
 LANES_MAX = 4
 VALUE_BYTES_MAX = 1024
@@ -145,6 +148,7 @@ def compile_unit(
     Raises:
         CompileError: the source is wrong, uses what is not supported, or exhausted the compiler.
         ConfigError: the compiler is not installed.
+        ResourceError: there is no room for its files.
     """
     if not 1 <= len(set(names)) == len(names) <= KERNELS_MAX:
         text = f"a unit has 1 to {KERNELS_MAX} kernels, each of another name: {len(names)} were asked for"
@@ -156,20 +160,43 @@ def compile_unit(
     found = cache.get(key)
     if found is not None:
         return found
-    with tempfile.TemporaryDirectory(prefix="depin-compile-", ignore_cleanup_errors=True) as folder:
-        tools = Toolchain(Path(folder), filename, deadline_s)
-        try:
-            tree = _parse(code, expressions, checked, tools, cache)
-            unit = Lowering(Index(tree)).unit(names, expressions)
+    try:
+        with tempfile.TemporaryDirectory(prefix="depin-compile-", ignore_cleanup_errors=True) as folder:
+            tools = Toolchain(Path(folder), filename, deadline_s)
+            with _pass("front end", filename):
+                tree = _parse(code, expressions, checked, tools, cache)
+            with _pass("lowering", filename):
+                unit = Lowering(Index(tree)).unit(names, expressions)
             del tree
             compiled = _finish(unit, names, tools, trial, _shape)
-        except Unsupported as error:
-            raise CompileError([error.diagnostic], filename) from None
-        except RecursionError:
-            text = "an expression or statement is nested too deeply: split it"
-            raise CompileError([Diagnostic(text)], filename) from None
+    except Unsupported as error:
+        raise CompileError([error.diagnostic], filename) from None
+    except RecursionError:
+        text = "an expression or statement is nested too deeply: split it"
+        raise CompileError([Diagnostic(text)], filename) from None
+    except OSError as error:
+        raise ResourceError(f"{filename}: the compiler cannot use its folder for temporary files: {error}") from error
     cache.put(key, compiled)
     return compiled
+
+
+@contextmanager
+def _pass(name: str, filename: str) -> Iterator[None]:
+    """Turn what a pass should never raise into an error that says whose fault it is.
+
+    Raises:
+        CompileError: there was such a fault. What passes do raise goes through.
+    """
+    try:
+        yield
+    except (DepinError, Unsupported, RecursionError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        text = (
+            f"the translator failed in its {name} ({type(error).__name__}: {error}): this is a fault of depin-node, "
+            "not of the kernel. Please report it with the source; written in another way the kernel may translate"
+        )
+        raise CompileError([Diagnostic(text)], filename) from error
 
 
 def _parse(code: str, expressions: Sequence[str], options: Sequence[str], tools: Toolchain, cache: Cache) -> Node:
@@ -180,13 +207,15 @@ def _parse(code: str, expressions: Sequence[str], options: Sequence[str], tools:
 
 
 def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, wanted: Shape | None) -> CompiledUnit:
-    facts = [analyse(kernel) for kernel in unit.kernels]
     kernels, texts = [], []
+    with _pass("semantic pass", tools.filename):
+        facts = [analyse(kernel) for kernel in unit.kernels]
     for entry, (kernel, name, found) in enumerate(zip(unit.kernels, names, facts, strict=True)):
         parameters = _parameters(kernel.entry)
         if trial:
             wanted = "coroutine" if kernel.entry in found.synchronising else "loop"
-        shape, text = print_kernel(kernel, found, parameters, wanted)
+        with _pass("shapes", tools.filename):
+            shape, text = print_kernel(kernel, found, parameters, wanted)
         texts.append(text)
         kernels.append(
             CompiledKernel(
@@ -201,8 +230,10 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, w
                 shared_bytes=sum(size_of(variable.type) for variable in kernel.shared),
             )
         )
-    module = compile_cpp(print_unit(unit, texts, facts), tools, trial=trial)
-    cuda = print_cuda(unit, facts)
+    with _pass("back end", tools.filename):
+        module = compile_cpp(print_unit(unit, texts, facts), tools, trial=trial)
+    with _pass("CUDA text", tools.filename):
+        cuda = print_cuda(unit, facts)
     return with_texts(CompiledUnit(module, cuda, tuple(kernels)))
 
 

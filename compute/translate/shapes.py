@@ -126,16 +126,24 @@ def print_kernel(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], wanted: 
     waits = kernel.entry in facts.synchronising
     if wanted == "loop" and waits:
         raise Unsupported("a kernel that synchronises cannot take the loop shape", kernel.entry.line, 1)
-    if wanted == "fission" or (wanted is None and waits):
+    if wanted == "loop":
+        return print_loop(kernel, facts, slots)
+    if wanted == "fission":
         try:
             return "fission", print_fission(kernel, facts, slots)
         except Fallback as reason:
-            if wanted is not None:
-                text = f"this kernel cannot take the fission shape: {reason}"
-                raise Unsupported(text, kernel.entry.line, 1) from None
-    if wanted == "coroutine" or waits:
-        return "coroutine", print_coroutine(kernel, facts, slots)
-    return print_loop(kernel, facts, slots, strips=wanted is None)
+            text = f"this kernel cannot take the fission shape: {reason}"
+            raise Unsupported(text, kernel.entry.line, 1) from None
+    if wanted is None:
+        try:
+            if waits:
+                return "fission", print_fission(kernel, facts, slots)
+            return print_loop(kernel, facts, slots, strips=True)
+        except (Unsupported, RecursionError):  # told with its line
+            raise
+        except Exception:  # noqa: BLE001 - a Fallback; or a fault of ours, where the slower shape is right all the same
+            return "coroutine", print_coroutine(kernel, facts, slots)
+    return "coroutine", print_coroutine(kernel, facts, slots)
 
 
 _LAUNCH = ("i64 b0", "i64 b1", *(f"u32 {name}" for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared_mem")))

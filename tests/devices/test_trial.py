@@ -54,7 +54,7 @@ PAIR = "struct Pair { float a, b; __device__ Pair(int i) : a(i) {} };"
 
 @pytest.mark.parametrize("name", DEFINED)
 def test_defined_bits(name: str) -> None:
-    assert try_bits(bound(DEFINED[name])) == (True, "")
+    assert try_bits(bound(DEFINED[name])) == (True, "", True)
 
 
 @pytest.mark.parametrize("name", UNDEFINED)
@@ -70,11 +70,11 @@ def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
     program = bound(DEFINED["each its own"])
     assert try_bits(program).exact
     (kept,) = tmp_path.glob("trials/*.json")
-    kept.write_text('[false, "as kept"]')
-    assert try_bits(program) == (False, "as kept")
-    assert try_bits(program, fresh=True) == (True, "")
+    kept.write_text('[false, "as kept", true]')
+    assert try_bits(program) == (False, "as kept", True)
+    assert try_bits(program, fresh=True) == (True, "", True)
     kept.write_text("damaged")
-    assert try_bits(program) == (True, "")
+    assert try_bits(program) == (True, "", True)
 
 
 def test_what_ends_without_a_result_is_not_tried() -> None:
@@ -82,3 +82,7 @@ def test_what_ends_without_a_result_is_not_tried() -> None:
     assert verdict.exact
     assert "not tried" in verdict.note
     assert "did not end" in verdict.note
+    assert not verdict.tried
+    assert verdict.holds_for("wasm-1")  # which gives equal modules equal bits, defined or not
+    assert not verdict.holds_for("strict-1")
+    assert not verdict.holds_for("cuda:sm_90:nvrtc-12.8:x")
