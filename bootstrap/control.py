@@ -4,7 +4,7 @@ HTTP on 127.0.0.1, one token, kept in ``control.json`` for who may read the data
 browser can reach the port too, so that every request must bear the token and name this very server in its Host header
 (which defeats DNS rebinding). Every body has a cap; blobs are streamed to disk, results and events from the node.
 
-    GET  /v1/status /v1/peers /v1/devices /v1/receipts
+    GET  /v1/status /v1/peers /v1/devices /v1/receipts /v1/credit
     HEAD /v1/blobs/ID             204 or 404          PUT /v1/blobs/ID    the bytes; they must have this id
     POST /v1/jobs                 a canonical ``Job`` → its view; the same key again is the same job
     GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
@@ -45,7 +45,16 @@ from depin_node.core.errors import (
     TaskError,
     TransportError,
 )
-from depin_node.core.views import BlobView, DeviceView, ErrorView, LogsView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import (
+    BlobView,
+    CreditView,
+    DeviceView,
+    ErrorView,
+    LogsView,
+    PeerView,
+    ReceiptView,
+    StatusView,
+)
 from depin_node.core.wire import decode
 from depin_node.crypto.blob import BLOB_BYTES_MAX
 
@@ -86,6 +95,9 @@ class Backend(Protocol):
 
     async def receipts(self, limit: int) -> list[ReceiptView]:
         """Return the newest receipts."""
+
+    def credit(self, limit: int) -> CreditView:
+        """Return what lies between this node and its partners."""
 
     def has_blob(self, blob_id: bytes) -> bool:
         """Tell whether the blob is here, whole; if so, it stays long enough for a job to be submitted."""
@@ -136,6 +148,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/peers", routes.peers),
             Route("/v1/devices", routes.devices),
             Route("/v1/receipts", routes.receipts),
+            Route("/v1/credit", routes.credit),
             Route("/v1/blobs/{blob}", routes.has_blob, methods=["HEAD"]),
             Route("/v1/blobs/{blob}", routes.put_blob, methods=["PUT"]),
             Route("/v1/blobs/{blob}", routes.blob),
@@ -209,6 +222,10 @@ class Routes:
     async def receipts(self, request: Request) -> Response:
         """Answer ``GET /v1/receipts``."""
         return _json(await self._backend.receipts(LISTED_MAX))
+
+    async def credit(self, request: Request) -> Response:
+        """Answer ``GET /v1/credit``."""
+        return _json(self._backend.credit(LISTED_MAX))
 
     async def has_blob(self, request: Request) -> Response:
         """Answer ``HEAD /v1/blobs/ID``."""

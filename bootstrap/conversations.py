@@ -236,13 +236,20 @@ class Conversations:
         elif isinstance(event, market.StoreReceipt):
             partner.receipts_open += 1
             writes = [
-                statements.put_receipt(event.receipt, "requester", peer, event.job, event.envelope, None, now_s),
+                statements.put_receipt(
+                    event.receipt, "requester", peer, event.job, event.envelope, None, now_s, event.busy_us
+                ),
                 statements.put_entry(event.entry, event.receipt, "requester"),
             ]
             journal.write_lazily(writes, partial(partner.receipt_stored, self._context.pen, event))
         elif isinstance(event, market.StoreCountersign):
             partner.receipts_open -= 1
-            journal.write_lazily([statements.put_countersign(event.receipt, event.envelope)])
+            write = statements.put_countersign(event.receipt, event.envelope)
+            journal.write_lazily([write], partial(self._confirmed, peer, event.busy_us))
+
+    def _confirmed(self, peer: bytes, busy_us: int, error: ResourceError | None) -> None:
+        if error is None:
+            self._context.credit.received(peer, busy_us)
 
     def _let_down(self, partner: _Partner, code: str) -> None:
         """Note that a provider was not there when it was needed."""

@@ -22,6 +22,7 @@ from depin_node.compute.jobs import journal as statements
 from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.trust.book import Book
+from depin_node.compute.trust.credit import Credit
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import Now
 from depin_node.core.errors import PeerViolation, TransportError
@@ -67,6 +68,7 @@ class MarketContext:
     journal: JournalWriter
     pen: Pen
     book: Book
+    credit: Credit
     clock: Callable[[], Now] = system_clock.now
     rng: random.Random = field(default_factory=random.SystemRandom)
 
@@ -100,7 +102,8 @@ async def open_market(
         await _reserve(journal, sequence)
         pen = Pen(identity, network.network_id, sequence, guard, reader.log_head())
         book = Book(reader.bans(), reader.standings(), listed=listed, now=clock())
-        context = MarketContext(identity, network, mesh, blobs, journal, pen, book, clock)
+        credit = Credit(reader.balances(), reader.tallies(), clock(), listed=listed)
+        context = MarketContext(identity, network, mesh, blobs, journal, pen, book, credit, clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_reserved, journal, sequence)
             nursery.start_soon(_keep_book, context)
@@ -125,9 +128,11 @@ async def _keep_book(context: MarketContext) -> None:
 
 
 def _write_book(context: MarketContext) -> None:
-    changes = context.book.changes(context.clock())
-    if changes:
-        context.journal.write_lazily([statements.put_standing(row) for row in changes])
+    now = context.clock()
+    writes = [statements.put_standing(row) for row in context.book.changes(now)]
+    writes += [statements.put_tally(tally) for tally in context.credit.changes(now)]
+    if writes:
+        context.journal.write_lazily(writes)
 
 
 async def _reserve(journal: JournalWriter, sequence: Sequence) -> None:

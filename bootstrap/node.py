@@ -174,7 +174,9 @@ async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: Mark
             open_pool(PoolConfig(worker, workers_max=slots, work_max=config.work_max))
         )
     device_class = await pool.device_class()
-    lending = Lending((device_class,), slots, config.memory_mib, config.price_millicredits)
+    lending = Lending(
+        (device_class,), slots, config.memory_mib, config.price_millicredits, unpaid_share=config.unpaid_share
+    )
     return await stack.enter_async_context(open_provider(market, pool, lending))
 
 

@@ -15,10 +15,11 @@ from depin_node.bootstrap.requester import Requester
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
 from depin_node.compute.jobs.journal import StoredReceipt
+from depin_node.compute.trust.credit import SECOND_US
 from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
-from depin_node.core.views import DeviceView, LogsView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import AccountView, CreditView, DeviceView, LogsView, PeerView, ReceiptView, StatusView
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import peer_id
@@ -104,6 +105,22 @@ class Operator:
         """Return the newest receipts."""
         stored = self._market.journal.reader.receipts(limit)
         return [_receipt_view(receipt, self._config.network_id) for receipt in stored]
+
+    def credit(self, limit: int) -> CreditView:
+        """Return what lies between this node and its partners, the largest accounts first."""
+        now, credit = self._market.clock(), self._market.credit
+        accounts = tuple(
+            AccountView(
+                peer=peer_id(peer),
+                gave_s=account.given_us / SECOND_US,
+                got_s=account.received_us / SECOND_US,
+                limit_s=account.limit_us() / SECOND_US,
+                unsigned_s=round(account.unsigned_us / SECOND_US, 6),
+                refused=credit.refusal(peer, now) or "",
+            )
+            for peer, account in credit.accounts(now)[:limit]
+        )
+        return CreditView(accounts, round(credit.left_us(now) / SECOND_US, 6))
 
     # Blobs
 

@@ -48,7 +48,8 @@ class Provider:
         self.context = context
         self.pool = pool
         self.keep = kept.keep
-        self.lender = Lender(lending, banned=context.book.banned)
+        self.lender = Lender(lending, banned=context.book.banned, credit=context.credit)
+        context.credit.lend(lending.slots, lending.unpaid_share)
         self.tasks_run = 0
         self._nursery = nursery
         self._talks: dict[ProviderTalk, tuple[Conversation, Shop]] = {}
@@ -80,6 +81,8 @@ class Provider:
         finally:
             self._carry_out(talk, talk.ended())
             del self._talks[talk]
+            if not self.lender.draining and talk.unsigned_us():
+                context.credit.unsigned(peer, talk.unsigned_us(), context.clock())
 
     def _group(self, peer: bytes) -> str:
         entry = self.context.mesh.directory.get(peer)
@@ -138,15 +141,24 @@ class Provider:
         else:
             writes = [
                 statements.put_receipt(
-                    order.receipt, "provider", talk.peer, order.job, order.envelope, order.countersign, now_s
+                    order.receipt,
+                    "provider",
+                    talk.peer,
+                    order.job,
+                    order.envelope,
+                    order.countersign,
+                    now_s,
+                    order.busy_us,
                 ),
                 statements.put_entry(order.entry, order.receipt, "provider"),
             ]
 
         def then(error: ResourceError | None) -> None:
-            stands = isinstance(order, StoreAgreement) or self.context.pen.note_stored(
-                order.entry, is_stored=error is None
-            )
+            stands = True
+            if not isinstance(order, StoreAgreement):
+                stands = self.context.pen.note_stored(order.entry, is_stored=error is None)
+                if stands:
+                    self.context.credit.gave(talk.peer, order.busy_us)
             if talk not in self._talks:
                 return  # the stream broke meanwhile
             if error is not None:
@@ -181,6 +193,10 @@ class Provider:
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
         return await self.context.blobs.store.read(blob)
+
+    def ran(self, requester: bytes, duration_ns: int) -> None:
+        """Note slot time that was used for a requester, whatever came of it."""
+        self.context.credit.ran(requester, duration_ns // 1000, self.context.clock())
 
     def unpin(self, work: Work) -> None:
         """Let a work's blobs be dropped when room is needed."""

@@ -44,6 +44,9 @@ class Supplier(Protocol):
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
 
+    def ran(self, requester: bytes, duration_ns: int) -> None:
+        """Note slot time that was used."""
+
     def unpin(self, work: "Work") -> None:
         """Let a work's blobs go."""
 
@@ -186,6 +189,7 @@ class Shop:
     def finished(self, attempt: int, result: Result) -> None:
         """Keep a result's bytes, and have it committed to."""
         self._running.discard(attempt)
+        self._supplier.ran(self._talk.peer, result.duration_ns)
         if attempt in self._released:
             self._released.discard(attempt)
             return

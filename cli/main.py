@@ -27,6 +27,7 @@ COMMANDS = {
     "job": ("depin_node.cli.job:job", "List, show and cancel jobs, and fetch their results."),
     "owner": ("depin_node.cli.owner:owner", "Make many nodes one owner's, and take it back."),
     "receipts": ("depin_node.cli.receipts:receipts", "List, export and check signed receipts."),
+    "credit": ("depin_node.cli.receipts:credit", "Show what this node and its partners have done for each other."),
     "demo": ("depin_node.cli.demo:demo", "Run five nodes here: a real job, a liar, a kill."),
 }
 

@@ -82,6 +82,31 @@ def verify(settings: Settings, /, as_json: bool, file: Path) -> int:
     return 0 if findings.holds else 4
 
 
+@click.command()
+@global_options
+@json_option
+@pass_settings
+def credit(settings: Settings, /, as_json: bool) -> None:
+    """Show what lies between this node and its partners, in seconds of one slot.
+
+    A partner is on credit as long as what we gave it less what it gave us is below its limit, which grows with what
+    both have done for each other. All others share a part of the lent slots' time (`unpaid_share`).
+
+    \b
+    Example:
+      depin-node credit
+    """
+    with settings.mesh() as mesh:
+        view = mesh.credit()
+    headings = ("PARTNER", "WE GAVE", "WE GOT", "LIMIT", "UNSIGNED", "REFUSED FOR")
+    rows = [
+        (a.peer, f"{a.gave_s:.1f} s", f"{a.got_s:.1f} s", f"{a.limit_s:.1f} s", f"{a.unsigned_s:.1f} s", a.refused)
+        for a in view.accounts
+    ]
+    left = f"{view.strangers_s:.0f} s of slot time are left for all who are beyond their limit"
+    emit(view, as_json, lambda: "\n\n".join([table(headings, rows) if rows else "no partners yet", left]))
+
+
 def _network(settings: Settings) -> str:
     import os
 

@@ -17,7 +17,16 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
-from depin_node.core.views import BlobView, DeviceView, ErrorView, LogsView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import (
+    BlobView,
+    CreditView,
+    DeviceView,
+    ErrorView,
+    LogsView,
+    PeerView,
+    ReceiptView,
+    StatusView,
+)
 from depin_node.core.wire import encode
 from depin_node.crypto.blob import Buffer, blob_id, chunks
 
@@ -71,6 +80,10 @@ class Control:
     def devices(self) -> list[DeviceView]:
         """Return what the node can run tasks on."""
         return self._get("/v1/devices", list[DeviceView])
+
+    def credit(self) -> CreditView:
+        """Return what lies between the node and its partners."""
+        return self._get("/v1/credit", CreditView)
 
     def receipts(self) -> list[ReceiptView]:
         """Return the newest receipts."""

@@ -26,7 +26,7 @@ from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError, NotFoundError
-from depin_node.core.views import DeviceView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import CreditView, DeviceView, PeerView, ReceiptView, StatusView
 
 if TYPE_CHECKING:
     from depin_node.compute.programs.arrays import Traced
@@ -273,6 +273,10 @@ class Mesh:
     def devices(self) -> list[DeviceView]:
         """Return what the node can run tasks on."""
         return self._control.devices()
+
+    def credit(self) -> CreditView:
+        """Return what lies between the node and its partners."""
+        return self._control.credit()
 
     def receipts(self) -> list[ReceiptView]:
         """Return the newest receipts."""

@@ -90,6 +90,28 @@ class ReceiptView(View, frozen=True):
     signed_by: tuple[str, ...]
 
 
+class AccountView(View, frozen=True):
+    """What lies between a peer and this node, in seconds of one slot, as receipts that both signed say.
+
+    Its debt is ``gave_s - got_s``; up to ``limit_s`` it is on credit. ``unsigned_s`` is work that was shown to it and
+    that it did not sign for. ``refused`` is why its offers are declined now: ``credit``, ``unsigned``, or empty.
+    """
+
+    peer: str
+    gave_s: float
+    got_s: float
+    limit_s: float
+    unsigned_s: float
+    refused: str
+
+
+class CreditView(View, frozen=True):
+    """The accounts with all partners, and ``strangers_s``: the slot time that is left for all beyond their credit."""
+
+    accounts: tuple[AccountView, ...]
+    strangers_s: float
+
+
 class ErrorView(View, frozen=True):
     """Why a request failed: the ``code`` of a ``DepinError``, and a sentence for the user."""
 

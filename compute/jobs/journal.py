@@ -23,6 +23,7 @@ from depin_node.compute.jobs.job import JobView
 from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.trust.book import KNOWN_MAX, Row
 from depin_node.compute.trust.chain import Entry, Head
+from depin_node.compute.trust.credit import Tally
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 
@@ -100,6 +101,10 @@ _MIGRATIONS = (
         link BLOB NOT NULL, receipt BLOB NOT NULL, role TEXT NOT NULL, PRIMARY KEY (epoch, position)
     ) WITHOUT ROWID;
     CREATE INDEX log_by_link ON log (link);
+    """,
+    """
+    ALTER TABLE receipts ADD COLUMN busy_us INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE tallies (name BLOB PRIMARY KEY, amount_us REAL NOT NULL, at_s INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -207,11 +212,18 @@ def put_agreement(agreement: bytes, role: str, peer: bytes, bid: bytes, award: b
 
 
 def put_receipt(
-    receipt: bytes, role: str, peer: bytes, job: bytes, envelope: bytes, countersign: bytes | None, at_s: int
+    receipt: bytes,
+    role: str,
+    peer: bytes,
+    job: bytes,
+    envelope: bytes,
+    countersign: bytes | None,
+    at_s: int,
+    busy_us: int = 0,
 ) -> Statement:
-    """Keep a receipt."""
-    sql = "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)"
-    return Statement(sql, [(receipt, role, peer, job, envelope, countersign, at_s)])
+    """Keep a receipt; ``busy_us`` is the work that it counts."""
+    sql = "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    return Statement(sql, [(receipt, role, peer, job, envelope, countersign, at_s, busy_us)])
 
 
 def put_entry(entry: Entry, receipt: bytes, role: str) -> Statement:
@@ -261,6 +273,11 @@ def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
 def put_standing(row: Row) -> Statement:
     """Remember what was counted of a peer on a device class."""
     return Statement("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?)", [astuple(row)])
+
+
+def put_tally(tally: Tally) -> Statement:
+    """Remember unsigned work, or what is left of the strangers' share."""
+    return Statement("INSERT OR REPLACE INTO tallies VALUES (?, ?, ?)", [astuple(tally)])
 
 
 def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
@@ -500,6 +517,17 @@ class Journal:
         """Return what was counted of peers, those counted last at the end; no more than the book holds."""
         sql = "SELECT * FROM standings ORDER BY at_s DESC LIMIT ?"
         return [Row(*row) for row in reversed(self._rows(sql, KNOWN_MAX))]
+
+    def tallies(self) -> list[Tally]:
+        """Return what is remembered of unsigned work, and of the strangers' share."""
+        return [Tally(*row) for row in self._rows("SELECT name, amount_us, at_s FROM tallies")]
+
+    def balances(self) -> list[tuple[bytes, int, int]]:
+        """Return (peer, given, received): the work in µs that receipts signed by both sides count."""
+        return self._rows(
+            "SELECT peer, sum(busy_us * (role = 'provider')), sum(busy_us * (role = 'requester')) FROM receipts"
+            " WHERE countersign IS NOT NULL GROUP BY peer"
+        )
 
     def floors(self) -> dict[tuple[bytes, str], int]:
         """Return the highest sequence number by sender and channel."""

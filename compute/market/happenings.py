@@ -36,14 +36,16 @@ class StoreReceipt:
     envelope: bytes
     job: bytes
     entry: Entry
+    busy_us: int
 
 
 @dataclass(frozen=True)
 class StoreCountersign:
-    """A provider confirmed a receipt: keep it with the receipt."""
+    """A provider confirmed a receipt: keep it with the receipt. ``busy_us`` is the work that the receipt counts."""
 
     receipt: bytes
     envelope: bytes
+    busy_us: int
 
 
 @dataclass(frozen=True)

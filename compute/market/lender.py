@@ -2,13 +2,16 @@
 
 A bid reserves nothing; an award takes slots, if they are still free, for the agreement's duration. One
 agreement for each group at a time, so that many identities of one owner get no more than one. An agreement
-that holds slots without an open attempt gives way to the next award.
+that holds slots without an open attempt gives way to the next award. Who is beyond its credit, or does not sign for
+work that was done, is declined (``trust/credit.py``).
 """
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from depin_node.compute.market.messages import WINDOW_MAX, DeclineCode, Offer
+from depin_node.compute.trust.credit import UNPAID_SHARE, Credit
+from depin_node.core.clock import Now
 
 DURATION_S_MAX = 600
 """An agreement ends after so long at the most (or twice the limit of one task), so that others get their
@@ -37,6 +40,8 @@ class Lending:
     seconds_max: int = 3600
     output_bytes_max: int = 256 << 20
     window_max: int = 256
+    unpaid_share: float = UNPAID_SHARE
+    """Of the slot time, for peers beyond their credit together; 1 is without a limit."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Lender:
     lending: Lending | None
     draining: bool = False
     banned: set[bytes] = field(default_factory=set)
+    credit: Credit | None = None
     _held: dict[Holder, _Held] = field(default_factory=dict)
 
     def slots_free(self) -> int:
@@ -70,7 +76,7 @@ class Lender:
         total = self.lending.slots if self.lending else 0
         return max(0, total - sum(held.slots for held in self._held.values()))
 
-    def quote(self, peer: bytes, group: str, offer: Offer) -> Quote | DeclineCode:
+    def quote(self, peer: bytes, group: str, offer: Offer, now: Now) -> Quote | DeclineCode:
         """Decide what to answer to an offer."""
         lending, terms = self.lending, offer.terms
         if lending is None:
@@ -79,6 +85,9 @@ class Lender:
             return DeclineCode.DRAINING
         if peer in self.banned:
             return DeclineCode.BANNED
+        refusal = self.credit.refusal(peer, now) if self.credit is not None else None
+        if refusal is not None:
+            return DeclineCode(refusal.value)
         device_class = next((name for name in lending.device_classes if name in terms.device_classes), None)
         if device_class is None:
             return DeclineCode.UNSUPPORTED_CLASS

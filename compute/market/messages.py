@@ -97,6 +97,8 @@ class DeclineCode(StrEnum):
     GROUP_LIMIT = "group_limit"
     STALE = "stale"
     BANNED = "banned"
+    CREDIT = "credit"
+    UNSIGNED = "unsigned"
 
 
 class EndCode(StrEnum):

@@ -66,6 +66,7 @@ from depin_node.compute.market.messages import (
 )
 from depin_node.compute.market.pen import Frame, Pen
 from depin_node.compute.trust.chain import Entry
+from depin_node.compute.trust.receipts import busy_us as busy_us_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -139,6 +140,7 @@ class StoreReceipt:
     countersign: bytes
     job: bytes
     entry: Entry
+    busy_us: int
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ class ProviderTalk:
         self._next_work = 0
         self._accounts: dict[int, _Account] = {}
         self._unreceipted: dict[int, _Owed] = {}
+        self._omitted_us = 0
         self.energy_by = ""
         """What measures the energy that ``finished`` is told, if anything does."""
         self._out: deque[Frame] = deque()
@@ -341,6 +344,10 @@ class ProviderTalk:
     def is_over(self) -> bool:
         """Tell whether the conversation has ended: what is queued may still be written."""
         return self._state is _State.OVER
+
+    def unsigned_us(self) -> int:
+        """Return the work in answers that were shown, and that no receipt has come for or will."""
+        return self._omitted_us + sum(owed.busy_us for owed in self._unreceipted.values())
 
     def open_attempts(self) -> int:
         """Return how many attempts are not released."""
@@ -457,7 +464,7 @@ class ProviderTalk:
         raise PeerViolation(f"market: {type(payload).__name__.lower()} not now ({self._state.name.lower()})")
 
     def _offer(self, offer: Offer, envelope: bytes, now: Now) -> list[Order]:
-        quote = self._lender.quote(self.peer, self.group, offer)
+        quote = self._lender.quote(self.peer, self.group, offer, now)
         if isinstance(quote, DeclineCode):
             self._out.append((Kind.DECLINE, self._pen.sign(Decline, self.peer, now, digest(envelope), quote)))
             return []
@@ -614,14 +621,14 @@ class ProviderTalk:
                 energy_mj += owed.energy_mj
         if receipt.final:
             for attempt in [attempt for attempt, owed in self._unreceipted.items() if owed.work == receipt.work]:
-                del self._unreceipted[attempt]
+                self._omitted_us += self._unreceipted.pop(attempt).busy_us
             del self._accounts[receipt.work]
         else:
             self._close_account(receipt.work)
         name = digest(envelope)
         meters = Meters(busy_us, energy_mj, self.energy_by if energy_mj else "")
         countersign, entry = self._pen.sign_entry(Countersign, self.peer, now, name, meters)
-        return [StoreReceipt(name, envelope, countersign, receipt.job, entry)]
+        return [StoreReceipt(name, envelope, countersign, receipt.job, entry, busy_us_of(receipt))]
 
     # Deadlines and ends.
 

@@ -79,6 +79,7 @@ from depin_node.compute.market.messages import (
 )
 from depin_node.compute.market.pen import Frame, Pen
 from depin_node.compute.market.transfer import Incoming, check_sizes, header_of
+from depin_node.compute.trust.receipts import PAID
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -189,7 +190,7 @@ class RequesterTalk:
         self._unended: deque[int] = deque()  # sent and neither committed nor failed, oldest first; others are skipped
         self._next_attempt = 0
         self._works: dict[int, _Work] = {}
-        self._receipts: dict[bytes, None] = {}
+        self._receipts: dict[bytes, int] = {}
         self._out: deque[Frame] = deque()
         self._out_last: deque[Frame] = deque()  # behind the releases, and in no hurry
         self._out_sets: deque[SetEntry] = deque()
@@ -290,7 +291,7 @@ class RequesterTalk:
         """A receipt is stored: send it."""
         if len(self._receipts) >= RECEIPTS_OPEN_MAX:  # a provider that does not countersign loses only its copies
             self._receipts.pop(next(iter(self._receipts)))
-        self._receipts[receipt.receipt] = None
+        self._receipts[receipt.receipt] = receipt.busy_us
         self._out_last.append((Kind.RECEIPT, receipt.envelope))
 
     def end(self, code: EndCode) -> None:
@@ -373,7 +374,8 @@ class RequesterTalk:
             final,
             verified_by,
         )
-        return [StoreReceipt(digest(envelope), envelope, work.body.job, entry)]
+        busy_us = sum(item.elapsed_us for item in settled if item.verdict in PAID)
+        return [StoreReceipt(digest(envelope), envelope, work.body.job, entry, busy_us)]
 
     # What comes in.
 
@@ -447,8 +449,8 @@ class RequesterTalk:
     def _countersigned(self, countersign: Countersign, envelope: bytes) -> list[Event]:
         if countersign.receipt not in self._receipts:
             raise PeerViolation("countersign: of no receipt that is open")
-        del self._receipts[countersign.receipt]
-        return [StoreCountersign(countersign.receipt, envelope)]
+        busy_us = self._receipts.pop(countersign.receipt)
+        return [StoreCountersign(countersign.receipt, envelope, busy_us)]
 
     def _open(self, attempt: int, expected: _Phase) -> _Attempt | None:
         """Return an attempt that is in the phase expected, or None if it was released."""

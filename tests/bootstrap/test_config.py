@@ -37,6 +37,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "memory_mib": ("77", "77"),
         "work_max": ("1000", "1000"),
         "price_millicredits": ("5", "5"),
+        "unpaid_share": ("0.5", "0.5"),
         "price_max_millicredits": ("6", "6"),
         "disk_mib": ("9", "9"),
         "control_port": ("1234", "1234"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from market_world import InlinePool, knows, lie, make_job, output_of, stall, world
+from market_world import WASM, InlinePool, knows, lie, make_job, output_of, stall, world
 from msgspec.structs import replace
 from wat_programs import TRAP, copying, program
 
@@ -441,3 +441,30 @@ async def test_an_idle_agreement_gives_way_to_another_requester(tmp_path, autoju
         begin = trio.current_time()
         assert (await done(c, job)).state == "done"
         assert trio.current_time() - begin < 5
+
+
+async def test_strangers_get_the_share_that_is_left_for_them_and_are_told(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1, config=IMPATIENT)
+        b = await w.start(2, pool=InlinePool(), lending=Lending((WASM,), slots=1, memory_mib=1024, unpaid_share=0.0))
+        await knows(a, [b])
+        job, _ = await make_job(a, candidate=MANY)
+        view = await done(a, job)
+        assert view.error.code == "nobody_suitable"
+        assert "declined (credit)" in view.error.message
+
+
+async def test_both_sides_count_what_was_done(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        job, _ = await make_job(a, candidate=MANY)
+        await done(a, job)
+        await until(lambda: a.context.credit.accounts(a.context.clock()))
+        ((_, got),) = a.context.credit.accounts(a.context.clock())
+        ((_, gave),) = b.context.credit.accounts(b.context.clock())
+        assert gave.given_us == got.received_us > 0
+        assert a.context.journal.reader.balances() == [(b.key, 0, got.received_us)]
+        assert b.context.journal.reader.balances() == [(a.key, gave.given_us, 0)]
+        assert gave.unsigned_us == 0
