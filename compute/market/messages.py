@@ -299,9 +299,10 @@ class Tasks(MarketMessage, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """One answer, fixed. ``elapsed_us`` is what the provider reports to have run."""
+    """One answer to a task, fixed. ``elapsed_us`` is what the provider reports to have run."""
 
     attempt: AttemptNumber
+    task: TaskIndex
     commitment: Digest
     elapsed_us: Micros
 
@@ -314,13 +315,19 @@ class Failure(Message, frozen=True):
 
 
 class Commits(MarketMessage, frozen=True):
-    """Answers and failures as they come."""
+    """Answers to tasks of one work, and failures, as they come.
+
+    ``work`` is the work's id, or zeros without commitments: with the task it says what a commitment is to, signed by
+    who answers, so that nobody can claim that an answer was to something else.
+    """
 
     TYPE: ClassVar[str] = "commits"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.COMMITS
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
     agreement: Digest
+    work: Digest
     commits: Annotated[tuple[Commit, ...], msgspec.Meta(max_length=BATCH_MAX)]
     failures: Annotated[tuple[Failure, ...], msgspec.Meta(max_length=BATCH_MAX)]
 

@@ -81,6 +81,7 @@ WORKS_MAX = 64
 UNRECEIPTED_MAX = 8192
 REVEAL_OUTPUTS_MAX = 512
 """Outputs named in one ``Reveals``: 45 bytes each, below its size, with the logs."""
+NO_WORK = bytes(32)
 _SALT_CONTEXT = "depin-node market 2026 salt v1"
 
 
@@ -256,7 +257,7 @@ class ProviderTalk:
         """What measures the energy that ``finished`` is told, if anything does."""
         self._out: deque[Frame] = deque()
         self._out_last: deque[Frame] = deque()  # in no hurry
-        self._out_commits: deque[Commit] = deque()
+        self._out_commits: deque[tuple[bytes, Commit]] = deque()  # with the id of its work
         self._out_failures: deque[Failure] = deque()
         self._out_reveals: deque[tuple[int, Want]] = deque()
         self._uploads: deque[int] = deque()
@@ -299,7 +300,7 @@ class ProviderTalk:
         record.commitment = commit(answer, record.root, record.salt)
         self._unended -= 1
         self._ended_count += 1
-        self._out_commits.append(Commit(attempt, record.commitment, elapsed_us))
+        self._out_commits.append((work.id, Commit(attempt, record.task, record.commitment, elapsed_us)))
 
     def kept(self, attempt: int, *, is_here: bool) -> None:
         """The outputs of an attempt are put away, or there is no room for them: show the answer."""
@@ -377,9 +378,7 @@ class ProviderTalk:
         frames = list(self._out)
         self._out.clear()
         if self._out_commits or self._out_failures:
-            commits = tuple(self._out_commits.popleft() for _ in range(min(BATCH_MAX, len(self._out_commits))))
-            failures = tuple(self._out_failures.popleft() for _ in range(min(BATCH_MAX, len(self._out_failures))))
-            message = self._pen.sign(Commits, self.peer, now, self.agreement, commits, failures)
+            message = self._commits(now)
             frames.append((Kind.COMMITS, message))
         if self._out_reveals:
             reveals = self._reveals()
@@ -390,6 +389,15 @@ class ProviderTalk:
         if frames:
             self._sent_ns = now.boottime_ns
         return frames
+
+    def _commits(self, now: Now) -> bytes:
+        """Sign the next commitments of one work, and failures."""
+        work = self._out_commits[0][0] if self._out_commits else NO_WORK
+        commits: list[Commit] = []
+        while self._out_commits and self._out_commits[0][0] == work and len(commits) < BATCH_MAX:
+            commits.append(self._out_commits.popleft()[1])
+        failures = tuple(self._out_failures.popleft() for _ in range(min(BATCH_MAX, len(self._out_failures))))
+        return self._pen.sign(Commits, self.peer, now, self.agreement, work, tuple(commits), failures)
 
     def _reveals(self) -> tuple[Reveal, ...]:
         reveals: list[Reveal] = []

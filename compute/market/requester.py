@@ -47,6 +47,7 @@ from depin_node.compute.market.messages import (
     Award,
     Bid,
     Cancel,
+    Commit,
     Commits,
     CommitSet,
     Countersign,
@@ -79,6 +80,7 @@ from depin_node.compute.market.messages import (
 )
 from depin_node.compute.market.pen import Frame, Pen
 from depin_node.compute.market.transfer import Incoming, check_sizes, header_of
+from depin_node.compute.trust.evidence import Proof, bad_opening, two_results
 from depin_node.compute.trust.receipts import PAID
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
@@ -159,13 +161,14 @@ class _Work:
 
 
 class ProvenLie(PeerViolation):
-    """The peer signed two things that cannot both be true: ``evidence`` convinces a third party."""
+    """The peer signed two things that cannot both be true: ``proof`` convinces a third party (``evidence.Proof``)."""
 
     code = "proven_lie"
 
-    def __init__(self, message: str, evidence: Evidence) -> None:
+    def __init__(self, message: str, evidence: Evidence, proof: Proof) -> None:
         super().__init__(message)
         self.evidence = evidence
+        self.proof = proof
 
 
 class RequesterTalk:
@@ -470,8 +473,10 @@ class RequesterTalk:
         failed: list[tuple[int, FailCode]] = []
         head = self._head()
         for commit in commits.commits:
-            record = self._open(commit.attempt, _Phase.SENT)
+            record = self._uncommitted(commit, envelope)
             if record is not None:
+                if (commits.work, commit.task) != (record.work.id, record.task):
+                    raise PeerViolation("commits: to another task than the attempt's")
                 record.phase = _Phase.COMMITTED
                 record.commitment = commit.commitment
                 record.elapsed_us = self._believable(commit.elapsed_us, now)
@@ -501,6 +506,13 @@ class RequesterTalk:
         self._claimed_us += believed_us
         return believed_us
 
+    def _uncommitted(self, commit: Commit, envelope: bytes) -> _Attempt | None:
+        record = self._attempts.get(commit.attempt)
+        if record is not None and record.commits and commit.commitment != record.commitment:
+            evidence = self._evidence(commit.attempt, record)
+            raise ProvenLie("commits: two answers to one attempt", evidence, two_results(record.commits, envelope))
+        return self._open(commit.attempt, _Phase.SENT)
+
     def _reveals(self, reveals: Reveals, envelope: bytes) -> list[Event]:
         revealed: list[tuple[int, bytes]] = []
         stayed: list[Event] = []  # told first: who keeps an answer is known when it is decided
@@ -515,7 +527,8 @@ class RequesterTalk:
                 record.root = reveal.root
                 revealed.append((reveal.attempt, reveal.root))
             elif reveal.root != record.root:
-                raise PeerViolation("reveals: another root than before")
+                evidence = self._evidence(reveal.attempt, record)
+                raise ProvenLie("reveals: two answers to one attempt", evidence, two_results(record.reveals, envelope))
             record.phase = _Phase.REVEALED
             if record.incoming is None and not record.stays:
                 if reveal.outputs or reveal.log:
@@ -541,7 +554,8 @@ class RequesterTalk:
         try:
             verify_opening(record.commitment, answer, reveal.root, reveal.salt)
         except PeerViolation as error:
-            raise ProvenLie(str(error), self._evidence(reveal.attempt, record)) from error
+            proof = bad_opening(record.commits, record.reveals, reveal.attempt)
+            raise ProvenLie(str(error), self._evidence(reveal.attempt, record), proof) from error
 
     def _data(self, body: bytes) -> list[Event]:
         attempt = header_of(body)

@@ -13,6 +13,7 @@ from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, K
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
 from depin_node.compute.trust.chain import Place
+from depin_node.compute.trust.evidence import encode_case, verify_case
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -192,6 +193,7 @@ def test_evidence_shows_a_third_party_who_answered_what_to_which_program():
     commits = verify_signature(evidence.commits, m.Commits, "net")
     reveals = verify_signature(evidence.reveals, m.Reveals, "net")
     assert commits.sender == reveals.sender == PROVIDER.key
+    assert commits.payload.work == evidence.work
     assert evidence.work == m.work_id(evidence.agreement, 0, BODY)
     (commit,), (reveal,) = commits.payload.commits, reveals.payload.reveals
     answer = Answer("net", evidence.work, evidence.task, m.attempt_bytes(evidence.attempt), PROVIDER.key)
@@ -396,6 +398,7 @@ def test_an_award_may_be_declined_as_busy():
 OFFER = (TERMS, 0, 60)
 BID = (b"o" * 32, "wasm-1", 4, 2, 0, 60)
 SOMETHING = b"?" * 32
+WORK = SOMETHING  # the id of no work
 
 PROVIDER_MAY_NOT = {
     "bid before an offer": (Pair, m.Bid, BID),
@@ -404,8 +407,12 @@ PROVIDER_MAY_NOT = {
     "accept another agreement": (lambda: Pair().bid(), m.Accept, (SOMETHING,)),
     "decline something else": (lambda: Pair().bid(), m.Decline, (SOMETHING, DeclineCode.BUSY)),
     "bid twice": (lambda: Pair().bid(), m.Bid, BID),
-    "commit without an agreement": (Pair, m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
-    "commit under another agreement": (lambda: Pair().work(), m.Commits, (SOMETHING, (m.Commit(0, SOMETHING, 1),), ())),
+    "commit without an agreement": (Pair, m.Commits, (SOMETHING, WORK, (m.Commit(0, 7, SOMETHING, 1),), ())),
+    "commit under another agreement": (
+        lambda: Pair().work(),
+        m.Commits,
+        (SOMETHING, WORK, (m.Commit(0, 7, SOMETHING, 1),), ()),
+    ),
     "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING, m.Meters(1, 0, ""), PLACE)),
     "offer": (Pair, m.Offer, OFFER),
 }
@@ -426,10 +433,11 @@ def test_a_provider_may_not(name):
 
 REVEAL = m.Reveal(0, SOMETHING, SOMETHING, (), b"")
 ABOUT_ATTEMPTS = {
-    "commit twice": ("commit", m.Commits, ((m.Commit(0, SOMETHING, 1),), ())),
-    "fail after committing": ("commit", m.Commits, ((), (m.Failure(0, FailCode.TRAPPED),))),
-    "commit what was never asked": ("work", m.Commits, ((m.Commit(9, SOMETHING, 1),), ())),
-    "commit nothing": ("work", m.Commits, ((), ())),
+    "commit twice": ("commit", m.Commits, (WORK, (m.Commit(0, 7, SOMETHING, 1),), ())),
+    "fail after committing": ("commit", m.Commits, (WORK, (), (m.Failure(0, FailCode.TRAPPED),))),
+    "commit what was never asked": ("work", m.Commits, (WORK, (m.Commit(9, 7, SOMETHING, 1),), ())),
+    "commit nothing": ("work", m.Commits, (WORK, (), ())),
+    "commit to another work": ("work", m.Commits, (WORK, (m.Commit(0, 7, SOMETHING, 1),), ())),
     "reveal unasked": ("commit", m.Reveals, ((REVEAL,),)),
     "reveal twice": ("reveal", m.Reveals, ((REVEAL,),)),
     "reveal what was never asked": ("work", m.Reveals, ((replace(REVEAL, attempt=9),),)),
@@ -461,6 +469,27 @@ def test_an_opening_that_misses_its_commitment_is_a_proven_lie():
     assert verify_signature(evidence.commits, m.Commits, "net").sender == PROVIDER.key
     (reveal,) = verify_signature(evidence.reveals, m.Reveals, "net").payload.reveals
     assert reveal.root == SOMETHING
+    case = encode_case("net", PROVIDER.key, caught.value.proof)
+    assert verify_case(case, "net").kind == "bad_opening"
+
+
+def test_two_commitments_to_one_attempt_are_a_proven_lie():
+    pair = Pair().commit()
+    work = pair.r._attempts[0].work.id
+    with pytest.raises(rm.ProvenLie) as caught:
+        pair.provider_says(m.Commits, pair.r.agreement, work, (m.Commit(0, 7, SOMETHING, 1),), ())
+    assert verify_case(encode_case("net", PROVIDER.key, caught.value.proof)).accused == PROVIDER.key
+
+
+def test_a_second_root_for_one_attempt_is_a_proven_lie():
+    pair = Pair().reveal(upload=False)
+    pair.r.ask_upload(0, pair.now)
+    pair.to_provider()
+    (_, body), *_ = pair.p.drain(pair.now)
+    (true,) = verify_signature(body, m.Reveals, "net").payload.reveals
+    with pytest.raises(rm.ProvenLie) as caught:
+        pair.provider_says(m.Reveals, pair.r.agreement, (replace(true, root=SOMETHING),))
+    assert verify_case(encode_case("net", PROVIDER.key, caught.value.proof)).kind == "two_results"
 
 
 @pytest.mark.parametrize(
@@ -692,7 +721,7 @@ def test_a_provider_has_not_run_for_longer_than_it_was_engaged():
 
 def test_golden_vectors():
     """One message of each type, byte for byte: a change of any is a change of the protocol."""
-    commit = m.Commit(5, b"c" * 32, 12)
+    commit = m.Commit(5, 7, b"c" * 32, 12)
     messages = [
         m.Offer(PROVIDER.key, 1, 2, TERMS, 3, 60),
         m.Bid(REQUESTER.key, 1, 2, DIGEST, "wasm-1", 4, 2, 0, 60),
@@ -701,7 +730,7 @@ def test_golden_vectors():
         m.Accept(REQUESTER.key, 1, 2, DIGEST),
         m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant", DIGEST),
         m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
-        m.Commits(REQUESTER.key, 1, 2, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
+        m.Commits(REQUESTER.key, 1, 2, DIGEST, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
         m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, Want.BYTES),)),
         m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1], b"7\n"),)),
         m.Receipt(
@@ -729,7 +758,7 @@ GOLDEN = {
     "accept": "ec6437a0c9113016",
     "work": "566e5dd3fcb57ab4",
     "tasks": "eaa5406e5619f491",
-    "commits": "eb185dacb7b63de5",
+    "commits": "a8f2233deec33b50",
     "commit_set": "ccc4e53239333d3a",
     "reveals": "9edc85e2f9c00e7e",
     "receipt": "6681923c43611bc9",
