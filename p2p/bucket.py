@@ -1,5 +1,7 @@
 """A token bucket: so much at once, then so much a second. No I/O and no clock of its own."""
 
+from collections import OrderedDict
+
 from depin_node.core.clock import SECOND_NS, Now
 
 
@@ -43,3 +45,30 @@ class Bucket:
         elapsed_s = max(0, now.boottime_ns - self._since_ns) / SECOND_NS
         self._left = min(self._burst, self._left + elapsed_s * self._per_s)
         self._since_ns = now.boottime_ns
+
+
+class Buckets:
+    """A bucket for each of many; at most ``count_max`` are remembered, the longest untouched goes first.
+
+    Who is forgotten begins with a full one: ``count_max`` is to be larger than the number of those who come back
+    within ``burst / per_s`` seconds.
+    """
+
+    def __init__(self, burst: float, per_s: float, *, count_max: int = 4096) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._count_max = count_max
+        self._of: OrderedDict[str | bytes, Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def of(self, name: str | bytes, now: Now) -> Bucket:
+        """Return the bucket of ``name``."""
+        bucket = self._of.get(name)
+        if bucket is None:
+            bucket = self._of[name] = Bucket(self._burst, self._per_s, now)
+        self._of.move_to_end(name)
+        if len(self._of) > self._count_max:
+            self._of.popitem(last=False)
+        return bucket

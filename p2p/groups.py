@@ -28,8 +28,25 @@ def group_of(address: Address) -> str:
         return own_group(address.peer)
     if address.kind not in ("ip4", "ip6"):
         return "dns " + ".".join(address.host.lower().rstrip(".").split(".")[-2:])
-    host = ipaddress.ip_address(address.host)
-    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
-    prefix = 16 if host.version == 4 else 32
-    return f"ip {ipaddress.ip_network((host, prefix), strict=False)}"
+    return group_of_host(address.host)
+
+
+def group_of_host(host: str) -> str:
+    """Return the group of an IP address, as text; loopback is one group, and so is what came by way of a relay."""
+    if not host:
+        return "relayed"
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    prefix = 16 if ip.version == 4 else 32
+    return f"ip {ipaddress.ip_network((ip, prefix), strict=False)}"
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether an IP address is of this machine."""
+    if not host:
+        return False
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return ip.is_loopback

@@ -41,6 +41,30 @@ class NetworkLimits:
     """All peers together; inbound ones above it are refused."""
     inbound_streams_per_peer_max: int = 64
     """Streams of one peer being handled at once; one above it is reset."""
+    connections_per_group_max: int = 32
+    """Inbound connections of one group (``groups``)."""
+    handshakes_max: int = 64
+    """Inbound handshakes under way, all together; one above it puts out the oldest of the group with most."""
+    handshakes_per_group_max: int = 16
+    arrivals_per_s: float = 8.0
+    """Sockets that come in from one group; eight times as many at once."""
+    streams_max: int = 2048
+    """Streams that peers have opened, all together."""
+    streams_per_group_max: int = 256
+    streams_per_s: float = 200.0
+    """Streams that one peer opens; five times as many at once."""
+    requests_per_s: float = 64.0
+    """Requests of one peer that are answered, of each protocol (``frames.serve_requests``); four times as many at
+    once. One above it waits."""
+    window_growth_bytes_max: int = 16 << 20
+    """By how much the receive windows of one connection may outgrow yamux's 256 KiB each, all its streams together."""
+    buffered_bytes_max: int = 256 << 20
+    """What peers have sent and nobody has read yet, all together; above it the connection that holds most ends."""
+    buffered_per_group_bytes_max: int = 96 << 20
+    exempt_loopback: bool = True
+    """Whether what counts by group and by second is not counted for peers on this machine."""
+    kept_out_s: float = 60.0
+    """For how long a peer that broke the rules is kept out; each time twice as long, up to a day."""
     gossip_size_bytes_max: int = 16 * 1024
     """Largest gossiped message; larger ones are refused by ``publish`` and dropped on receipt."""
     gossip_queue_max: int = 256

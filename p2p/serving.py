@@ -38,7 +38,10 @@ COUNTERS = {
     "gossip_unsent": "a neighbour took gossip more slowly than it came",
     "gossip_slowed": "a neighbour sent more gossip than it may, and was read from later",
     "events_lost": "a connection event found its reader's queue full",
-    "connections_refused": "a connection was closed because there were too many",
+    "connections_refused": "a connection was closed because there were too many, of it or in all",
+    "connections_overfull": "a connection was closed because too much of it waited to be read",
+    "handshakes_evicted": "a handshake was cut off because others needed its place",
+    "peers_kept_out": "a peer was disconnected because it broke the rules",
     "connections_stalled": "a connection was closed because the peer took no bytes",
 }
 
@@ -89,7 +92,14 @@ class EventHub:
 class StreamServer:
     """Runs the handler of each inbound stream, so many per peer."""
 
-    def __init__(self, limits: NetworkLimits, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        limits: NetworkLimits,
+        counters: Counter[str],
+        *,
+        violated: Callable[[PeerKey, str], None] = lambda peer, reason: None,
+    ) -> None:
+        self._violated = violated
         self._streams_max = limits.inbound_streams_per_peer_max
         self._counters = counters
         self._running: Counter[PeerKey] = Counter()
@@ -121,6 +131,7 @@ class StreamServer:
         except PeerViolation as error:
             self._counters["streams_violated"] += 1
             log.warning("peer broke protocol", protocol=stream.protocol, peer=peer_id(stream.peer), reason=str(error))
+            self._violated(stream.peer, str(error))
         except Exception:
             self._counters["streams_failed"] += 1
             log.exception("stream handler failed", protocol=stream.protocol, peer=peer_id(stream.peer))

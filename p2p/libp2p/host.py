@@ -28,10 +28,12 @@ from multiaddr import Multiaddr
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.admission import Admission
 from depin_node.p2p.gossip_streams import GOSSIP_PROTOCOL, GossipStreams
 from depin_node.p2p.libp2p import mends, paths
 from depin_node.p2p.libp2p.calling import Caller
 from depin_node.p2p.libp2p.carrier import Carrier
+from depin_node.p2p.libp2p.guard import Guard
 from depin_node.p2p.libp2p.listening import expand, listen_address, listen_on, resolve
 from depin_node.p2p.libp2p.stream import Stream
 from depin_node.p2p.libp2p.terms import GONE, id_of_key, key_of_id, reason_of
@@ -86,7 +88,14 @@ class _Notifee(INotifee):  # type: ignore[misc]
 class Host:
     """The network; see ``network.Network`` for its public methods."""
 
-    def __init__(self, host: Any, network_id: str, limits: NetworkLimits, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: Any,
+        network_id: str,
+        limits: NetworkLimits,
+        nursery: trio.Nursery,
+        admission: Admission,
+    ) -> None:
         self.id = host.get_id()
         self.key = key_of_id(self.id)
         self.network_id = network_id
@@ -98,11 +107,12 @@ class Host:
         self._open = True
         self._peers: set[PeerKey] = set()
         self._events = serving.EventHub(limits, self.count)
-        self._server = serving.StreamServer(limits, self.count)
+        self._guard = Guard(admission, self.count)
+        self._guard.use_for(self._swarm)
+        self._server = serving.StreamServer(limits, self.count, violated=self._violated)
         self._caller = Caller()
         self._caller.use_for(self._swarm)
         self._swarm.register_notifee(_Notifee(self))
-        self._bound_inbound_streams()
         self.serve(HELLO, _say_nothing)
         self._gossip = GossipStreams(self, limits, self.count, start=self.start, punish=self.punish)
         self.start(self._gossip.run)
@@ -132,6 +142,7 @@ class Host:
             raise TransportError(f"{address} is this node itself")
         if target.peer in self._peers:
             return target.peer
+        self._guard.check(target.peer)
         if target.relay:
             raise TransportError(f"{address} is that of a relay: only ``reach.Reach`` asks it for a circuit")
         with trio.move_on_after(self.limits.dial_timeout_s):
@@ -258,9 +269,11 @@ class Host:
             self._nursery.start_soon(function, *arguments)
 
     def punish(self, peer: PeerKey, reason: str) -> None:
-        """Disconnect a peer that broke the rules."""
-        log.warning("peer broke the rules: disconnecting", peer=peer_id(peer), reason=reason)
-        self.start(self.disconnect, peer)
+        """Disconnect a peer that broke the rules, and keep it out for a while."""
+        self._guard.broke(peer, reason)
+
+    def _violated(self, peer: PeerKey, reason: str) -> None:
+        self._guard.broke(peer, reason, weight=1)
 
     def note_connected(self, connection: Any) -> None:
         """A connection stands; the first of its peer is an event, and so is a direct one after relayed ones.
@@ -305,28 +318,6 @@ class Host:
     def _full_protocol(self, name: str) -> TProtocol:
         return TProtocol(f"/depin/{self.network_id}/{name}")
 
-    def _bound_inbound_streams(self) -> None:
-        """Reset streams above the cap before they are negotiated: until then no handler counts them."""
-        negotiate = self._swarm.common_stream_handler
-        streams_max = self.limits.inbound_streams_per_peer_max + 8  # ping and some being negotiated
-        inbound: Counter[Any] = Counter()
-
-        async def bounded(net_stream: Any) -> None:
-            connection = net_stream.muxed_conn
-            if inbound[connection] >= streams_max:
-                self.count["streams_refused"] += 1
-                await net_stream.reset()
-                return
-            inbound[connection] += 1
-            try:
-                await negotiate(net_stream)
-            finally:
-                inbound[connection] -= 1
-                if not inbound[connection]:
-                    del inbound[connection]
-
-        self._swarm.common_stream_handler = bounded
-
 
 async def _say_nothing(stream: object) -> None:
     """Serve ``hello/1``: that it is served is the answer."""
@@ -353,6 +344,8 @@ async def open_libp2p(
     listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
     network_id: str,
     limits: NetworkLimits | None = None,
+    listed: Collection[PeerKey] = (),
+    allowed: Collection[PeerKey] | None = None,
     without_mends: Collection[str] = (),
 ) -> AsyncIterator[Network]:
     """Open a node on the real network; leaving the block closes it.
@@ -362,6 +355,8 @@ async def open_libp2p(
         listen: multiaddrs without ``/p2p/…``; port 0 takes a free one. All must succeed.
         network_id: the mesh to take part in: letters, digits, ``-``, ``_`` and ``.``, at most 64.
         limits: what it may use and how long it waits.
+        listed: peers that are exempt from what counts by group and by second, by the operator's word.
+        allowed: if not None, the only peers that may connect, or are connected to.
         without_mends: names of ``mends.MENDS`` to leave out, for their tests.
 
     Raises:
@@ -392,7 +387,8 @@ async def open_libp2p(
             for address in addresses:
                 await listen_on(swarm, address)
             async with trio.open_nursery() as nursery:
-                network = Host(host, network_id, limits, nursery)
+                admission = Admission(limits, listed=listed, allowed=allowed)
+                network = Host(host, network_id, limits, nursery, admission)
                 try:
                     yield network
                 except Exception as error:  # noqa: BLE001 - raised below

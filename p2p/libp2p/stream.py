@@ -80,8 +80,10 @@ class Stream:
                 await self._net_stream.close()
             except GONE as error:
                 log.debug("stream closed badly", protocol=self.protocol, error=repr(error)[:200])
-        if not self._yamux.recv_closed:
-            self._host.start(self._linger)
+            if self._yamux.recv_closed:
+                await self._drop()
+                return
+        self._host.start(self._linger)
 
     async def reset(self) -> None:
         """See ``network.Stream.reset``."""
@@ -91,6 +93,7 @@ class Stream:
                 await self._net_stream.reset()
             except GONE as error:
                 log.debug("stream reset badly", protocol=self.protocol, error=repr(error)[:200])
+            await self._drop()
 
     async def _linger(self) -> None:
         """Wait for the peer's end, dropping what it still sends; a peer that does not end is reset."""
@@ -100,8 +103,16 @@ class Stream:
                 connection.stream_buffers[stream_id].clear()
                 await connection.stream_events[stream_id].wait()
                 connection.stream_events[stream_id] = trio.Event()
+            await self._drop()
             return
         await self.reset()
+
+    async def _drop(self) -> None:
+        """Give back what nobody will read: the library would keep it for a minute."""
+        connection = self._yamux.conn
+        if (buffer := connection.stream_buffers.get(self._yamux.stream_id)) is not None:
+            buffer.clear()
+            await connection._finalize_stream(self._yamux, fully_closed=self._yamux.closed)
 
     def _broken(self, error: BaseException) -> TransportError:
         return TransportError(f"{self.protocol}: the stream to {peer_id(self.peer)} broke: {reason_of(error)}")

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import traceback
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -203,7 +204,40 @@ async def inbound_places_are_used_up(open_node: Open) -> bool:
     return False
 
 
-@fault("receive_window")
+@fault("inbound_slots:idle")
+async def sockets_that_stay_open_keep_others_out(open_node: Open) -> bool:
+    async with open_node("hub", connections_max=8, handshakes_max=8, dial_timeout_s=30) as hub:
+        port = parse(hub.addresses()[0]).port
+        idle = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(40)]
+        await trio.sleep(0.2)
+        try:
+            async with open_node("visitor", dial_timeout_s=5) as visitor:
+                await visitor.dial(hub.addresses()[0])
+            return False
+        except TransportError:
+            return True
+        finally:
+            for socket in idle:
+                await socket.aclose()
+
+
+@fault("long_negotiations")
+async def a_stranger_fills_memory_before_the_handshake(open_node: Open) -> bool:
+    size_bytes = 32 << 20
+    tracemalloc.start()
+    async with open_node("victim") as victim:
+        socket = await trio.open_tcp_stream("127.0.0.1", parse(victim.addresses()[0]).port)
+        async with socket:
+            try:
+                await socket.send_all(b"\xff\xff\xff\xff\x0f")
+                for _ in range(0, size_bytes, 1 << 20):
+                    await socket.send_all(bytes(1 << 20))
+            except trio.BrokenResourceError:
+                return False
+            return tracemalloc.get_traced_memory()[1] > size_bytes
+
+
+@fault("yamux_rules")
 async def the_window_may_be_overrun(open_node: Open) -> bool:
     size_bytes = 4 << 20
     async with open_node("victim") as victim, open_node("attacker") as attacker:
@@ -475,6 +509,7 @@ async def a_cancelled_read_loses_bytes(open_node: Open) -> bool:
 
     async def send(stream: Stream) -> None:
         await stream.send_all(data)
+        await trio.sleep_forever()  # a stream that has ended needs no new window
 
     async with open_node("a") as a, open_node("b") as b:
         b.serve("data/1", send)
@@ -497,8 +532,9 @@ async def a_cancelled_read_loses_bytes(open_node: Open) -> bool:
             await locked.wait()
             with trio.move_on_after(0.1):
                 got += await stream.receive_some(100_000)
-        while chunk := await stream.receive_some():
-            got += chunk
+        with trio.move_on_after(3):
+            while len(got) < len(data):
+                got += await stream.receive_some()
     return got != data
 
 

@@ -1,7 +1,6 @@
 """Mends that make connections fast and keep them whole, in this order: later ones wrap what earlier ones put in."""
 
 import contextlib
-import struct
 from typing import Any
 
 import libp2p.io.trio as tcp_io
@@ -13,14 +12,13 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-from depin_node.p2p.libp2p.mends.registry import abort, limits_of, log, patch, tcp_of
+from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch, tcp_of
 
 # One yamux frame (header and payload) that fits one Noise message: 65,535 − 16 bytes of tag (noise/io.py).
 _FRAME_BYTES_MAX = 65_519
 _PAYLOAD_BYTES_MAX = _FRAME_BYTES_MAX - yamux_module.HEADER_SIZE
-_FRAME_HEADER = struct.Struct(yamux_module.YAMUX_HEADER_FORMAT)
 _TCP_READ_BYTES = 256 * 1024
-_WINDOW_UPDATE_BYTES_MIN = 64 * 1024
+_WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
 _ANSWERS_MAX = 1024  # frames of 12 bytes
 
@@ -60,19 +58,34 @@ def buffered_reads() -> None:
 
 @patch
 def window_updates() -> None:
-    """Every small read sends a window update of its own, which doubles the messages of a request and its answer.
+    """Fault: every small read sends a window update of its own, which doubles the messages of a request and its answer;
+    windows grow to 16 MiB for each stream, whatever their sum, and sometimes beyond.
 
-    Mend: none until 64 KiB are owed, a quarter of the smallest window. Until: > 0.8.1 batches them.
+    Mend: none until a quarter of the window is owed; windows double as long as that is read within four round trips,
+    up to 8 MiB, and all of one connection by ``window_growth_bytes_max``. Until: > 0.8.1 batches and bounds them.
     """
-    original = YamuxStream._auto_tune_and_send_window_update
+    YamuxStream._auto_tune_and_send_window_update = _give_window
 
-    async def update(self: Any, *, bytes_read: int = 0) -> None:
-        owed = self.__dict__.get("depin_owed", 0) + bytes_read
-        self.depin_owed = owed if owed < _WINDOW_UPDATE_BYTES_MIN else 0
-        if not self.depin_owed:
-            await original(self, bytes_read=owed)
 
-    YamuxStream._auto_tune_and_send_window_update = update
+async def _give_window(self: Any, *, bytes_read: int = 0) -> None:
+    self.depin_owed = self.__dict__.get("depin_owed", 0) + bytes_read
+    if self.depin_owed < self.target_recv_window // 4 or self.recv_closed:
+        return
+    now, growth = trio.current_time(), 0
+    if now - self.epoch_start < 4 * self._effective_rtt() and self.target_recv_window < _WINDOW_BYTES_MAX:
+        growth = min(self.target_recv_window, _growth_left(self.conn))
+        self.target_recv_window += growth
+    self.epoch_start = now
+    given, self.depin_owed = self.depin_owed + growth, 0
+    self.recv_window += given
+    await self.send_window_update(given)
+
+
+def _growth_left(connection: Any) -> int:
+    grown: int = sum(
+        stream.target_recv_window - yamux_module.DEFAULT_WINDOW_SIZE for stream in connection.streams.values()
+    )
+    return max(0, limits_of(connection).window_growth_bytes_max - grown)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,7 +198,7 @@ def slow_readers() -> None:
             await _wait_for_window(self)
             size_bytes = min(self.send_window, _PAYLOAD_BYTES_MAX, len(rest))
             self.send_window -= size_bytes
-            header = _FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, size_bytes)
+            header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, size_bytes)
             await self.conn._write_frame(b"".join((header, rest[:size_bytes])))
             rest = rest[size_bytes:]
 
@@ -256,7 +269,7 @@ def frozen_peers() -> None:
         while not self.event_shutting_down.is_set():
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._ping_event = trio.Event()
-            ping = _FRAME_HEADER.pack(0, yamux_module.TYPE_PING, yamux_module.FLAG_SYN, 0, self._ping_id)
+            ping = FRAME_HEADER.pack(0, yamux_module.TYPE_PING, yamux_module.FLAG_SYN, 0, self._ping_id)
             try:
                 await self._write_frame(ping)
             except (RawConnError, ConnectionClosedError):

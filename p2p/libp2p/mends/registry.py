@@ -1,5 +1,6 @@
 """How a mend is registered and applied: the parts that the other modules of this package share."""
 
+import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import structlog
 from libp2p.crypto.keys import KeyPair
 from libp2p.io.trio import TrioTCPStream
+from libp2p.stream_muxer.yamux.yamux import YAMUX_HEADER_FORMAT
 
 from depin_node.p2p.network import NetworkLimits
 
 log = structlog.get_logger("depin_node.p2p")
+
+FRAME_HEADER = struct.Struct(YAMUX_HEADER_FORMAT)
+"""Version, type, flags, stream id, length."""
 
 
 @dataclass

@@ -4,17 +4,18 @@ import logging
 from typing import Any
 
 import libp2p.network.connection.swarm_connection as swarm_connection
-import libp2p.stream_muxer.yamux.yamux as yamux_module
+import libp2p.protocol_muxer.multiselect_communicator as communicator
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
+from libp2p.exceptions import ParseError
+from libp2p.io.utils import read_exactly
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
-from depin_node.p2p.libp2p.mends.registry import Plan, abort, log, option, patch
+from depin_node.p2p.libp2p.mends.registry import Plan, log, option, patch
 
-_WINDOW_BYTES_MAX = 8 << 20
+_NEGOTIATION_BYTES_MAX = 1024
 
 
 @option
@@ -60,44 +61,55 @@ async def _reset_quietly(stream: Any) -> None:
 @patch
 def inbound_slots() -> None:
     """Fault: an inbound slot is held until the *node* ends, so after ``max_connections − min_connections`` accepted
-    connections in a node's life all further ones are refused.
+    connections in a node's life all further ones are refused. And sockets that only stay open take all slots until
+    their handshakes time out.
 
-    Mend: hold it until the connection ends. Until: py-libp2p does so (> 0.8.1).
+    Mend: places for handshakes and for connections are counted apart, and held as long as those last; a handshake
+    that finds none puts out the oldest (``guard``, ``admission``). Until: py-libp2p does so (> 0.8.1).
     """
 
-    async def handle(self: Any, socket: Any, listen_address: Any, failure: Any) -> None:
-        raw = RawConnection(socket, False)
-        try:
-            connection = await self.upgrade_inbound_raw_conn(raw, listen_address)
-        except Exception as error:  # noqa: BLE001 - a stranger's failed handshake
-            log.debug("inbound connection failed", error=repr(error)[:200])
+    async def handle(self: Any, socket: Any, listen_address: Any) -> None:
+        raw, connection = RawConnection(socket, False), None
+        with self.depin_guard.arriving(socket) as may_come:
+            if may_come:
+                try:
+                    connection = await self.upgrade_inbound_raw_conn(raw, listen_address)
+                except Exception as error:  # noqa: BLE001 - a stranger's failed handshake
+                    log.debug("inbound connection failed", error=repr(error)[:200])
+        if connection is None:
             await raw.close()
             return
         await connection.event_closed.wait()
 
-    Swarm._do_handle_inbound_connection = handle
+    Swarm._handle_inbound_connection = handle
 
 
 @patch
-def receive_window() -> None:
-    """Fault: the receive window is not enforced: a peer may send without end into a stream that nobody reads.
+def long_negotiations() -> None:
+    """Fault: a multistream message may announce any length, and what comes of it is gathered in memory: before Noise
+    has run, anybody may send as much as the line carries in 10 s.
 
-    Measured: 200 MiB raise a process from 83 to 283 MB. Mend: a connection that overruns a window is closed; and a
-    stream's window grows to 8 MiB instead of 16. Until: py-libp2p enforces it (> 0.8.1).
+    Mend: none is longer than 1 KiB. Until: py-libp2p limits them (> 0.8.1).
     """
-    yamux_module.MAX_WINDOW_SIZE = _WINDOW_BYTES_MAX
 
-    def get(self: Any) -> int:
-        window: int = self.__dict__["recv_window"]
-        return window
+    async def read_delim(reader: Any) -> bytes:
+        size_bytes, shift = 0, 0
+        while True:
+            byte = (await read_exactly(reader, 1))[0]
+            size_bytes |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+            if shift > 14:
+                raise ParseError("a multistream message announces too many bytes")
+        if not 0 < size_bytes <= _NEGOTIATION_BYTES_MAX:
+            raise ParseError(f"a multistream message of {size_bytes} bytes")
+        message: bytes = await read_exactly(reader, size_bytes)
+        if message[-1:] != b"\n" or not message.isascii():
+            raise ParseError("no multistream message")
+        return message[:-1]
 
-    def put(self: Any, value: int) -> None:
-        self.__dict__["recv_window"] = value
-        if value < 0:
-            log.warning("peer overran its receive window", peer=str(self.conn.peer_id), bytes=-value)
-            abort(self.conn)
-
-    YamuxStream.recv_window = property(get, put)
+    communicator.read_delim = read_delim
 
 
 @patch
