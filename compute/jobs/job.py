@@ -47,8 +47,26 @@ class Quorum(Message, frozen=True, tag="quorum"):
             raise ValueError(f"quorum({self.k}, {self.n}): k must be at most n and more than half of n")
 
 
-Policy = Quorum
-"""How a result comes to be believed. A tagged union once there is more than one."""
+class Lead(Message, frozen=True, tag="lead"):
+    """Accept the answer that ``d`` more groups gave than any other: wrong with probability 1/(1+((1-f)/f)^d)."""
+
+    d: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+
+
+class Confidence(Message, frozen=True, tag="confidence"):
+    """Expect at most a share 1 - ``p`` of wrong results among the settled, if hostile groups hold at most the share
+    ``f`` of what is drawn. Single attempts and secret audits; a result is provisional until it is settled."""
+
+    p: Annotated[float, msgspec.Meta(ge=0.5, le=0.999999)]
+    f: Annotated[float, msgspec.Meta(gt=0, le=0.45)]
+
+
+class Algebraic(Message, frozen=True, tag="algebraic"):
+    """Accept what a check of this node's proves, without a second run: programs of single array operations."""
+
+
+Policy = Quorum | Lead | Confidence | Algebraic
+"""How a result comes to be believed (design.md, part 6; docs/verification.md)."""
 
 
 class Results(StrEnum):

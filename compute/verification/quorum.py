@@ -1,11 +1,11 @@
-"""One task's ballot under ``quorum(k, n)``: who runs it, who has answered, and what is believed.
+"""One task's ballot: who runs it, who has answered, and which answer the policy's rule accepts.
 
 The flow: the scheduler starts ``wanted()`` attempts with eligible providers of different groups and one
 device class. As each commits, ``committed`` is told; when no attempt is outstanding, ``ready()`` gives those
-to be asked: from here on their answers are fixed. As each shows its root, ``revealed`` is told; k equal roots
-decide. If they differ, ``wanted()`` asks for more, until n answers are in: then the ballot is undecided. An
-attempt that ends without an answer (``ended``) makes room for another; the pair is remembered, and so is the
-group that failed with a given code.
+to be asked: from here on their answers are fixed. As each shows its root, ``revealed`` is told; when the rule
+(``rules.py``) accepts the root that is given most, it is decided. Until then ``wanted()`` asks for more, up to the
+most that the rule counts: then the ballot is undecided. An attempt that ends without an answer (``ended``) makes room
+for another; the pair is remembered, and so is the group that failed with a given code.
 
 Answers agree if their roots are equal, bit for bit, within one device class. A trap or a time-out is not an
 answer: it never agrees with anything.
@@ -14,7 +14,7 @@ answer: it never agrees with anything.
 from collections import Counter
 from enum import Enum
 
-from depin_node.compute.jobs.job import Quorum
+from depin_node.compute.verification.rules import Rule
 
 Ref = tuple[bytes, int]
 """An attempt: the provider's key and the attempt's number in its agreement."""
@@ -45,11 +45,11 @@ class Run:
 class Ballot:
     """The state of one open task. A settled task needs none: its ballot is dropped."""
 
-    __slots__ = ("_ended", "attempts_ended", "decided", "device_class", "failures", "policy", "runs", "task")
+    __slots__ = ("_ended", "attempts_ended", "decided", "device_class", "failures", "rule", "runs", "task")
 
-    def __init__(self, task: int, policy: Quorum) -> None:
+    def __init__(self, task: int, rule: Rule) -> None:
         self.task = task
-        self.policy = policy
+        self.rule = rule
         self.device_class = ""
         self.runs: dict[Ref, Run] = {}
         self.decided = b""
@@ -64,13 +64,19 @@ class Ballot:
         """
         if self.decided or any(run.phase is Phase.ASKED for run in self.runs.values()):
             return 0
-        revealed = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
-        best = max(Counter(revealed).values(), default=0)
-        pending = len(self.runs) - len(revealed)
-        return max(0, min(self.policy.k - best - pending, self.policy.n - len(self.runs)))
+        _, best, second, shown = self._count()
+        return self.rule.wanted(best, second, len(self.runs) - shown, len(self.runs))
+
+    def _count(self) -> tuple[bytes, int, int, int]:
+        """Return the root given most, how often it was, how often the next one, and how many are shown."""
+        shown = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
+        if len(shown) < 2 or shown.count(shown[0]) == len(shown):
+            return (shown[0] if shown else b""), len(shown), 0, len(shown)
+        (root, best), (_, second) = Counter(shown).most_common(2)
+        return root, best, second, len(shown)
 
     def is_undecided(self) -> bool:
-        """Tell whether n answers are in and no k of them agree."""
+        """Tell whether as many answers are in as count, and none is accepted."""
         return not self.decided and not self.wanted() and all(run.phase is Phase.REVEALED for run in self.runs.values())
 
     def failed_before(self, peer: bytes) -> int:
@@ -115,13 +121,14 @@ class Ballot:
         return b"".join(sorted(run.commitment for run in self.runs.values()))
 
     def revealed(self, ref: Ref, root: bytes) -> None:
-        """Note a shown answer, whose opening was checked; sets ``decided`` to the root that k agree on."""
+        """Note a shown answer, whose opening was checked; sets ``decided`` to the root that the rule accepts."""
         run = self.runs[ref]
         assert run.phase is Phase.ASKED
         run.phase = Phase.REVEALED
         run.root = root
-        if sum(other.phase is Phase.REVEALED and other.root == root for other in self.runs.values()) >= self.policy.k:
-            self.decided = root
+        best_root, best, second, _ = self._count()
+        if self.rule.accepts(best, second):
+            self.decided = best_root
 
     def is_disputed(self) -> bool:
         """Tell whether two answers differ."""

@@ -1,0 +1,65 @@
+"""What a policy asks of one task's answers: how many attempts, and when an answer is accepted.
+
+All policies are one family. An answer is accepted once ``agree`` providers of different groups gave it and it leads any
+other by ``lead``; attempts are started until that is so, or must become so if those that are out agree, but never more
+than ``most`` are counted. What comes after an answer was accepted (audits, settlement) is ``settlement.py``.
+
+| policy | agree | lead | most |
+|---|---|---|---|
+| ``quorum(k, n)`` | k | 0: more than half of n is k | n |
+| ``lead(d)`` | d | d | as many as it takes, within ``ATTEMPTS_MAX`` |
+| ``confidence(p, f)``, audits on this node | 1 | 0 | 1 |
+| the same without a device of our own, where one audit by a peer cannot hold the bound | as ``lead(lead_for(p, f))`` |
+| algebraic | 1 | 0 | 1: the check is what accepts it |
+"""
+
+from typing import NamedTuple
+
+from depin_node.compute.jobs.job import Confidence, Lead, Policy, Quorum
+from depin_node.compute.verification.bounds import lead_for
+
+ATTEMPTS_MAX = 45
+"""Answers that one task may have: three times the longest lead. Honest answers in the majority need fewer."""
+
+
+class Rule(NamedTuple):
+    """When an answer is accepted."""
+
+    agree: int
+    lead: int
+    most: int
+
+    def wanted(self, best: int, second: int, pending: int, counted: int) -> int:
+        """Return how many attempts to start now.
+
+        Args:
+            best: how many gave the answer that is given most.
+            second: how many gave the next one.
+            pending: attempts whose answer is not known yet.
+            counted: all of them: known and pending.
+        """
+        missing = max(self.agree - best, self.lead - (best - second)) - pending
+        return max(0, min(missing, self.most - counted))
+
+    def accepts(self, best: int, second: int) -> bool:
+        """Tell whether the answer that is given most is accepted."""
+        return best >= self.agree and best - second >= self.lead
+
+
+SINGLE = Rule(1, 0, 1)
+
+
+def leading(d: int) -> Rule:
+    """Return the rule of ``lead(d)``."""
+    return Rule(d, d, ATTEMPTS_MAX)
+
+
+def rule_of(policy: Policy, *, replicated: bool = False) -> Rule:
+    """Return what a policy asks of a task; ``replicated``: its provider is not one whose answer could be audited."""
+    if isinstance(policy, Quorum):
+        return Rule(policy.k, 0, policy.n)
+    if isinstance(policy, Lead):
+        return leading(policy.d)
+    if isinstance(policy, Confidence) and replicated:
+        return leading(lead_for(policy.p, policy.f))
+    return SINGLE

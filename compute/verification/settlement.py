@@ -1,0 +1,238 @@
+"""One job's provisional answers, and how they are settled: audits drawn in secret, and what a catch voids.
+
+The flow under ``confidence(p, f)``: a single answer that was accepted goes on its provider's *tab*, with a *draw* that
+is a function of a secret and of the signed commit set (``draw_of``), so that it is fixed after the answer and before
+anything is known of it, and is the same after a restart. An answer whose draw is below the tab's rate is audited: the
+requester computes it itself. ``audited`` compares. An audit that differs is a catch: everything of that provider that
+is not settled is void, and runs again elsewhere.
+
+The rate falls with the length of a tab (``bounds.audit_rate``): what a settlement costs is a number of audits, not a
+share. While the job runs, audits are drawn at the rate of the length that the tab seems to get, so that liars are found
+early; when all tasks have an answer, ``close`` draws what is missing at the rate of the length that it got. Since each
+answer keeps its draw, one rate's audits contain those of every lower rate, and nothing is drawn twice. When no audit is
+open, all is settled together. A tab that is ``TAB_MAX`` long is settled by itself, so that memory stays bounded.
+
+All answers are audited of newcomers, who are given few until that made them established, and of who *joined* the job
+after somebody was caught in it: else liars could try again under new names until one of them is lucky. What an audit
+has confirmed is settled at once.
+"""
+
+from array import array
+from math import e, expm1
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from depin_node.compute.jobs.job import Confidence
+from depin_node.compute.verification.bounds import DRAWS, lambert_w, wrong_share
+
+TAB_MAX = 8192
+"""Provisional answers of one provider in one job; 45 bytes each."""
+ROOT_BYTES = 32
+_DRAW_CONTEXT = "depin-node verification 2026 audit draw v1"
+
+
+def audit_key(secret: bytes) -> bytes:
+    """Return the key of draws, derived from a secret of the operating system's that is kept across restarts."""
+    return blake3(secret, derive_key_context=_DRAW_CONTEXT).digest()
+
+
+def draw_of(key: bytes, job: bytes, task: int, commitments: bytes) -> int:
+    """Return a task's draw in [0, DRAWS): a keyed hash of its commit set, uniform to who does not know the key."""
+    digest = blake3(job + task.to_bytes(8, "little") + commitments, key=key).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+class Ruling(NamedTuple):
+    """What follows: tasks to ``audit`` now, tasks that are ``settled`` now, and who was caught, with the tasks that are
+    void."""
+
+    audit: tuple[int, ...] = ()
+    settled: tuple[int, ...] = ()
+    caught: bytes = b""
+    void: tuple[int, ...] = ()
+
+
+class Tab:
+    """The answers of one provider that are settled together. Columns, not objects: there can be many."""
+
+    __slots__ = ("draws", "is_closed", "open_audits", "peer", "roots", "states", "tasks", "withdrawn")
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+        self.tasks = array("L")
+        self.draws = array("Q")
+        self.roots = bytearray()
+        self.states = bytearray()
+        self.open_audits = 0
+        self.withdrawn = 0
+        self.is_closed = False
+
+    def __len__(self) -> int:
+        return len(self.tasks) - self.withdrawn
+
+    def root(self, index: int) -> bytes:
+        """Return the answer's root."""
+        return bytes(self.roots[index * ROOT_BYTES : (index + 1) * ROOT_BYTES])
+
+    def unsettled(self) -> list[int]:
+        """Return the tasks that no audit has confirmed."""
+        return [task for task, state in zip(self.tasks, self.states, strict=True) if state in (_PROVISIONAL, _AUDITED)]
+
+
+_PROVISIONAL, _AUDITED, _CONFIRMED, _WITHDRAWN = range(4)
+_NOTHING = Ruling()
+
+
+class Settlement:
+    """The tabs of one job."""
+
+    def __init__(self, policy: Confidence, tasks: int, *, catches: int = 0) -> None:
+        """``tasks``: of the whole job; ``catches``: how many were caught in it before a restart."""
+        self.policy = policy
+        self.audits = 0
+        """Audits drawn so far."""
+        self._tasks = tasks
+        self._tabs: dict[bytes, list[Tab]] = {}  # by provider; the last one is open, those before are being settled
+        self._auditing: dict[int, tuple[Tab, int]] = {}
+        self._catches = catches
+        self._members: dict[bytes, bool] = {}  # who takes part, and whether all of its answers are audited
+        self._accepted = 0
+        self._risk = 0.0  # expected wrong ones among what is settled
+        self._coefficient = lambert_w(policy.f / (e * (1 - policy.f))) / (1 - policy.p)
+        self._simple = policy.f / (e * (1 - policy.p))
+
+    def joined(self, peer: bytes) -> None:
+        """Note that a provider is given its first task of the job."""
+        self._members.setdefault(peer, self._catches > 0)
+
+    def accepted(self, peer: bytes, task: int, root: bytes, draw: int, *, is_newcomer: bool) -> Ruling:
+        """Put an answer on its provider's tab; return what is to be audited now."""
+        self.joined(peer)
+        tabs = self._tabs.setdefault(peer, [])
+        if not tabs or tabs[-1].is_closed:
+            tabs.append(Tab(peer))
+        tab = tabs[-1]
+        self._accepted += 1
+        tab.tasks.append(task)
+        tab.draws.append(0 if is_newcomer or self._members[peer] else draw)
+        tab.roots += root
+        tab.states.append(_PROVISIONAL)
+        if len(tab) >= TAB_MAX:
+            tab.is_closed = True
+            due = self._draw(tab, len(tab))
+            return Ruling(due, () if tab.open_audits else self._settle(tab))
+        if tab.draws[-1] < self._threshold(self._expected(tab)):
+            return Ruling((self._audit(tab, len(tab.tasks) - 1),))
+        return _NOTHING
+
+    def _expected(self, tab: Tab) -> int:
+        """Return how long a tab seems to get: its share of what is accepted so far, or of all providers; whichever is
+        more."""
+        share = max(len(tab) * self._tasks // self._accepted, self._tasks // len(self._tabs), len(tab))
+        return min(TAB_MAX, share)
+
+    def restored(self, peer: bytes, task: int, root: bytes, draw: int, *, is_confirmed: bool) -> None:
+        """Put an answer from before a restart on its tab; ``resume`` then says what is to be audited."""
+        tab = self._tabs.setdefault(peer, [Tab(peer)])[-1]
+        self._members[peer] = False  # those that had to be audited have a draw of 0; the rest is for the better
+        self._accepted += 1
+        tab.tasks.append(task)
+        tab.draws.append(draw)
+        tab.roots += root
+        tab.states.append(_CONFIRMED if is_confirmed else _PROVISIONAL)
+
+    def resume(self) -> Ruling:
+        """Return what is to be audited after a restart: answers whose draw says so, at the rate as it stands."""
+        tabs = [tabs[-1] for tabs in self._tabs.values()]
+        return Ruling(tuple(task for tab in tabs for task in self._draw(tab, self._expected(tab))))
+
+    def provider(self, task: int) -> bytes | None:
+        """Return whose answer an open audit is about; None if there is no such audit any more."""
+        found = self._auditing.get(task)
+        return found[0].peer if found else None
+
+    def is_auditing(self) -> bool:
+        """Tell whether an audit is open."""
+        return bool(self._auditing)
+
+    def audited(self, task: int, root: bytes) -> Ruling:
+        """Compare an audit's root with the answer's."""
+        found = self._auditing.pop(task, None)
+        if found is None:
+            return _NOTHING  # its provider was caught meanwhile
+        tab, index = found
+        tab.open_audits -= 1
+        if tab.root(index) != root:
+            self._catches += 1
+            return Ruling(caught=tab.peer, void=self.void(tab.peer))
+        tab.states[index] = _CONFIRMED
+        return Ruling(settled=(task, *self._settle_if_closed(tab)))
+
+    def withdraw(self, task: int) -> Ruling:
+        """Take an answer whose audit could not be made off its tab: it is to run again, replicated."""
+        found = self._auditing.pop(task, None)
+        if found is None:
+            return _NOTHING
+        tab, index = found
+        tab.open_audits -= 1
+        tab.withdrawn += 1
+        tab.states[index] = _WITHDRAWN
+        self._accepted -= 1
+        return Ruling(settled=self._settle_if_closed(tab), void=(task,))
+
+    def void(self, peer: bytes) -> tuple[int, ...]:
+        """Forget everything of a provider that is not settled; return the tasks that are to run again."""
+        void = tuple(task for tab in self._tabs.pop(peer, ()) for task in tab.unsettled())
+        for task in void:
+            self._auditing.pop(task, None)
+        self._accepted -= len(void)
+        return void
+
+    def close(self) -> Ruling:
+        """All tasks have an answer: return what is still to be audited or, if nothing is, settle all.
+
+        May be asked again: what was void has been answered anew, and made other tabs longer.
+        """
+        tabs = [tab for tabs in self._tabs.values() for tab in tabs]
+        due = tuple(task for tab in tabs if not tab.is_closed for task in self._draw(tab, len(tab)))
+        if self._auditing:
+            return Ruling(due)
+        return Ruling(settled=tuple(task for tab in tabs for task in self._settle(tab)))
+
+    def wrong_expected(self) -> float:
+        """Return the bound on the expected number of wrong answers among those that are settled."""
+        return self._risk
+
+    def _threshold(self, length: int) -> float:
+        rate = max(-expm1(-self._coefficient / length), self._simple / length)
+        return rate * DRAWS if rate < 1 else DRAWS
+
+    def _audit(self, tab: Tab, index: int) -> int:
+        tab.states[index] = _AUDITED
+        tab.open_audits += 1
+        self._auditing[tab.tasks[index]] = (tab, index)
+        self.audits += 1
+        return tab.tasks[index]
+
+    def _draw(self, tab: Tab, length: int) -> tuple[int, ...]:
+        limit, states = self._threshold(max(1, length)), tab.states
+        return tuple(
+            self._audit(tab, index)
+            for index, draw in enumerate(tab.draws)
+            if draw < limit and states[index] == _PROVISIONAL
+        )
+
+    def _settle_if_closed(self, tab: Tab) -> tuple[int, ...]:
+        return self._settle(tab) if tab.is_closed and not tab.open_audits else ()
+
+    def _settle(self, tab: Tab) -> tuple[int, ...]:
+        """Everything of a tab is for good; those that an audit confirmed were so before."""
+        length = len(tab)
+        rate = min(1.0, self._threshold(max(1, length)) / DRAWS)
+        self._risk += length * wrong_share(rate, self.policy.f, max(1, length))
+        tabs = self._tabs[tab.peer]
+        tabs.remove(tab)
+        if not tabs:
+            del self._tabs[tab.peer]
+        return tuple(task for task, state in zip(tab.tasks, tab.states, strict=True) if state == _PROVISIONAL)
