@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo examples test check format bench bench-compute fuzz test-gpu gpu-bundle clean
+.PHONY: help setup demo examples test check format bench bench-compute sim-trust fuzz test-gpu gpu-bundle clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
@@ -15,6 +15,7 @@ help:
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
+	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
 	@echo "make fuzz       set up, then hostile input made from seeds, SECONDS=60 for each target"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: what agrees with WebAssembly, and how fast"
 	@echo "make gpu-bundle the same to take to such a machine: build/depin-gpu.tar.gz"
@@ -61,6 +62,9 @@ bench-compute: $(STAMP)
 		$(BIN)/uv pip install --quiet --python build/pocl/bin/python pyopencl==2026.1.4 pocl-binary-distribution==3.0 \
 		numpy && touch build/pocl/.installed; } || echo "PoCL cannot be installed here: its figures will be null" >&2
 	@OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute.py
+
+sim-trust: $(STAMP)
+	@$(BIN)/python benchmarks/trust.py
 
 SECONDS ?= 60
 fuzz: $(STAMP)

@@ -2,8 +2,11 @@
 
 from depin_node.client.futures import Future, JobFailed, NobodySuitable
 from depin_node.client.mesh import Mesh
+from depin_node.compute.jobs.job import Algebraic as algebraic  # noqa: N813 - these read as the policies' names
+from depin_node.compute.jobs.job import Confidence as confidence  # noqa: N813
+from depin_node.compute.jobs.job import Lead as lead  # noqa: N813
 from depin_node.compute.jobs.job import Limits
-from depin_node.compute.jobs.job import Quorum as quorum  # noqa: N813 - reads as the policy's name: quorum(2, 3)
+from depin_node.compute.jobs.job import Quorum as quorum  # noqa: N813
 from depin_node.compute.programs.arrays import Spec, Split, TraceError, trace
 from depin_node.compute.programs.arrays import namespace as xp
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -29,6 +32,9 @@ __all__ = [
     "Spec",
     "Split",
     "TraceError",
+    "algebraic",
+    "confidence",
+    "lead",
     "quorum",
     "trace",
     "xp",

@@ -99,7 +99,8 @@ class Mesh:
             along: of a raw kernel: cut its arrays along an axis instead, so that each task holds its slice only; grid
                 and scalars may be expressions of it, such as ``"ceil(shard.rows / 16)"``.
             constants: of a raw kernel: by name, arrays for its ``__constant__`` data.
-            verify: when to believe a result; by default ``quorum(2, 3)``.
+            verify: when to believe a result: ``quorum(k, n)``, ``lead(d)``, ``confidence(p, f)`` or ``algebraic()``; by
+                default ``quorum(2, 3)``. See docs/verification.md.
             limits: what one task may use; by default 60 s and what its arrays need.
             name: what to call the job; by default the kernel's name.
             device_class: of the peers that are asked, whose answers agree bit for bit; ``depin-node peers`` shows them.

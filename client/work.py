@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from depin_node.compute.jobs.job import Limits, Policy, Quorum, Results
+from depin_node.compute.jobs.job import Algebraic, Confidence, Limits, Policy, Quorum, Results, describe
 from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -164,7 +164,11 @@ def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
         kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in program.kernels)
         bound = replace(work.bound, program=msgspec.structs.replace(program, kernels=kernels))
         work = replace(work, bound=bound)
-    if work.policy.k > 1 and not work.bound.program.exact and not local:
+    if isinstance(work.policy, Confidence | Algebraic) and not local:
+        raise ConfigError(
+            f"{work.name}: this release's nodes do not settle {describe(work.policy)} yet; use quorum or lead"
+        )
+    if work.policy not in (Quorum(1, 1), Algebraic()) and not work.bound.program.exact and not local:
         raise ConfigError(
             f"{work.name} is not exact, so the answers of several peers cannot be compared: {_why_tolerant(work)}. "
             "Take one peer's word for it with quorum(1, 1) ([verify] k = 1, n = 1), or run it on this machine (--local)"
@@ -218,6 +222,6 @@ def prepare_file(
     """
     job = load_job(Path(path), references)
     bound, notes = job.compiled()
-    policy, limits = Quorum(job.k, job.n), Limits(job.seconds, job.memory_mib)
+    policy, limits = job.policy, Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
     return _decided(Work(job.name, bound, policy, limits, notes, job.device_class, _results(job.results)), local, fresh)

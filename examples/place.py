@@ -20,6 +20,7 @@ from depin_node.client.local import run_local
 from depin_node.client.work import Work, prepare_program
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.programs.arrays import Traced
+from depin_node.compute.verification.rules import rule_of
 from depin_node.core.errors import DepinError
 
 Array = npt.NDArray[Any]
@@ -75,7 +76,8 @@ def _alone(tasks: int) -> str:
 
 def _who(work: Work, view: JobView) -> str:
     """Say by whom the tasks of a finished job were verified, from what the node counted."""
-    how = f"{work.policy.k} peers' equal bytes" if work.policy.k > 1 else "one peer's word alone"
+    k = rule_of(work.policy).agree
+    how = f"{k} peers' equal bytes" if k > 1 else "one peer's word alone"
     return f"{view.verification.agreed} of {view.tasks_total} tasks by {how}"
 
 

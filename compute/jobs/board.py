@@ -4,7 +4,7 @@ handled."""
 from typing import TYPE_CHECKING
 
 from depin_node.compute.jobs.events import Candidate, CloseWork, Effect, JobEnded, JobEvent, Note, ReleaseAttempt
-from depin_node.compute.jobs.job import JobError
+from depin_node.compute.jobs.job import JobError, describe
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import Patience
 from depin_node.compute.jobs.progress import Progress, shown
@@ -110,4 +110,4 @@ class Board:
 
 def verified_by(progress: Progress) -> str:
     """Say how a job's results were verified, for its last receipt."""
-    return f"quorum {progress.job.policy.k} of {progress.job.policy.n}"
+    return describe(progress.job.policy)

@@ -223,7 +223,7 @@ class Deciding:
     def _faults_to_fail(self, progress: Progress, ballot: Ballot) -> int:
         """Return how many groups must report the same fault: a single one is believed only if there is no
         second."""
-        k = progress.job.policy.k
+        k = progress.rule.agree
         if k > 1:
             return k
         tried = set().union(*ballot.failures.values())

@@ -58,7 +58,7 @@ class Confidence(Message, frozen=True, tag="confidence"):
     ``f`` of what is drawn. Single attempts and secret audits; a result is provisional until it is settled."""
 
     p: Annotated[float, msgspec.Meta(ge=0.5, le=0.999999)]
-    f: Annotated[float, msgspec.Meta(gt=0, le=0.45)]
+    f: Annotated[float, msgspec.Meta(ge=0.001, le=0.45)]
 
 
 class Algebraic(Message, frozen=True, tag="algebraic"):
@@ -67,6 +67,17 @@ class Algebraic(Message, frozen=True, tag="algebraic"):
 
 Policy = Quorum | Lead | Confidence | Algebraic
 """How a result comes to be believed (design.md, part 6; docs/verification.md)."""
+
+
+def describe(policy: Policy) -> str:
+    """Return a policy in the words of receipts and of the command line."""
+    if isinstance(policy, Quorum):
+        return f"quorum {policy.k} of {policy.n}"
+    if isinstance(policy, Lead):
+        return f"lead {policy.d}"
+    if isinstance(policy, Confidence):
+        return f"confidence {policy.p:g} at {policy.f:g}"
+    return "algebraic"
 
 
 class Results(StrEnum):

@@ -42,18 +42,18 @@ class Placing:
                 self._assign(progress, board.partners[peer], tasks, now)
 
     def _open_new(self, progress: Progress, suitable: list[Partner], batches: Batches) -> None:
-        policy = progress.job.policy
+        k = progress.rule.agree
         ready = [partner for partner in suitable if partner.credit() > 0]
-        while len(progress.tasks) < progress.open_max and len(ready) >= policy.k:
+        while len(progress.tasks) < progress.open_max and len(ready) >= k:
             number = progress.next_open()
             if number is None:
                 return
-            chosen = draw_new(self._board.rng, ready, policy.k)
+            chosen = draw_new(self._board.rng, ready, k)
             if chosen is None:
                 return
             progress.take_next()
             self._opened += 1
-            task = OpenTask(progress.id, Ballot(number, policy), self._opened)
+            task = OpenTask(progress.id, Ballot(number, progress.rule), self._opened)
             progress.tasks[number] = task
             for partner in chosen:
                 self._start(task, partner, batches)
@@ -103,7 +103,7 @@ class Placing:
 
     def waits_its_turn(self, progress: Progress, now: Now) -> bool:
         """Tell whether a job that stands still has providers, and these are only full; see that they do not stay so."""
-        rng, policy = self._board.rng, progress.job.policy
+        rng, k = self._board.rng, progress.rule.agree
         suitable = self._board.suitable(progress, now)
         for task in itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX):
             chosen = draw_replacements(rng, task, suitable, task.ballot.wanted(), needs_credit=False)
@@ -114,11 +114,7 @@ class Placing:
                 return True
         if progress.needy:
             return False
-        return (
-            progress.next_open() is not None
-            and len(suitable) >= policy.k
-            and draw_new(rng, suitable, policy.k) is not None
-        )
+        return progress.next_open() is not None and len(suitable) >= k and draw_new(rng, suitable, k) is not None
 
     def _unblock(self, partner: Partner, oldest: OpenTask) -> None:
         """Void the youngest task that stands still and holds a place with ``partner``, for the sake of an older one.

@@ -8,6 +8,7 @@ from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView, ProviderView, Results, Verification
 from depin_node.compute.jobs.partner import OpenTask
 from depin_node.compute.market.messages import Terms
+from depin_node.compute.verification.rules import rule_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.crypto.identity import peer_id
 
@@ -41,6 +42,7 @@ class Progress:
     ) -> None:
         self.id = job_id
         self.job = job
+        self.rule = rule_of(job.policy)
         self.sizes = sizes
         self.terms = Terms(job.device_classes, job.limits, output_bytes_max)
         self.done = done

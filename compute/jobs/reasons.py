@@ -20,12 +20,12 @@ _MEANINGS = {
 
 def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: Mapping[str, int]) -> JobError:
     """Nobody worked on the job for ``waited_s``; ``unsuitable`` counts known peers by what they lack."""
-    policy, limits = progress.job.policy, progress.job.limits
+    rule, limits = progress.rule, progress.job.limits
     seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
     seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
     return JobError(
         "nobody_suitable",
-        f"for {waited_s:g} s nobody suitable took the work: it needs {policy.k} providers (up to {policy.n}) of"
+        f"for {waited_s:g} s nobody suitable took the work: it needs {rule.agree} providers (up to {rule.most}) of"
         f" different groups, of class {' or '.join(progress.job.device_classes)} with {limits.memory_mib} MiB and"
         f" {limits.seconds} s a task; {groups_agreed} agreed{''.join('; ' + text for text in seen)}."
         " See: depin-node peers; a node lends if started with --lend",
@@ -43,7 +43,7 @@ def undecided(ballot: Ballot) -> JobError:
     """All n answers are in, and no k agree."""
     return JobError(
         "verification",
-        f"task {ballot.task}: {len(ballot.runs)} answers, and no {ballot.policy.k} of them agree"
+        f"task {ballot.task}: {len(ballot.runs)} answers, and no {ballot.rule.agree} of them agree"
         f" ({who_said_what(ballot)}); raise n, or look at the kernel: results must not depend on timing",
     )
 

@@ -37,8 +37,8 @@ class Recruiting:
             self._recruit_for(progress, now)
 
     def _recruit_for(self, progress: Progress, now: Now) -> None:
-        board, policy = self._board, progress.job.policy
-        useful = max(policy.n, policy.k * (progress.job.tasks - progress.accepted))
+        board, rule = self._board, progress.rule
+        useful = max(rule.most, rule.agree * (progress.job.tasks - progress.accepted))
         # Who has failed a task is of no use to it: each failure makes room for somebody else.
         stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
         useful += max((task.ballot.attempts_ended for task in stuck), default=0)

@@ -15,7 +15,7 @@ One launch::
     [shards]    by = "blocks", count = 1
                 by = "axis", count, axis = 0, halo = 0, edge = "none", fill = 0: how arrays are cut. An array of
                 [args] may differ: whole = true, or axis, halo, edge, fill; an out array has no halo by default
-    [verify]    policy = "quorum", k = 2, n = 3
+    [verify]    policy = "quorum", k = 2, n = 3 | "lead", d = 3 | "confidence", p = 0.999, f = 0.2 | "algebraic"
     [limits]    seconds = 60, memory_mib = 512
 
 Several steps have ``[kernels]``, ``[arrays]`` and ``[[steps]]`` instead; see ``job_steps.py``.
@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from depin_node.compute.jobs.job import REPLICAS_MAX, Algebraic, Confidence, Lead, Policy, Quorum
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
 from depin_node.compute.programs.expressions import Value
 from depin_node.compute.programs.job_arrays import CUT_KEYS, References, load_along, load_array, load_cut
@@ -40,12 +41,11 @@ from depin_node.compute.programs.program import DTYPE_BYTES, SLICES_MAX, SOURCE_
 from depin_node.compute.programs.toml_table import Table, did_you_mean, read_text, read_toml
 from depin_node.core.errors import ConfigError
 
-REPLICAS_MAX = 15
 NAME_CHARACTERS_MAX = 64
 SECONDS_MAX = 86_400
 MEMORY_MIB_MAX = 4096
 DEVICE_CLASS = "wasm-1"
-DEFAULTS = {"k": 2, "n": 3, "seconds": 60, "memory_mib": 512}
+DEFAULTS = {"seconds": 60, "memory_mib": 512}
 
 _ARGUMENT_KEYS = {
     "in": {"in", *CUT_KEYS},
@@ -67,8 +67,7 @@ class JobFile:
     name: str
     shards: int
     along: Along | None
-    k: int
-    n: int
+    policy: Policy
     seconds: int
     memory_mib: int
     path: Path
@@ -145,20 +144,35 @@ def load_job(path: Path, references: References | None = None) -> JobFile:
         what: dict[str, Any] = {"builder": load_steps(job, count, along, references)}
     else:
         what = _one_launch(job, along, references)
-    verify.allow("policy", "k", "n")
-    if verify.get("policy", "quorum") != "quorum":
-        raise verify.error("policy", 'this release has "quorum" only, with k and n')
+    policy = _policy(verify)
     limits.allow("seconds", "memory_mib")
-    k, n = (verify.integer(key, 1, REPLICAS_MAX, DEFAULTS[key]) for key in ("k", "n"))
-    if not k <= n < 2 * k:
-        raise verify.error("k", f"k = {k}, n = {n}: k must be at most n, and more than half of it")
     seconds = limits.integer("seconds", 1, SECONDS_MAX, DEFAULTS["seconds"])
     memory_mib = limits.integer("memory_mib", 1, MEMORY_MIB_MAX, DEFAULTS["memory_mib"])
     what["device_class"] = job.text("device_class") if "device_class" in job.values else DEVICE_CLASS
     what["results"] = job.text("results") if "results" in job.values else "come"
     if what["results"] not in ("come", "stay"):
         raise job.error("results", '"come" (to the node) or "stay" (with those who compute them)')
-    return JobFile(name, count, along, k, n, seconds, memory_mib, path, **what)
+    return JobFile(name, count, along, policy, seconds, memory_mib, path, **what)
+
+
+def _policy(verify: Table) -> Policy:
+    name = verify.get("policy", "quorum")
+    if name == "quorum":
+        verify.allow("policy", "k", "n")
+        k, n = verify.integer("k", 1, REPLICAS_MAX, 2), verify.integer("n", 1, REPLICAS_MAX, 3)
+        if not k <= n < 2 * k:
+            raise verify.error("k", f"k = {k}, n = {n}: k must be at most n, and more than half of it")
+        return Quorum(k, n)
+    if name == "lead":
+        verify.allow("policy", "d")
+        return Lead(verify.integer("d", 1, REPLICAS_MAX, 3))
+    if name == "confidence":
+        verify.allow("policy", "p", "f")
+        return Confidence(verify.number("p", 0.5, 0.999999, 0.999), verify.number("f", 0.001, 0.45, 0.2))
+    if name == "algebraic":
+        verify.allow("policy")
+        return Algebraic()
+    raise verify.error("policy", f'{name!r} is not known; known are: "quorum", "lead", "confidence", "algebraic"')
 
 
 def _cut(shards: Table) -> tuple[int, Along | None]:

@@ -55,6 +55,13 @@ class Table:
             raise self.error(key, f"expected an integer from {least} to {most}, not {value!r}")
         return value
 
+    def number(self, key: str, least: float, most: float, default: float) -> float:
+        """Return a number within bounds."""
+        value = self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise self.error(key, f"expected a number from {least:g} to {most:g}, not {value!r}")
+        return float(value)
+
     def table(self, key: str, *, optional: bool = False) -> "Table":
         """Return a table in this one."""
         return Table(

@@ -15,6 +15,8 @@ from math import ceil, e, exp, expm1, log
 
 SHARE_MAX = 0.5
 """Hostile shares are less than this: beyond it no vote and no bound is worth anything."""
+MARGIN = 1.08
+"""So much more is audited than the bound asks: an expectation that is met exactly is missed half of the time."""
 DRAWS = 1 << 64
 """A draw is a number in [0, DRAWS), uniform to who does not know the secret."""
 
@@ -36,7 +38,7 @@ def lambert_w(x: float) -> float:
 
 def hazard(p: float, f: float, n: int) -> float:
     """Return the hazard of a lie in a settlement of ``n`` answers that holds the share of wrong ones to 1 - p."""
-    return lambert_w(f / (e * (1 - f))) / ((1 - p) * n)
+    return MARGIN * lambert_w(f / (e * (1 - f))) / ((1 - p) * n)
 
 
 def audit_rate(p: float, f: float, n: int) -> float:

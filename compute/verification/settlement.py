@@ -24,7 +24,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from depin_node.compute.jobs.job import Confidence
-from depin_node.compute.verification.bounds import DRAWS, lambert_w, wrong_share
+from depin_node.compute.verification.bounds import DRAWS, hazard, wrong_share
 
 TAB_MAX = 8192
 """Provisional answers of one provider in one job; 45 bytes each."""
@@ -99,7 +99,7 @@ class Settlement:
         self._members: dict[bytes, bool] = {}  # who takes part, and whether all of its answers are audited
         self._accepted = 0
         self._risk = 0.0  # expected wrong ones among what is settled
-        self._coefficient = lambert_w(policy.f / (e * (1 - policy.f))) / (1 - policy.p)
+        self._coefficient = hazard(policy.p, policy.f, 1)
         self._simple = policy.f / (e * (1 - policy.p))
 
     def joined(self, peer: bytes) -> None:

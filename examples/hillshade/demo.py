@@ -25,10 +25,11 @@ from PIL import Image, ImageDraw
 from depin_node.client import Mesh
 from depin_node.client.outputs import Outputs
 from depin_node.client.work import Work, prepare_file
-from depin_node.compute.jobs.job import JobView
+from depin_node.compute.jobs.job import JobView, describe
 from depin_node.compute.jobs.journal import Journal
 from depin_node.compute.market.messages import Verdict
 from depin_node.compute.trust.receipts import verify_receipt
+from depin_node.compute.verification.rules import rule_of
 from depin_node.core.local import DataDir
 from depin_node.crypto.identity import peer_id
 
@@ -88,7 +89,7 @@ class Stage:
 def run_job(mesh: Mesh, work: Work, victim: Lender, stage: Stage) -> tuple[JobView, Any]:
     """Submit, kill the victim when it holds work, and return how the job ended and its result."""
     future = mesh.submit(work)
-    stage.say(f"job {future.job_id[:12]}: {work.bound.program.tasks} tasks, quorum({work.policy.k}, {work.policy.n})")
+    stage.say(f"job {future.job_id[:12]}: {work.bound.program.tasks} tasks, {describe(work.policy)}")
     killed = False
     for view in future.views(JOB_S):
         holding = next((part.tasks_running for part in view.providers if part.peer == victim.peer), 0)
@@ -246,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
             stage.done("receipts signed by both sides")
         requester.terminate()  # its journal is whole now
         requester.wait(30)
-        found = facts(folder / "requester", view.id, work.bound.program.tasks, work.policy.k)
+        found = facts(folder / "requester", view.id, work.bound.program.tasks, rule_of(work.policy).agree)
         z, scalars = np.load(HERE / "dem.npy"), (74.5, 92.7, -0.5, 0.5, 0.70710678)
         matches = bool(np.allclose(shade, hillshade(z, *scalars), rtol=0, atol=TOLERANCE))
         picture(work, shade, found, options.output / "hillshade.png")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depin_node.compute.jobs.job import Quorum
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import Along, In, InOut, Out
 from depin_node.core.errors import ConfigError
@@ -66,7 +67,7 @@ def test_a_complete_file(folder):
     assert (job.name, job.kernel.name) == ("shade", "shade")
     assert job.kernel.filename == str(folder / "shade.cu")
     assert (job.grid, job.block, job.shared_mem) == ((4, 3), (16, 16), 0)
-    assert (job.shards, job.k, job.n, job.seconds, job.memory_mib) == (16, 2, 3, 60, 512)
+    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (16, Quorum(2, 3), 60, 512)
     assert list(job.args) == ["z", "shade", "again", "rows", "cols", "one", "cell", "sun", "on"]
     z, again = job.args["z"], job.args["again"]
     assert isinstance(z, In)
@@ -81,7 +82,7 @@ def test_a_complete_file(folder):
 def test_what_may_be_left_out(folder):
     short = GOOD[: GOOD.index("[shards]")]
     job = load_job(write(folder, short))
-    assert (job.shards, job.k, job.n, job.seconds, job.memory_mib) == (1, 2, 3, 60, 512)
+    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (1, Quorum(2, 3), 60, 512)
 
 
 MISTAKES = {
@@ -126,7 +127,9 @@ MISTAKES = {
     "cut by blocks": (GOOD.replace('"dem.npy" }', '"dem.npy", halo = 1 }'), r'args.z. halo: this goes with .*"axis"'),
     "slice by blocks": (GOOD.replace('"z.shape[0]"', '"shard.rows"'), "'shard' is not known here"),
     "no shards": (GOOD.replace("count = 16", "count = 0"), "from 1 to 1000000, not 0"),
-    "other policy": (GOOD.replace('"quorum"', '"lead"'), 'this release has "quorum" only'),
+    "other policy": (GOOD.replace('"quorum"', '"vote"'), "'vote' is not known"),
+    "other keys": (GOOD.replace('"quorum"', '"lead"'), r"\[verify\] k: unknown key"),
+    "large share": (GOOD.replace('"quorum"\nk = 2\nn = 3', '"confidence"\nf = 0.6'), "expected a number from"),
     "no majority": (GOOD.replace("n = 3", "n = 4"), "k = 2, n = 4: k must be"),
     "k above n": (GOOD.replace("k = 2", "k = 4"), "k = 4, n = 3: k must be"),
     "no time": (GOOD.replace("seconds = 60", "seconds = 0.5"), r"\[limits\] seconds: expected an integer from 1"),

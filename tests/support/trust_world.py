@@ -36,7 +36,7 @@ BOINC_VALID = 10
 RIGHT, WRONG = b"r" * 32, b"w" * 32
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scale:
     """How large a world is: ``tasks`` of one requester, of which each of its ``providers`` gets an equal part."""
 
@@ -178,9 +178,7 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
                 if root is WRONG:
                     wrong.add(task)
                 draw = draw_of(key, job, task, ballot.commitments() + node.done.to_bytes(4, "big"))
-                follow(
-                    settlement.accepted(node.key, task, ballot.decided, draw, is_newcomer=node.verified < newcomer)
-                )
+                follow(settlement.accepted(node.key, task, ballot.decided, draw, is_newcomer=node.verified < newcomer))
             follow(settlement.close())
         outcome.tasks += scale.tasks
         outcome.wrong += len(wrong)
@@ -194,10 +192,8 @@ def voting(rule: Rule, *, first: int = 0, bans: bool = True) -> Callable[[World,
 
     def requester(world: World, outcome: Outcome) -> None:
         scale, rng = world.scale, world.rng
-        nodes = world.chosen(plan(world.adversary, scale.tasks // scale.providers, 10, 10**9))
-        if world.adversary != "constant":  # spread evenly is always, once established
-            for node in nodes:
-                node.lies_at = frozenset(range(11, 100 * scale.tasks // scale.providers))
+        always = frozenset(range(BOINC_VALID + 1, 1 + scale.tasks))  # nothing is gained by lying less
+        nodes = world.chosen(None if world.adversary == "constant" else always)
         for task in range(scale.tasks):
             ballot = Ballot(task, rule)
             voters: dict[tuple[bytes, int], Node] = {}
@@ -275,7 +271,11 @@ def boinc() -> Callable[[World, Outcome], None]:
     return requester
 
 
-def policies(newcomer: int) -> dict[str, Callable[[World, Outcome], None]]:
+NEWCOMER = 8
+"""Answers found right that make a node established."""
+
+
+def policies(newcomer: int = NEWCOMER) -> dict[str, Callable[[World, Outcome], None]]:
     """Return what is compared, by name."""
     return {
         "confidence(0.999, 0.2)": confidence(Confidence(0.999, 0.2), newcomer),

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from depin_node.compute.jobs.job import Quorum
 from depin_node.compute.verification.quorum import Ballot, Phase
+from depin_node.compute.verification.rules import rule_of
 
 RIGHT, WRONG, OTHER = b"r" * 32, b"w" * 32, b"o" * 32
 
@@ -32,7 +33,7 @@ def answer(ballot, roots):
 
 
 def test_two_of_three_that_agree_decide():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     assert ballot.wanted() == 2
     answer(ballot, {1: RIGHT, 2: RIGHT})
     assert (ballot.decided, ballot.wanted(), ballot.dissenters()) == (RIGHT, 0, [])
@@ -40,7 +41,7 @@ def test_two_of_three_that_agree_decide():
 
 
 def test_a_dispute_asks_for_one_more_and_finds_the_dissenter():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     answer(ballot, {1: WRONG, 2: RIGHT})
     assert ballot.is_disputed()
     assert not ballot.is_undecided()
@@ -51,7 +52,7 @@ def test_a_dispute_asks_for_one_more_and_finds_the_dissenter():
 
 
 def test_n_answers_without_k_that_agree_are_undecided():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     answer(ballot, {1: WRONG, 2: RIGHT})
     answer(ballot, {3: OTHER})
     assert ballot.is_undecided()
@@ -59,7 +60,7 @@ def test_n_answers_without_k_that_agree_are_undecided():
 
 
 def test_nobody_is_asked_before_all_have_committed():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     start(ballot, 1, 2)
     commit(ballot, 1)
     assert ballot.ready() == []
@@ -69,7 +70,7 @@ def test_nobody_is_asked_before_all_have_committed():
 
 
 def test_nobody_starts_while_answers_are_shown():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     start(ballot, 1, 2)
     commit(ballot, 1, 2)
     ballot.ready()
@@ -80,7 +81,7 @@ def test_nobody_starts_while_answers_are_shown():
 
 
 def test_an_attempt_without_an_answer_is_replaced_and_not_counted():
-    ballot = Ballot(0, Quorum(2, 2))
+    ballot = Ballot(0, rule_of(Quorum(2, 2)))
     for number in range(1, 9):
         start(ballot, number)
         ballot.ended(ref(number), "timed_out", is_task_fault=False)
@@ -92,14 +93,14 @@ def test_an_attempt_without_an_answer_is_replaced_and_not_counted():
 
 
 def test_a_fault_is_counted_by_code_and_group():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     for group, code, expected in (("a", "trapped", 1), ("a", "trapped", 1), ("b", "timed_out", 1), ("b", "trapped", 2)):
         ballot.started(ref(1), group, "wasm-1")
         assert ballot.ended(ref(1), code, is_task_fault=True) == expected
 
 
 def test_one_group_has_one_place():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     ballot.started(ref(1), "g", "wasm-1")
     assert ballot.has_group("g")
     with pytest.raises(AssertionError):
@@ -109,7 +110,7 @@ def test_one_group_has_one_place():
 
 
 def test_bytes_come_from_whoever_agrees_and_is_still_there():
-    ballot = Ballot(0, Quorum(2, 3))
+    ballot = Ballot(0, rule_of(Quorum(2, 3)))
     answer(ballot, {1: WRONG, 2: RIGHT})
     answer(ballot, {3: RIGHT})
     assert ballot.uploader() == ref(2)
@@ -127,7 +128,7 @@ def test_bytes_come_from_whoever_agrees_and_is_still_there():
 )
 def test_what_is_decided_has_k_answers_of_at_most_n(policy, answers):
     k, n = policy
-    ballot = Ballot(0, Quorum(k, n))
+    ballot = Ballot(0, rule_of(Quorum(k, n)))
     given_so_far = []
     number = 0
     while wanted := ballot.wanted():
