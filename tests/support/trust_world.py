@@ -138,6 +138,8 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
         job = rng.randbytes(32)
         settlement = Settlement(policy, scale.tasks)
         by_key = {node.key: node for node in nodes}
+        for node in nodes:
+            settlement.joined(node.key)
         waiting = list(range(scale.tasks))
         wrong: set[int] = set()
         settled = 0
