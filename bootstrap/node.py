@@ -43,6 +43,7 @@ from depin_node.crypto.ownership import Owners
 from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
+from depin_node.p2p.direct import DirectChannels, open_direct
 from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.network import ListenError, Network, NetworkLimits
@@ -102,7 +103,8 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
             )
         )
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
-        blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report)
+        direct = await _open_direct(stack, config, network)
+        blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, direct=direct)
         market = await stack.enter_async_context(
             open_market(data_dir.journal, identity, network, mesh, blobs, listed=_trusted(config))
         )
@@ -153,6 +155,22 @@ async def _open_network(stack: AsyncExitStack, config: NodeConfig, identity: Ide
             log.info("the usual port is taken: listening on another", usual=config.listen, listen=listen)
         return network
     raise ListenError(f"{PORTS_TRIED} ports from {config.listen} on are taken; name a free one with --listen")
+
+
+async def _open_direct(stack: AsyncExitStack, config: NodeConfig, network: Network) -> DirectChannels | None:
+    """Open the data port; None if the configuration wants none."""
+    if config.data_listen == "off":
+        return None
+    address = config.data_listen or f"{config.listen.rpartition('/')[0]}/0"
+    try:
+        _, kind, host, tcp, port = address.split("/")
+        if kind not in ("ip4", "ip6") or tcp != "tcp" or not port.isdecimal():
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"data_listen: {address[:80]!r} should look like /ip4/192.0.2.1/tcp/4702, or be off"
+        ) from None
+    return await stack.enter_async_context(open_direct(network, host=host, port=int(port)))
 
 
 def _listen_addresses(config: NodeConfig) -> list[str]:

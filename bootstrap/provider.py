@@ -186,8 +186,8 @@ class Provider:
         for blob, size_bytes in sizes.items():
             blobs.store.pin(blob)
             work.blobs.append(blob)
-            if not blobs.store.has(blob):
-                await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
+            # also where it is here: the requester then proves that it has it
+            await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
         work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
 
     async def read(self, blob: bytes) -> bytes:

@@ -1,12 +1,15 @@
 """Blobs on disk: a folder of files, each named by the blob id that its bytes hash to.
 
 The flow: bytes go into a file under ``partial/``, chunk by chunk, hashed on the way; the whole file then moves to its
-name, so that a name always stands for a whole blob. What ``partial/`` holds at start is from a crash, and deleted.
+name, so that a name always stands for a whole blob. Blobs that peers send are there under their ids
+(``blob_partial.py``) and stay until they are whole or their room is needed; what else ``partial/`` holds at start is
+from a crash, and deleted.
 A file that was there at start is verified when it is first used: a power cut may have left a name without its bytes.
 With ``durable=True`` bytes and name are on disk before the call returns; that is for what was promised to somebody.
 
-Room: all files together stay within the quota. To make room the blob not used for longest goes first, never one that
-is pinned or being read. Pins live in memory: whoever needs a blob over a restart pins it again before it stores others.
+Room: all files together stay within the quota, partial ones at the size that they will have. To make room, partial
+blobs that nobody fetches go first, then the blob not used for longest, never one that is pinned or being read. Pins
+live in memory: whoever needs a blob over a restart pins it again before it stores others.
 
 File work runs in threads; the index is touched by the trio thread only.
 """
@@ -22,16 +25,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from blake3 import blake3
 
-from depin_node.core.errors import DepinError, PeerViolation, ResourceError
+from depin_node.core.errors import DepinError, ResourceError
 from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
+from depin_node.p2p.blob_partial import MANIFEST_SUFFIX, Arrivals, PartialBlob, load_manifest, save_manifest, write_at
 
 T = TypeVar("T")
 
 _ID_DIGITS = 64
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _THREADS_MAX = 4
+_PARTIALS_MAX = 256
+"""Partial blobs kept that nobody fetches."""
+_PREALLOCATED_BYTES = 32 << 20
+"""Files grow by so much: writing into room that is there takes a fifth of the time."""
 _MANIFESTS_MAX = 4096
+_PROVED_AT_ONCE = 64
 _HASHES_MAX = 1 << 18
 """Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
 
@@ -49,30 +59,23 @@ class _Held:
 
 
 class BlobWriter:
-    """One blob on its way in. ``BlobStore.writer`` makes it; unless ``finish`` is called, nothing stays.
-
-    With an ``expected`` manifest each chunk is checked as soon as it is complete; else the id is what comes out.
+    """A new blob on its way in, whose id is what comes out. ``BlobStore.writer`` makes it; unless ``finish`` is called,
+    nothing stays.
     """
 
-    def __init__(self, store: "BlobStore", path: Path, expected: Manifest | None, size_bytes_max: int) -> None:
+    def __init__(self, store: "BlobStore", path: Path, size_bytes_max: int) -> None:
         self._store = store
         self._path = path
-        self._expected = expected
         self._size_bytes_max = size_bytes_max
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._hashes: list[bytes] = []
         self._size_bytes = 0
-
-    @property
-    def chunk_count(self) -> int:
-        """How many whole chunks are written: where to go on."""
-        return len(self._hashes)
+        self._allocated_bytes = 0
 
     async def write_chunk(self, chunk: Buffer) -> None:
         """Append the next chunk: ``CHUNK_BYTES``, or fewer for the last.
 
         Raises:
-            PeerViolation: not the chunk that was expected; nothing was written, and another may be tried.
             ResourceError: no room on disk or in the quota.
         """
         size_bytes = memoryview(chunk).nbytes
@@ -92,27 +95,21 @@ class BlobWriter:
         self._size_bytes += size_bytes
 
     def _hash_and_write(self, chunk: Buffer) -> bytes:
-        digest, index = chunk_hash(chunk), len(self._hashes)
-        if self._expected is not None and (
-            index >= len(self._expected.hashes) or digest != self._expected.hashes[index]
-        ):
-            raise PeerViolation(f"chunk {index} is not the one that the blob's manifest names")
-        view, offset = memoryview(chunk).cast("B"), self._size_bytes
-        while view:
-            count = os.pwrite(self._fd, view, offset)
-            view, offset = view[count:], offset + count
+        digest = chunk_hash(chunk)
+        end = self._size_bytes + memoryview(chunk).nbytes
+        if end > self._allocated_bytes and self._size_bytes_max > CHUNK_BYTES:
+            self._allocated_bytes = min(end + _PREALLOCATED_BYTES, self._size_bytes_max)
+            _allocate(self._fd, self._size_bytes, self._allocated_bytes)
+        write_at(self._fd, chunk, self._size_bytes)
         return digest
 
     async def finish(self, *, durable: bool = False) -> bytes:
         """Give the blob its name and return its 32-byte id.
 
         Raises:
-            PeerViolation: the blob is not the expected one.
             ResourceError: the disk is full.
         """
         manifest = Manifest(self._size_bytes, tuple(self._hashes))
-        if self._expected is not None and manifest != self._expected:
-            raise PeerViolation("the blob ends before its manifest does")
         blob_id = manifest.blob_id()
         await self._store.in_thread(lambda: self._move(self._store.path(blob_id), durable))
         self._store.adopt(blob_id, manifest)
@@ -120,15 +117,11 @@ class BlobWriter:
         return blob_id
 
     def _move(self, target: Path, durable: bool) -> None:
+        if self._allocated_bytes:
+            os.ftruncate(self._fd, self._size_bytes)
         if durable:
             os.fsync(self._fd)
-        os.replace(self._path, target)
-        if durable:
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        _rename(self._path, target, durable)
 
     def close(self) -> None:
         """Give up what is not finished."""
@@ -154,6 +147,8 @@ class BlobStore:
         self.used_bytes = 0
         self._partial = folder / "partial"
         self._held: OrderedDict[bytes, _Held] = OrderedDict()  # the longest unused first
+        self._partials: OrderedDict[bytes, int] = OrderedDict()  # sizes; the longest unused first
+        self._open_partials: dict[bytes, PartialBlob] = {}
         self._pins: Counter[bytes] = Counter()
         self._manifests: OrderedDict[bytes, Manifest] = OrderedDict()
         self._hash_count = 0
@@ -161,21 +156,36 @@ class BlobStore:
         self._next_partial = 0
         try:
             self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for leftover in self._partial.iterdir():
-                leftover.unlink()
+            self._find_partials()
             for stat, blob_id in sorted(self._found(), key=lambda found: found[0].st_mtime_ns):
                 self._held[blob_id] = _Held(stat.st_size, is_verified=False)
                 self.used_bytes += stat.st_size
         except OSError as error:
             raise ResourceError(f"{folder}: blobs cannot be kept here: {error}") from error
 
+    def _find_partials(self) -> None:
+        """Keep the partial blobs that can go on, the newest ones; delete what else a crash has left."""
+        found: list[tuple[int, bytes, int]] = []
+        for file in list(self._partial.iterdir()):
+            blob_id = _id_of(file.name.removesuffix(MANIFEST_SUFFIX))
+            if blob_id is None:
+                file.unlink()
+            elif file.name.endswith(MANIFEST_SUFFIX):
+                manifest = load_manifest(file, blob_id)
+                if manifest is not None and file.with_suffix("").exists():
+                    found.append((file.stat().st_mtime_ns, blob_id, manifest.size))
+        for _, blob_id, size_bytes in sorted(found)[-_PARTIALS_MAX:]:
+            self._partials[blob_id] = size_bytes
+            self.used_bytes += size_bytes
+        for file in list(self._partial.iterdir()):
+            if _id_of(file.name.removesuffix(MANIFEST_SUFFIX)) not in self._partials:
+                file.unlink()
+
     def _found(self) -> Iterator[tuple[os.stat_result, bytes]]:
         for file in os.scandir(self.folder):
-            if len(file.name) == _ID_DIGITS and file.is_file(follow_symlinks=False):
-                try:
-                    yield file.stat(follow_symlinks=False), bytes.fromhex(file.name)
-                except ValueError:
-                    continue  # not ours
+            blob_id = _id_of(file.name)
+            if blob_id is not None and file.is_file(follow_symlinks=False):
+                yield file.stat(follow_symlinks=False), blob_id
 
     # Asking
 
@@ -216,6 +226,44 @@ class BlobStore:
         """Return one chunk. Raises ``BlobMissingError``."""
         await self.verify(blob_id)
         return await self._from_file(blob_id, lambda: _read(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
+
+    def chunk_reader(self, blob_id: bytes) -> Callable[[int, Buffer], int]:
+        """Return what reads a chunk into a buffer, in any thread, and returns its size; of a partial blob the chunks
+        that have arrived.
+
+        The blob has been verified, and is pinned or being fetched. The reader raises ``BlobMissingError`` if it is
+        gone.
+        """
+        paths = (self.path(blob_id), self._partial / blob_id.hex(), self.path(blob_id))  # it may move meanwhile
+
+        def read(index: int, into: Buffer) -> int:
+            for path in paths:
+                try:
+                    return _read_into(path, index * CHUNK_BYTES, into)
+                except FileNotFoundError:
+                    continue
+            raise BlobMissingError(f"blob {blob_id.hex()} is not here any more")
+
+        return read
+
+    async def prove(self, blob_id: bytes, nonce: bytes) -> bytes:
+        """Return what only who has the blob's bytes can: their BLAKE3 keyed with ``nonce`` (32 bytes).
+
+        Raises:
+            BlobMissingError: not here.
+        """
+        await self.verify(blob_id)
+        with self.pinned(blob_id):
+            hasher, reader, buffer = blake3(key=nonce), self.chunk_reader(blob_id), bytearray(CHUNK_BYTES)
+
+            def add(first: int) -> None:
+                for index in range(first, min(first + _PROVED_AT_ONCE, count)):
+                    hasher.update(memoryview(buffer)[: reader(index, buffer)])
+
+            count = -(-self.size_bytes(blob_id) // CHUNK_BYTES)
+            for first in range(0, count, _PROVED_AT_ONCE):
+                await self.in_thread(lambda at=first: add(at))  # type: ignore[misc]
+            return hasher.digest()
 
     async def manifest(self, blob_id: bytes) -> Manifest:
         """Return the blob's manifest. Raises ``BlobMissingError``."""
@@ -291,7 +339,7 @@ class BlobStore:
             return await writer.finish(durable=durable)
 
     @contextmanager
-    def writer(self, *, size_bytes_max: int, expected: Manifest | None = None) -> Iterator[BlobWriter]:
+    def writer(self, *, size_bytes_max: int) -> Iterator[BlobWriter]:
         """Open a place for a new blob; it is given up at the end of the block unless it was finished.
 
         Raises:
@@ -299,11 +347,71 @@ class BlobStore:
         """
         self._next_partial += 1
         with _disk_errors(self.folder):
-            writer = BlobWriter(self, self._partial / str(self._next_partial), expected, size_bytes_max)
+            writer = BlobWriter(self, self._partial / str(self._next_partial), size_bytes_max)
         try:
             yield writer
         finally:
             writer.close()
+
+    # Partial blobs
+
+    @asynccontextmanager
+    async def partial(self, blob_id: bytes, manifest: Manifest) -> AsyncIterator[PartialBlob]:
+        """Open a blob that peers send, with what an earlier try has left of it; one at a time for each blob.
+
+        What is not finished stays for the next try, unless no chunk of it came.
+
+        Raises:
+            ResourceError: no room on disk or in the quota.
+        """
+        path = self._partial / blob_id.hex()
+        if self._partials.pop(blob_id, None) is None:
+            self.reserve(manifest.size)  # all of it now: else two half blobs could wait for each other's room
+        partial: PartialBlob | None = None
+        try:
+            fd = await self.in_thread(lambda: _open_partial(path, manifest))
+            partial = PartialBlob(self, blob_id, manifest, path, fd)
+            self._open_partials[blob_id] = partial
+            await partial.find_chunks()
+            yield partial
+        finally:
+            self._open_partials.pop(blob_id, None)
+            if partial is not None:
+                partial.close()
+            self._partials[blob_id] = manifest.size
+            if self.has(blob_id) or partial is None or not partial.arrivals.order:
+                self._drop_partial(blob_id)
+            while len(self._partials) > _PARTIALS_MAX:
+                self._drop_partial(next(iter(self._partials)))
+
+    async def known_manifest(self, blob_id: bytes) -> Manifest | None:
+        """Return the manifest of a partial blob, if one is there to go on with."""
+        if blob_id not in self._partials:
+            return None
+        return await self.in_thread(lambda: load_manifest(_manifest_path(self._partial / blob_id.hex()), blob_id))
+
+    async def keep(self, partial: PartialBlob, *, durable: bool) -> None:
+        """For ``PartialBlob``: give a whole blob its name."""
+        blob_id, manifest = partial.blob_id, partial.manifest
+        await self.in_thread(lambda: _rename(partial.path, self.path(blob_id), durable))
+        self.used_bytes += manifest.size  # that of the partial blob goes with it
+        self.adopt(blob_id, manifest)
+
+    def arrivals(self, blob_id: bytes) -> Arrivals | None:
+        """Return how a blob that is being fetched comes in."""
+        partial = self._open_partials.get(blob_id)
+        return None if partial is None else partial.arrivals
+
+    def partial_manifest(self, blob_id: bytes) -> Manifest | None:
+        """Return the manifest of a blob that is being fetched."""
+        partial = self._open_partials.get(blob_id)
+        return None if partial is None else partial.manifest
+
+    def _drop_partial(self, blob_id: bytes) -> None:
+        self.used_bytes -= self._partials.pop(blob_id)
+        path = self._partial / blob_id.hex()
+        path.unlink(missing_ok=True)
+        _manifest_path(path).unlink(missing_ok=True)
 
     def delete(self, blob_id: bytes) -> None:
         """Delete a blob, pinned or not; those who have it open go on reading. Missing is fine."""
@@ -332,6 +440,8 @@ class BlobStore:
 
     def reserve(self, size_bytes: int) -> None:
         """Count ``size_bytes`` as used, dropping blobs to make room. Raises ``ResourceError``."""
+        while self._partials and self.used_bytes + size_bytes > self.quota_bytes:
+            self._drop_partial(next(iter(self._partials)))
         over = self.used_bytes + size_bytes - self.quota_bytes
         if over > 0:
             droppable = [blob_id for blob_id in self._held if not self._pins[blob_id]]
@@ -395,6 +505,61 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise ResourceError(f"{folder}: the disk is full ({error.strerror}); free some space") from error
         raise
+
+
+def _id_of(name: str) -> bytes | None:
+    """Return the blob id that a file is named by; None: it is not ours."""
+    if len(name) != _ID_DIGITS:
+        return None
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return None
+
+
+def _manifest_path(path: Path) -> Path:
+    return path.with_name(path.name + MANIFEST_SUFFIX)
+
+
+def _open_partial(path: Path, manifest: Manifest) -> int:
+    if not path.exists():
+        save_manifest(_manifest_path(path), manifest)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.ftruncate(fd, manifest.size)
+        _allocate(fd, 0, manifest.size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _allocate(fd: int, start: int, end: int) -> None:
+    """Have the file system find the room beforehand, where it can."""
+    if end > start and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, start, end - start)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise
+
+
+def _rename(path: Path, target: Path, durable: bool) -> None:
+    os.replace(path, target)
+    if durable:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read_into(path: Path, offset: int, into: Buffer) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.preadv(fd, [memoryview(into)[:CHUNK_BYTES]], offset)
+    finally:
+        os.close(fd)
 
 
 def _map(path: Path) -> memoryview:

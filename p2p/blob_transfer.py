@@ -1,339 +1,438 @@
-"""``blobs/1``: one blob, or the rest of one, over one stream. Both ends; who may have it is ``blobs.py``'s business.
+"""One transfer over a carrier: both ends of ``blobs/2``. Who may have what is ``blobs.py``'s business.
 
-The flow: the asker sends a ``BlobRequest`` as a frame. The holder answers with a frame: ``REFUSE`` and a code, or
-``HEAD`` with the manifest (empty if not asked for). After that it sends the blob's bytes from ``first_chunk`` on,
-without frames, and ends its side. The asker checks the manifest against the id, and each chunk against the manifest
-while the next one comes in.
-
-Credit: the holder sends only what it has credit for, so that other streams of the connection get through, and since a
-yamux write fails after a while of a full window. The asker gives ``WINDOW_BYTES_MIN`` with its request and more (frames
-of kind ``CREDIT``) as bytes arrive; its window doubles as long as a whole one passes within a few round trips
-(``Window``).
+The flow: the asker sends a ``BlobRequest``. The holder answers with a ``Head``: the manifest, which chunks it has, who
+else fetches the blob. The asker then names chunks (``WANT``) and gets them in that order (``CHUNK``), compressed where
+that pays; a holder that is still fetching the blob itself tells of each chunk that it gets (``HAVE``). Which chunk is
+asked of whom is the swarm's choice (``swarm.py``). The asker checks the manifest against the id and each chunk against
+the manifest. When it has all it ends the carrier, or asks for another blob on it.
 """
 
-import struct
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import msgspec
 import trio
 
-from depin_node.core.errors import DepinError, PeerViolation, TransportError
-from depin_node.core.wire import Digest, Message, Uint, decode, encode
-from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Manifest
-from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, Signed
+from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.core.wire import decode, encode
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest
+from depin_node.p2p import compression
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.blob_store import BlobMissingError, BlobStore, BlobWriter
-from depin_node.p2p.frames import ASK, REFUSE, Frame, FrameReader, RequestRefusedError, send_frames
-from depin_node.p2p.network import Stream
+from depin_node.p2p.blob_messages import (
+    ASKED_BYTES_MAX,
+    BLOBS_PROTOCOL,
+    CHUNK,
+    CHUNK_FRAME_BYTES_MAX,
+    CHUNK_HEADER,
+    HAVE,
+    HAVE_MAX,
+    HEAD,
+    PROOF,
+    RAW,
+    WANT,
+    WANTED_MAX,
+    ZSTD,
+    BlobRequest,
+    Head,
+    head_bytes_max,
+    manifest_of,
+    pack_have,
+    pack_indices,
+    unpack_have,
+    unpack_indices,
+)
+from depin_node.p2p.blob_partial import Arrivals, PartialBlob
+from depin_node.p2p.blob_store import BlobMissingError, BlobStore
+from depin_node.p2p.carrier import Carrier, Parcel
+from depin_node.p2p.frames import ASK, REFUSE, RequestRefusedError
+from depin_node.p2p.network import PeerKey
+from depin_node.p2p.swarm import Swarm
+from depin_node.p2p.together import Ended, together
 
-BLOBS_PROTOCOL = "blobs/1"
-HEAD, CREDIT = 4, 5
-WINDOW_BYTES_MIN = 512 * 1024
-WINDOW_BYTES_MAX = 8 * 1024 * 1024
-ROOTS_MAX = 64
-_CHUNKS_WAITING_MAX = 2
-_READ_BYTES = 256 * 1024
-_WRITE_BYTES_MIN = 64 * 1024
-_CREDIT = struct.Struct("<I")
-
-
-class Grant(Signed, frozen=True):
-    """The owner of blobs lets the peer ``to`` fetch ``roots``, from itself or from whom it gave them to."""
-
-    TYPE: ClassVar[str] = "grant"
-    SIZE_BYTES_MAX: ClassVar[int] = ROOTS_MAX * 34 + 128
-    LIFETIME_S_MAX: ClassVar[int] = 24 * 3600
-
-    roots: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=ROOTS_MAX)]
-
-
-GRANT_BYTES_MAX = Grant.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES
-
-
-class BlobRequest(Message, frozen=True):
-    """Which blob, by what right, from which chunk on, and how many bytes may come before more credit."""
-
-    grant: Annotated[bytes, msgspec.Meta(max_length=GRANT_BYTES_MAX)]
-    blob_id: Digest
-    size_bytes_max: Uint
-    wants_manifest: bool
-    first_chunk: Annotated[int, msgspec.Meta(ge=0, le=BLOB_BYTES_MAX // CHUNK_BYTES)]
-    credit_bytes: Annotated[int, msgspec.Meta(ge=WINDOW_BYTES_MIN, le=WINDOW_BYTES_MAX)]
-
-
-class ManifestMessage(Message, frozen=True):
-    """A manifest; ``hashes`` are 32 bytes a chunk, joined."""
-
-    size: Annotated[int, msgspec.Meta(ge=0, le=BLOB_BYTES_MAX)]
-    hashes: bytes
-
-
-REQUEST_BYTES_MAX = GRANT_BYTES_MAX + 128
-
-
-class Window:
-    """How much may be under way, grown to fit the path: the asker's side.
-
-    Twice the window whenever a whole one arrived within four round trips: then waiting for credit, not the path, set
-    the pace.
-    """
-
-    def __init__(self, round_trip_s: float) -> None:
-        self.size_bytes = WINDOW_BYTES_MIN
-        self._round_trip_s = round_trip_s
-        self._under_way = WINDOW_BYTES_MIN
-        self._since_s: float | None = None
-        self._arrived = 0
-
-    def arrived(self, size_bytes: int, now_s: float) -> int:
-        """Note that so many bytes arrived; return how much credit to give now (0: not yet).
-
-        A holder that sends more than it has credit for delays its own connection only: the stream's window bounds it.
-        """
-        self._under_way = max(0, self._under_way - size_bytes)
-        self._arrived += size_bytes
-        if self._since_s is None:
-            self._since_s, self._arrived = now_s, 0
-        elif self._arrived >= self.size_bytes:
-            if now_s - self._since_s < 4 * self._round_trip_s:
-                self.size_bytes = min(2 * self.size_bytes, WINDOW_BYTES_MAX)
-            self._since_s, self._arrived = now_s, 0
-        credit = self.size_bytes - self._under_way
-        if credit < self.size_bytes // 2:
-            return 0
-        self._under_way += credit
-        return credit
-
+_WRITES_WAITING_MAX = 2
+_DEPTH_FIRST = 2
+"""Chunks asked ahead at first, one more with each that comes: else the first to ask asks for all."""
 
 # The holder's side
 
 
-class _Credit:
-    def __init__(self, size_bytes: int) -> None:
-        self._left = size_bytes
-        self._more = trio.Event()
-        self._ended = False
+class Desk(Protocol):
+    """What the holder's side asks of its node."""
 
-    def end(self) -> None:
-        """There will be no more."""
-        self._ended = True
-        self._more.set()
+    store: BlobStore
 
-    def add(self, size_bytes: int) -> None:
-        self._left += size_bytes
-        if self._left > WINDOW_BYTES_MAX:
-            raise PeerViolation(f"{BLOBS_PROTOCOL}: more credit than {WINDOW_BYTES_MAX} bytes")
-        self._more.set()
+    def why_not(self, peer: PeerKey, request: BlobRequest) -> str | None:
+        """Return the code of why a request is refused, or None. Raises ``PeerViolation`` for a forged grant."""
 
-    async def take(self, size_bytes_max: int, timeout_s: float) -> int:
-        """Wait for credit worth a write; return how much may be sent, at most ``size_bytes_max``."""
-        with trio.move_on_after(timeout_s):
-            while self._left < min(size_bytes_max, _WRITE_BYTES_MIN):
-                if self._ended:
-                    raise TransportError(f"{BLOBS_PROTOCOL}: the peer went away before the blob's end")
-                self._more = trio.Event()
-                await self._more.wait()
-            taken = min(self._left, size_bytes_max)
-            self._left -= taken
-            return taken
-        raise TransportError(f"{BLOBS_PROTOCOL}: the peer gave no credit for {timeout_s:g} s")
+    def others(self, blob_id: bytes, asker: PeerKey) -> tuple[PeerKey, ...]:
+        """Note that ``asker`` fetches a blob, and return who else does."""
+
+    def done(self, blob_id: bytes, asker: PeerKey) -> None:
+        """``asker`` does not fetch it any more."""
+
+    def sent(self, peer: PeerKey, size_bytes: int) -> None:
+        """Bytes of a blob have left this node."""
+
+    def sample(self, blob_id: bytes) -> compression.Sample | None:
+        """Return how a blob compresses, if it is known already."""
+
+    def note_sample(self, blob_id: bytes, sample: compression.Sample) -> None:
+        """Keep how a blob compresses."""
 
 
-async def send_blob(
-    stream: Stream, reader: FrameReader, request: BlobRequest, store: BlobStore, *, timeout_s: float
-) -> None:
-    """Answer ``request``, which has been found to be granted.
+@dataclass
+class _Transfer:
+    """The blob that a carrier is about."""
 
-    Raises:
-        PeerViolation: the asker breaks the protocol.
-        TransportError: it is gone, or gives no credit for ``timeout_s``.
-    """
-    with store.pinned(request.blob_id):
+    blob_id: bytes
+    manifest: Manifest
+    arrivals: Arrivals | None
+    """Of a blob that is still being fetched."""
+    read: Callable[[int, Buffer], int]
+    told: int = 0
+    """How many of ``arrivals`` the asker knows."""
+    wanted: deque[int] = field(default_factory=deque)
+
+
+class Serving:
+    """The holder's end of one carrier; ``run`` serves it to its end."""
+
+    def __init__(self, carrier: Carrier, desk: Desk, *, timeout_s: float) -> None:
+        self._carrier = carrier
+        self._desk = desk
+        self._timeout_s = timeout_s
+        self._request: BlobRequest | None = None
+        self._transfer: _Transfer | None = None
+        self._is_over = False
+        self._wake = trio.Event()
+        self._buffer = bytearray(CHUNK_FRAME_BYTES_MAX)
+        self._send_s = 0.0
+
+    async def run(self) -> None:
+        """Answer requests until the asker ends.
+
+        Raises:
+            PeerViolation: the asker breaks the protocol.
+            TransportError: it is gone, or takes nothing.
+        """
         try:
-            manifest = await store.manifest(request.blob_id)
-        except BlobMissingError as error:  # damaged on disk
-            await refuse(stream, error.code)
+            await together(self._read, self._write)
+        finally:
+            self._leave()
+
+    async def _read(self) -> None:
+        idle_s = 2 * self._timeout_s
+        while (parcel := await self._carrier.receive(ASKED_BYTES_MAX, idle_s)) is not None:
+            body, transfer = parcel.open(), self._transfer
+            if parcel.kind == ASK and self._request is None and (transfer is None or not transfer.wanted):
+                self._request = decode(bytes(body), BlobRequest, size_bytes_max=ASKED_BYTES_MAX)
+            elif parcel.kind == WANT and self._request is None and transfer is not None:
+                self._note_wanted(transfer, unpack_indices(body, len(transfer.manifest.hashes), WANTED_MAX))
+            else:
+                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} at the wrong time")
+            self._notify()
+        self._is_over = True
+        self._notify()
+
+    def _note_wanted(self, transfer: _Transfer, indices: list[int]) -> None:
+        if len(transfer.wanted) + len(indices) > WANTED_MAX:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: more than {WANTED_MAX} chunks wanted at once")
+        if transfer.arrivals is not None and not all(transfer.arrivals.here[index] for index in indices):
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: a chunk is wanted that was not offered")
+        transfer.wanted.extend(indices)
+
+    def _notify(self) -> None:
+        self._wake.set()
+        self._wake = trio.Event()
+
+    async def _write(self) -> None:
+        while True:
+            transfer = self._transfer
+            if self._request is not None:
+                await self._answer(self._request)
+                self._request = None
+            elif transfer is not None and transfer.arrivals and len(transfer.arrivals.order) > transfer.told:
+                news = transfer.arrivals.order[transfer.told : transfer.told + HAVE_MAX]
+                transfer.told += len(news)
+                await self._carrier.send(HAVE, pack_indices(news))
+            elif transfer is not None and transfer.wanted:
+                await self._send_chunk(transfer, transfer.wanted.popleft())
+            elif self._is_over:
+                raise Ended
+            else:
+                await self._wake.wait()
+
+    # One request
+
+    async def _answer(self, request: BlobRequest) -> None:
+        self._leave()
+        refusal = self._desk.why_not(self._carrier.peer, request)
+        if refusal is None:
+            try:
+                await self._accept(request)
+                return
+            except BlobMissingError as error:  # damaged on disk, or just dropped
+                refusal = error.code
+        await self._carrier.send(REFUSE, refusal.encode())
+
+    async def _accept(self, request: BlobRequest) -> None:
+        store, blob_id, peer = self._desk.store, request.blob_id, self._carrier.peer
+        if request.nonce:
+            if len(request.nonce) != 32:
+                raise PeerViolation(f"{BLOBS_PROTOCOL}: a nonce has 32 bytes")
+            await self._carrier.send(PROOF, await store.prove(blob_id, request.nonce))
             return
+        arrivals, manifest = store.arrivals(blob_id), store.partial_manifest(blob_id)
+        if arrivals is None or manifest is None:
+            arrivals = None
+            with store.pinned(blob_id):
+                manifest = await store.manifest(blob_id)
         if manifest.size > request.size_bytes_max:
-            await refuse(stream, "too_large")
+            await self._carrier.send(REFUSE, b"too_large")
             return
-        head = encode(ManifestMessage(manifest.size, b"".join(manifest.hashes))) if request.wants_manifest else b""
-        await send_frames(stream, [Frame(HEAD, head)])
-        credit, asker_ended = _Credit(request.credit_bytes), trio.Event()
+        store.pin(blob_id)
+        self._transfer = transfer = _Transfer(blob_id, manifest, arrivals, store.chunk_reader(blob_id))
+        have = b""
+        if arrivals is not None:
+            transfer.told, have = len(arrivals.order), pack_have(arrivals.here)
+            arrivals.listeners.add(self._notify)
+        hashes = b"".join(manifest.hashes) if request.wants_manifest else b""
+        await self._carrier.send(HEAD, encode(Head(manifest.size, hashes, have, self._desk.others(blob_id, peer))))
 
-        async def send_chunks() -> None:
-            for index in range(request.first_chunk, len(manifest.hashes)):
-                try:
-                    chunk = memoryview(await store.read_chunk(request.blob_id, index))
-                except BlobMissingError as error:
-                    raise TransportError(f"{BLOBS_PROTOCOL}: {error}") from error
-                while chunk:
-                    size_bytes = await credit.take(len(chunk), timeout_s)
-                    await stream.send_all(chunk[:size_bytes])
-                    chunk = chunk[size_bytes:]
-            await stream.send_eof()
-            with trio.move_on_after(timeout_s):  # closing now could break the asker's last credit, and with it the rest
-                await asker_ended.wait()
+    def _leave(self) -> None:
+        if self._transfer is not None:
+            self._desk.store.unpin(self._transfer.blob_id)
+            self._desk.done(self._transfer.blob_id, self._carrier.peer)
+            if self._transfer.arrivals is not None:
+                self._transfer.arrivals.listeners.discard(self._notify)
+            self._transfer = None
 
-        async def take_credit() -> None:
-            while (frame := await reader.read()) is not None:
-                if frame.kind != CREDIT or len(frame.body) != _CREDIT.size:
-                    raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no credit")
-                credit.add(_CREDIT.unpack(frame.body)[0])
-            asker_ended.set()
-            credit.end()
+    # One chunk
 
-        await _together(send_chunks, take_credit, ends_both=True)
+    async def _send_chunk(self, transfer: _Transfer, index: int) -> None:
+        sample = self._desk.sample(transfer.blob_id)
+        if sample is None and transfer.arrivals is None:
+            sample = await trio.to_thread.run_sync(lambda: compression.sample(transfer.read, transfer.manifest.size))
+            self._desk.note_sample(transfer.blob_id, sample)
+        compresses = sample is not None and sample.pays(self._send_s)
+        made_s, size_bytes = 0.0, 0
 
+        def make() -> memoryview | bytes:
+            nonlocal made_s, size_bytes
+            body = memoryview(self._buffer)
+            raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :])
+            data: memoryview | bytes = body[: CHUNK_HEADER.size + raw_bytes]
+            CHUNK_HEADER.pack_into(body, 0, index, RAW)
+            if compresses:
+                packed = compression.compress(data[CHUNK_HEADER.size :])
+                if len(packed) < raw_bytes:
+                    data = CHUNK_HEADER.pack(index, ZSTD) + packed
+            made_s, size_bytes = time.perf_counter(), len(data)
+            return data
 
-async def refuse(stream: Stream, code: str) -> None:
-    """Tell the asker why not."""
-    await send_frames(stream, [Frame(REFUSE, code.encode())])
+        try:
+            await self._carrier.send_bulk(CHUNK, make)
+        except BlobMissingError as error:
+            raise TransportError(f"{BLOBS_PROTOCOL}: {error}") from error
+        self._send_s = (time.perf_counter() - made_s) * CHUNK_BYTES / size_bytes
+        self._desk.sent(self._carrier.peer, size_bytes)
 
 
 # The asker's side
 
 
-@dataclass
 class Incoming:
-    """A blob on its way in, perhaps from one holder after another."""
+    """A blob on its way in, from several holders at once.
 
-    blob_id: bytes
-    grant: bytes
-    size_bytes_max: int
-    open_writer: Callable[[Manifest], BlobWriter]
-    manifest: Manifest | None = None
-    writer: BlobWriter | None = None
+    Args:
+        me: this node.
+        request: what every holder is asked.
+        swarm: makes the swarm, when it is known how many chunks there are.
+        open_partial: opens the blob in the store, once.
+        met: is told of peers that fetch the blob too.
+    """
+
+    def __init__(
+        self,
+        request: BlobRequest,
+        make_swarm: Callable[[bytearray], Swarm],
+        open_partial: Callable[[Manifest], Awaitable[PartialBlob]],
+        met: Callable[[tuple[PeerKey, ...]], None],
+    ) -> None:
+        self.request = request
+        self.met = met
+        self.partial: PartialBlob | None = None
+        self.swarm: Swarm | None = None
+        self._make_swarm = make_swarm
+        self._open_partial = open_partial
+        self._beginning = trio.Lock()
+        self._changed = trio.Event()
+
+    async def begin(self, manifest: Manifest) -> tuple[PartialBlob, Swarm]:
+        """Open the blob in the store, unless another holder was first."""
+        async with self._beginning:
+            if self.partial is None or self.swarm is None:
+                self.partial = await self._open_partial(manifest)
+                self.swarm = self._make_swarm(self.partial.arrivals.here)
+        return self.partial, self.swarm
 
     @property
     def is_complete(self) -> bool:
-        """Whether all chunks are written."""
-        return (
-            self.manifest is not None
-            and self.writer is not None
-            and self.writer.chunk_count == len(self.manifest.hashes)
-        )
+        """Whether all chunks are here."""
+        return self.partial is not None and self.partial.is_complete
+
+    def changed(self) -> None:
+        """Have all transfers look again what to ask for."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Wait until there may be something else to ask for."""
+        with trio.move_on_after(timeout_s):
+            await self._changed.wait()
 
 
-async def receive_blob(stream: Stream, incoming: Incoming, *, round_trip_s: float, timeout_s: float) -> None:
-    """Get what is missing of ``incoming``. Whatever is raised, the chunks written so far are good.
+async def prove(carrier: Carrier, request: BlobRequest, *, timeout_s: float) -> bytes:
+    """Ask a holder for the proof that it has a blob, and return it. Raises as ``pull``."""
+    await carrier.send(ASK, encode(request))
+    return bytes(await _read_answer(carrier, PROOF, 32, timeout_s))
+
+
+async def pull(carrier: Carrier, incoming: Incoming, *, timeout_s: float) -> bool:
+    """Get what one holder has and is asked for, until the blob is complete. Whatever is raised, what came is good.
+
+    Returns whether the carrier is at rest: nothing is on its way.
 
     Args:
-        stream: freshly opened; left to the caller.
-        incoming: gets its manifest and its chunks.
-        round_trip_s: an estimate.
-        timeout_s: for each read.
+        carrier: to the holder; left to the caller.
+        incoming: gets the chunks.
+        timeout_s: a holder that sends nothing for so long is given up.
 
     Raises:
         RequestRefusedError: the holder's code.
-        PeerViolation: it sent something that is not this blob, or too much.
+        PeerViolation: it sent something that is not this blob, or was not asked for.
         TransportError: it is gone or too slow.
         ResourceError: our disk is full.
     """
-    chunk_count_max = -(-min(incoming.size_bytes_max, BLOB_BYTES_MAX) // CHUNK_BYTES)
-    reader = FrameReader(stream, size_bytes_max=chunk_count_max * 32 + 64)
-    request = BlobRequest(
-        grant=incoming.grant,
-        blob_id=incoming.blob_id,
-        size_bytes_max=incoming.size_bytes_max,
-        wants_manifest=incoming.manifest is None,
-        first_chunk=incoming.writer.chunk_count if incoming.writer else 0,
-        credit_bytes=WINDOW_BYTES_MIN,
-    )
-    asked_s = trio.current_time()
-    await send_frames(stream, [Frame(ASK, encode(request))])
-    head = await _read_head(reader, stream, timeout_s)
-    round_trip_s = min(round_trip_s, trio.current_time() - asked_s)
-    if incoming.manifest is None:
-        incoming.manifest = _read_manifest(head, incoming)
-        incoming.writer = incoming.open_writer(incoming.manifest)
-    assert incoming.writer is not None
-    writer, window = incoming.writer, Window(round_trip_s)
-    send_chunk, receive_chunk = trio.open_memory_channel[bytearray](_CHUNKS_WAITING_MAX)
-
-    async def receive_chunks(left: int) -> None:
-        data = reader.rest()[:left]  # less than a chunk; what comes after the blob's end is not read
-        async with send_chunk:
-            while left > 0:
-                size_bytes, chunk = min(left, CHUNK_BYTES), bytearray()
-                while len(chunk) < size_bytes:
-                    data = data or await _read_bytes(stream, min(_READ_BYTES, size_bytes - len(chunk)), timeout_s)
-                    chunk += data
-                    credit = window.arrived(len(data), trio.current_time())
-                    if credit and len(chunk) < left:
-                        await send_frames(stream, [Frame(CREDIT, _CREDIT.pack(credit))])
-                    data = b""
-                left -= size_bytes
-                await send_chunk.send(chunk)
-
-    async def write_chunks() -> None:
-        async for chunk in receive_chunk:
-            await writer.write_chunk(chunk)
-
-    left = incoming.manifest.size - writer.chunk_count * CHUNK_BYTES
-    await _together(lambda: receive_chunks(left), write_chunks, ends_both=False)
+    request = incoming.request
+    if incoming.partial is not None:
+        request = BlobRequest(request.grant, request.blob_id, request.size_bytes_max, False, b"")
+    await carrier.send(ASK, encode(request))
+    body = await _read_answer(carrier, HEAD, head_bytes_max(request.size_bytes_max), timeout_s)
+    head = decode(bytes(body), Head, size_bytes_max=len(body))
+    if request.wants_manifest:
+        manifest = manifest_of(head, request.blob_id, request.size_bytes_max)
+        partial, swarm = await incoming.begin(manifest)
+    else:
+        assert incoming.partial is not None
+        assert incoming.swarm is not None
+        partial, swarm = incoming.partial, incoming.swarm
+    has = unpack_have(head.have, len(partial.manifest.hashes))
+    incoming.met(head.others)
+    return await _Pulling(carrier, incoming, partial, swarm, timeout_s).run(has)
 
 
-async def _together(
-    first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]], *, ends_both: bool
-) -> None:
-    """Run both; raise the error of the one that failed first as it is, not in a group.
+class _Pulling:
+    """The asker's end of one transfer, after the answer."""
 
-    When the second fails, the first is cancelled. When the first has ended, in whatever way, the second is cancelled
-    if ``ends_both``; else it ends by itself.
-    """
-    errors: list[DepinError] = []
-    async with trio.open_nursery() as nursery:
+    def __init__(
+        self, carrier: Carrier, incoming: Incoming, partial: PartialBlob, swarm: Swarm, timeout_s: float
+    ) -> None:
+        self._carrier = carrier
+        self._incoming = incoming
+        self._partial = partial
+        self._swarm = swarm
+        self._timeout_s = timeout_s
+        self._asked: deque[int] = deque()
+        self._chunks_received = 0
+        self._to_write, self._written = trio.open_memory_channel[tuple[int, Parcel]](_WRITES_WAITING_MAX)
 
-        async def run(task: Callable[[], Awaitable[None]]) -> None:
-            try:
-                await task()
-            except DepinError as error:
-                errors.append(error)
-                if task is second:
-                    nursery.cancel_scope.cancel()
-            if task is first and ends_both:
-                nursery.cancel_scope.cancel()
+    async def run(self, has: bytearray | None) -> bool:
+        """Ask, receive and write until the blob is complete; return whether nothing is owed then."""
+        if self._partial.is_complete:
+            return True
+        self._swarm.join(self._carrier.peer, has)
+        self._incoming.changed()
+        try:
+            await together(self._ask, self._receive, self._write)
+            return self._swarm.owed(self._carrier.peer) == 0
+        finally:
+            self._swarm.leave(self._carrier.peer)
+            self._incoming.changed()
 
-        nursery.start_soon(run, first)
-        nursery.start_soon(run, second)
-    if errors:
-        raise errors[0]
+    async def _ask(self) -> None:
+        peer, swarm = self._carrier.peer, self._swarm
+        while not self._partial.is_complete:
+            wanted: list[int] = []
+            depth = min(self._carrier.depth, _DEPTH_FIRST + self._chunks_received)
+            while swarm.owed(peer) < depth:
+                index = swarm.take(peer, trio.current_time())
+                if index is None:
+                    break
+                wanted.append(index)
+            if wanted:
+                self._asked.extend(wanted)
+                await self._carrier.send(WANT, pack_indices(wanted))
+            await self._incoming.wait_for_change(swarm.patience_s)
+        raise Ended
+
+    async def _receive(self) -> None:
+        peer, count = self._carrier.peer, len(self._partial.manifest.hashes)
+        while True:
+            parcel = await self._carrier.receive(max(CHUNK_FRAME_BYTES_MAX, 4 * HAVE_MAX), self._timeout_s)
+            if parcel is None:
+                raise TransportError(f"{peer_id(peer)} ended the transfer early")
+            if parcel.kind == CHUNK and self._asked:
+                self._chunks_received += 1
+                await self._to_write.send((self._asked.popleft(), parcel))
+            elif parcel.kind == HAVE:
+                self._swarm.has(peer, self._new(unpack_indices(parcel.open(), count, HAVE_MAX)))
+                self._incoming.changed()
+            else:
+                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} that was not asked for")
+
+    def _new(self, indices: list[int]) -> list[int]:
+        """Return what a holder has got; each chunk can be told once, so that telling is no way to keep us waiting."""
+        if any(self._swarm.is_offered(self._carrier.peer, index) for index in indices):
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: a chunk is offered twice")
+        return indices
+
+    async def _write(self) -> None:
+        partial, swarm, peer = self._partial, self._swarm, self._carrier.peer
+        async for index, parcel in self._written:
+            if not partial.arrivals.here[index]:
+                await partial.write(index, lambda index=index, parcel=parcel: _chunk(parcel, index, partial))  # type: ignore[misc]
+                swarm.arrived(index, trio.current_time())
+            swarm.sent(peer, index)
+            self._incoming.changed()
 
 
-def _read_manifest(head: bytes, incoming: Incoming) -> Manifest:
-    message = decode(head, ManifestMessage, size_bytes_max=len(head))
-    hashes = tuple(message.hashes[start : start + 32] for start in range(0, len(message.hashes), 32))
-    manifest = Manifest(message.size, hashes)
-    if not manifest.is_consistent() or manifest.blob_id() != incoming.blob_id:
-        raise PeerViolation(f"{BLOBS_PROTOCOL}: the manifest is not that of the blob")
-    if manifest.size > incoming.size_bytes_max:
-        raise PeerViolation(
-            f"{BLOBS_PROTOCOL}: a blob of {manifest.size} bytes, {incoming.size_bytes_max} were allowed"
-        )
-    return manifest
+def _chunk(parcel: Parcel, index: int, partial: PartialBlob) -> Buffer:
+    """Return the chunk in a parcel. Raises ``PeerViolation`` if it is another, or damaged."""
+    body = parcel.open()
+    if len(body) <= CHUNK_HEADER.size:
+        raise PeerViolation(f"{BLOBS_PROTOCOL}: an empty chunk")
+    number, encoding = CHUNK_HEADER.unpack_from(body)
+    data, size_bytes = body[CHUNK_HEADER.size :], partial.size_of(index)
+    if number != index:
+        raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {number} instead of {index}")
+    if encoding == ZSTD:
+        return compression.decompress(data, size_bytes)
+    if encoding != RAW or len(data) != size_bytes:
+        raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {index} has not the encoding or size that it should")
+    return data
 
 
-async def _read_head(reader: FrameReader, stream: Stream, timeout_s: float) -> bytes:
-    with trio.move_on_after(timeout_s):
-        frame = await reader.read()
-        if frame is None:
-            raise TransportError(f"{peer_id(stream.peer)} ended the transfer before it began")
-        if frame.kind == REFUSE:
-            code = frame.body[:64].decode("ascii", "replace")
-            raise RequestRefusedError(f"{peer_id(stream.peer)} refused the blob: {code}", code)
-        if frame.kind != HEAD:
-            raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no answer")
-        return frame.body
-    raise TransportError(f"{peer_id(stream.peer)} sent nothing for {timeout_s:g} s")
-
-
-async def _read_bytes(stream: Stream, size_bytes_max: int, timeout_s: float) -> bytes:
-    with trio.move_on_after(timeout_s):
-        data = await stream.receive_some(size_bytes_max)
-        if not data:
-            raise TransportError(f"{peer_id(stream.peer)} ended the transfer early")
-        return data
-    raise TransportError(f"{peer_id(stream.peer)} sent nothing for {timeout_s:g} s")
+async def _read_answer(carrier: Carrier, kind: int, size_bytes_max: int, timeout_s: float) -> memoryview:
+    while True:
+        parcel = await carrier.receive(max(size_bytes_max, 64, 4 * HAVE_MAX), timeout_s)
+        if parcel is None:
+            raise TransportError(f"{peer_id(carrier.peer)} ended the transfer before it began")
+        if parcel.kind == REFUSE:
+            code = bytes(parcel.open()[:64]).decode("ascii", "replace")
+            raise RequestRefusedError(f"{peer_id(carrier.peer)} refused the blob: {code}", code)
+        if parcel.kind != kind or parcel.size_bytes > size_bytes_max:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} is no answer")
+        return parcel.open()

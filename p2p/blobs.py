@@ -2,16 +2,20 @@
 
 A blob is served only against a ``Grant`` that its owner signed and that names the asking peer. The owner is this node
 itself, or a node under whose grant this node got the blob; so providers of one job can serve each other its inputs,
-and nobody learns whether a node holds a blob of somebody else.
+chunk by chunk while they still fetch them, and nobody learns whether a node holds a blob of somebody else. Nor is a
+blob that is here already used for somebody who only knows its id: who names it has to prove that they have it.
 
-``fetch`` tries one holder after another and goes on at the chunk where the last one failed. Several fetches of one
-blob share one transfer. Where a holder sends something else than the blob, that is reported as its violation.
+``fetch`` gets a blob from its holders (``blob_fetch.py``) and goes on where an earlier try broke. Several fetches of
+one blob share one transfer. Where a holder sends something else than the blob, that is reported as its violation.
+Large blobs go by a data channel of their own (``direct.py``) where two nodes can reach each other, else by a stream.
 """
 
+import hmac
+import os
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 import trio
@@ -19,29 +23,31 @@ import trio
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, TransportError
-from depin_node.core.wire import decode
-from depin_node.crypto.blob import Manifest
 from depin_node.crypto.envelope import sign, verify, verify_signature
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.blob_store import BlobMissingError, BlobStore, BlobWriter
-from depin_node.p2p.blob_transfer import (
-    BLOBS_PROTOCOL,
-    REQUEST_BYTES_MAX,
-    BlobRequest,
-    Grant,
-    Incoming,
-    receive_blob,
-    refuse,
-    send_blob,
-)
-from depin_node.p2p.frames import ASK, FrameReader
-from depin_node.p2p.network import Network, PeerKey, Stream
+from depin_node.p2p.blob_fetch import SWARM_BYTES_MIN, Fetch
+from depin_node.p2p.blob_messages import BLOBS_PROTOCOL, OTHERS_MAX, BlobRequest, Grant
+from depin_node.p2p.blob_store import BlobMissingError, BlobStore
+from depin_node.p2p.blob_transfer import Serving, prove
+from depin_node.p2p.carrier import Carrier, StreamCarrier, Window
+from depin_node.p2p.compression import Sample
+from depin_node.p2p.direct import DirectChannels
+from depin_node.p2p.frames import REFUSE
+from depin_node.p2p.network import Network, NoDirectPathError, PeerKey, Stream
 
+T = TypeVar("T")
 log = structlog.get_logger("depin_node.p2p")
 
 _OWNED_MAX = 65_536
 _OWNERS_MAX = 8
+_SAMPLES_MAX = 1024
+_WINDOWS_MAX = 256
+DIRECT_BYTES_MIN = 2 << 20
+"""Smaller blobs arrive by a stream before a channel is open."""
+
+RELAYED_BYTES_MAX = 8 << 20
+"""Larger blobs do not go by a relay that is for control: a program does."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,13 @@ class BlobLimits:
     stall_timeout_s: float = 30.0
     """A peer that sends neither bytes nor credit for so long is given up."""
     rounds_max: int = 3
-    """How often all holders are tried."""
+    """How often a holder is tried without progress."""
     round_pause_s: float = 0.5
     """Pause between rounds; each is twice as long."""
+    direct_timeout_s: float = 5.0
+    """For opening a data channel, before a stream is used."""
+    direct_retry_s: float = 300.0
+    """How long no data channel is tried to a peer to whom none could be opened."""
 
 
 def issue_grant(
@@ -71,12 +81,13 @@ class Blobs:
     """This node's blobs, served to peers and fetched from them.
 
     Args:
-        network: ``blobs/1`` is served on it from now on.
+        network: ``blobs/2`` is served on it from now on.
         store: where they are kept.
         connect: makes sure that a peer is connected (``Mesh.connect``).
         report: is told of violations (``Mesh.report``).
         clock: replaced in simulations.
         limits: bounds.
+        direct: the data port; without it all goes by streams.
     """
 
     def __init__(
@@ -88,53 +99,50 @@ class Blobs:
         report: Callable[[PeerKey, PeerViolation], None] | None = None,
         clock: Callable[[], Now] = system_clock.now,
         limits: BlobLimits | None = None,
+        direct: DirectChannels | None = None,
     ) -> None:
         self.store = store
+        self.sent_bytes = 0
+        """What has left this node, blobs only."""
         self._network = network
         self._connect = connect
         self._report = report
         self._clock = clock
         self._limits = limits or BlobLimits()
+        self._direct = direct
+        self._no_direct_until_s: OrderedDict[PeerKey, float] = OrderedDict()
         self._owners: OrderedDict[bytes, tuple[PeerKey, ...]] = OrderedDict()
+        self._samples: OrderedDict[bytes, Sample] = OrderedDict()
+        self._windows: OrderedDict[PeerKey, Window] = OrderedDict()
         self._serving: Counter[PeerKey] = Counter()
-        self._fetching: dict[bytes, trio.Event] = {}
-        network.serve(BLOBS_PROTOCOL, self._serve)
+        self._askers: dict[bytes, Counter[PeerKey]] = {}
+        self._fetching: dict[bytes, Fetch] = {}
+        network.serve(BLOBS_PROTOCOL, self._serve_stream)
+        if direct is not None:
+            direct.serve(self._serve)
 
     # Serving
 
-    async def _serve(self, stream: Stream) -> None:
-        peer = stream.peer
+    async def _serve_stream(self, stream: Stream) -> None:
+        await self._serve(StreamCarrier(stream, timeout_s=self._limits.stall_timeout_s))
+
+    async def _serve(self, carrier: Carrier) -> None:
+        peer = carrier.peer
         if self._serving.total() >= self._limits.served_max or self._serving[peer] >= self._limits.served_per_peer_max:
-            await refuse(stream, "busy")
+            await carrier.send(REFUSE, b"busy")
             return
         self._serving[peer] += 1
         try:
-            await self._answer(stream)
+            await Serving(carrier, self, timeout_s=self._limits.stall_timeout_s).run()
         except PeerViolation as error:
-            self._note_violation(peer, error)
+            self.note_violation(peer, error)
             raise
         finally:
             self._serving[peer] -= 1
             if not self._serving[peer]:
                 del self._serving[peer]
 
-    async def _answer(self, stream: Stream) -> None:
-        reader, timeout_s = FrameReader(stream, size_bytes_max=REQUEST_BYTES_MAX), self._limits.stall_timeout_s
-        frame = None
-        with trio.move_on_after(timeout_s):
-            frame = await reader.read()
-        if frame is None:
-            return
-        if frame.kind != ASK:
-            raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no request")
-        request = decode(frame.body, BlobRequest, size_bytes_max=REQUEST_BYTES_MAX)
-        refusal = self._why_not(stream.peer, request)
-        if refusal is not None:
-            await refuse(stream, refusal)
-            return
-        await send_blob(stream, reader, request, self.store, timeout_s=timeout_s)
-
-    def _why_not(self, peer: PeerKey, request: BlobRequest) -> str | None:
+    def why_not(self, peer: PeerKey, request: BlobRequest) -> str | None:
         """Return the code of why ``request`` is refused, or None. Raises ``PeerViolation`` for a forged grant."""
         network_id, now = self._network.network_id, self._clock()
         owner = verify_signature(request.grant, Grant, network_id).sender
@@ -143,10 +151,43 @@ class Blobs:
         except PeerViolation as error:  # somebody else's, or too old: no crime by itself
             log.info("a blob was refused", peer=peer_id(peer), reason=str(error))
             return "not_granted"
-        if request.blob_id not in grant.roots:
+        blob_id, fetch = request.blob_id, self._fetching.get(request.blob_id)
+        if blob_id not in grant.roots:
             return "not_granted"
-        is_owner = owner == self._network.key or owner in self._owners.get(request.blob_id, ())
-        return None if is_owner and self.store.has(request.blob_id) else BlobMissingError.code
+        if fetch is not None and fetch.owner == owner and self.store.arrivals(blob_id) is not None:
+            fetch.wanted_by(peer)
+            return None
+        return None if self._is_owner(blob_id, owner) and self.store.has(blob_id) else BlobMissingError.code
+
+    def others(self, blob_id: bytes, asker: PeerKey) -> tuple[PeerKey, ...]:
+        """Note that a peer fetches a blob, and return who else does; of small blobs it is not told."""
+        askers = self._askers.setdefault(blob_id, Counter())
+        others = tuple(peer for peer in askers if peer != asker)[-OTHERS_MAX:]
+        askers[asker] += 1
+        is_large = self.store.arrivals(blob_id) is not None or self.store.size_bytes(blob_id) >= SWARM_BYTES_MIN
+        return others if is_large else ()
+
+    def done(self, blob_id: bytes, asker: PeerKey) -> None:
+        """A peer does not fetch a blob from us any more."""
+        askers = self._askers.get(blob_id)
+        if askers is not None:
+            askers[asker] -= 1
+            if askers[asker] <= 0:
+                del askers[asker]
+            if not askers:
+                del self._askers[blob_id]
+
+    def sent(self, peer: PeerKey, size_bytes: int) -> None:
+        """Bytes of a blob have left this node."""
+        self.sent_bytes += size_bytes
+
+    def sample(self, blob_id: bytes) -> Sample | None:
+        """Return how a blob compresses, if it is known already."""
+        return self._samples.get(blob_id)
+
+    def note_sample(self, blob_id: bytes, sample: Sample) -> None:
+        """Keep how a blob compresses."""
+        _keep(self._samples, blob_id, sample, _SAMPLES_MAX)
 
     # Fetching
 
@@ -171,7 +212,8 @@ class Blobs:
             durable: as in ``BlobStore.put``.
 
         Raises:
-            TransportError: no holder gave it in time; tells each one's reason.
+            TransportError: no holder gave it in time; tells each one's reason. Or it is here from somebody else's
+                job, and none of the holders could prove to have it.
             PeerViolation: the grant is not for this node or not for this blob.
             ResourceError: no room for it here.
         """
@@ -179,21 +221,38 @@ class Blobs:
         granted = verify(grant, Grant, network_id, to=self._network.key, now=self._clock())
         if blob_id not in granted.payload.roots:
             raise PeerViolation("the grant is for other blobs")
+        request = BlobRequest(grant, blob_id, size_bytes_max, True, b"")
         with trio.move_on_after(timeout_s):
             while not await self._is_here(blob_id):
                 running = self._fetching.get(blob_id)
                 if running is not None:
-                    await running.wait()  # then it is here, or it is our turn
+                    await running.ended.wait()  # then it is here, or it is our turn
                     continue
-                self._fetching[blob_id] = ended = trio.Event()
-                try:
-                    await self._fetch(blob_id, holders, grant, size_bytes_max, durable)
-                    self.note_owner(blob_id, granted.sender)
-                finally:
-                    del self._fetching[blob_id]
-                    ended.set()
+                await self._fetch(request, granted.sender, holders, durable)
+            if not self._is_owner(blob_id, granted.sender):
+                await self._have_proven(request, holders)
+                self.note_owner(blob_id, granted.sender)
             return
         raise TransportError(f"blob {blob_id.hex()} did not arrive within {timeout_s:g} s")
+
+    async def _fetch(self, request: BlobRequest, owner: PeerKey, holders: Sequence[PeerKey], durable: bool) -> None:
+        limits = self._limits
+        self._fetching[request.blob_id] = fetch = Fetch(
+            self,
+            self._network.key,
+            owner,
+            request,
+            holders,
+            rounds_max=limits.rounds_max,
+            round_pause_s=limits.round_pause_s,
+            timeout_s=limits.stall_timeout_s,
+        )
+        try:
+            await fetch.run(durable=durable)
+            self.note_owner(request.blob_id, owner)
+        finally:
+            del self._fetching[request.blob_id]
+            fetch.ended.set()
 
     async def _is_here(self, blob_id: bytes) -> bool:
         try:
@@ -202,62 +261,90 @@ class Blobs:
             return False
         return True
 
-    async def _fetch(
-        self, blob_id: bytes, holders: Sequence[PeerKey], grant: bytes, size_bytes_max: int, durable: bool
-    ) -> None:
-        reasons: dict[PeerKey, str] = {}
-        with ExitStack() as stack:
+    async def _have_proven(self, request: BlobRequest, holders: Sequence[PeerKey]) -> None:
+        """Have one of the holders prove that it has a blob which is here, but not from this owner: else whoever learned
+        an id could have other people's data computed on."""
+        nonce = os.urandom(32)
+        question = BlobRequest(request.grant, request.blob_id, request.size_bytes_max, False, nonce)
+        expected, reasons = await self.store.prove(request.blob_id, nonce), []
+        for holder in holders:
+            try:
+                carrier = await self._open_stream(holder)
+                try:
+                    shown = await prove(carrier, question, timeout_s=self._limits.stall_timeout_s)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await carrier.aclose()
+                if hmac.compare_digest(shown, expected):
+                    return
+                raise PeerViolation("a proof of another blob")
+            except PeerViolation as error:
+                self.note_violation(holder, error)
+                reasons.append(f"{peer_id(holder)}: {error}")
+            except TransportError as error:
+                reasons.append(f"{peer_id(holder)}: {error}")
+        raise TransportError(f"nobody proved to have blob {request.blob_id.hex()}: {'; '.join(reasons)}")
 
-            def open_writer(manifest: Manifest) -> BlobWriter:
-                return stack.enter_context(self.store.writer(size_bytes_max=size_bytes_max, expected=manifest))
+    # Carriers
 
-            incoming = Incoming(blob_id, grant, size_bytes_max, open_writer)
-            liars: set[PeerKey] = set()
-            for round_ in range(self._limits.rounds_max):
-                if round_:
-                    await trio.sleep(self._limits.round_pause_s * 2 ** (round_ - 1))
-                for holder in holders:
-                    if holder in liars:
-                        continue
-                    try:
-                        await self._fetch_from(holder, incoming)
-                    except PeerViolation as error:
-                        liars.add(holder)
-                        reasons[holder] = str(error)
-                        self._note_violation(holder, error)
-                    except TransportError as error:
-                        reasons[holder] = str(error)
-                    if incoming.is_complete:
-                        assert incoming.writer is not None
-                        await incoming.writer.finish(durable=durable)
-                        return
-        told = "; ".join(f"{peer_id(holder)}: {reason}" for holder, reason in reasons.items())
-        raise TransportError(f"blob {blob_id.hex()} could not be fetched: {told or 'nobody is said to hold it'}")
+    async def open_carrier(self, holder: PeerKey, size_bytes_max: int) -> Carrier:
+        """Connect to a holder: by a data channel if the blob may be large and one can be had.
 
-    async def _fetch_from(self, holder: PeerKey, incoming: Incoming) -> None:
+        Raises:
+            NoDirectPathError: only by a relay, which is not for so many bytes.
+            TransportError: it cannot be reached.
+        """
         if self._connect is not None:
             await self._connect(holder)
-        opening_s = trio.current_time()
+        path = self._network.path(holder)
+        if path is not None and path.relayed and not path.bulk and size_bytes_max > RELAYED_BYTES_MAX:
+            raise NoDirectPathError(
+                f"{peer_id(holder)} is reached by a relay only, and the relay is not for bulk: have one of the two"
+                " nodes reachable, or use a relay that offers it"
+            )
+        may_be_had = self._no_direct_until_s.get(holder, 0.0) <= trio.current_time()
+        if self._direct is not None and size_bytes_max >= DIRECT_BYTES_MIN and may_be_had:
+            with trio.move_on_after(self._limits.direct_timeout_s):
+                try:
+                    return await self._direct.open(holder)
+                except TransportError as error:
+                    log.debug("no data channel", peer=peer_id(holder), reason=str(error))
+            retry_s = trio.current_time() + self._limits.direct_retry_s
+            _keep(self._no_direct_until_s, holder, retry_s, _WINDOWS_MAX)
+        return await self._open_stream(holder)
+
+    async def _open_stream(self, holder: PeerKey) -> StreamCarrier:
+        if self._connect is not None:
+            await self._connect(holder)
+        began_s = trio.current_time()
         stream = await self._network.open_stream(holder, BLOBS_PROTOCOL)
-        round_trip_s = (trio.current_time() - opening_s) / 3
-        done = False
-        try:
-            await receive_blob(stream, incoming, round_trip_s=round_trip_s, timeout_s=self._limits.stall_timeout_s)
-            done = True
-        finally:
-            if done:
-                await stream.aclose()
-            else:
-                await stream.reset()
+        window = self._windows.get(holder)
+        if window is None:
+            window = Window(round_trip_s=(trio.current_time() - began_s) / 3)
+            _keep(self._windows, holder, window, _WINDOWS_MAX)
+        return StreamCarrier(stream, timeout_s=self._limits.stall_timeout_s, window=window)
+
+    # Owners
 
     def note_owner(self, blob_id: bytes, owner: PeerKey) -> None:
-        """Serve a blob under the grants of ``owner`` too."""
+        """From now on grants by ``owner`` hold for a blob of this store, and its jobs may use it."""
         owners = self._owners.pop(blob_id, ())
         self._owners[blob_id] = (*(known for known in owners if known != owner), owner)[-_OWNERS_MAX:]
         if len(self._owners) > _OWNED_MAX:
             self._owners.popitem(last=False)
 
-    def _note_violation(self, peer: PeerKey, error: PeerViolation) -> None:
+    def _is_owner(self, blob_id: bytes, peer: PeerKey) -> bool:
+        return peer == self._network.key or peer in self._owners.get(blob_id, ())
+
+    def note_violation(self, peer: PeerKey, error: PeerViolation) -> None:
+        """A peer broke the protocol."""
         log.warning("a peer broke the blob protocol", peer=peer_id(peer), reason=str(error))
         if self._report is not None:
             self._report(peer, error)
+
+
+def _keep(kept: OrderedDict[bytes, T], key: bytes, value: T, count_max: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > count_max:
+        kept.popitem(last=False)

@@ -8,9 +8,10 @@ from contextlib import aclosing
 import pytest
 import trio
 import trio.lowlevel
+from blake3 import blake3
 
 from depin_node.core.errors import PeerViolation, ResourceError
-from depin_node.crypto.blob import CHUNK_BYTES, blob_id, manifest
+from depin_node.crypto.blob import CHUNK_BYTES, blob_id, chunks, manifest
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
 
 SIZES = [0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5]
@@ -160,21 +161,90 @@ async def test_who_has_a_blob_open_reads_on_when_it_is_deleted(tmp_path):
     assert files(tmp_path) == []
 
 
-async def test_expected_chunks_are_checked_one_by_one_and_can_be_tried_again(tmp_path):
+async def test_chunks_of_a_partial_blob_are_checked_one_by_one_in_any_order(tmp_path):
     store = BlobStore(tmp_path, quota_bytes=QUOTA)
     data = blob(2 * CHUNK_BYTES + 5)
-    good = manifest(data)
-    with store.writer(size_bytes_max=QUOTA, expected=good) as writer:
-        await writer.write_chunk(data[:CHUNK_BYTES])
-        with pytest.raises(PeerViolation, match="chunk 1"):
-            await writer.write_chunk(blob(CHUNK_BYTES))
-        with pytest.raises(PeerViolation, match="ends before"):
-            await writer.finish()
-        await writer.write_chunk(data[CHUNK_BYTES : 2 * CHUNK_BYTES])
-        await writer.write_chunk(data[2 * CHUNK_BYTES :])
-        assert await writer.finish() == good.blob_id()
+    good, parts = manifest(data), [bytes(part) for part in chunks(data)]
+    async with store.partial(good.blob_id(), good) as partial:
+        assert store.used_bytes == len(data)
+        await partial.write(2, lambda: parts[2])
+        for wrong in (parts[1], parts[0][:-1], b""):
+            with pytest.raises(PeerViolation, match="chunk 0"):
+                await partial.write(0, lambda wrong=wrong: wrong)
+        await partial.write(0, lambda: parts[0])
+        assert (partial.arrivals.order, partial.is_complete) == ([2, 0], False)
+        assert store.chunk_reader(good.blob_id())(2, into := bytearray(CHUNK_BYTES)) == 5
+        assert into[:5] == parts[2]
+        await partial.write(1, lambda: parts[1])
+        await partial.finish()
     assert await store.read(good.blob_id()) == data
+    assert (store.used_bytes, files(tmp_path)) == (len(data), [good.blob_id().hex()])
+
+
+async def half_of(store, data, *indices):
+    good, parts = manifest(data), [bytes(part) for part in chunks(data)]
+    async with store.partial(good.blob_id(), good) as partial:
+        for index in indices:
+            await partial.write(index, lambda index=index: parts[index])
+    return good
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_a_broken_fetch_left_is_kept_and_checked_again(tmp_path, restart):
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    data = blob(3 * CHUNK_BYTES + 5)
+    good = await half_of(store, data, 0, 2)
+    path = tmp_path / "partial" / good.blob_id().hex()
+    with path.open("r+b") as file:  # as a power cut may leave it
+        file.seek(2 * CHUNK_BYTES + 100)
+        file.write(b"damaged")
+    if restart:
+        store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    assert (store.used_bytes, store.has(good.blob_id())) == (len(data), False)
+    assert await store.known_manifest(good.blob_id()) == good
+    async with store.partial(good.blob_id(), good) as partial:
+        assert partial.arrivals.order == [0]
     assert store.used_bytes == len(data)
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", bytes(8 + 4 * 32)])
+async def test_a_partial_blob_without_a_good_manifest_is_deleted(tmp_path, damage):
+    good = await half_of(BlobStore(tmp_path, quota_bytes=QUOTA), blob(3 * CHUNK_BYTES + 5), 1)
+    (tmp_path / "partial" / f"{good.blob_id().hex()}.manifest").write_bytes(damage)
+    store = BlobStore(tmp_path, quota_bytes=QUOTA)
+    assert (store.used_bytes, files(tmp_path)) == (0, [])
+    assert await store.known_manifest(good.blob_id()) is None
+
+
+async def test_partial_blobs_give_way_first_and_those_of_which_nothing_came_at_once(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=5 * CHUNK_BYTES)
+    kept = await store.put(blob(1000))
+    await half_of(store, blob(3 * CHUNK_BYTES))
+    assert files(tmp_path) == [kept.hex()]
+    await half_of(store, blob(3 * CHUNK_BYTES), 1)
+    await store.put(blob(4 * CHUNK_BYTES))
+    assert store.has(kept)
+    assert store.used_bytes == 4 * CHUNK_BYTES + 1000
+
+
+async def test_a_partial_blob_takes_the_room_of_the_whole_and_is_refused_without(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=4 * CHUNK_BYTES)
+    data, other = blob(3 * CHUNK_BYTES), manifest(blob(3 * CHUNK_BYTES))
+    good = manifest(data)
+    async with store.partial(good.blob_id(), good):
+        with pytest.raises(ResourceError, match="quota"):
+            async with store.partial(other.blob_id(), other):
+                pass
+    assert (store.used_bytes, files(tmp_path)) == (0, [])
+
+
+async def test_a_proof_is_of_the_bytes_and_of_the_question(tmp_path):
+    store, data = BlobStore(tmp_path, quota_bytes=QUOTA), blob(2 * CHUNK_BYTES + 5)
+    key = await store.put(data)
+    assert await store.prove(key, b"n" * 32) == blake3(data, key=b"n" * 32).digest()
+    assert await store.prove(key, b"n" * 32) != await store.prove(key, b"m" * 32)
+    with pytest.raises(BlobMissingError):
+        await store.prove(bytes(32), bytes(32))
 
 
 async def test_cancelled_writes_leave_nothing(tmp_path):

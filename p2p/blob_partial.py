@@ -1,0 +1,149 @@
+"""A blob of which some chunks are here: they may come in any order, from anybody, and be served on at once.
+
+The flow: ``BlobStore.partial`` opens the file, as large as the blob will be, beside its manifest. Each chunk is checked
+against the manifest before it is written. When all are there, ``finish`` gives the file its name. What is not finished
+stays on disk, also over a crash: nothing on disk says which chunks are good, they are all hashed again when the blob is
+wanted again, so that a power cut cannot leave a wrong one behind.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from depin_node.core.errors import PeerViolation
+from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Buffer, Manifest, chunk_hash
+
+T = TypeVar("T")
+
+_SIZE_BYTES = 8
+_HASHED_AT_ONCE = 64
+MANIFEST_SUFFIX = ".manifest"
+_MANIFEST_BYTES_MAX = _SIZE_BYTES + BLOB_BYTES_MAX // CHUNK_BYTES * 32
+
+
+class Arrivals:
+    """The chunks that are here, in the order in which they came; whoever serves them follows it by position."""
+
+    def __init__(self, chunk_count: int) -> None:
+        self.here = bytearray(chunk_count)
+        """One byte a chunk: 1 if it is here."""
+        self.order: list[int] = []
+        self.listeners: set[Callable[[], None]] = set()
+        """Called whenever a chunk has come."""
+
+    def add(self, index: int) -> None:
+        """A chunk was checked and written."""
+        self.here[index] = 1
+        self.order.append(index)
+        for listener in self.listeners:
+            listener()
+
+
+class Keeper(Protocol):
+    """What a partial blob needs of its store."""
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run file work in a thread."""
+
+    async def keep(self, partial: "PartialBlob", *, durable: bool) -> None:
+        """Give a whole blob its name."""
+
+
+class PartialBlob:
+    """One blob on its way in; ``BlobStore.partial`` makes it."""
+
+    def __init__(self, store: Keeper, blob_id: bytes, manifest: Manifest, path: Path, fd: int) -> None:
+        self.blob_id = blob_id
+        self.manifest = manifest
+        self.path = path
+        self.arrivals = Arrivals(len(manifest.hashes))
+        self._store = store
+        self._fd = fd
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all chunks are here."""
+        return len(self.arrivals.order) == len(self.manifest.hashes)
+
+    def size_of(self, index: int) -> int:
+        """Return the size of a chunk in bytes."""
+        return min(CHUNK_BYTES, self.manifest.size - index * CHUNK_BYTES)
+
+    async def write(self, index: int, chunk: Callable[[], Buffer]) -> None:
+        """Check a chunk and write it; a chunk that is here already is left alone.
+
+        Args:
+            index: which.
+            chunk: returns its bytes; runs in the thread that hashes and writes them.
+
+        Raises:
+            PeerViolation: not the chunk that the manifest names, or ``chunk`` raised it; nothing was written.
+            ResourceError: the disk is full.
+        """
+
+        def check_and_write() -> None:
+            data = chunk()
+            if chunk_hash(data) != self.manifest.hashes[index]:
+                raise PeerViolation(f"chunk {index} is not the one that the blob's manifest names")
+            write_at(self._fd, data, index * CHUNK_BYTES)
+
+        await self._store.in_thread(check_and_write)
+        if not self.arrivals.here[index]:
+            self.arrivals.add(index)
+
+    async def find_chunks(self) -> None:
+        """Hash what a broken fetch has left, and note the chunks that are good."""
+        count = len(self.manifest.hashes)
+        for first in range(0, count, _HASHED_AT_ONCE):
+            good = await self._store.in_thread(lambda at=first: self._good(at, min(at + _HASHED_AT_ONCE, count)))  # type: ignore[misc]
+            for index in good:
+                self.arrivals.add(index)
+
+    def _good(self, first: int, end: int) -> list[int]:
+        hashes = self.manifest.hashes
+        return [
+            index
+            for index in range(first, end)
+            if chunk_hash(os.pread(self._fd, CHUNK_BYTES, index * CHUNK_BYTES)) == hashes[index]
+        ]
+
+    async def finish(self, *, durable: bool = False) -> None:
+        """Give the blob its name; all its chunks are here.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        assert self.is_complete
+        if durable:
+            await self._store.in_thread(lambda: os.fsync(self._fd))
+        await self._store.keep(self, durable=durable)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def write_at(fd: int, data: Buffer, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data).cast("B")
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def save_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest beside its partial blob; a torn one is found when it is read."""
+    path.write_bytes(manifest.size.to_bytes(_SIZE_BYTES, "little") + b"".join(manifest.hashes))
+
+
+def load_manifest(path: Path, blob_id: bytes) -> Manifest | None:
+    """Read a manifest; None if it is not there, or not that of the blob."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MANIFEST_BYTES_MAX + 1)
+    except OSError:
+        return None
+    hashes = tuple(data[at : at + 32] for at in range(_SIZE_BYTES, len(data), 32))
+    manifest = Manifest(int.from_bytes(data[:_SIZE_BYTES], "little"), hashes)
+    return manifest if manifest.is_consistent() and manifest.blob_id() == blob_id else None

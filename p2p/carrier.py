@@ -1,0 +1,247 @@
+"""What carries the frames of ``blobs/2`` between two peers: a stream of the mesh, or a channel of its own.
+
+Both are behind one interface, ``Carrier``, and pass one suite of tests. A carrier is used by one task that sends and
+one that receives. Frames are those of ``frames.py``. ``StreamCarrier`` is here, ``direct.py`` has the other.
+
+Credit: bulk on a stream shares its connection with everything else between the two peers, and a yamux write fails after
+a while of a full window. So a holder sends chunks only as it has credit for: ``WINDOW_BYTES_MIN`` at first, and more
+(frames of kind ``CREDIT``, u32) as bytes arrive. The asker's window doubles as long as a whole one passes within a few
+round trips; all transfers from one peer share it (``Window``).
+"""
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import trio
+
+from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.crypto.blob import Buffer
+from depin_node.p2p.addresses import peer_id
+from depin_node.p2p.blob_messages import CHUNK, CREDIT
+from depin_node.p2p.network import PeerKey, Stream
+
+FRAME_HEADER = struct.Struct("<IB")
+WINDOW_BYTES_MIN = 512 * 1024
+WINDOW_BYTES_MAX = 8 * 1024 * 1024
+_READ_BYTES = 256 * 1024
+_WRITE_BYTES_MIN = 64 * 1024
+_CREDIT = struct.Struct("<I")
+
+
+class Parcel(NamedTuple):
+    """One frame that arrived. ``open`` returns its body, once, in any thread; it may be overwritten after the next
+    frames, and raises ``PeerViolation`` if the frame was tampered with."""
+
+    kind: int
+    size_bytes: int
+    open: Callable[[], memoryview]
+
+
+class Carrier(Protocol):
+    """Frames to and from one peer.
+
+    All methods raise ``TransportError`` when the carrier broke or the peer stalled. After sending or receiving was
+    cancelled a carrier is of no use any more.
+    """
+
+    peer: PeerKey
+    depth: int
+    """Chunks to ask for ahead."""
+
+    async def send(self, kind: int, body: Buffer) -> None:
+        """Send a small frame."""
+
+    async def send_bulk(self, kind: int, make: Callable[[], Buffer]) -> None:
+        """Send a large frame, whose body ``make`` returns; it runs in a thread. What it raises comes out, and nothing
+        is sent then."""
+
+    async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
+        """Return the next frame; None: the peer ended in order.
+
+        Raises:
+            PeerViolation: a frame is larger than ``size_bytes_max``; nothing of it is read.
+            TransportError: not a byte came for ``timeout_s``.
+        """
+
+    async def aclose(self) -> None:
+        """End in order: what was sent arrives. Never raises."""
+
+    async def reset(self) -> None:
+        """Drop it at once. Never raises."""
+
+
+class Window:
+    """How much bulk may be under way from one peer over its connection, grown to fit the path: the asker's side.
+
+    Twice the window whenever a whole one arrived within four round trips: then waiting for credit, not the path, set
+    the pace.
+    """
+
+    def __init__(self, round_trip_s: float) -> None:
+        self.size_bytes = WINDOW_BYTES_MIN
+        self.round_trip_s = round_trip_s
+        self.transfers = 0
+        self._since_s: float | None = None
+        self._arrived = 0
+
+    def arrived(self, size_bytes: int, now_s: float) -> None:
+        """Note that so many bytes arrived."""
+        self._arrived += size_bytes
+        if self._since_s is None:
+            self._since_s, self._arrived = now_s, 0
+        elif self._arrived >= self.size_bytes:
+            if now_s - self._since_s < 4 * self.round_trip_s:
+                self.size_bytes = min(2 * self.size_bytes, WINDOW_BYTES_MAX)
+            self._since_s, self._arrived = now_s, 0
+
+    def share_bytes(self) -> int:
+        """Return what each transfer may have under way."""
+        return max(WINDOW_BYTES_MIN, self.size_bytes // max(1, self.transfers))
+
+
+class StreamCarrier:
+    """A stream of the mesh: works wherever two peers are connected.
+
+    Args:
+        stream: freshly opened.
+        timeout_s: how long credit is waited for.
+        window: the asker's, shared by its transfers from this peer; the holder has none.
+    """
+
+    depth = 3
+
+    def __init__(self, stream: Stream, *, timeout_s: float, window: Window | None = None) -> None:
+        self.peer = stream.peer
+        self._stream = stream
+        self._timeout_s = timeout_s
+        self._window = window
+        if window is not None:
+            window.transfers += 1
+        self._turn = trio.Lock()
+        self._buffer = bytearray()
+        self._credit = WINDOW_BYTES_MIN  # as holder: what we may send
+        self._more_credit = trio.Event()
+        self._under_way = WINDOW_BYTES_MIN  # as asker: credit given and not used
+        self._is_over = False
+
+    async def send(self, kind: int, body: Buffer) -> None:
+        """See ``Carrier``."""
+        async with self._turn:
+            await self._stream.send_all(FRAME_HEADER.pack(len(body), kind) + body)
+
+    async def send_bulk(self, kind: int, make: Callable[[], Buffer]) -> None:
+        """See ``Carrier``."""
+        body = memoryview(await trio.to_thread.run_sync(make))
+        async with self._turn:
+            header = FRAME_HEADER.pack(len(body), kind)
+            while body or header:
+                size_bytes = await self._take_credit(len(body))
+                piece = body[:size_bytes]
+                await self._stream.send_all(b"".join((header, piece)) if header else piece)
+                header, body = b"", body[size_bytes:]
+
+    async def _take_credit(self, size_bytes_max: int) -> int:
+        """Wait for credit worth a write; return how much may be sent."""
+        with trio.move_on_after(self._timeout_s):
+            while self._credit < min(size_bytes_max, _WRITE_BYTES_MIN):
+                if self._is_over:
+                    raise TransportError(f"{peer_id(self.peer)} went away in the middle of a transfer")
+                self._more_credit = trio.Event()
+                await self._more_credit.wait()
+            taken = min(self._credit, size_bytes_max)
+            self._credit -= taken
+            return taken
+        raise TransportError(f"{peer_id(self.peer)} gave no credit for {self._timeout_s:g} s")
+
+    async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
+        """See ``Carrier``. Frames of credit are kept here."""
+        while True:
+            if not await self._fill(FRAME_HEADER.size, timeout_s):
+                self._end()
+                return None
+            size_bytes, kind = FRAME_HEADER.unpack_from(self._buffer)
+            if size_bytes > size_bytes_max:
+                raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {size_bytes_max} allowed")
+            if kind == CHUNK:
+                return await self._receive_bulk(size_bytes, timeout_s)
+            await self._fill(FRAME_HEADER.size + size_bytes, timeout_s)
+            body = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
+            del self._buffer[: FRAME_HEADER.size + size_bytes]
+            if kind != CREDIT:
+                return _parcel(kind, body)
+            self._add_credit(body)
+
+    def _add_credit(self, body: bytes) -> None:
+        if self._window is not None or len(body) != _CREDIT.size:
+            raise PeerViolation("a frame of credit that is none")
+        self._credit += _CREDIT.unpack(body)[0]
+        if self._credit > WINDOW_BYTES_MAX:
+            raise PeerViolation(f"more credit than {WINDOW_BYTES_MAX} bytes")
+        self._more_credit.set()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._more_credit.set()
+
+    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> Parcel:
+        """Read a chunk into a buffer of its own, giving credit on the way."""
+        body, at = bytearray(size_bytes), 0
+        held = self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes]
+        del self._buffer[: FRAME_HEADER.size + len(held)]
+        data: bytes | bytearray = held
+        while True:
+            body[at : at + len(data)] = data
+            at += len(data)
+            await self._give_credit(len(data))
+            if at == size_bytes:
+                return _parcel(CHUNK, body)
+            data = await self._read(min(_READ_BYTES, size_bytes - at), timeout_s)
+            if not data:
+                raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
+
+    async def _give_credit(self, size_bytes: int) -> None:
+        """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""
+        if self._window is None:
+            return
+        self._window.arrived(size_bytes, trio.current_time())
+        self._under_way = max(0, self._under_way - size_bytes)
+        share = self._window.share_bytes()
+        credit = share - self._under_way
+        if credit >= share // 2:
+            self._under_way += credit
+            await self.send(CREDIT, _CREDIT.pack(credit))
+
+    async def _read(self, size_bytes_max: int, timeout_s: float) -> bytes:
+        with trio.move_on_after(timeout_s):
+            return await self._stream.receive_some(size_bytes_max)
+        raise TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
+
+    async def _fill(self, size_bytes: int, timeout_s: float) -> bool:
+        while len(self._buffer) < size_bytes:
+            data = await self._read(max(65_536, size_bytes - len(self._buffer)), timeout_s)
+            if not data:
+                if self._buffer:
+                    raise TransportError(f"{peer_id(self.peer)} ended the transfer inside a frame")
+                return False
+            self._buffer += data
+        return True
+
+    async def aclose(self) -> None:
+        """See ``Carrier``."""
+        self._leave()
+        await self._stream.aclose()
+
+    async def reset(self) -> None:
+        """See ``Carrier``."""
+        self._leave()
+        await self._stream.reset()
+
+    def _leave(self) -> None:
+        if self._window is not None:
+            self._window.transfers -= 1
+            self._window = None
+
+
+def _parcel(kind: int, body: bytes | bytearray) -> Parcel:
+    return Parcel(kind, len(body), lambda: memoryview(body))

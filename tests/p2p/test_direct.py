@@ -1,0 +1,347 @@
+"""The data port: who gets in, who does not, and what it costs. TCP on loopback, the mesh in memory."""
+
+import os
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+
+from depin_node.core.errors import PeerViolation, ResourceError, TransportError
+from depin_node.core.wire import encode
+from depin_node.crypto.identity import Identity
+from depin_node.p2p import direct as module
+from depin_node.p2p.carrier import FRAME_HEADER
+from depin_node.p2p.direct import DIRECT_PROTOCOL, DirectAsk, DirectLimits, open_direct
+from depin_node.p2p.frames import ASK, Frame, FrameReader, send_frames
+from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.network import Path
+
+ALICE, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
+LIMITS = DirectLimits(handshake_timeout_s=2.0, connect_timeout_s=1.0, handshakes_max=4)
+SIZE_MAX = 4 << 20
+
+
+class End:
+    """One node's data port, and the carriers that peers opened to it."""
+
+    def __init__(self, network, channels):
+        self.network = network
+        self.channels = channels
+        self.carriers, self._send = None, None
+        self._send, self.carriers = trio.open_memory_channel(100)
+        self.over = trio.Event()
+        channels.serve(self.take)
+
+    async def take(self, carrier):
+        self._send.send_nowait(carrier)
+        await carrier.ended.wait()
+
+    async def open(self, other):
+        mine = await self.channels.open(other.network.key)
+        return mine, await other.carriers.receive()
+
+
+@asynccontextmanager
+async def ends(*identities, hosts=None, limits=LIMITS):
+    fabric = MemoryFabric(1)
+    hosts = hosts or dict.fromkeys((ALICE.key, BOB.key, EVE.key), "127.0.0.1")
+    async with AsyncExitStack() as stack:
+        made = []
+        for identity in identities:
+            network = await stack.enter_async_context(fabric.open(identity.key))
+            for other in made:
+                await network.dial(other.network.addresses()[0])
+            channels = await stack.enter_async_context(
+                open_direct(network, host="127.0.0.1", host_of=hosts.get, limits=limits)
+            )
+            made.append(End(network, channels))
+        yield made
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 1 << 20, 3 << 20])
+async def test_frames_pass_both_ways(size):
+    body = os.urandom(size)
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, theirs = await alice.open(bob)
+        assert (mine.peer, theirs.peer) == (BOB.key, ALICE.key)
+        for sender, receiver in ((mine, theirs), (theirs, mine)) * 2:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sender.send_bulk, 7, lambda: body)
+                parcel = await receiver.receive(SIZE_MAX, 10)
+                assert (parcel.kind, parcel.size_bytes) == (7, size)
+                assert await trio.to_thread.run_sync(parcel.open) == body
+        await mine.aclose()
+        assert await theirs.receive(SIZE_MAX, 10) is None
+
+
+async def test_who_cannot_be_reached_reaches_the_other():
+    hosts = {ALICE.key: "127.0.0.1"}  # Alice knows no way to Bob, Bob knows one to Alice
+    async with ends(ALICE, BOB, hosts=hosts) as (alice, bob):
+        mine, theirs = await alice.open(bob)
+        await mine.send(6, b"through")
+        assert (await theirs.receive(SIZE_MAX, 10)).open() == b"through"
+
+
+async def test_two_that_cannot_reach_each_other_are_told():
+    async with ends(ALICE, BOB, hosts={EVE.key: "127.0.0.1"}) as (alice, bob):
+        with pytest.raises(TransportError, match=r"no data channel|cannot be reached"):
+            await alice.channels.open(BOB.key)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not alice.channels._expected
+        assert not bob.channels._expected
+
+
+async def test_a_node_without_a_server_opens_none():
+    async with ends(ALICE, BOB) as (alice, bob):
+        bob.channels._serve_carrier = None
+        with pytest.raises(TransportError, match="opens no data channel"):
+            await alice.channels.open(BOB.key)
+
+
+async def test_channels_are_bounded_for_each_peer_and_free_again():
+    async with ends(ALICE, BOB) as (alice, bob):
+        opened = [await alice.open(bob) for _ in range(4)]
+        with pytest.raises(TransportError):
+            await alice.channels.open(BOB.key)
+        alice.channels._limits = replace(LIMITS, channels_per_peer_max=100)
+        with pytest.raises(TransportError, match="opens no data channel"):  # Bob's own bound
+            await alice.channels.open(BOB.key)
+        for mine, theirs in opened:
+            mine.close(), theirs.close()
+        await trio.testing.wait_all_tasks_blocked()
+        await alice.open(bob)
+
+
+async def test_a_peer_that_is_disconnected_loses_its_channels():
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, theirs = await alice.open(bob)
+        await bob.network.disconnect(ALICE.key)
+        with trio.fail_after(10):
+            await mine.ended.wait()
+            await theirs.ended.wait()
+
+
+async def test_a_port_in_use_is_an_error():
+    async with ends(ALICE) as (alice,):
+        fabric = MemoryFabric(2)
+        async with fabric.open(BOB.key) as network:
+            with pytest.raises(ResourceError, match="data_listen"):
+                async with open_direct(network, host="127.0.0.1", port=alice.channels.port):
+                    pass
+
+
+# Strangers at the port
+
+
+async def knock(port, data):
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(data)
+    return stream
+
+
+async def is_hung_up(stream):
+    async with stream:
+        with trio.fail_after(10):
+            try:
+                return await stream.receive_some(100) == b""
+            except trio.BrokenResourceError:
+                return True
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(48), os.urandom(48), b"GET / HTTP/1.1\r\nHost: depin-node.example\r\n\r\n....", b""]
+)
+async def test_who_shows_no_token_is_hung_up_on(data):
+    async with ends(ALICE, limits=replace(LIMITS, handshake_timeout_s=0.3)) as (alice,):
+        assert await is_hung_up(await knock(alice.channels.port, data))
+        assert alice.channels._handshakes == 0
+        assert not alice.channels._open
+
+
+async def test_a_flood_of_the_port_is_refused_and_hurts_nobody_for_long():
+    async with ends(ALICE, BOB, limits=replace(LIMITS, handshake_timeout_s=1.0)) as (alice, bob):
+        streams = [await knock(bob.channels.port, b"half") for _ in range(60)]
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert bob.channels._handshakes == 4
+        assert bob.channels.counters["handshakes_refused"] == 56
+        for stream in streams:
+            assert await is_hung_up(stream)
+        await alice.open(bob)
+
+
+async def begun(alice, bob):
+    """Have Alice's token waited for by Bob, without connecting."""
+    stream = await alice.network.open_stream(BOB.key, DIRECT_PROTOCOL)
+    ask = DirectAsk(os.urandom(32), bytes([1]), alice.channels.port)
+    await send_frames(stream, [Frame(ASK, encode(ask))])
+    await FrameReader(stream, size_bytes_max=1000).read()
+    ((token, expected),) = bob.channels._expected.items()
+    return stream, token, expected.keys
+
+
+async def test_a_token_alone_is_worth_nothing_and_is_spent():
+    async with ends(ALICE, BOB) as (alice, bob):
+        _, token, keys = await begun(alice, bob)
+        assert await is_hung_up(await knock(bob.channels.port, token + bytes(32)))
+        assert await is_hung_up(await knock(bob.channels.port, token + keys.opener_proof))
+
+
+async def test_a_proof_cannot_be_played_back_to_its_maker():
+    async with ends(ALICE, BOB) as (alice, bob):
+        _, token, keys = await begun(alice, bob)
+        assert await is_hung_up(await knock(bob.channels.port, token + keys.server_proof))
+
+
+async def test_a_token_is_good_once():
+    async with ends(ALICE, BOB) as (alice, bob):
+        _, token, keys = await begun(alice, bob)
+        async with await knock(bob.channels.port, token + keys.opener_proof) as first:
+            assert await first.receive_some(32) == keys.server_proof
+        assert await is_hung_up(await knock(bob.channels.port, token + keys.opener_proof))
+
+
+async def test_a_server_that_is_another_is_not_believed():
+    """Whoever took over the port of a peer cannot show its proof."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        bob.channels.port = listener.socket.getsockname()[1]
+
+        async def pretend():
+            async with listener, await listener.accept() as impostor:
+                await impostor.receive_some(100)
+                await impostor.send_all(bytes(32))
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pretend)
+            mine, theirs = await alice.open(bob)  # Bob called Alice instead
+            await theirs.send(8, b"it is me")
+            assert (await mine.receive(SIZE_MAX, 10)).open() == b"it is me"
+            nursery.cancel_scope.cancel()
+
+
+# On the wire
+
+
+@asynccontextmanager
+async def between(alice, bob, change):
+    """Put a man in the middle of Alice's way to Bob; ``change`` maps what passes to Bob."""
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port, bob.channels.port = bob.channels.port, listener.socket.getsockname()[1]
+    passed = bytearray()
+
+    async def serve(stream):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as onward, trio.open_nursery() as nursery:
+
+            async def back():
+                async for data in onward:
+                    await stream.send_all(data)
+
+            nursery.start_soon(back)
+            async for data in stream:
+                passed.extend(data)
+                await onward.send_all(change(data))
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield passed
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_of_what_passes_can_be_read():
+    async with ends(ALICE, BOB) as (alice, bob), between(alice, bob, bytes) as passed:
+        mine, theirs = await alice.open(bob)
+        await mine.send(6, b"attack at dawn" * 10)
+        assert (await theirs.receive(SIZE_MAX, 10)).open() == b"attack at dawn" * 10
+        assert b"attack" not in passed
+        assert len(passed) == 48 + FRAME_HEADER.size + 140 + 16
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("at", [4, 5, -1])
+async def test_what_is_changed_on_the_way_is_found(size, at):
+    def change(data):
+        if len(data) == 48:
+            return data
+        data = bytearray(data)
+        if not change.done:
+            change.done = True
+            data[at] ^= 1
+        return data
+
+    change.done = False
+    async with ends(ALICE, BOB) as (alice, bob), between(alice, bob, change):
+        mine, theirs = await alice.open(bob)
+        await mine.send(6, bytes(size))
+
+        async def take():
+            (await theirs.receive(SIZE_MAX, 10)).open()
+
+        with pytest.raises(PeerViolation, match="forged or damaged"):
+            await take()
+
+
+async def test_a_frame_that_is_too_long_is_not_read():
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, theirs = await alice.open(bob)
+        await mine.send(6, bytes(1001))
+        with pytest.raises(PeerViolation, match="more than the 1000"):
+            await theirs.receive(1000, 10)
+
+
+@pytest.mark.parametrize("data", [b"\1", FRAME_HEADER.pack(100, 6) + b"half"])
+async def test_a_frame_that_breaks_off_is_an_error(data):
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, theirs = await alice.open(bob)
+        await mine._socket.send(data)
+        mine.close()
+        with pytest.raises(TransportError, match="inside a frame"):
+            await theirs.receive(1000, 10)
+
+
+async def test_a_peer_that_says_nothing_is_given_up():
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, _ = await alice.open(bob)
+        with pytest.raises(TransportError, match=r"sent nothing for 0\.05 s"):
+            await mine.receive(1000, 0.05)
+
+
+BAD_MESSAGES = {
+    "garbage": [Frame(ASK, b"\xc1\xc1")],
+    "no request": [Frame(9, b"")],
+    "a short key": [Frame(ASK, b"\x93\xc4\x01a\xc4\x01\x01\x00")],
+    "no cipher that is known": [Frame(ASK, encode(DirectAsk(bytes(32), b"\x63", 1)))],
+    "a key that is none": [Frame(ASK, encode(DirectAsk(bytes(32), b"\1", 1)))],
+    "too long": [Frame(ASK, bytes(1000))],
+}
+
+
+@pytest.mark.parametrize("frames", BAD_MESSAGES.values(), ids=BAD_MESSAGES)
+async def test_bad_messages_end_the_stream_and_leave_nothing(frames):
+    async with ends(ALICE, BOB) as (alice, bob):
+        stream = await alice.network.open_stream(BOB.key, DIRECT_PROTOCOL)
+        await send_frames(stream, frames)
+        with trio.fail_after(10), suppress(TransportError):
+            while await stream.receive_some():
+                pass
+        assert bob.network.counters()["streams_violated"] == 1
+        assert not bob.channels._expected
+        assert not bob.channels._opening.total()
+        await alice.open(bob)
+
+
+def test_the_port_of_a_relayed_peer_is_not_guessed():
+    class Network:
+        def __init__(self, path):
+            self.path = lambda peer: path
+
+    path = module.host_of_path
+    assert path(Network(None), ALICE.key) is None
+    assert path(Network(Path("/ip4/192.0.2.1/tcp/4001/p2p/x", True)), ALICE.key) == "192.0.2.1"
+    assert path(Network(Path("/ip6/2001:db8::1/tcp/4001/p2p/x", True)), ALICE.key) == "2001:db8::1"
+    assert path(Network(Path("/ip4/192.0.2.1/tcp/4001/p2p/x", True, relayed=True)), ALICE.key) is None
+    assert path(Network(Path("/memory/1", True)), ALICE.key) is None
