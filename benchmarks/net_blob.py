@@ -1,9 +1,12 @@
-"""Fetch a 256 MiB blob from another process over libp2p on loopback: hashed, verified and stored at both ends.
+"""Blobs between processes on loopback: how fast, by both carriers, and what leaves the requester when four fetch.
 
     .venv/bin/python benchmarks/net_blob.py
 
-prints one JSON object, ``{"blob256_mb_s": …}``: the median of five fetches, MB = 10⁶ bytes. Blobs are stored as
-providers store inputs: verified and moved into place, not forced to disk.
+The last line is one JSON object; MB = 10⁶ bytes, medians of five fetches. ``blob256_mb_s``: 256 MiB by the data
+channel, ``blob256_libp2p_mb_s`` by a stream: read, sent, hashed, verified and stored as providers store inputs, not
+forced to disk. ``blob256_core_s``: CPU seconds of both processes for one such fetch by the data channel.
+``blob256_over_raw``: the stream over a bare stream of the same network that only counts bytes, pairs of runs.
+``fanout4_requester_bytes``: bytes that left the owner, over the blob's size, while four processes fetched it at once.
 """
 
 import json
@@ -13,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import psutil
 import trio
 
 from depin_node.core.clock import now
@@ -23,63 +28,182 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs, issue_grant
+from depin_node.p2p.direct import open_direct
 from depin_node.p2p.libp2p.host import open_libp2p
 
 BLOB_BYTES = 256 << 20
 RUNS = 5
+WRITE_BYTES = 1 << 20
 NETWORK = "bench"
-SEEDS = {"holder": bytes([1]) * 32, "asker": bytes([2]) * 32}
+HOLDER = bytes([1]) * 32
+ASKERS = [bytes([number]) * 32 for number in range(2, 6)]
 
 
-def open_network(name: str):
-    """Open the node called ``name``."""
-    return open_libp2p(SEEDS[name], listen=["/ip4/127.0.0.1/tcp/0"], network_id=NETWORK)
-
-
-async def hold() -> None:
-    """Store a blob, print where it is, and serve it until stdin ends."""
-    asker = Identity(SEEDS["asker"]).key
-    with tempfile.TemporaryDirectory() as folder:
+@asynccontextmanager
+async def open_node(seed, folder, *, by="direct"):
+    """Open a network and blobs over it."""
+    async with AsyncExitStack() as stack:
+        network = await stack.enter_async_context(
+            open_libp2p(seed, listen=["/ip4/127.0.0.1/tcp/0"], network_id=NETWORK)
+        )
+        direct = await stack.enter_async_context(open_direct(network, host="127.0.0.1")) if by == "direct" else None
         store = BlobStore(Path(folder), quota_bytes=2 * BLOB_BYTES)
-        async with open_network("holder") as network:
-            Blobs(network, store)
-            blob_id = await store.put(os.urandom(BLOB_BYTES))
-            grant = issue_grant(Identity(SEEDS["holder"]), NETWORK, asker, [blob_id], seq=1, now=now(), lifetime_s=600)
-            print(json.dumps([network.addresses()[0], blob_id.hex(), grant.hex()]), flush=True)
+        yield network, Blobs(network, store, connect=partial(connect, network), direct=direct)
+
+
+ADDRESSES = {}
+
+
+async def connect(network, peer):
+    """Dial whoever was said to be somewhere."""
+    if peer not in network.peers() and peer in ADDRESSES:
+        await network.dial(ADDRESSES[peer])
+
+
+async def hold(by: str) -> None:
+    """Store a blob, print where it is, serve it until stdin ends, and print what left this node."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_node(HOLDER, folder, by=by) as (network, blobs):
+
+            async def stream_raw(stream):
+                """Send as many bytes as are asked for."""
+                left = int.from_bytes(await stream.receive_exactly(8), "little")
+                data = memoryview(bytes(WRITE_BYTES))
+                while left:
+                    await stream.send_all(data[: min(left, WRITE_BYTES)])
+                    left -= min(left, WRITE_BYTES)
+
+            network.serve("raw/1", stream_raw)
+            blob_id = await blobs.store.put(os.urandom(BLOB_BYTES))
+            grants = [
+                issue_grant(
+                    Identity(HOLDER), NETWORK, Identity(seed).key, [blob_id], seq=1, now=now(), lifetime_s=3600
+                ).hex()
+                for seed in ASKERS
+            ]
+            print(json.dumps([network.addresses()[0], blob_id.hex(), grants]), flush=True)
             await trio.to_thread.run_sync(sys.stdin.read)
+            print(blobs.sent_bytes, flush=True)
 
 
-async def ask(address: str, blob_id: bytes, grant: bytes) -> float:
-    """Fetch the blob ``RUNS`` times; return the median rate in MB/s."""
-    rates = []
+async def raw_mb_s(network, peer) -> float:
+    """Receive as many bytes by a bare stream; return MB/s."""
+    stream = await network.open_stream(peer, "raw/1")
+    began, left = time.perf_counter(), BLOB_BYTES
+    await stream.send_all(BLOB_BYTES.to_bytes(8, "little"))
+    while left:
+        left -= len(await stream.receive_some(256 * 1024))
+    took_s = time.perf_counter() - began
+    await stream.aclose()
+    return BLOB_BYTES / took_s / 1e6
+
+
+async def ask(address: str, blob_id: bytes, grant: bytes, by: str, holder: psutil.Process) -> tuple[list[float], ...]:
+    """Fetch the blob ``RUNS`` times; return the rates, those of the bare stream, and CPU seconds."""
+    rates, raw, core_s = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        store = BlobStore(Path(folder), quota_bytes=2 * BLOB_BYTES)
-        async with open_network("asker") as network:
-            blobs = Blobs(network, store)
-            await network.dial(address)
+        async with open_node(ASKERS[0], folder, by=by) as (network, blobs):
+            peer = await network.dial(address)
             for _ in range(RUNS):
-                start = time.perf_counter()
-                await blobs.fetch(blob_id, [parse(address).peer], grant, size_bytes_max=BLOB_BYTES, timeout_s=120)
+                if by != "direct":
+                    raw.append(await raw_mb_s(network, peer))
+                busy, start = cpu_s(holder), time.perf_counter()
+                await blobs.fetch(blob_id, [peer], grant, size_bytes_max=BLOB_BYTES, timeout_s=120)
                 rates.append(BLOB_BYTES / (time.perf_counter() - start) / 1e6)
-                store.delete(blob_id)
-    return statistics.median(rates)
+                core_s.append(cpu_s(holder) - busy)
+                blobs.store.delete(blob_id)
+    return rates, raw, core_s
+
+
+def cpu_s(other: psutil.Process) -> float:
+    """Return the CPU seconds of this process and another."""
+    times = other.cpu_times()
+    return time.process_time() + times.user + times.system
+
+
+async def fetch_together(number: int) -> None:
+    """Be one of four: say where we are, hear where all are, fetch."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_node(ASKERS[number], folder) as (network, blobs):
+            print(network.addresses()[0], flush=True)
+            told = json.loads(await trio.to_thread.run_sync(sys.stdin.readline))
+            for address in told["addresses"]:
+                ADDRESSES[parse(address).peer] = address
+            holder = await network.dial(told["holder"])
+            blob_id, grant = bytes.fromhex(told["blob"]), bytes.fromhex(told["grants"][number])
+            print("ready", flush=True)
+            await trio.to_thread.run_sync(sys.stdin.readline)
+            start = time.perf_counter()
+            await blobs.fetch(blob_id, [holder], grant, size_bytes_max=BLOB_BYTES, timeout_s=300)
+            print(time.perf_counter() - start, flush=True)
+            await trio.to_thread.run_sync(sys.stdin.readline)  # others may still want of us
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Start another process of this script."""
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen) -> str:
+    """End it in order; return what it still said."""
+    process.stdin.close()
+    said = process.stdout.read()
+    process.wait(30)
+    return said
+
+
+def measure(by: str) -> tuple[list[float], ...]:
+    """Run holder and asker."""
+    holder = start("hold", by)
+    address, blob_id, grants = json.loads(holder.stdout.readline())
+    try:
+        blob, grant = bytes.fromhex(blob_id), bytes.fromhex(grants[0])
+        return trio.run(partial(ask, address, blob, grant, by, psutil.Process(holder.pid)))
+    finally:
+        end(holder)
+
+
+def fan_out() -> tuple[float, float]:
+    """Have four processes fetch at once; return bytes that left the owner over the blob's, and seconds."""
+    holder = start("hold", "direct")
+    address, blob_id, grants = json.loads(holder.stdout.readline())
+    askers = [start("together", str(number)) for number in range(len(ASKERS))]
+    addresses = [asker.stdout.readline().strip() for asker in askers]
+    told = json.dumps({"addresses": addresses, "holder": address, "blob": blob_id, "grants": grants})
+    for line in (told, "go"):
+        for asker in askers:
+            asker.stdin.write(line + "\n")
+            asker.stdin.flush()
+        if line is told:
+            for asker in askers:
+                asker.stdout.readline()
+    took_s = max(float(asker.stdout.readline()) for asker in askers)
+    for asker in askers:
+        end(asker)
+    return int(end(holder)) / BLOB_BYTES, took_s
 
 
 def main() -> None:
-    """Run both processes and print the result."""
-    if sys.argv[1:] == ["hold"]:
-        trio.run(hold)
+    """Run all and print the result."""
+    if sys.argv[1:2] == ["hold"]:
+        trio.run(hold, sys.argv[2])
         return
-    holder = subprocess.Popen(
-        [sys.executable, __file__, "hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        address, blob_id, grant = json.loads(holder.stdout.readline())
-        rate = trio.run(partial(ask, address, bytes.fromhex(blob_id), bytes.fromhex(grant)))
-    finally:
-        holder.stdin.close()
-        holder.wait(30)
-    print(json.dumps({"blob256_mb_s": round(rate, 1)}))
+    if sys.argv[1:2] == ["together"]:
+        trio.run(fetch_together, int(sys.argv[2]))
+        return
+    direct, _, core_s = measure("direct")
+    stream, raw, _ = measure("stream")
+    fanned_out, took_s = fan_out()
+    figures = {
+        "blob256_mb_s": statistics.median(direct),
+        "blob256_core_s": statistics.median(core_s),
+        "blob256_libp2p_mb_s": statistics.median(stream),
+        "blob256_over_raw": statistics.median(ours / bare for ours, bare in zip(stream, raw, strict=True)),
+        "fanout4_requester_bytes": fanned_out,
+        "fanout4_s": took_s,
+    }
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
 @click.option("--slots", type=int, metavar="N", help="Tasks at once when lending.  [default: cores - 1]")
 @click.option("--memory-mib", type=int, metavar="MIB", help="Memory of one lent slot.  [default: 1024]")
 @click.option("--gpu", metavar="UUID", help="Lend this GPU or MIG instance, or the 'first', not the processor.")
+@click.option("--data-listen", metavar="ADDRESS", help="Where data channels connect.  [default: the host of --listen]")
 @click.option("--disk-mib", type=int, metavar="MIB", help="Disk for blobs.  [default: 10240]")
 @click.option("--control-port", type=int, metavar="PORT", help="Port of the control API.  [default: a free one]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")

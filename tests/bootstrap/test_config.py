@@ -30,6 +30,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
     examples = {
         "network_id": ("testnet", '"testnet"'),
         "listen": ("/ip4/0.0.0.0/tcp/1", '"/ip4/0.0.0.0/tcp/1"'),
+        "data_listen": ("off", '"off"'),
         "first_peers": ("a, b", '["a", "b"]'),
         "trusted_peers": ("c", '["c"]'),
         "lend": ("true", "true"),

@@ -32,8 +32,9 @@ def test_golden_vector():
     assert keys == agree(SERVER, public(OPENER), TRANSCRIPT)
     assert keys.token.hex() == "4de5e563966200404c0c61f7d737494b"
     assert keys.opener_key.hex() == "248b043125aae72e81961ce5006713c8d2baf30532246d06743a25880a25de8e"
-    assert sealed(Sealer(CHACHA20_POLY1305, keys.opener_key), b"body").hex() == "e0515f2a46c64c84a36d69b374e5e2b66afdce8a"
-    assert sealed(Sealer(AES_256_GCM, keys.opener_key), b"body").hex() == "291aa8d456564ac9883c4be88ebad09af3a3dc26"
+    by_chacha, by_aes = (sealed(Sealer(suite, keys.opener_key), b"body").hex() for suite in (1, 2))
+    assert by_chacha == "e0515f2a46c64c84a36d69b374e5e2b66afdce8a"
+    assert by_aes == "291aa8d456564ac9883c4be88ebad09af3a3dc26"
 
 
 @pytest.mark.parametrize("index", range(len(TRANSCRIPT)))
