@@ -31,7 +31,7 @@ from depin_node.p2p.blobs import Blobs, issue_grant
 from depin_node.p2p.direct import open_direct
 from depin_node.p2p.libp2p.host import open_libp2p
 
-BLOB_BYTES = 256 << 20
+BLOB_BYTES = int(os.environ.get("BENCH_MIB", "256")) << 20
 RUNS = 5
 WRITE_BYTES = 1 << 20
 NETWORK = "bench"
@@ -192,8 +192,11 @@ def main() -> None:
     if sys.argv[1:2] == ["together"]:
         trio.run(fetch_together, int(sys.argv[2]))
         return
+    print("data channel, stream, four at once", file=sys.stderr, flush=True)
     direct, _, core_s = measure("direct")
+    print(direct, core_s, file=sys.stderr, flush=True)
     stream, raw, _ = measure("stream")
+    print(stream, raw, file=sys.stderr, flush=True)
     fanned_out, took_s = fan_out()
     figures = {
         "blob256_mb_s": statistics.median(direct),
