@@ -193,6 +193,7 @@ class Conversations:
             code = error.code
             self._context.mesh.report(ask.peer, error)
             if isinstance(error, ProvenLie):
+                self._context.caught(ask.peer, error.proof)
                 self._ban(ask.peer, b"", error.evidence.task, str(error), error.evidence)
         except Exception:  # the per-peer border: a fault met with one peer costs that conversation, and is logged
             code = "fault"

@@ -1,16 +1,18 @@
-"""Receipts in a file, straight from the data directory: whether the node runs or not."""
+"""Receipts and evidence in files, straight from the data directory: whether the node runs or not."""
 
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.journal import Journal, StoredCase
 from depin_node.compute.trust.chain import origin
 from depin_node.compute.trust.export import Record, write_export
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
+from depin_node.core.views import CaseView
 from depin_node.crypto import identity as identities
+from depin_node.crypto.identity import peer_id
 
 
 def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None = None) -> int:
@@ -63,3 +65,51 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None
 def _records(journal: Journal, job: bytes | None) -> Iterator[Record]:
     for receipt, countersign in journal.log_records(job):
         yield Record(receipt, countersign or b"")
+
+
+def cases(data_dir: DataDir) -> list[CaseView]:
+    """Return the proof of lies that a node holds, oldest first; none if it never ran.
+
+    Raises:
+        ConfigError, ResourceError: the journal cannot be read.
+    """
+    return [_view(case) for case in _cases(data_dir)]
+
+
+def export_case(data_dir: DataDir, name: str, to: Path) -> CaseView:
+    """Write one case to a new file.
+
+    Args:
+        data_dir: the node's.
+        name: the beginning of its id, or the peer id of the accused.
+        to: must not exist yet.
+
+    Raises:
+        NotFoundError: there is none of that name. ConfigError: there are several, or the file cannot be written.
+    """
+    found = [case for case in _cases(data_dir) if case.digest.hex().startswith(name) or peer_id(case.accused) == name]
+    if not found:
+        raise NotFoundError(f"there is no evidence {name}; see: depin-node evidence list")
+    if len(found) > 1:
+        raise ConfigError(f"{name} is the beginning of {len(found)} ids: give more of it")
+    try:
+        with to.open("xb") as file:
+            file.write(found[0].data)
+    except OSError as error:
+        raise ConfigError(f"{to}: cannot be written: {error.strerror}") from error
+    return _view(found[0])
+
+
+def _cases(data_dir: DataDir) -> list[StoredCase]:
+    if not data_dir.journal.exists():
+        return []
+    journal = Journal(data_dir.journal)
+    try:
+        return journal.cases()
+    finally:
+        journal.close()
+
+
+def _view(case: StoredCase) -> CaseView:
+    told_by = peer_id(case.told_by) if case.told_by else ""
+    return CaseView(case.digest.hex(), peer_id(case.accused), case.kind, case.reason, told_by, float(case.at_s))

@@ -23,6 +23,7 @@ from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.credit import Credit
+from depin_node.compute.trust.evidence import Proof
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import Now
 from depin_node.core.errors import PeerViolation, TransportError
@@ -71,6 +72,8 @@ class MarketContext:
     credit: Credit
     clock: Callable[[], Now] = system_clock.now
     rng: random.Random = field(default_factory=random.SystemRandom)
+    caught: Callable[[bytes, Proof], None] = lambda accused, proof: None
+    """Takes proof that a peer has lied (``bootstrap/evidence.py``)."""
 
     def secret(self) -> bytes:
         """Return 32 bytes from the operating system."""

@@ -20,6 +20,7 @@ from depin_node.bootstrap import data_dir as data_dirs
 from depin_node.bootstrap import logs, owner_files
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.control import application, serving
+from depin_node.bootstrap.evidence import open_evidence
 from depin_node.bootstrap.first_peers import first_peers, remembered_peers
 from depin_node.bootstrap.market import MarketContext, open_market
 from depin_node.bootstrap.operator import Operator
@@ -108,6 +109,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         market = await stack.enter_async_context(
             open_market(data_dir.journal, identity, network, mesh, blobs, listed=_trusted(config))
         )
+        await stack.enter_async_context(open_evidence(market))
         provider = await _open_provider(stack, config, market) if config.lend else None
         scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
         requester = await stack.enter_async_context(open_requester(market, scheduling))

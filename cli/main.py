@@ -28,6 +28,7 @@ COMMANDS = {
     "owner": ("depin_node.cli.owner:owner", "Make many nodes one owner's, and take it back."),
     "receipts": ("depin_node.cli.receipts:receipts", "List, export and check signed receipts."),
     "credit": ("depin_node.cli.receipts:credit", "Show what this node and its partners have done for each other."),
+    "evidence": ("depin_node.cli.evidence:evidence", "List, export and check proof that a node has lied."),
     "demo": ("depin_node.cli.demo:demo", "Run five nodes here: a real job, a liar, a kill."),
 }
 

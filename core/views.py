@@ -112,6 +112,17 @@ class CreditView(View, frozen=True):
     strangers_s: float
 
 
+class CaseView(View, frozen=True):
+    """Proof that ``accused`` has lied. ``told_by`` is the peer that handed it out, empty if this node found it."""
+
+    id: str
+    accused: str
+    kind: str
+    reason: str
+    told_by: str
+    at_s: float
+
+
 class ErrorView(View, frozen=True):
     """Why a request failed: the ``code`` of a ``DepinError``, and a sentence for the user."""
 

@@ -24,6 +24,7 @@ from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.trust.book import KNOWN_MAX, Row
 from depin_node.compute.trust.chain import Entry, Head
 from depin_node.compute.trust.credit import Tally
+from depin_node.compute.trust.evidence import Proven
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 
@@ -106,6 +107,12 @@ _MIGRATIONS = (
     ALTER TABLE receipts ADD COLUMN busy_us INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE tallies (name BLOB PRIMARY KEY, amount_us REAL NOT NULL, at_s INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE cases (
+        digest BLOB PRIMARY KEY, accused BLOB NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL,
+        told_by BLOB NOT NULL, at_s INTEGER NOT NULL
+    );
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -148,6 +155,18 @@ class StoredReceipt(NamedTuple):
     job: bytes
     receipt: bytes
     countersign: bytes | None
+    at_s: int
+
+
+class StoredCase(NamedTuple):
+    """A case as it is kept."""
+
+    digest: bytes
+    accused: bytes
+    kind: str
+    reason: str
+    data: bytes
+    told_by: bytes
     at_s: int
 
 
@@ -278,6 +297,12 @@ def put_standing(row: Row) -> Statement:
 def put_tally(tally: Tally) -> Statement:
     """Remember unsigned work, or what is left of the strangers' share."""
     return Statement("INSERT OR REPLACE INTO tallies VALUES (?, ?, ?)", [astuple(tally)])
+
+
+def put_case(proven: Proven, data: bytes, told_by: bytes, at_s: int) -> Statement:
+    """Keep a case that we have verified; ``told_by`` is the peer that handed it out, empty if it is our own."""
+    sql = "INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)"
+    return Statement(sql, [(proven.digest, proven.accused, proven.kind, proven.reason, data, told_by, at_s)])
 
 
 def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
@@ -528,6 +553,20 @@ class Journal:
             "SELECT peer, sum(busy_us * (role = 'provider')), sum(busy_us * (role = 'requester')) FROM receipts"
             " WHERE countersign IS NOT NULL GROUP BY peer"
         )
+
+    def cases(self) -> list[StoredCase]:
+        """Return all evidence that convinces a third party, oldest first."""
+        sql = "SELECT digest, accused, kind, reason, data, told_by, at_s FROM cases ORDER BY rowid"
+        return [StoredCase(*row) for row in self._rows(sql)]
+
+    def case_names(self) -> list[tuple[bytes, bytes]]:
+        """Return (accused, digest) of all cases, oldest first."""
+        return self._rows("SELECT accused, digest FROM cases ORDER BY rowid")
+
+    def case(self, digest: bytes) -> bytes | None:
+        """Return the bytes of a case."""
+        rows = self._rows("SELECT data FROM cases WHERE digest = ?", digest)
+        return rows[0][0] if rows else None
 
     def floors(self) -> dict[tuple[bytes, str], int]:
         """Return the highest sequence number by sender and channel."""

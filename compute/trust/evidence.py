@@ -123,9 +123,14 @@ class Proven:
 
 
 class NotHereError(PeerViolation):
-    """The case may hold, but this node cannot run the work again to see. Nobody's fault, and not believed."""
+    """The case may hold, if running ``task`` again gives something else; whether it does cannot be told here. Nobody's
+    fault, and not believed."""
 
     code = "not_checkable"
+
+    def __init__(self, message: str, task: int) -> None:
+        super().__init__(message)
+        self.task = task
 
 
 def two_results(first: bytes, second: bytes) -> Proof:
@@ -266,7 +271,8 @@ def _wrong_result(case: Case, proof: WrongResult, execute: Execute | None) -> st
         raise PeerViolation("evidence: carries bytes that the work does not name, or too many")
     root = execute(proof.body, commit.task, proof.blobs) if execute is not None else None
     if root is None:
-        raise NotHereError("evidence: the work cannot be run again here, so it cannot be told whether this is a lie")
+        text = "evidence: the work cannot be run again here, so it cannot be told whether this is a lie"
+        raise NotHereError(text, commit.task)
     if root == reveal.root:
         raise PeerViolation("evidence: the result is right")
     return f"its result of task {commit.task} is not what the program computes"

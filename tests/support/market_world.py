@@ -10,6 +10,7 @@ import numpy as np
 import trio
 from wat_programs import numbers, program
 
+from depin_node.bootstrap.evidence import open_evidence
 from depin_node.bootstrap.market import open_market
 from depin_node.bootstrap.provider import open_provider
 from depin_node.bootstrap.requester import open_requester
@@ -120,6 +121,7 @@ class Peer:
     scope: object
     requester: object = None
     provider: object = None
+    evidence: object = None
 
 
 class World:
@@ -158,8 +160,11 @@ class World:
                 self.first = self.first or network.addresses()[0]
                 store = BlobStore(folder / "blobs", quota_bytes=1 << 30)
                 blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, clock=clock)
-                async with open_market(folder / "journal.db", identity, network, mesh, blobs, clock) as context:
-                    peer = Peer(number, identity.key, mesh, blobs, context, pool, scope)
+                async with (
+                    open_market(folder / "journal.db", identity, network, mesh, blobs, clock) as context,
+                    open_evidence(context) as evidence,
+                ):
+                    peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence)
                     async with open_requester(context, config or SchedulerConfig()) as peer.requester:
                         if pool is None:
                             task_status.started(peer)

@@ -1,0 +1,149 @@
+"""Evidence on its way through a mesh of nodes, over the in-memory network."""
+
+import pytest
+import trio
+import trio.testing
+from ledgers import Keeper
+from market_world import WASM, knows, world
+from msgspec.structs import replace
+from wat_programs import numbers, program
+
+from depin_node.bootstrap import evidence as shell
+from depin_node.bootstrap.evidence import PROTOCOL, Ask, Line, Lines, Notice, Pull, Question
+from depin_node.compute.jobs.job import InputRef, Limits
+from depin_node.compute.jobs.journal import put_case
+from depin_node.compute.market.messages import (
+    Award,
+    Bid,
+    Commit,
+    Commits,
+    Reveal,
+    Reveals,
+    Terms,
+    WorkBody,
+    agreement_id,
+    attempt_bytes,
+    digest,
+    work_id,
+)
+from depin_node.compute.programs.program import encode_program
+from depin_node.compute.trust.evidence import Proven, TwoResults, WrongResult, case_digest, encode_case
+from depin_node.core.wire import decode, encode
+from depin_node.crypto.blob import blob_id
+from depin_node.crypto.commitment import Answer, commit
+from depin_node.crypto.envelope import sign
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.frames import request
+
+NETWORK = "test"
+
+
+@pytest.fixture
+def autojump_clock():
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+async def until(condition):
+    while not condition():
+        await trio.sleep(0.1)
+
+
+def say(identity, kind, *fields, to=b"r" * 32):
+    return sign(identity, NETWORK, kind(to, 100, 1, *fields))
+
+
+def two_answers(number):
+    """Proof that node ``number`` lied."""
+    identity = Identity(number.to_bytes(32, "big"))
+    first, second = (
+        say(identity, Commits, b"a" * 32, b"w" * 32, (Commit(5, 7, root * 32, 12),), ()) for root in (b"1", b"2")
+    )
+    return TwoResults(first, second)
+
+
+async def ask(node, peer, what):
+    await node.mesh.connect(peer.key)
+    body = encode(Question(what))
+    return await request(node.context.network, peer.key, PROTOCOL, body, size_bytes_max=1 << 20, timeout_s=5)
+
+
+async def test_a_proven_liar_is_banned_by_all_who_know_it_and_for_good(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        nodes = [await w.start(number) for number in range(1, 6)]
+        finder, liar = nodes[0], nodes[4]
+        for node in nodes[:4]:
+            await knows(node, [other for other in nodes if other is not node])
+        finder.context.caught(liar.key, two_answers(5))
+        await until(lambda: all(liar.key in node.context.book.banned for node in nodes[:4]))
+        assert liar.key not in liar.context.book.banned
+        await until(lambda: all(node.context.journal.reader.cases() for node in nodes[:4]))
+        (kept,) = nodes[2].context.journal.reader.cases()
+        assert (kept.accused, kept.kind) == (liar.key, "two_results")
+        assert nodes[2].context.journal.reader.bans() == {liar.key: kept.reason}
+        late = await w.start(6)  # it hears of it when it connects, once it knows whom it is about
+        await until(lambda: liar.key in late.context.book.banned)
+        assert all(not node.mesh.counters().get("violated") for node in nodes)
+
+
+async def test_forged_evidence_costs_who_hands_it_out(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, victim = [await w.start(number) for number in (1, 2, 3)]
+        await knows(a, [b, victim])
+        forged = encode_case(NETWORK, victim.key, two_answers(9))  # signed by somebody else
+
+        proven = Proven(victim.key, "two_results", "", case_digest(forged))  # so it says
+        await b.context.journal.write([put_case(proven, forged, b"", 1)])
+        await ask(b, a, Notice(Line(case_digest(forged), victim.key)))
+        await until(lambda: a.mesh.counters().get("violated"))
+        assert not a.context.book.banned
+        assert not a.context.journal.reader.cases()
+
+
+async def test_what_does_not_concern_us_is_not_fetched(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b = [await w.start(number) for number in (1, 2)]
+        await knows(a, [b])
+        stranger = Identity((9).to_bytes(32, "big")).key
+        b.context.caught(stranger, two_answers(9))
+        await until(lambda: b.context.journal.reader.cases())
+        lines = decode(await ask(a, b, Ask(())), Lines, size_bytes_max=1 << 20).lines
+        assert [line.accused for line in lines] == [stranger]
+        assert decode(await ask(a, b, Ask((lines[0].digest[:8],))), Lines, size_bytes_max=1 << 20).lines == ()
+        await trio.sleep(3 * shell.AGAIN_S)
+        assert not a.context.journal.reader.cases()
+        data = await ask(a, b, Pull(lines[0].digest))
+        assert case_digest(data) == lines[0].digest
+
+
+def wrong_result(number, root_shown):
+    """What node ``number`` signed for task 1 of a program that copies."""
+    copy = program()
+    data, x = encode_program(copy), numbers(copy.buffers[0].elements).tobytes()
+    identity = Identity(number.to_bytes(32, "big"))
+    requester = Keeper(1).identity
+    bid = say(identity, Bid, b"o" * 32, WASM, 4, 2, 0, 60)
+    award = say(requester, Award, digest(bid), to=identity.key)
+    agreement = agreement_id(bid, award)
+    inputs = (InputRef(0, blob_id(x), len(x)),)
+    terms = Terms((WASM,), Limits(10, 64), 1 << 20)
+    body = WorkBody(b"j" * 32, blob_id(data), len(data), inputs, copy.tasks, terms)
+    work = work_id(agreement, 0, body)
+    commitment = commit(Answer(NETWORK, work, 1, attempt_bytes(0), identity.key), root_shown, b"s" * 32)
+    commits = say(identity, Commits, agreement, work, (Commit(0, 1, commitment, 1),), ())
+    reveals = say(identity, Reveals, agreement, (Reveal(0, root_shown, b"s" * 32, (), b""),))
+    return WrongResult(bid, award, 0, body, commits, reveals, 0, (data, x))
+
+
+async def test_a_wrong_result_is_shown_by_running_it_again():
+    proof = wrong_result(7, b"?" * 32)
+    accused = Identity((7).to_bytes(32, "big")).key
+    proven = await shell.verify_with_execution(encode_case(NETWORK, accused, proof), NETWORK)
+    assert (proven.accused, proven.kind) == (accused, "wrong_result")
+    right = await shell.root_of(proof.body, 1, proof.blobs)
+    assert right != await shell.root_of(proof.body, 0, proof.blobs)
+    honest = encode_case(NETWORK, accused, wrong_result(7, right))
+    with pytest.raises(shell.PeerViolation, match="the result is right"):
+        await shell.verify_with_execution(honest, NETWORK)
+    bare = encode_case(NETWORK, accused, replace(proof, blobs=()))
+    with pytest.raises(shell.NotHereError):
+        await shell.verify_with_execution(bare, NETWORK)
