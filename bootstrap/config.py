@@ -1,7 +1,8 @@
 """The configuration of a node: a flag wins over the environment, that over ``config.toml``, that over the default.
 
 Every setting is one field below, with one name everywhere: ``disk_mib`` is ``--disk-mib``, ``DEPIN_DISK_MIB`` and
-``disk_mib = …``; those of ``Waits`` live in ``[waits]`` and have no flags or variables. A value that does not fit
+``disk_mib = …``; those of ``Waits`` and ``Limits`` live in ``[waits]`` and ``[limits]`` and
+have no flags or variables. A value that does not fit
 names its source and its key; a key that nobody knows is refused, since a misspelt setting is worse than none.
 """
 
@@ -48,6 +49,35 @@ class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For an orderly end; what still runs then is cut off."""
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What peers may take of this node: see ``p2p.network.NetworkLimits`` and ``p2p.admission``. A *group* is all
+    addresses of one IPv4 /16 or IPv6 /32; peers on this machine and trusted ones are exempt from what counts by group
+    and by second."""
+
+    connections: _Count = 128
+    """Connections, all together; an eighth is kept for those that this node dials."""
+    connections_per_group: _Count = 32
+    handshakes: _Count = 64
+    """Handshakes under way; one above it puts out the oldest."""
+    handshakes_per_group: _Count = 16
+    arrivals_per_second: _Seconds = 8.0
+    """New connections of one group."""
+    streams: _Count = 2048
+    streams_per_group: _Count = 256
+    streams_per_peer: _Count = 64
+    streams_per_second: _Seconds = 200.0
+    """New streams of one peer."""
+    requests_per_second: _Seconds = 64.0
+    """Requests of one peer, of each protocol; more have to wait."""
+    buffered_mib: _Mib = 256
+    """What peers have sent and nobody has read yet, all together."""
+    buffered_per_group_mib: _Mib = 96
+    kept_out_seconds: _Seconds = 60.0
+    """For how long a peer that broke the rules is kept out; each time twice as long."""
+    exempt_loopback: bool = True
+    """Whether peers on this machine are exempt."""
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one node."""
 
@@ -64,6 +94,10 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses of peers to join by, ``/ip4/HOST/tcp/PORT/p2p/ID``; also one a line in ``peers.txt``."""
     trusted_peers: tuple[str, ...] = ()
     """Peer ids that each count as a group of their own, by your word, although their addresses say one owner: a LAN."""
+    pre_shared_key_file: str = ""
+    """File of the key of a private mesh, mode 0600; nodes with another key, or none, are refused."""
+    allowed_peers: tuple[str, ...] = ()
+    """Peer ids; if there are any, nobody else may connect."""
     lend: bool = False
     """Whether to run other people's tasks."""
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
@@ -92,6 +126,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A folder that the workers add to Python's module search path, for a ``device`` outside the package."""
     waits: Waits = msgspec.field(default_factory=Waits)
     """Time-outs."""
+    limits: Limits = msgspec.field(default_factory=Limits)
+    """What peers may take of this node."""
 
     def slots_lent(self) -> int:
         """Return how many tasks run at once; 0 without ``lend``."""
@@ -103,7 +139,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(NodeConfig) if field.name != "listen_is_default"}
-_SCALARS = frozenset(FIELDS) - {"waits"}
+_TABLES: dict[str, type[msgspec.Struct]] = {"waits": Waits, "limits": Limits}
+_SCALARS = frozenset(FIELDS) - frozenset(_TABLES)
 
 
 def load(
@@ -171,10 +208,11 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
 
 
 def _convert(value: Any, key: str, source: str, *, strict: bool) -> Any:
-    if key == "waits" and isinstance(value, dict):
+    if key in _TABLES and isinstance(value, dict):
+        names = _TABLES[key].__struct_fields__
         for name in value:
-            if name not in Waits.__struct_fields__:
-                known = did_you_mean(name, Waits.__struct_fields__)
+            if name not in names:
+                known = did_you_mean(name, names)
                 raise ConfigError(f"{source}: unknown key '{printable(name)}'{known}")
     try:
         return msgspec.convert(value, FIELDS[key].type, strict=strict)

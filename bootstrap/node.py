@@ -39,6 +39,7 @@ from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.text import printable
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
+from depin_node.crypto import membership
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
 from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
@@ -99,7 +100,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
                 first_peers=join_by,
                 remembered=remembered,
                 offer=offer,
-                listed=_trusted(config),
+                listed=_keys(config.trusted_peers, "trusted_peers"),
                 owners=owners,
             )
         )
@@ -107,7 +108,9 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         direct = await _open_direct(stack, config, network)
         blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, direct=direct)
         market = await stack.enter_async_context(
-            open_market(data_dir.journal, identity, network, mesh, blobs, listed=_trusted(config))
+            open_market(
+                data_dir.journal, identity, network, mesh, blobs, listed=_keys(config.trusted_peers, "trusted_peers")
+            )
         )
         await stack.enter_async_context(open_evidence(market))
         provider = await _open_provider(stack, config, market) if config.lend else None
@@ -121,11 +124,35 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         yield Node(config, mesh, requester, provider, operator, url)
 
 
-def _trusted(config: NodeConfig) -> list[bytes]:
+def _keys(peers: tuple[str, ...], setting: str) -> list[bytes]:
     try:
-        return [identities.key_of(peer) for peer in config.trusted_peers]
+        return [identities.key_of(peer) for peer in peers]
     except ConfigError as error:
-        raise ConfigError(f"trusted_peers: {error}") from error
+        raise ConfigError(f"{setting}: {error}") from error
+
+
+def _network_limits(config: NodeConfig) -> NetworkLimits:
+    waits, limits = config.waits, config.limits
+    return NetworkLimits(
+        dial_timeout_s=waits.dial,
+        open_timeout_s=waits.open,
+        stall_timeout_s=waits.stall,
+        dead_after_s=waits.dead,
+        connections_max=limits.connections,
+        connections_per_group_max=limits.connections_per_group,
+        handshakes_max=limits.handshakes,
+        handshakes_per_group_max=limits.handshakes_per_group,
+        arrivals_per_s=limits.arrivals_per_second,
+        streams_max=limits.streams,
+        streams_per_group_max=limits.streams_per_group,
+        inbound_streams_per_peer_max=limits.streams_per_peer,
+        streams_per_s=limits.streams_per_second,
+        requests_per_s=limits.requests_per_second,
+        buffered_bytes_max=limits.buffered_mib << 20,
+        buffered_per_group_bytes_max=limits.buffered_per_group_mib << 20,
+        kept_out_s=limits.kept_out_seconds,
+        exempt_loopback=limits.exempt_loopback,
+    )
 
 
 def _remembered(data_dir: DataDir) -> tuple[str, ...]:
@@ -138,14 +165,19 @@ def _remembered(data_dir: DataDir) -> tuple[str, ...]:
 
 async def _open_network(stack: AsyncExitStack, config: NodeConfig, identity: Identity) -> Network:
     """Listen where the configuration says; if it leaves that to us and the port is taken, on the next free one."""
-    limits = NetworkLimits(
-        dial_timeout_s=config.waits.dial,
-        open_timeout_s=config.waits.open,
-        stall_timeout_s=config.waits.stall,
-        dead_after_s=config.waits.dead,
-    )
+    limits = _network_limits(config)
+    trusted, allowed = _keys(config.trusted_peers, "trusted_peers"), _keys(config.allowed_peers, "allowed_peers")
+    key = membership.load(config.pre_shared_key_file) if config.pre_shared_key_file else None
     for listen in _listen_addresses(config):
-        host = open_libp2p(identity.seed, listen=(listen,), network_id=config.network_id, limits=limits)
+        host = open_libp2p(
+            identity.seed,
+            listen=(listen,),
+            network_id=config.network_id,
+            limits=limits,
+            listed=trusted,
+            allowed=allowed or None,
+            pre_shared_key=key,
+        )
         try:
             network = await stack.enter_async_context(host)
         except ListenError as error:

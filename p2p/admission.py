@@ -71,7 +71,7 @@ class Admission:
     Args:
         limits: all caps.
         listed: peers that are exempt, by the operator's word.
-        allowed: if not None, nobody else gets in.
+        allowed: if not None, nobody else is called. (Who calls is told why not, by ``hello``.)
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Admission:
         if entry is None:  # it had to make room
             return Refusal.NO_SUCH_CONNECTION
         entry.is_exempt = entry.is_exempt or peer in self._listed
-        refusal = self._refuses(peer, now)
+        refusal = Refusal.KEPT_OUT if self._is_kept_out(peer, now) else None
         others = [c for c in self._connections.values() if c.peer is not None]
         inbound = [c for c in others if not c.is_outbound]
         if refusal is None and sum(c.peer == peer for c in others) >= CONNECTIONS_PER_PEER_MAX:
@@ -145,16 +145,14 @@ class Admission:
         self._connections.pop(connection, None)
 
     def refuses(self, peer: PeerKey, now: Now) -> Refusal | None:
-        """Say whether ``peer`` must not be connected, whoever calls."""
-        return self._refuses(peer, now)
-
-    def _refuses(self, peer: PeerKey, now: Now) -> Refusal | None:
+        """Say why ``peer`` must not be called, if so."""
         if self._allowed is not None and peer not in self._allowed:
             return Refusal.NOT_ALLOWED
+        return Refusal.KEPT_OUT if self._is_kept_out(peer, now) else None
+
+    def _is_kept_out(self, peer: PeerKey, now: Now) -> bool:
         record = self._records.get(peer)
-        if record is not None and now.boottime_ns < record.until_ns:
-            return Refusal.KEPT_OUT
-        return None
+        return record is not None and now.boottime_ns < record.until_ns
 
     # Streams
 

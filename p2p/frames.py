@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import trio
 
+from depin_node.core import clock
 from depin_node.core.errors import DepinError, PeerViolation, TransportError
 from depin_node.p2p.addresses import peer_id
+from depin_node.p2p.bucket import Buckets
 from depin_node.p2p.network import Network, PeerKey, Stream
 
 RequestHandler = Callable[[PeerKey, bytes], Awaitable[bytes]]
@@ -148,8 +150,11 @@ def serve_requests(
 
     An error that ``handler`` raises goes to the peer as its code, never as its text. A request longer than
     ``size_bytes_max``, and a stream on which nothing is asked for ``timeout_s``, ends the stream; a handler
-    that takes longer is cancelled.
+    that takes longer is cancelled. Who asks more than ``requests_per_s`` has to wait.
     """
+
+    per_s = network.limits.requests_per_s
+    allowances = Buckets(4 * per_s, per_s)
 
     async def serve(stream: Stream) -> None:
         reader = FrameReader(stream, size_bytes_max=size_bytes_max)
@@ -161,6 +166,10 @@ def serve_requests(
                 return
             if frame.kind != ASK:
                 raise PeerViolation(f"{protocol}: a frame of kind {frame.kind} is no request")
+            allowance = allowances.of(stream.peer, clock.now())
+            allowance.spend(1, clock.now())
+            if wait_s := allowance.wait_s(clock.now()):
+                await trio.sleep(wait_s)  # nor is anything read meanwhile: the asker's own pipe fills
             await send_frames(stream, [await _answer(handler, stream.peer, frame.body, timeout_s)])
 
     network.serve(protocol, serve)

@@ -41,6 +41,7 @@ COUNTERS = {
     "connections_refused": "a connection was closed because there were too many, of it or in all",
     "connections_overfull": "a connection was closed because too much of it waited to be read",
     "handshakes_evicted": "a handshake was cut off because others needed its place",
+    "greetings_failed": "a connection was closed because the peer is of another network or mesh, or said nothing",
     "peers_kept_out": "a peer was disconnected because it broke the rules",
     "connections_stalled": "a connection was closed because the peer took no bytes",
 }

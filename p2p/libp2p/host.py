@@ -1,8 +1,9 @@
 """The network on libp2p: TCP, Noise, yamux. The door that the rest of the node comes in by.
 
 The flow: ``open_libp2p`` plans a host, lets the mends change the plan and the library, and listens. ``dial`` hands
-libp2p one address at a time and then asks for ``hello/1`` of our own network, so that a node of another network is told
-apart at once. Streams work on yamux itself (``stream``). Gossip is ours, over streams (``gossip_streams``).
+libp2p one address at a time. ``guard`` is asked before a connection or a stream is taken; each connection begins with
+``hello``, and until that has shown that the peer is of our mesh nothing else is served, and nobody told of it. Streams
+work on yamux itself (``stream``). Gossip is ours, over streams (``gossip_streams``).
 
 libp2p costs 0.44 s and 83 MB to import: import this module where a host is opened, not before.
 """
@@ -34,6 +35,7 @@ from depin_node.p2p.libp2p import mends, paths
 from depin_node.p2p.libp2p.calling import Caller
 from depin_node.p2p.libp2p.carrier import Carrier
 from depin_node.p2p.libp2p.guard import Guard
+from depin_node.p2p.libp2p.hello import HELLO, Greeter, greeting_of
 from depin_node.p2p.libp2p.listening import expand, listen_address, listen_on, resolve
 from depin_node.p2p.libp2p.stream import Stream
 from depin_node.p2p.libp2p.terms import GONE, id_of_key, key_of_id, reason_of
@@ -56,7 +58,6 @@ from depin_node.p2p.network import (
 
 log = structlog.get_logger("depin_node.p2p")
 
-HELLO = "hello/1"
 _CLOSE_TIMEOUT_S = 1.0
 
 
@@ -95,6 +96,9 @@ class Host:
         limits: NetworkLimits,
         nursery: trio.Nursery,
         admission: Admission,
+        *,
+        pre_shared_key: bytes | None,
+        allowed: Collection[PeerKey] | None,
     ) -> None:
         self.id = host.get_id()
         self.key = key_of_id(self.id)
@@ -113,7 +117,9 @@ class Host:
         self._caller = Caller()
         self._caller.use_for(self._swarm)
         self._swarm.register_notifee(_Notifee(self))
-        self.serve(HELLO, _say_nothing)
+        self.multiselect = host.multiselect_client
+        self._greeter = Greeter(self, pre_shared_key, allowed)
+        self._host.set_stream_handler(self._full_protocol(HELLO), self._answer_hello)
         self._gossip = GossipStreams(self, limits, self.count, start=self.start, punish=self.punish)
         self.start(self._gossip.run)
 
@@ -147,7 +153,7 @@ class Host:
             raise TransportError(f"{address} is that of a relay: only ``reach.Reach`` asks it for a circuit")
         with trio.move_on_after(self.limits.dial_timeout_s):
             await self._connect(target)
-            await self._check_network(target.peer, str(target))
+            await self._greeted(target.peer)
             return target.peer
         raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
 
@@ -164,19 +170,25 @@ class Host:
                 error = failed
         raise TransportError(f"{target}: cannot connect: {reason_of(error)}") from error
 
-    async def _check_network(self, peer: PeerKey, address: str) -> None:
-        try:
-            stream = await self.open_stream(peer, HELLO)
-        except UnknownProtocolError as error:
-            await self.disconnect(peer)
-            raise TransportError(
-                f"{address} is of another network than {self.network_id!r}: give both nodes the same network id"
-            ) from error
-        await stream.aclose()
+    async def _greeted(self, peer: PeerKey) -> None:
+        """Wait until the newest connection with ``peer`` has been greeted. Raises ``TransportError``."""
+        connections = self._swarm.get_connections(id_of_key(peer))
+        if not connections:
+            raise TransportError(f"{peer_id(peer)} hung up at once")
+        greeting = greeting_of(connections[-1].muxed_conn)
+        await greeting.done.wait()
+        if greeting.error is not None:
+            raise greeting.error
+
+    async def _answer_hello(self, net_stream: Any) -> None:
+        async def answer(stream: AnyStream) -> None:
+            await self._greeter.answer(stream, net_stream.muxed_conn)
+
+        await self._server.run(Stream(self, net_stream, HELLO), answer, is_counted=False)
 
     def path(self, peer: PeerKey) -> Path | None:
         """See ``network.Network.path``."""
-        connection = paths.best(self._swarm.get_connections(id_of_key(peer)))
+        connection = paths.best(self._connections(peer))
         return paths.path_of(connection) if connection is not None else None
 
     async def probe(self, address: str) -> None:
@@ -193,6 +205,7 @@ class Host:
         try:
             with trio.move_on_after(self.limits.dial_timeout_s):
                 await paths.adopt(self._swarm, carrier, path, peer)
+                await self._greeted(peer)
                 adopted = True
         finally:
             if not adopted:
@@ -205,13 +218,14 @@ class Host:
         """See ``network.Network.punch``."""
         with trio.move_on_after(self.limits.dial_timeout_s):
             await paths.meet(self._swarm, peer, host, port, local_port=local_port, outbound=outbound)
+            await self._greeted(peer)
             return
         raise TransportError(f"{host}:{port} and we did not meet within {self.limits.dial_timeout_s:g} s")
 
     async def open_stream(self, peer: PeerKey, protocol: str) -> Stream:
         """See ``network.Network.open_stream``."""
         await trio.lowlevel.checkpoint()
-        if not self._swarm.get_connections(id_of_key(peer)):
+        if not self._connections(peer):
             raise TransportError(f"not connected to {peer_id(peer)}")
         with trio.move_on_after(self.limits.open_timeout_s):
             try:
@@ -234,7 +248,13 @@ class Host:
             raise ValueError(f"{protocol} is served already")
 
         async def run(net_stream: Any) -> None:
-            stream = Stream(self, net_stream, protocol)
+            stream, greeting = Stream(self, net_stream, protocol), greeting_of(net_stream.muxed_conn)
+            with trio.move_on_after(self.limits.open_timeout_s):
+                await greeting.done.wait()
+            if not greeting.succeeded:
+                self.count["streams_refused"] += 1
+                await stream.reset()
+                return
             await self._server.run(stream, handler, is_counted=protocol != GOSSIP_PROTOCOL)  # one a peer: the newest
 
         self._host.set_stream_handler(full, run)
@@ -276,15 +296,24 @@ class Host:
         self._guard.broke(peer, reason, weight=1)
 
     def note_connected(self, connection: Any) -> None:
-        """A connection stands; the first of its peer is an event, and so is a direct one after relayed ones.
+        """A connection stands; whether the peer belongs to our mesh is to be seen."""
+        self.start(self._greeter.greet, connection)
+
+    def note_greeted(self, muxed: Any) -> bool:
+        """The peer belongs to our mesh. Its first connection is an event, and so is a direct one after relayed ones.
 
         Of two connections in the same direction the newer counts: the older belongs to a peer that crashed or moved,
         and only looks alive; a relayed one gives way to any. (Two of opposite directions are a simultaneous dial: both
         stay.)
+
+        Returns:
+            Whether the connection is in the books yet.
         """
-        identity = connection.muxed_conn.peer_id
-        peer = key_of_id(identity)
-        others = [other for other in self._swarm.get_connections(identity) if other is not connection]
+        peer = key_of_id(muxed.peer_id)
+        connection = next((c for c in self._swarm.get_connections(muxed.peer_id) if c.muxed_conn is muxed), None)
+        if connection is None:
+            return False
+        others = [other for other in self._connections(peer) if other is not connection]
         replaces = not paths.is_relayed(connection) and bool(others) and all(map(paths.is_relayed, others))
         older = [other for other in others if paths.gives_way(other, to=connection)]
         for other in older:
@@ -297,15 +326,21 @@ class Host:
             self._peers.add(peer)
             path = paths.path_of(connection)
             self._events.emit(Connected(peer, path.address, path.outbound))
+        return True
 
     def note_disconnected(self, connection: Any) -> None:
         """A connection is gone; the last of its peer is an event."""
-        identity = connection.muxed_conn.peer_id
-        peer = key_of_id(identity)
-        if peer in self._peers and not self._swarm.get_connections(identity):
+        greeting_of(connection.muxed_conn).fail(TransportError("the peer hung up"))
+        peer = key_of_id(connection.muxed_conn.peer_id)
+        if peer in self._peers and not self._connections(peer):
             self._peers.discard(peer)
             self._gossip.left(peer)
             self._events.emit(Disconnected(peer))
+
+    def _connections(self, peer: PeerKey) -> list[Any]:
+        """Return the connections with ``peer`` that have been greeted, oldest first."""
+        connections = self._swarm.get_connections(id_of_key(peer))
+        return [connection for connection in connections if greeting_of(connection.muxed_conn).succeeded]
 
     async def close(self) -> None:
         """Say goodbye to all peers at once; libp2p itself would take 0.2 s for each."""
@@ -317,10 +352,6 @@ class Host:
 
     def _full_protocol(self, name: str) -> TProtocol:
         return TProtocol(f"/depin/{self.network_id}/{name}")
-
-
-async def _say_nothing(stream: object) -> None:
-    """Serve ``hello/1``: that it is served is the answer."""
 
 
 async def _close(connection: Any) -> None:
@@ -346,6 +377,7 @@ async def open_libp2p(
     limits: NetworkLimits | None = None,
     listed: Collection[PeerKey] = (),
     allowed: Collection[PeerKey] | None = None,
+    pre_shared_key: bytes | None = None,
     without_mends: Collection[str] = (),
 ) -> AsyncIterator[Network]:
     """Open a node on the real network; leaving the block closes it.
@@ -357,6 +389,7 @@ async def open_libp2p(
         limits: what it may use and how long it waits.
         listed: peers that are exempt from what counts by group and by second, by the operator's word.
         allowed: if not None, the only peers that may connect, or are connected to.
+        pre_shared_key: what every node of a private mesh holds (``crypto.membership.load``).
         without_mends: names of ``mends.MENDS`` to leave out, for their tests.
 
     Raises:
@@ -388,7 +421,9 @@ async def open_libp2p(
                 await listen_on(swarm, address)
             async with trio.open_nursery() as nursery:
                 admission = Admission(limits, listed=listed, allowed=allowed)
-                network = Host(host, network_id, limits, nursery, admission)
+                network = Host(
+                    host, network_id, limits, nursery, admission, pre_shared_key=pre_shared_key, allowed=allowed
+                )
                 try:
                     yield network
                 except Exception as error:  # noqa: BLE001 - raised below

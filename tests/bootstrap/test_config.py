@@ -4,7 +4,9 @@ import re
 import pytest
 
 from depin_node.bootstrap.config import DEFAULT_LISTEN, FIELDS, NodeConfig, Waits, load, unknown_variables
+from depin_node.bootstrap.node import _network_limits
 from depin_node.core.errors import ConfigError
+from depin_node.p2p.network import NetworkLimits
 
 FLAGS = {"disk_mib": 1}
 ENVIRON = {"DEPIN_DISK_MIB": "2"}
@@ -33,6 +35,8 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "data_listen": ("off", '"off"'),
         "first_peers": ("a, b", '["a", "b"]'),
         "trusted_peers": ("c", '["c"]'),
+        "pre_shared_key_file": ("/k", '"/k"'),
+        "allowed_peers": ("d", '["d"]'),
         "lend": ("true", "true"),
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),
@@ -47,7 +51,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "device": ("a.b:C", '"a.b:C"'),
         "device_path": ("/x", '"/x"'),
     }
-    assert set(examples) == set(FIELDS) - {"waits"}
+    assert set(examples) == set(FIELDS) - {"waits", "limits"}
     file = tmp_path / "config.toml"
     file.write_text("\n".join(f"{key} = {toml}" for key, (_, toml) in examples.items()))
     from_file = load(file, flags={}, environ={})
@@ -65,6 +69,14 @@ def test_the_waits_live_in_a_table(tmp_path):
     assert load(file, flags={}, environ={}).waits == Waits(dial=2.0, suitable=0.5)
 
 
+def test_the_limits_live_in_a_table_and_mean_what_the_network_means(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text("[limits]\nconnections = 8\nbuffered_mib = 1\nexempt_loopback = false\n")
+    limits = _network_limits(load(file, flags={}, environ={}))
+    assert (limits.connections_max, limits.buffered_bytes_max, limits.exempt_loopback) == (8, 1 << 20, False)
+    assert _network_limits(NodeConfig()) == NetworkLimits()
+
+
 def test_only_an_unnamed_listen_address_may_move(tmp_path):
     file = tmp_path / "config.toml"
     assert load(file, flags={}, environ={}).listen_is_default
@@ -80,6 +92,7 @@ def test_only_an_unnamed_listen_address_may_move(tmp_path):
         ("disk_mb = 1", {}, {}, r"config\.toml: unknown key 'disk_mb'; did you mean 'disk_mib'\?"),
         ("[waits]\ndail = 1", {}, {}, r"config\.toml: waits: unknown key 'dail'; did you mean 'dial'\?"),
         ("[waits]\ndial = 0", {}, {}, r"config\.toml: waits: .*> 0.*dial"),
+        ("[limits]\nconections = 1", {}, {}, r"limits: unknown key 'conections'; did you mean 'connections'\?"),
         ("waits = 3", {}, {}, r"config\.toml: waits: Expected `object`"),
         ('lend = "yes"', {}, {}, r"config\.toml: lend: Expected `bool`, got `str`; it is 'yes'"),
         ("slots = -1", {}, {}, r"config\.toml: slots: .*>= 0; it is '-1'"),

@@ -103,12 +103,11 @@ def test_loopback_is_exempt_from_what_counts_by_group_and_second(where):
     assert admission.refuses(key(0), at(0)) is None
 
 
-def test_listed_peers_are_exempt_and_only_allowed_ones_get_in():
+def test_listed_peers_are_exempt_and_only_allowed_ones_are_called():
     admission = Admission(LIMITS, listed=[key(n) for n in range(10)])
     assert [connect(admission, n, 1, at(0)) for n in range(10)] == [None] * 10
     private = Admission(LIMITS, allowed=[key(1)])
-    assert connect(private, 1, 1) is None
-    assert connect(private, 2, 1) is Refusal.NOT_ALLOWED
+    assert private.refuses(key(1), at(0)) is None
     assert private.refuses(key(2), at(0)) is Refusal.NOT_ALLOWED
 
 
