@@ -31,6 +31,8 @@ class Board:
         self.unsuitable: dict[str, int] = {}
         self.patience = Patience()
         self.next_attempt = 0
+        self.hungry: dict[Partner, None] = {}
+        """Those who might be sent more, as far as they are concerned."""
         self.has_room = False
         """Something has ended: there may be work for who is free now, and a place for a job that waits."""
         self._effects: list[Effect] = []
@@ -68,25 +70,39 @@ class Board:
             and candidate.price <= self.config.price_max
         )
 
-    def note_idle(self, partner: Partner, now: Now) -> None:
-        """Start the clock of an agreement's idleness, if nothing is open under it."""
-        if not partner.open:
-            partner.idle_since_ns = now.boottime_ns
+    def take_off(self, peer: bytes, attempt: int, now: Now) -> bool:
+        """Note that an attempt is over, and its place free; False if it was before, or its provider is gone."""
+        partner = self.partners.get(peer)
+        if partner is None or partner.close(attempt, now.boottime_ns) is None:
+            return False
+        self.feed(partner)
+        return True
+
+    def feed(self, partner: Partner) -> None:
+        """Note that a provider may get more work."""
+        self.hungry[partner] = None
+        self.has_room = True
+
+    def need(self, progress: Progress, task: OpenTask) -> None:
+        """Note that an open task wants another attempt."""
+        progress.needy[task.ballot.task] = task
+        self.has_room = True
 
     def finish(self, progress: Progress | None, state: str, error: JobError | None, now: Now) -> None:
         """End a job: void what is open, and close its works."""
         if progress is None or progress.is_over:
             return
         for task in list(progress.tasks.values()):
-            self.release_all(task)
+            self.release_all(task, now)
         progress.tasks.clear()
         progress.needy.clear()
         for partner in self.partners.values():
-            number = partner.works.pop(progress.id, None)
-            if number is not None:
-                self.do(CloseWork(partner.peer, number, verified_by(progress)))
-                self.note_idle(partner, now)
+            stint = partner.stints.pop(progress.id, None)
+            if stint is not None:
+                self.do(CloseWork(partner.peer, stint.number, verified_by(progress)))
+                self.feed(partner)
         progress.state = state
+        progress.is_over = True
         progress.error = error
         progress.finished_ns = now.wall_ns
         progress.stage(state, now)
@@ -95,15 +111,14 @@ class Board:
         self.do(JobEnded(progress.id, state, error))
         self.has_room = True
 
-    def release_all(self, task: OpenTask) -> None:
+    def release_all(self, task: OpenTask, now: Now) -> None:
         """Void every attempt of an open task. Answers that were shown were honest work: their receipt says
         unused."""
         progress = self.jobs[task.job_id]
         for (peer, attempt), run in task.ballot.runs.items():
             if run.phase is Phase.RUNNING:
                 progress.running -= 1
-            partner = self.partners.get(peer)
-            if partner is not None and partner.open.pop(attempt, None) is not None:
+            if self.take_off(peer, attempt, now):
                 self.do(ReleaseAttempt(peer, attempt, Verdict.UNUSED if run.phase is Phase.REVEALED else None))
                 progress.part(peer).running -= 1
 

@@ -43,14 +43,17 @@ class Deciding:
 
     def committed(self, partner: Partner, event: Committed, now: Now) -> None:
         """Note that answers are fixed."""
-        partner.answered(len(event.items), now.boottime_ns)
-        for attempt, commitment in event.items:
-            task = partner.open.get(attempt)
+        tasks = [(attempt, commitment, partner.open.get(attempt)) for attempt, commitment, _ in event.items]
+        runs = [(task.job_id, run_us) for (*_, task), (*_, run_us) in zip(tasks, event.items, strict=True) if task]
+        partner.answered(runs, now.boottime_ns)
+        self._board.feed(partner)
+        for attempt, commitment, task in tasks:
             if task is None:
                 continue
             progress = self._board.jobs[task.job_id]
             progress.running -= 1
             progress.active_ns = now.boottime_ns
+            progress.run_s = partner.stints[task.job_id].run_s
             task.ballot.committed((partner.peer, attempt), commitment)
             self._seal(task, now)
 
@@ -60,6 +63,8 @@ class Deciding:
         asked = task.ballot.ready()
         if not asked:
             return
+        for ref in task.ballot.surplus():
+            self._withdraw(task, ref, now)
         inputs = task.job_id + task.ballot.task.to_bytes(8, "little") + task.ballot.commitments()
         sealed = blake3(inputs, key=self._secret).digest()
         stays = self._board.jobs[task.job_id].stays(task.ballot.task)
@@ -68,6 +73,15 @@ class Deciding:
         for ref in asked:
             want = Want.STAY if stays else Want.BYTES if ref == task.uploading else Want.ROOT
             self._board.do(AskReveal(ref[0], ref[1], sealed, want))
+
+    def _withdraw(self, task: OpenTask, ref: tuple[bytes, int], now: Now) -> None:
+        """Release an attempt that others have made superfluous: it was slow, and that is no fault."""
+        progress = self._board.jobs[task.job_id]
+        task.ballot.withdrawn(ref)
+        progress.running -= 1
+        progress.part(ref[0]).running -= 1
+        if self._board.take_off(*ref, now):
+            self._board.do(ReleaseAttempt(*ref, None))
 
     def revealed(self, partner: Partner, event: Revealed, now: Now) -> None:
         """Note answers that were shown."""
@@ -113,7 +127,7 @@ class Deciding:
             return
         if not ballot.decided:
             if ballot.wanted():
-                progress.needy[ballot.task] = task
+                self._board.need(progress, task)
             return
         if _holders(task) or (task.outputs is not None and task.outputs_root == ballot.decided):
             self._accept(progress, task, now)
@@ -128,7 +142,7 @@ class Deciding:
             return
         for ref in ballot.reopen():
             self._board.note(progress, now, "lost", ref[0], ballot.task, "its bytes can no longer be had")
-        progress.needy[ballot.task] = task
+        self._board.need(progress, task)
 
     def _accept(self, progress: Progress, task: OpenTask, now: Now) -> None:
         ballot = task.ballot
@@ -152,11 +166,9 @@ class Deciding:
             part.done += agrees
             if agrees:
                 self._board.patience.satisfied(peer)
-            partner = self._board.partners.get(peer)
-            if partner is not None and partner.open.pop(attempt, None) is not None:
+            if self._board.take_off(peer, attempt, now):
                 part.running -= 1
                 self._board.do(ReleaseAttempt(peer, attempt, Verdict.ACCEPTED if agrees else Verdict.REJECTED))
-                self._board.note_idle(partner, now)
         for peer, _ in liars:
             self._catch(progress, peer, ballot.task, now)
         if progress.accepted == progress.job.tasks:
@@ -187,7 +199,8 @@ class Deciding:
 
     def failed(self, partner: Partner, event: Failed, now: Now) -> None:
         """Note attempts that ended without an answer."""
-        ended = [(attempt, code, partner.open.pop(attempt, None)) for attempt, code in event.items]
+        ended = [(attempt, code, partner.close(attempt, now.boottime_ns)) for attempt, code in event.items]
+        self._board.feed(partner)
         for attempt, code, task in ended:
             if task is not None and not self._board.jobs[task.job_id].is_over:  # the one before may have ended its job
                 self._end_attempt(self._board.jobs[task.job_id], task, (partner.peer, attempt), code.value, now)
@@ -204,10 +217,7 @@ class Deciding:
             task.uploading = None
         progress.active_ns = now.boottime_ns
         progress.attempts_failed += 1
-        partner = self._board.partners.get(peer)
-        if partner is not None:
-            partner.open.pop(attempt, None)
-            self._board.note_idle(partner, now)
+        self._board.take_off(peer, attempt, now)
         groups = ballot.ended(ref, code, is_task_fault=code in _TASK_FAULTS)
         self._board.note(progress, now, "attempt_failed", peer, ballot.task, code)
         if groups and groups >= self._faults_to_fail(progress, ballot):
@@ -216,7 +226,7 @@ class Deciding:
             self._board.finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
             if ballot.wanted():
-                progress.needy[ballot.task] = task
+                self._board.need(progress, task)
             else:
                 self._seal(task, now)
 
@@ -240,6 +250,7 @@ class Deciding:
         partner = board.partners.pop(peer, None)
         if partner is None:
             return
+        board.hungry.pop(partner, None)
         board.patience.ended(peer, code, was_agreed=partner.is_agreed, now=now)
         state = _state_after(code, partner.is_agreed)
         for progress in board.open_jobs():
@@ -249,8 +260,8 @@ class Deciding:
                 if state == "declined":
                     progress.declines[code] += 1
                 board.note(progress, now, state, peer, detail=code)
-        for job_id, number in partner.works.items():
-            board.do(CloseWork(peer, number, verified_by(board.jobs[job_id])))
+        for job_id, stint in partner.stints.items():
+            board.do(CloseWork(peer, stint.number, verified_by(board.jobs[job_id])))
         lost, partner.open = partner.open, {}
         for attempt, task in lost.items():
             if not board.jobs[task.job_id].is_over:  # losing one before may have ended its job

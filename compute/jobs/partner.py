@@ -1,11 +1,12 @@
-"""A provider as the scheduler sees it: what it agreed to, what is open with it, how fast it is.
+"""A provider as the scheduler sees it: what it agreed to, what is open with it, how fast it does each job's tasks.
 
 How many attempts are kept open with a provider: enough that it is never idle between two messages, few enough
-that little is lost with it and the end of a job is even. Two a slot, and as many as it commits to in
-``AHEAD_S``; never more than its bid allows.
+that little is lost with it and the end of a job is even. Two a slot, and as many as it does in ``AHEAD_S``; never
+more than its bid allows. A provider has one queue for all jobs: what is ahead of a slot is counted in seconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from math import ceil
 
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.market.messages import Terms
@@ -14,14 +15,56 @@ from depin_node.core.clock import SECOND_NS
 
 AHEAD_S = 0.1
 """Several times the 18 ms that a verified task takes under full load (measured, notes on the pipeline)."""
-FIRST_AHEAD = 8
+FIRST_AHEAD = 4
 """Open attempts a slot, before anything is known of a provider's speed."""
 _SMOOTHING = 0.3
 
 
+class Stint:
+    """A job's work with one provider. ``pace_s``: seconds from one answer to the next, 0 while unknown; ``run_s``: the
+    mean time of a run as the provider tells it."""
+
+    __slots__ = ("number", "open", "pace_s", "run_s")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.open = 0
+        self.pace_s = 0.0
+        self.run_s = 0.0
+
+
+class OpenTask:
+    """A task with a ballot: what is undecided or not yet delivered. ``sequence`` rises with each task that is opened;
+    ``since_ns`` is when its last attempt was sent; ``spares`` counts attempts that doubled a slow one."""
+
+    __slots__ = (
+        "ballot",
+        "job_id",
+        "log",
+        "outputs",
+        "outputs_root",
+        "sequence",
+        "since_ns",
+        "spares",
+        "stayed",
+        "uploading",
+    )
+
+    def __init__(self, job_id: bytes, ballot: Ballot, sequence: int) -> None:
+        self.job_id = job_id
+        self.ballot = ballot
+        self.sequence = sequence
+        self.since_ns = 0
+        self.spares = 0
+        self.outputs: list[bytearray] | None = None
+        self.outputs_root = b""
+        self.log = b""
+        self.stayed: dict[tuple[bytes, int], tuple[bytes, ...]] = {}  # the blobs that an attempt's provider keeps
+        self.uploading: tuple[bytes, int] | None = None
+
+
 class Partner:
-    """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not
-    released."""
+    """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not released."""
 
     def __init__(self, peer: bytes, group: str, terms: Terms, first_attempt: int) -> None:
         self.peer = peer
@@ -36,10 +79,8 @@ class Partner:
         self.next_attempt = first_attempt
         self.next_work = 0
         self.open: dict[int, OpenTask] = {}
-        self.works: dict[bytes, int] = {}
-        self._rate = 0.0
+        self.stints: dict[bytes, Stint] = {}
         self._counted_ns = 0
-        self._ahead = 0
 
     def agreed(self, device_class: str, slots: int, window: int, until_ns: int, at_ns: int) -> None:
         """Note the agreement."""
@@ -49,7 +90,6 @@ class Partner:
         self.window = window
         self.assign_until_ns = until_ns
         self.idle_since_ns = at_ns
-        self._ahead = min(window, FIRST_AHEAD * slots)
 
     def suits(self, job: Job, terms: Terms, at_ns: int) -> bool:
         """Tell whether attempts of a job may be sent now, window aside."""
@@ -60,53 +100,77 @@ class Partner:
             and at_ns + job.limits.seconds * SECOND_NS < self.assign_until_ns
         )
 
-    def credit(self) -> int:
-        """Return how many more attempts are worth sending."""
-        return self._ahead - len(self.open)
+    def stint(self, job_id: bytes) -> Stint | None:
+        """Return the work of a job here, if there is any yet."""
+        return self.stints.get(job_id)
+
+    def backlog_s(self) -> float:
+        """Return about how long the provider has to do with what is open."""
+        return sum(stint.open * stint.pace_s for stint in self.stints.values())
+
+    def credit(self, job_id: bytes) -> int:
+        """Return how many more attempts of a job are worth sending."""
+        total = len(self.open)
+        room = self.window - total
+        if room <= 0:
+            return 0
+        least = 2 * self.slots - total
+        stint = self.stints.get(job_id)
+        if stint is None or not stint.pace_s:
+            more = FIRST_AHEAD * self.slots - total
+        else:
+            more = ceil((AHEAD_S - self.backlog_s()) / stint.pace_s)  # long tasks get their turn beside short ones
+        return min(room, max(least, more, 0))
 
     def credit_max(self) -> int:
         """Return how many more attempts the provider would take: for replacements, which others wait for."""
         return self.window - len(self.open)
 
-    def load(self) -> float:
-        """Return about how long, in s, a further attempt would wait; slots stand for speed until it is
-        known."""
-        return (len(self.open) + 1) / (self._rate or float(self.slots))
+    def load_s(self, job_id: bytes, usual_s: float) -> float:
+        """Return about how long, in s, a further attempt would take to be answered.
 
-    def took(self, attempts: int, at_ns: int) -> None:
-        """Note attempts being sent: the clock of its speed runs only while it has work."""
-        if len(self.open) == attempts:
+        Args:
+            job_id: whose attempt.
+            usual_s: time from one answer to the next with others, for a slot that is not known yet.
+        """
+        stint = self.stints.get(job_id)
+        pace_s = stint.pace_s if stint is not None and stint.pace_s else usual_s / self.slots
+        return (len(self.open) + 1) * pace_s
+
+    def start(self, stint: Stint, task: OpenTask, at_ns: int) -> int:
+        """Note a new attempt, and return its number. The clock of a provider's speed runs while it has work."""
+        if not self.open:
             self._counted_ns = at_ns
+        attempt = self.next_attempt
+        self.next_attempt += 1
+        self.open[attempt] = task
+        stint.open += 1
+        return attempt
 
-    def answered(self, attempts: int, at_ns: int) -> None:
-        """Note answers: measures speed."""
+    def close(self, attempt: int, at_ns: int) -> OpenTask | None:
+        """Note that an attempt is over; None if it was before."""
+        task = self.open.pop(attempt, None)
+        if task is not None:
+            self.stints[task.job_id].open -= 1
+            self.idle_since_ns = at_ns
+        return task
+
+    def answered(self, answers: Sequence[tuple[bytes, int]], at_ns: int) -> None:
+        """Note answers as (job, run time in µs as the provider tells it): the time since the last ones, measured here,
+        is shared out among jobs as the provider says that it ran them."""
         elapsed_s = max(1e-6, (at_ns - self._counted_ns) / SECOND_NS)
         self._counted_ns = at_ns
-        sample = attempts / elapsed_s
-        self._rate += (_SMOOTHING if self._rate else 1.0) * (sample - self._rate)
-        self._ahead = min(self.window, max(2 * self.slots, int(self._rate * AHEAD_S)))
+        sums: dict[bytes, tuple[int, int]] = {}
+        for job_id, run_us in answers:
+            count, total_us = sums.get(job_id, (0, 0))
+            sums[job_id] = count + 1, total_us + run_us + 1
+        whole_us = sum(total_us for _, total_us in sums.values())
+        for job_id, (count, total_us) in sums.items():
+            stint = self.stints.get(job_id)
+            if stint is not None:
+                stint.pace_s = _smoothed(stint.pace_s, elapsed_s * total_us / whole_us / count)
+                stint.run_s = _smoothed(stint.run_s, min(1e-6 * total_us / count, elapsed_s * self.slots))
 
 
-class OpenTask:
-    """A task with a ballot: what is undecided or not yet delivered. ``sequence`` rises with each task that is
-    opened."""
-
-    __slots__ = ("ballot", "job_id", "log", "outputs", "outputs_root", "sequence", "stayed", "uploading")
-
-    def __init__(self, job_id: bytes, ballot: Ballot, sequence: int) -> None:
-        self.job_id = job_id
-        self.ballot = ballot
-        self.sequence = sequence
-        self.outputs: list[bytearray] | None = None
-        self.outputs_root = b""
-        self.log = b""
-        self.stayed: dict[tuple[bytes, int], tuple[bytes, ...]] = {}  # the blobs that an attempt's provider keeps
-        self.uploading: tuple[bytes, int] | None = None
-
-
-def by_group(partners: Iterable[Partner]) -> dict[str, list[Partner]]:
-    """Return the partners of each group."""
-    groups: dict[str, list[Partner]] = {}
-    for partner in partners:
-        groups.setdefault(partner.group, []).append(partner)
-    return groups
+def _smoothed(before: float, sample: float) -> float:
+    return before + _SMOOTHING * (sample - before) if before else sample

@@ -4,6 +4,7 @@ The lot is uniform over groups, then within the group, from secret randomness: w
 one task can do no better than hold many groups.
 """
 
+from heapq import heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from depin_node.compute.jobs.partner import OpenTask, Partner
@@ -27,19 +28,72 @@ def draw(rng: "Random", ready: list[Partner], count: int, without: set[str], dev
     return [members[0] if len(members := groups[name]) == 1 else rng.choice(members) for name in names]
 
 
-def draw_new(rng: "Random", ready: list[Partner], k: int) -> list[Partner] | None:
-    """Choose providers for a new task: who has it soonest, then others by lot."""
-    first = min(ready, key=Partner.load)
-    if k == 1:
-        return [first]
-    others = draw(rng, ready, k - 1, {first.group}, first.device_class)
-    if others is not None:
-        return [first, *others]
-    for other in ready:  # the soonest is of a class that too few have: one that enough have will do
-        others = draw(rng, ready, k - 1, {other.group}, other.device_class)
-        if others is not None:
-            return [other, *others]
-    return None
+class Ready:
+    """Providers that have credit for a job's new tasks, of one device class, by group; built once for many tasks."""
+
+    def __init__(self, job_id: bytes, usual_s: float) -> None:
+        self._job_id = job_id
+        self._usual_s = usual_s
+        self._groups: dict[str, list[Partner]] = {}
+        self._names: list[str] = []  # of the groups, for the lot
+        self._at: dict[str, int] = {}
+        self._soonest: list[tuple[float, int, Partner]] = []  # a heap; entries are out of date as attempts are placed
+        self._credit: dict[Partner, int] = {}
+
+    def add(self, partner: Partner, credit: int) -> None:
+        """Add a provider that may get ``credit`` further attempts."""
+        self._credit[partner] = credit
+        heappush(self._soonest, (partner.load_s(self._job_id, self._usual_s), len(self._soonest), partner))
+        members = self._groups.get(partner.group)
+        if members is None:
+            self._groups[partner.group] = [partner]
+            self._at[partner.group] = len(self._names)
+            self._names.append(partner.group)
+        else:
+            members.append(partner)
+
+    def groups(self) -> int:
+        """Return how many groups have credit."""
+        return len(self._names)
+
+    def draw(self, rng: "Random", k: int) -> list[Partner]:
+        """Choose providers of ``k`` groups, if there are so many: who has it soonest, then others by lot."""
+        first = self._take_soonest()
+        if k == 1:
+            return [first]
+        drawn = [name for name in rng.sample(self._names, k) if name != first.group]
+        return [first, *(self._member(rng, name) for name in drawn[: k - 1])]
+
+    def _member(self, rng: "Random", name: str) -> Partner:
+        members = self._groups[name]
+        return members[0] if len(members) == 1 else rng.choice(members)
+
+    def _take_soonest(self) -> Partner:
+        """Return who would answer first, as of its place in the heap once it is brought up to date."""
+        while True:
+            load_s, number, partner = self._soonest[0]
+            if partner not in self._credit:
+                heappop(self._soonest)
+                continue
+            now_s = partner.load_s(self._job_id, self._usual_s)
+            if now_s <= load_s:
+                return partner
+            heapreplace(self._soonest, (now_s, number, partner))
+
+    def placed(self, partner: Partner) -> None:
+        """Note that a provider has got one of the attempts; who has no credit left is out."""
+        self._credit[partner] -= 1
+        if self._credit[partner] > 0:
+            return
+        del self._credit[partner]
+        members = self._groups[partner.group]
+        members.remove(partner)
+        if not members:
+            del self._groups[partner.group]
+            at, last = self._at.pop(partner.group), self._names.pop()
+            if last != partner.group:
+                self._names[at] = last
+                self._at[last] = at
 
 
 def draw_replacements(

@@ -2,21 +2,41 @@
 
 A task is opened only when all ``k`` attempts that its quorum wants can be placed at once, on providers of
 different groups and of one class, so that no task holds places that another waits for. Replacements come
-first: others wait for them.
+first: others wait for them. Jobs share what there is by the time of slots that they were given: the one that had
+least is served until another has had less, with a quantum that lets messages fill. When a job has nothing left to
+open, what is late is given to somebody who has nothing to do: the first answer counts.
 """
 
 import itertools
+from math import inf
 
 from depin_node.compute.jobs.board import Board
 from depin_node.compute.jobs.events import Assign, OpenWork
-from depin_node.compute.jobs.partner import OpenTask, Partner
-from depin_node.compute.jobs.placement import draw_new, draw_replacements
+from depin_node.compute.jobs.partner import OpenTask, Partner, Stint
+from depin_node.compute.jobs.placement import Ready, draw_replacements
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.recruiting import NEEDY_SEEN_MAX
-from depin_node.compute.verification.quorum import Ballot
-from depin_node.core.clock import Now
+from depin_node.compute.verification.quorum import Ballot, Phase
+from depin_node.core.clock import SECOND_NS, Now
 
-Batches = dict[bytes, list[int]]
+QUANTUM_S = 0.05
+"""How much more of the slots' time one job may get than another before it is the other's turn."""
+LAG_S = 1.0
+LAG_RUNS = 4
+"""How much less than others a job may have had, in seconds or its own runs, before the rest is forgiven."""
+RUN_S = 0.001
+"""What a run is taken to cost until one has ended."""
+REPLACED_MAX = 64
+"""Needy tasks that are looked at in one go, oldest first."""
+SPARE_AFTER_S = 0.2
+SPARE_FACTOR = 2.0
+"""An attempt is late when it has taken so many times what a provider without work would take."""
+SPARES_MAX = 2
+"""Attempts that double a slow one, of one task."""
+SPARES_SEEN_MAX = 64
+SPARES_EVERY_S = 0.05
+
+Batches = dict[Partner, list[int]]
 """By provider, the tasks whose attempts are to be sent in one message; numbers follow each other."""
 
 
@@ -28,41 +48,77 @@ class Placing:
         self._opened = 0
 
     def dispatch(self, now: Now) -> None:
-        """Place what waits: replacements first, then new tasks, job by job."""
+        """Place what waits, fairly among jobs."""
         board = self._board
-        for progress in board.open_jobs():
-            suitable = board.suitable(progress, now)
-            if not suitable:
-                continue
-            batches: Batches = {}
-            if progress.needy:
-                self._replace(progress, suitable, batches)
-            self._open_new(progress, suitable, batches)
-            for peer, tasks in batches.items():
-                self._assign(progress, board.partners[peer], tasks, now)
+        waiting = []
+        for progress in board.jobs.values():
+            if progress.needy or (board.hungry and progress.may_open()):
+                waiting.append(progress)
+            elif board.hungry and progress.tasks:
+                self._double_slow(progress, now)
+        if len(waiting) == 1:
+            self._serve(waiting[0], None, now)
+            return
+        _forgive(waiting)
+        while waiting:
+            waiting.sort(key=lambda progress: progress.served_s)
+            until_s = waiting[1].served_s + QUANTUM_S if len(waiting) > 1 else inf
+            if not self._serve(waiting[0], until_s, now):
+                waiting.pop(0)
 
-    def _open_new(self, progress: Progress, suitable: list[Partner], batches: Batches) -> None:
+    def _serve(self, progress: Progress, until_s: float | None, now: Now) -> bool:
+        """Place attempts of a job until it has had ``until_s`` (None: no other waits); tell whether that stopped it."""
+        batches: Batches = {}
+        if progress.needy:
+            self._replace(progress, batches, now)
+        has_more = self._open_new(progress, until_s, batches, now)
+        self._assign_all(progress, batches, now)
+        return has_more
+
+    def _ready(self, progress: Progress, now: Now, *, is_alone: bool) -> list[Ready]:
+        """Return who could take new tasks now, by device class; those with most groups first.
+
+        Who has no credit is not looked at again before something of it ends; if the job is alone, not even for others.
+        """
+        board, by_class = self._board, dict[str, Ready]()
+        full = []
+        for partner in board.hungry:
+            credit = partner.credit(progress.id)
+            if credit <= 0:
+                if is_alone or partner.credit_max() <= 0:
+                    full.append(partner)
+            elif partner.suits(progress.job, progress.terms, now.boottime_ns):
+                ready = by_class.get(partner.device_class)
+                if ready is None:
+                    ready = by_class[partner.device_class] = Ready(progress.id, progress.run_s or RUN_S)
+                ready.add(partner, credit)
+        for partner in full:
+            del board.hungry[partner]
+        return sorted(by_class.values(), key=Ready.groups, reverse=True)
+
+    def _open_new(self, progress: Progress, until_s: float | None, batches: Batches, now: Now) -> bool:
+        """Open tasks while there is credit, and until the job has had its share; tell whether that stopped it."""
+        if not progress.may_open():
+            return False
         k = progress.rule.agree
-        ready = [partner for partner in suitable if partner.credit() > 0]
-        while len(progress.tasks) < progress.open_max and len(ready) >= k:
-            number = progress.next_open()
-            if number is None:
-                return
-            chosen = draw_new(self._board.rng, ready, k)
-            if chosen is None:
-                return
-            progress.take_next()
-            self._opened += 1
-            task = OpenTask(progress.id, Ballot(number, progress.rule), self._opened)
-            progress.tasks[number] = task
-            for partner in chosen:
-                self._start(task, partner, batches)
-                if partner.credit() <= 0:
-                    ready.remove(partner)
+        for ready in self._ready(progress, now, is_alone=until_s is None):
+            while ready.groups() >= k and progress.may_open():
+                if until_s is not None and progress.served_s > until_s:
+                    return True
+                chosen = ready.draw(self._board.rng, k)
+                number = progress.take_next()
+                self._opened += 1
+                task = OpenTask(progress.id, Ballot(number, progress.rule), self._opened)
+                progress.tasks[number] = task
+                for partner in chosen:
+                    self._start(progress, task, partner, batches, now)
+                    ready.placed(partner)
+        return False
 
-    def _replace(self, progress: Progress, suitable: list[Partner], batches: Batches) -> None:
+    def _replace(self, progress: Progress, batches: Batches, now: Now) -> None:
         """Start the further attempts that open tasks want; all of a task or none, oldest first."""
-        for number, task in list(progress.needy.items()):
+        suitable = self._board.suitable(progress, now)
+        for number, task in list(itertools.islice(progress.needy.items(), REPLACED_MAX)):
             ballot = task.ballot
             if not ballot.runs:  # nothing is left of it: it starts anew, with its failures remembered
                 ballot.device_class = ""
@@ -71,33 +127,87 @@ class Placing:
                 continue
             del progress.needy[number]
             for partner in chosen:
-                self._start(task, partner, batches)
+                self._start(progress, task, partner, batches, now)
 
-    def _start(self, task: OpenTask, partner: Partner, batches: Batches) -> None:
-        attempt = partner.next_attempt
-        partner.next_attempt += 1
-        self._board.next_attempt = max(self._board.next_attempt, partner.next_attempt)
-        partner.open[attempt] = task
+    def _start(self, progress: Progress, task: OpenTask, partner: Partner, batches: Batches, now: Now) -> None:
+        stint = partner.stints.get(progress.id)
+        if stint is None:
+            stint = self._open_work(progress, partner)
+        attempt = partner.start(stint, task, now.boottime_ns)
+        if attempt >= self._board.next_attempt:
+            self._board.next_attempt = attempt + 1
+        task.since_ns = now.boottime_ns
         task.ballot.started((partner.peer, attempt), partner.group, partner.device_class)
-        batches.setdefault(partner.peer, []).append(task.ballot.task)
+        progress.served_s += stint.run_s or progress.run_s or RUN_S
+        batches.setdefault(partner, []).append(task.ballot.task)
 
-    def _assign(self, progress: Progress, partner: Partner, tasks: list[int], now: Now) -> None:
-        number = partner.works.get(progress.id)
-        if number is None:
-            number = partner.works[progress.id] = partner.next_work
-            partner.next_work += 1
-            self._board.do(OpenWork(partner.peer, number, progress.id))
-        partner.took(len(tasks), now.boottime_ns)
-        part = progress.part(partner.peer)
-        part.state = "working"
-        part.running += len(tasks)
-        progress.running += len(tasks)
-        progress.active_ns = now.boottime_ns
-        if progress.state == "queued":
-            progress.state = "running"
-            progress.started_ns = now.wall_ns
-            progress.stage("first_task", now)
-        self._board.do(Assign(partner.peer, number, partner.next_attempt - len(tasks), tasks))
+    def _open_work(self, progress: Progress, partner: Partner) -> Stint:
+        stint = partner.stints[progress.id] = Stint(partner.next_work)
+        partner.next_work += 1
+        self._board.do(OpenWork(partner.peer, stint.number, progress.id))
+        return stint
+
+    def _assign_all(self, progress: Progress, batches: Batches, now: Now) -> None:
+        for partner, tasks in batches.items():
+            stint = partner.stints[progress.id]
+            self._board.do(Assign(partner.peer, stint.number, partner.next_attempt - len(tasks), tasks))
+            part = progress.part(partner.peer)
+            part.state = "working"
+            part.running += len(tasks)
+            progress.running += len(tasks)
+        if batches:
+            progress.active_ns = now.boottime_ns
+            if progress.state == "queued":
+                progress.state = "running"
+                progress.started_ns = now.wall_ns
+                progress.stage("first_task", now)
+
+    # Late attempts.
+
+    def _double_slow(self, progress: Progress, now: Now) -> None:
+        """Have tasks whose attempts are late run once more, by those who have nothing to do."""
+        if now.boottime_ns < progress.looked_for_slow_ns + int(SPARES_EVERY_S * SECOND_NS):
+            return
+        progress.looked_for_slow_ns = now.boottime_ns
+        idle = [
+            partner
+            for partner in self._board.hungry
+            if len(partner.open) < partner.slots and partner.suits(progress.job, progress.terms, now.boottime_ns)
+        ]
+        batches: Batches = {}
+        for task in itertools.islice(progress.tasks.values(), SPARES_SEEN_MAX):
+            if not idle:
+                break
+            if task.spares >= SPARES_MAX or not _is_running(task.ballot):
+                continue
+            late_s = (now.boottime_ns - task.since_ns) / SECOND_NS
+            able = [
+                partner
+                for partner in idle
+                if partner.device_class == task.ballot.device_class
+                and not task.ballot.has_group(partner.group)
+                and not task.ballot.failed_before(partner.peer)
+                and late_s > self._patience_s(progress, partner)
+            ]
+            if able:
+                partner = self._board.rng.choice(able)
+                task.spares += 1
+                self._start(progress, task, partner, batches, now)
+                self._board.note(progress, now, "doubled", partner.peer, task.ballot.task, f"late by {late_s:.1f} s")
+                if len(partner.open) >= partner.slots:
+                    idle.remove(partner)
+        self._assign_all(progress, batches, now)
+
+    def _patience_s(self, progress: Progress, partner: Partner) -> float:
+        """Return after what time an attempt is late, when ``partner`` could do it too."""
+        stint = partner.stints.get(progress.id)
+        if stint is not None and stint.pace_s:
+            usual_s = stint.pace_s * partner.slots
+        elif progress.run_s:
+            usual_s = progress.run_s
+        else:
+            usual_s = progress.job.limits.seconds / 4
+        return max(SPARE_AFTER_S, SPARE_FACTOR * usual_s)
 
     # Jobs that stand still.
 
@@ -109,14 +219,17 @@ class Placing:
             chosen = draw_replacements(rng, task, suitable, task.ballot.wanted(), needs_credit=False)
             for partner in chosen or ():
                 if partner.credit_max() <= 0:
-                    self._unblock(partner, task)
+                    self._unblock(partner, task, now)
             if chosen is not None:
                 return True
-        if progress.needy:
+        if progress.needy or progress.next_open() is None:
             return False
-        return progress.next_open() is not None and len(suitable) >= k and draw_new(rng, suitable, k) is not None
+        groups: dict[str, set[str]] = {}
+        for partner in suitable:
+            groups.setdefault(partner.device_class, set()).add(partner.group)
+        return any(len(names) >= k for names in groups.values())
 
-    def _unblock(self, partner: Partner, oldest: OpenTask) -> None:
+    def _unblock(self, partner: Partner, oldest: OpenTask, now: Now) -> None:
         """Void the youngest task that stands still and holds a place with ``partner``, for the sake of an older one.
 
         Windows can fill with answers that wait for a replacement elsewhere, where the window is full of the same.
@@ -131,7 +244,23 @@ class Placing:
             return
         youngest = max(stuck, key=lambda task: task.sequence)
         progress, number = jobs[youngest.job_id], youngest.ballot.task
-        self._board.release_all(youngest)
+        self._board.release_all(youngest, now)
         del progress.tasks[number]
         del progress.needy[number]
         progress.again.append(number)
+
+
+def _forgive(waiting: list[Progress]) -> None:
+    """Let nobody claim more of what it did not get than a few runs' time: it may have been nobody's who was here."""
+    if waiting:
+        most_s = max(progress.served_s for progress in waiting)
+        lag_s = max(LAG_S, *(LAG_RUNS * progress.run_s for progress in waiting))
+        for progress in waiting:
+            progress.served_s = max(progress.served_s, most_s - lag_s)
+
+
+def _is_running(ballot: Ballot) -> bool:
+    """Tell whether a task waits for nothing but attempts that run."""
+    return any(run.phase is Phase.RUNNING for run in ballot.runs.values()) and not any(
+        run.phase is Phase.ASKED for run in ballot.runs.values()
+    )

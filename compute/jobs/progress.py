@@ -49,11 +49,15 @@ class Progress:
         self.accepted = sum(done)
         self.stored = self.accepted
         self.state = "queued"
+        self.is_over = False
         self.error: JobError | None = None
         self.next_task = 0
         self.again: deque[int] = deque()  # tasks to be opened once more
         self.tasks: dict[int, OpenTask] = {}
         self.needy: dict[int, OpenTask] = {}  # open tasks that want another attempt, oldest first
+        self.served_s = 0.0  # of slots' time that was given to it: what fair sharing compares
+        self.run_s = 0.0  # mean time of a run, by the word of all providers together
+        self.looked_for_slow_ns = 0
         self.running = 0  # attempts that have neither committed nor ended
         self.active_ns = now.boottime_ns
         self.open_max = min(OPEN_TASKS_MAX, max(4, UPLOAD_BYTES_MAX // max(1, output_bytes_max)))
@@ -67,11 +71,6 @@ class Progress:
         self.finished_ns: int | None = None
         self.stages_s: dict[str, float] = {}
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it is done, failed or cancelled."""
-        return self.state in ("done", "failed", "cancelled")
-
     def stays(self, task: int) -> bool:
         """Tell whether the result of ``task`` is to stay with those who compute it."""
         return self.job.results is Results.STAY and sum(self.sizes(task)) > INLINE_BYTES_MAX
@@ -84,12 +83,23 @@ class Progress:
             self.next_task += 1
         return self.next_task if self.next_task < self.job.tasks else None
 
-    def take_next(self) -> None:
-        """Take the task that ``next_open`` returned."""
+    def may_open(self) -> bool:
+        """Tell whether a task waits to be opened, and there is room for what is open and what the disk has not taken
+        yet."""
+        return self.has_room() and self.next_open() is not None
+
+    def has_room(self) -> bool:
+        """Tell whether one more task may be open."""
+        return not self.is_over and len(self.tasks) + self.accepted - self.stored < self.open_max
+
+    def take_next(self) -> int:
+        """Take the next task to open, that there must be, and return it."""
         if self.again:
-            self.again.popleft()
-        else:
-            self.next_task += 1
+            return self.again.popleft()
+        task = self.next_open()
+        assert task is not None
+        self.next_task += 1
+        return task
 
     def part(self, peer: bytes) -> Part:
         """Return a provider's part; the first so many are kept apart, later ones share one that is not

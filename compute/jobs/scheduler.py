@@ -155,8 +155,12 @@ class Scheduler:
     def _begin(self, event: Submitted, now: Now) -> None:
         board = self._board
         progress = Progress(event.job_id, event.job, event.done, event.sizes, event.output_bytes_max, now)
+        progress.served_s = min((other.served_s for other in board.open_jobs()), default=0.0)
         board.jobs[event.job_id] = progress
         board.patience.new_terms()
+        for partner in board.partners.values():
+            if partner.is_agreed:
+                board.feed(partner)
         board.has_room = True
         if progress.accepted == event.job.tasks:
             board.finish(progress, "done", None, now)
@@ -174,6 +178,7 @@ class Scheduler:
     def _stored(self, event: ResultsStored) -> None:
         progress = self._board.jobs.get(event.job_id)
         if progress is not None:
+            self._board.has_room |= not progress.has_room()
             progress.stored += event.tasks
 
     def _fill(self, now: Now) -> None:
@@ -212,11 +217,11 @@ class Scheduler:
         elif isinstance(event, Declined | Ended):
             self._deciding.gone(heard.peer, event.code, now)
             self._recruiting.recruit(now)
-        self._board.has_room = True
 
     def _agreed(self, partner: Partner, event: Agreed, now: Now) -> None:
         until_ns = now.boottime_ns + event.duration_s * SECOND_NS
         partner.agreed(event.device_class, event.slots, event.window, until_ns, now.boottime_ns)
+        self._board.feed(partner)
         for progress in self._board.open_jobs():
             if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 progress.stage("first_agreement", now)

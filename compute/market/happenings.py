@@ -78,9 +78,9 @@ class Declined:
 
 @dataclass(frozen=True)
 class Committed:
-    """These attempts' answers are fixed: (attempt, commitment)."""
+    """These attempts' answers are fixed: (attempt, commitment, run time in µs by the provider's word)."""
 
-    items: list[tuple[int, bytes]]
+    items: list[tuple[int, bytes, int]]
 
 
 @dataclass(frozen=True)

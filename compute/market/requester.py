@@ -469,7 +469,7 @@ class RequesterTalk:
     def _commits(self, commits: Commits, envelope: bytes, now: Now) -> list[Event]:
         if not commits.commits and not commits.failures:
             raise PeerViolation("commits: empty")
-        committed: list[tuple[int, bytes]] = []
+        committed: list[tuple[int, bytes, int]] = []
         failed: list[tuple[int, FailCode]] = []
         head = self._head()
         for commit in commits.commits:
@@ -482,7 +482,7 @@ class RequesterTalk:
                 record.elapsed_us = self._believable(commit.elapsed_us, now)
                 record.commits = envelope
                 record.work.answered = True
-                committed.append((commit.attempt, commit.commitment))
+                committed.append((commit.attempt, commit.commitment, record.elapsed_us))
         for failure in commits.failures:
             record = self._open(failure.attempt, _Phase.SENT)
             if record is not None:

@@ -62,8 +62,11 @@ class Ballot:
 
         None while answers are being shown: whoever began then could wait to be told them.
         """
-        if self.decided or any(run.phase is Phase.ASKED for run in self.runs.values()):
+        if self.decided:
             return 0
+        for run in self.runs.values():
+            if run.phase is Phase.ASKED:
+                return 0
         _, best, second, shown = self._count()
         return self.rule.wanted(best, second, len(self.runs) - shown, len(self.runs))
 
@@ -103,18 +106,37 @@ class Ballot:
         run.commitment = commitment
 
     def ready(self) -> list[Ref]:
-        """Return the attempts to be asked now, marked as asked; none while one is still running or wanted."""
-        asked = []
+        """Return the attempts to be asked now, marked as asked; none while answers are still to come or wanted.
+
+        Those who still run then double a slow one that has answered, or the other way round: see ``surplus``.
+        """
+        asked, running = [], 0
         for ref, run in self.runs.items():
-            if run.phase is Phase.RUNNING:
-                return []
             if run.phase is Phase.COMMITTED:
                 asked.append(ref)
-        if not asked or self.wanted():
+            elif run.phase is Phase.RUNNING:
+                running += 1
+        if not asked or self.wanted() or (running and not self._has_enough(len(asked))):
             return []
         for ref in asked:
             self.runs[ref].phase = Phase.ASKED
         return asked
+
+    def _has_enough(self, committed: int) -> bool:
+        """Tell whether so many further answers decide, if they agree with those shown."""
+        _, best, second, shown = self._count()
+        return not self.rule.wanted(best, second, committed, shown + committed)
+
+    def surplus(self) -> list[Ref]:
+        """Return the attempts that still run, and are not needed any more: enough others have answered."""
+        phases = [run.phase for run in self.runs.values()]
+        if Phase.ASKED not in phases or Phase.RUNNING not in phases:
+            return []
+        return [ref for ref, run in self.runs.items() if run.phase is Phase.RUNNING]
+
+    def withdrawn(self, ref: Ref) -> None:
+        """Take an attempt that nobody needs any more off the ballot."""
+        del self.runs[ref]
 
     def commitments(self) -> bytes:
         """Return all commitments that are in, sorted and joined: what the commit set seals."""
@@ -132,7 +154,8 @@ class Ballot:
 
     def is_disputed(self) -> bool:
         """Tell whether two answers differ."""
-        return len({run.root for run in self.runs.values() if run.phase is Phase.REVEALED}) > 1
+        roots = [run.root for run in self.runs.values() if run.root]
+        return len(roots) > 1 and roots.count(roots[0]) < len(roots)
 
     def ended(self, ref: Ref, code: str, *, is_task_fault: bool) -> int:
         """Take an attempt without an answer off the ballot.

@@ -254,3 +254,130 @@ def test_a_story_and_a_view_tell_what_happened():
     assert (view.state, view.tasks_done, view.tasks_running, view.verification.agreed) == ("done", 4, 0, 4)
     assert [(part.state, part.tasks_done, part.tasks_running) for part in view.providers] == [("working", 4, 0)] * 2
     assert list(view.stages_s) == ["first_offer", "first_bid", "first_agreement", "first_task", "first_result", "done"]
+
+
+class Slow:
+    """An instant mesh whose providers answer when ``answer`` is called: commits only."""
+
+    def __init__(self, mesh):
+        self.mesh = mesh
+        self.sent = []  # (peer, attempt, job, task)
+        self.works = {}
+        self.voided = set()
+        self.notes = []
+        carry_out = mesh.carry_out
+
+        def carry(effect):
+            if isinstance(effect, e.OpenWork):
+                self.works[(effect.peer, effect.work)] = effect.job_id
+            elif isinstance(effect, e.Assign):
+                job = self.works[(effect.peer, effect.work)]
+                self.sent += [(effect.peer, effect.first_attempt + i, job, task) for i, task in enumerate(effect.tasks)]
+            elif isinstance(effect, e.ReleaseAttempt) and effect.verdict is None:
+                self.voided.add((effect.peer, effect.attempt))
+            else:
+                if isinstance(effect, e.Note):
+                    self.notes.append(effect.event.kind)
+                carry_out(effect)
+
+        mesh.carry_out = carry
+
+    def answer(self, sent, run_us):
+        peer, attempt, *_ = sent
+        self.sent.remove(sent)
+        self.mesh.queue.append(e.Heard(peer, hp.Committed([(attempt, attempt.to_bytes(32, "big"), run_us)])))
+        self.mesh.run()
+
+
+def test_jobs_share_the_time_of_slots_not_the_number_of_tasks():
+    mesh = InstantMesh(providers=1, window=64)
+    slow = Slow(mesh)
+    long, short = (mesh.submit(100_000, Quorum(1, 1), key=key) for key in ("long", "short"))
+    mesh.run()
+    run_s = {long: 0.1, short: 0.001}
+    had_s = Counter()
+    while sum(had_s.values()) < 20:  # one slot: first come, first served
+        sent = slow.sent[0]
+        job = sent[2]
+        mesh.time_ns += int(run_s[job] * SECOND_NS)
+        had_s[job] += run_s[job]
+        slow.answer(sent, round(run_s[job] * 1e6))
+    assert had_s[long] == pytest.approx(had_s[short], rel=0.2)
+
+
+def test_a_job_that_comes_late_does_not_catch_up_with_what_others_had():
+    mesh = InstantMesh(providers=1, window=8)
+    slow = Slow(mesh)
+    first = mesh.submit(100_000, Quorum(1, 1), key="first")
+    mesh.run()
+    for _ in range(500):
+        mesh.time_ns += SECOND_NS // 100
+        slow.answer(slow.sent[0], 10_000)
+    mesh.submit(100_000, Quorum(1, 1), key="second")
+    mesh.run()
+    had = Counter()
+    for _ in range(200):
+        had[slow.sent[0][2]] += 1
+        mesh.time_ns += SECOND_NS // 100
+        slow.answer(slow.sent[0], 10_000)
+    assert had[first] > 80
+
+
+@pytest.mark.parametrize("who_is_first", ["spare", "late"])
+def test_a_late_attempt_is_doubled_and_the_first_answer_counts(who_is_first):
+    mesh = InstantMesh(providers=2, window=8)
+    slow = Slow(mesh)
+    name = mesh.submit(20, Quorum(1, 1))
+    mesh.run()
+    stuck = slow.sent[0][0]
+    while True:  # one provider does its tasks, the other stands
+        waiting = [sent for sent in slow.sent if sent[0] != stuck]
+        if not waiting:
+            break
+        mesh.time_ns += SECOND_NS // 50
+        slow.answer(waiting[0], 20_000)
+    late = list(slow.sent)
+    assert late
+    for effect in wait(mesh, 1):
+        mesh.carry_out(effect)
+    mesh.run()
+    spare = [sent for sent in slow.sent if sent[0] != stuck]
+    assert spare
+    assert "doubled" in slow.notes
+    (twin,) = [sent for sent in late if sent[3] == spare[0][3]]
+    loser = twin if who_is_first == "spare" else spare[0]
+    slow.answer(spare[0] if who_is_first == "spare" else twin, 20_000)
+    assert slow.voided == {loser[:2]}
+    slow.sent.remove(loser)
+    while slow.sent:
+        mesh.time_ns += SECOND_NS // 50
+        (sent, *_) = [sent for sent in slow.sent if sent[:2] not in slow.voided]
+        slow.answer(sent, 20_000)
+        slow.sent = [sent for sent in slow.sent if sent[:2] not in slow.voided]
+        for effect in wait(mesh, 1):
+            mesh.carry_out(effect)
+        mesh.run()
+    assert mesh.ended[name].state == "done"
+    assert mesh.scheduler.view(name).tasks_done == 20
+
+
+def test_a_disk_that_does_not_keep_up_stops_new_tasks():
+    mesh = InstantMesh(providers=4, window=1024)
+    stored = []
+    carry_out = mesh.carry_out
+    mesh.carry_out = lambda effect: stored.append(effect) if isinstance(effect, e.StoreResult) else carry_out(effect)
+    name = mesh.submit(10_000, Quorum(1, 1))
+    mesh.run()
+    assert len(stored) == mesh.scheduler._board.jobs[name].open_max
+    while stored:
+        carry_out(stored.pop())
+        mesh.run()
+    assert mesh.ended[name].state == "done"
+
+
+def test_with_many_providers_all_get_work():
+    mesh = InstantMesh(providers=300, config=SchedulerConfig(providers_max=300))
+    mesh.submit(2000, Quorum(2, 3))
+    mesh.run()
+    assert len(mesh.attempts) == 300
+    assert max(mesh.attempts.values()) < 60

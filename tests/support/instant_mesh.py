@@ -1,11 +1,10 @@
 """A scheduler with providers that answer at once: for its bounds, its choices and its speed, without conversations."""
 
 import random
-import tracemalloc
 from collections import Counter, deque
 
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
+from depin_node.compute.jobs.job import InputRef, Job, Limits, job_id
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as hp
 from depin_node.compute.market.messages import Want
@@ -21,7 +20,7 @@ class InstantMesh:
         self.time_ns = 0
         self.scheduler = Scheduler(config or SchedulerConfig(), random.Random(seed), bytes(32), set())
         self.candidates = tuple(
-            e.Candidate(bytes([n]) * 32, f"g{n}", ("wasm-1",), memory_mib, 0) for n in range(providers)
+            e.Candidate(n.to_bytes(32, "big"), f"g{n}", ("wasm-1",), memory_mib, 0) for n in range(providers)
         )
         self.window = window
         self.queue = deque()
@@ -61,7 +60,7 @@ class InstantMesh:
             self.attempts[effect.peer] += len(effect.tasks)
             attempts = range(effect.first_attempt, effect.first_attempt + len(effect.tasks))
             self.largest_batch = max(self.largest_batch, len(effect.tasks))
-            heard(hp.Committed([(attempt, attempt.to_bytes(32, "big")) for attempt in attempts]))
+            heard(hp.Committed([(attempt, attempt.to_bytes(32, "big"), 50) for attempt in attempts]))
         elif isinstance(effect, e.AskReveal):
             heard(hp.Revealed([(effect.attempt, ROOT)]))
             if effect.want is Want.BYTES:
@@ -70,31 +69,3 @@ class InstantMesh:
             self.queue.append(e.ResultsStored(effect.job_id, 1))
         elif isinstance(effect, e.JobEnded):
             self.ended[effect.job_id] = effect
-
-
-def main():
-    """Print how many events a second the scheduler takes, and how its memory grows with finished tasks."""
-    import json
-    import time
-
-    figures = {}
-    for k, n in ((1, 1), (2, 3)):
-        mesh = InstantMesh(providers=8)
-        mesh.submit(20_000, Quorum(k, n))
-        begin = time.process_time()
-        mesh.run()
-        elapsed_s = time.process_time() - begin
-        assert [ended.state for ended in mesh.ended.values()] == ["done"]
-        figures[f"scheduler_events_per_s_k{k}"] = round(mesh.events / elapsed_s)
-        figures[f"scheduler_us_per_task_k{k}"] = round(1e6 * elapsed_s / 20_000, 1)
-    tracemalloc.start()
-    mesh = InstantMesh(providers=8)
-    mesh.submit(100_000, Quorum(1, 1))
-    mesh.run()
-    current, peak = tracemalloc.get_traced_memory()
-    figures |= {"memory_after_100k_tasks_kib": current >> 10, "memory_peak_kib": peak >> 10}
-    print(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main()

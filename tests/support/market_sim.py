@@ -493,7 +493,9 @@ class World:
                 assert not progress.done[number]
                 groups = [run.group for run in task.ballot.runs.values()]
                 assert len(groups) == len(set(groups)), "one group twice"
-                assert len(groups) <= progress.job.policy.n
+                answers = sum(run.phase is not Phase.RUNNING for run in task.ballot.runs.values())
+                assert answers <= progress.rule.most
+                assert len(groups) <= progress.rule.most + task.spares
                 running += sum(run.phase is Phase.RUNNING for run in task.ballot.runs.values())
             assert progress.running == running
             assert all(count == 1 for count in self.handed.values()), "a result was handed in twice"
