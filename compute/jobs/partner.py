@@ -126,6 +126,10 @@ class Partner:
         """Return how many more attempts the provider would take: for replacements, which others wait for."""
         return self.window - len(self.open)
 
+    def has_idle_slot(self) -> bool:
+        """Tell whether the provider could begin with a further attempt at once."""
+        return len(self.open) < min(self.slots, self.window)
+
     def load_s(self, job_id: bytes, usual_s: float) -> float:
         """Return about how long, in s, a further attempt would take to be answered.
 

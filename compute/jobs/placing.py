@@ -172,7 +172,7 @@ class Placing:
         idle = [
             partner
             for partner in self._board.hungry
-            if len(partner.open) < partner.slots and partner.suits(progress.job, progress.terms, now.boottime_ns)
+            if partner.has_idle_slot() and partner.suits(progress.job, progress.terms, now.boottime_ns)
         ]
         batches: Batches = {}
         for task in itertools.islice(progress.tasks.values(), SPARES_SEEN_MAX):
@@ -194,7 +194,7 @@ class Placing:
                 task.spares += 1
                 self._start(progress, task, partner, batches, now)
                 self._board.note(progress, now, "doubled", partner.peer, task.ballot.task, f"late by {late_s:.1f} s")
-                if len(partner.open) >= partner.slots:
+                if not partner.has_idle_slot():
                     idle.remove(partner)
         self._assign_all(progress, batches, now)
 

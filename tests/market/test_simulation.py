@@ -60,7 +60,12 @@ def scenarios(draw):
 
 
 # The examples found faults: attempt numbers that two agreements shared; a loss that ended a job counted twice; a liar
-# caught after its first agreement was lost.
+# caught after its first agreement was lost; a late attempt doubled with more slots than the window holds.
+@example(
+    Scenario(
+        2049789747, ["copier"] * 2 + ["honest"] * 4, Quorum(2, 2), 28, 2, 4, (0,), groups=[0, 3, 2, 2, 3, 7], restarts=3
+    )
+)
 @example(
     Scenario(
         23, ["liar", "honest", "honest", "liar", "copier", "copier", "flaky"], DOUBLE, 9, 2, 2, (8, 0, 9),
