@@ -98,6 +98,14 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """File of the key of a private mesh, mode 0600; nodes with another key, or none, are refused."""
     allowed_peers: tuple[str, ...] = ()
     """Peer ids; if there are any, nobody else may connect."""
+    bootstrap_only: bool = False
+    """Whether to be a first peer and nothing else: no jobs, nothing lent, but circuits and calls back for others."""
+    relay: bool = True
+    """Whether to pass on circuits for peers that cannot be called, once this node is found to be callable itself."""
+    relay_bulk: bool = False
+    """Whether those circuits may carry blobs too, without a limit of bytes."""
+    upnp: bool = True
+    """Whether to ask the gateway for a port, when listening at a private address and not on loopback."""
     lend: bool = False
     """Whether to run other people's tasks."""
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0

@@ -1,9 +1,9 @@
 """The composition root: every part of a node, opened in the order in which they need each other.
 
-    data directory → log → identity → network → mesh → blobs → journal → sandbox → provider, requester → control API
+    data directory → log → identity → network → mesh → reach → blobs → journal → sandbox → provider, requester → control
 
 They close in the opposite order: first nobody local can ask for more, last the data directory is free again. A node
-that lends nothing has no sandbox and no provider.
+that lends nothing has no sandbox and no provider, one that is a first peer only has no requester either.
 """
 
 import os
@@ -49,6 +49,9 @@ from depin_node.p2p.direct import DirectChannels, open_direct
 from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.network import ListenError, Network, NetworkLimits
+from depin_node.p2p.reach.desk import RelayLimits
+from depin_node.p2p.reach.service import Reach, ReachSettings, open_reach
+from depin_node.p2p.reach.upnp import map_port
 
 log = structlog.get_logger("depin_node.node")
 
@@ -62,11 +65,13 @@ ADVERTISE_S = 2.0
 
 @dataclass(frozen=True)
 class Node:
-    """A running node; ``open_node`` makes it. ``provider`` is None where nothing is lent."""
+    """A running node; ``open_node`` makes it. ``provider`` is None where nothing is lent, and so is ``requester`` where
+    the node is a first peer only."""
 
     config: NodeConfig
     mesh: Mesh
-    requester: Requester
+    reach: Reach
+    requester: Requester | None
     provider: Provider | None
     operator: Operator
     control_url: str
@@ -84,6 +89,8 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         ConfigError: a setting, a file or the identity is wrong.
         ResourceError: the data directory or a named port is in use, or a part cannot get what it needs.
     """
+    if config.bootstrap_only and config.lend:
+        raise ConfigError("a first peer (--bootstrap-only) lends nothing: leave out one of it and --lend")
     join_by = first_peers(config.first_peers, data_dir.first_peers)
     async with AsyncExitStack() as stack:
         stack.enter_context(data_dirs.claim(data_dir))
@@ -104,6 +111,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
                 owners=owners,
             )
         )
+        reach = await stack.enter_async_context(_open_reach(config, network, mesh))
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
         direct = await _open_direct(stack, config, network)
         blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, direct=direct)
@@ -114,14 +122,30 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         )
         await stack.enter_async_context(open_evidence(market))
         provider = await _open_provider(stack, config, market) if config.lend else None
-        scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
-        requester = await stack.enter_async_context(open_requester(market, scheduling))
+        requester = None
+        if not config.bootstrap_only:
+            scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
+            requester = await stack.enter_async_context(open_requester(market, scheduling))
         await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
-        operator = Operator(config, data_dir, market, requester, provider)
+        operator = Operator(config, data_dir, market, reach, requester, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(url, token, os.getpid())))
-        yield Node(config, mesh, requester, provider, operator, url)
+        yield Node(config, mesh, reach, requester, provider, operator, url)
+
+
+@asynccontextmanager
+async def _open_reach(config: NodeConfig, network: Network, mesh: Mesh) -> AsyncIterator[Reach]:
+    """Find out how this node is reached, and let the mesh dial by way of relays, as long as the block runs."""
+    limits = RelayLimits(bulk=config.relay_bulk)
+    settings = ReachSettings(relay=config.relay, relay_always=config.bootstrap_only, limits=limits)
+    mapper = map_port if config.upnp else None
+    listed = _keys(config.trusted_peers, "trusted_peers")
+    async with open_reach(
+        network, advertise=mesh.set_addresses, settings=settings, listed=listed, mapper=mapper
+    ) as reach:
+        mesh.dial, mesh.best_first = reach.dial, reach.best_first
+        yield reach
 
 
 def _keys(peers: tuple[str, ...], setting: str) -> list[bytes]:

@@ -19,12 +19,22 @@ from depin_node.compute.trust.credit import SECOND_US
 from depin_node.compute.trust.receipts import count, verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
-from depin_node.core.views import AccountView, CreditView, DeviceView, LogsView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import (
+    AccountView,
+    CreditView,
+    DeviceView,
+    LogsView,
+    PeerView,
+    ReachView,
+    ReceiptView,
+    StatusView,
+)
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.directory import Entry
+from depin_node.p2p.reach.service import Reach
 
 UPLOAD_KEPT_S = 600.0
 """How long what a client has uploaded waits for the job that it is for."""
@@ -40,24 +50,32 @@ class Operator:
         config: NodeConfig,
         data_dir: DataDir,
         market: MarketContext,
-        requester: Requester,
+        reach: Reach,
+        requester: Requester | None,
         provider: Provider | None,
     ) -> None:
         self._config = config
         self._data_dir = data_dir
         self._market = market
         self._store = market.blobs.store
-        self._requester = requester
+        self._reach = reach
+        self._jobs_of = requester
         self._provider = provider
         self._uploads = Uploads(self._store)
         self._started_s = time.time()
+
+    @property
+    def _requester(self) -> Requester:
+        if self._jobs_of is None:
+            raise ConfigError("this node is a first peer and takes no jobs (--bootstrap-only): submit to another node")
+        return self._jobs_of
 
     # How the node is
 
     def status(self) -> StatusView:
         """Return how the node is."""
         market = self._market
-        jobs = Counter(view.state for view in self._requester.jobs(JOBS_COUNTED_MAX))
+        jobs = Counter(view.state for view in self._jobs_of.jobs(JOBS_COUNTED_MAX)) if self._jobs_of else Counter[str]()
         return StatusView(
             peer=peer_id(market.identity.key),
             version=version("depin-node"),
@@ -65,7 +83,7 @@ class Operator:
             pid=os.getpid(),
             data_dir=str(self._data_dir.path),
             started_s=self._started_s,
-            addresses=tuple(market.network.addresses()),
+            addresses=tuple(self._reach.addresses() or market.network.addresses()),
             lending=self._provider is not None,
             slots=self._config.slots_lent(),
             peers_connected=len(market.network.peers()),
@@ -74,6 +92,22 @@ class Operator:
             tasks_lent=self._provider.tasks_run if self._provider else 0,
             blobs_bytes=self._store.used_bytes,
             counters=dict(Counter(market.network.counters()) + Counter(market.mesh.counters())),
+            reach=self._reach_view(),
+        )
+
+    def _reach_view(self) -> ReachView:
+        reach, view = self._reach, self._reach.view
+        relays = tuple(peer_id(relay) for relay in view.relays)
+        return ReachView(
+            view.verdict.value,
+            view.nat.value,
+            view.reached,
+            view.missed,
+            relays,
+            reach.serves_circuits,
+            reach.desk.places,
+            reach.desk.circuits,
+            view.skew_s,
         )
 
     def peers(self) -> list[PeerView]:
@@ -260,6 +294,8 @@ def _peer_view(entry: Entry, banned: str) -> PeerView:
         version=entry.advert.software,
         group=entry.group,
         banned=banned,
+        protocol_min=entry.advert.protocol_min,
+        protocol_max=entry.advert.protocol_max,
         owner=peer_id(entry.owner) if entry.owner else "",
     )
 

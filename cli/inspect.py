@@ -9,7 +9,7 @@ import click
 from depin_node.cli.common import Settings, ago, emit, global_options, json_option, note, pass_settings, table
 
 if TYPE_CHECKING:
-    from depin_node.core.views import DeviceView, PeerView, StatusView
+    from depin_node.core.views import DeviceView, PeerView, ReachView, StatusView
 
 
 @click.command()
@@ -83,6 +83,7 @@ def _status_text(view: "StatusView") -> str:
         ("up", f"{ago(time.time() - view.started_s)} (process {view.pid})"),
         ("data", view.data_dir),
         *(("address", address) for address in view.addresses),
+        *(("reached", _reach_words(reach)) for reach in [view.reach] if reach),
         ("peers", f"{view.peers_connected} connected, {view.peers_known} known"),
         ("lending", lent),
         ("jobs", jobs),
@@ -90,6 +91,18 @@ def _status_text(view: "StatusView") -> str:
         *((name, count) for name, count in sorted(view.counters.items()) if count),
     ]
     return table(("", ""), rows).lstrip("\n")
+
+
+def _reach_words(reach: "ReachView") -> str:
+    words = {
+        "local": "only from this machine",
+        "public": "from outside",
+        "private": "not from outside",
+        "unknown": "not known yet",
+    }
+    by = f", by way of {len(reach.relays)} relays" if reach.relays else ""
+    serves = f"; relay for {reach.places} peers, {reach.circuits} circuits" if reach.serves else ""
+    return f"{words.get(reach.verdict, reach.verdict)}{by} (NAT: {reach.nat}){serves}"
 
 
 def _device_words(devices: "Iterable[DeviceView]") -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "init": ("depin_node.cli.init:init", "Create a data directory with a new identity."),
     "start": ("depin_node.cli.start:start", "Run a node: join the mesh, and lend with --lend."),
     "status": ("depin_node.cli.inspect:status", "Show how the running node is."),
+    "doctor": ("depin_node.cli.doctor:doctor", "Say what is well with the node, what is not, and what to do."),
     "peers": ("depin_node.cli.inspect:peers", "List the peers the node knows."),
     "devices": ("depin_node.cli.inspect:devices", "List what this machine can run tasks on."),
     "submit": ("depin_node.cli.submit:submit", "Compile and submit a job, and fetch its verified result."),

@@ -29,6 +29,12 @@ class PeerViolation(DepinError):
     code = "violation"
 
 
+class PeerStale(PeerViolation):
+    """What a peer sent was good once and has expired: where it may have been long under way, that is nobody's fault."""
+
+    code = "stale"
+
+
 class ResourceError(DepinError):
     """This machine is short of something: disk, memory, descriptors, slots."""
 

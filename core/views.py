@@ -54,6 +54,27 @@ class PeerView(View, frozen=True):
     group: str
     banned: str = ""
     owner: str = ""
+    protocol_min: int = 1
+    protocol_max: int = 1
+
+
+class ReachView(View, frozen=True):
+    """Whether others can call the node. ``verdict``: local, unknown, public or private; ``nat``: unknown, none,
+    endpoint-independent or address-dependent; ``reached`` and ``missed``: how many groups of peers could call it, and
+    could not; ``relays``: who passes on calls to it. ``serves``: it passes on those to others, ``places`` of which may
+    be called through ``circuits`` that are open now. ``skew_s``: how far peers' clocks are ahead of ours, by the middle
+    one of those that told.
+    """
+
+    verdict: str
+    nat: str
+    reached: int = 0
+    missed: int = 0
+    relays: tuple[str, ...] = ()
+    serves: bool = False
+    places: int = 0
+    circuits: int = 0
+    skew_s: int | None = None
 
 
 class StatusView(View, frozen=True):
@@ -74,6 +95,7 @@ class StatusView(View, frozen=True):
     tasks_lent: int
     blobs_bytes: int
     counters: dict[str, int]
+    reach: ReachView | None = None
 
 
 class ReceiptView(View, frozen=True):

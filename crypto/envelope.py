@@ -14,7 +14,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import PeerViolation
+from depin_node.core.errors import PeerStale, PeerViolation
 from depin_node.core.wire import Key, Message, Uint, decode, encode
 from depin_node.crypto.identity import Identity
 
@@ -101,8 +101,9 @@ def verify(data: bytes, kind: type[S], network: str, *, to: bytes, now: Now) -> 
     """Check and decode a message that arrived. ``to`` is the receiver's key, or ``NOBODY`` for gossip.
 
     Raises:
-        PeerViolation: as ``verify_signature``; or addressed to somebody else, expired, or valid for longer than the
-            type allows (which would have to be remembered against replay for as long).
+        PeerViolation: as ``verify_signature``; or addressed to somebody else, or valid for longer than the type allows
+            (which would have to be remembered against replay for as long).
+        PeerStale: expired.
     """
     verified = verify_signature(data, kind, network)
     message = verified.payload
@@ -110,7 +111,7 @@ def verify(data: bytes, kind: type[S], network: str, *, to: bytes, now: Now) -> 
         raise PeerViolation(f"{kind.TYPE}: addressed to another peer")
     wall_s = now.wall_ns // SECOND_NS
     if message.expires_s < wall_s - SKEW_S_MAX:
-        raise PeerViolation(f"{kind.TYPE}: expired {wall_s - message.expires_s} s ago")
+        raise PeerStale(f"{kind.TYPE}: expired {wall_s - message.expires_s} s ago")
     if message.expires_s > wall_s + kind.LIFETIME_S_MAX + SKEW_S_MAX:
         raise PeerViolation(f"{kind.TYPE}: valid for longer than the {kind.LIFETIME_S_MAX} s allowed")
     return verified

@@ -26,8 +26,8 @@ from depin_node.p2p.addresses import Address, parse, peer_id
 ADVERT_BYTES_MAX = 1024
 ADDRESSES_MAX = 8
 DEVICES_MAX = 8
-PROTOCOL_VERSION = 1
-"""The one version of the stream protocols that this software speaks."""
+PROTOCOL_MIN = PROTOCOL_MAX = 1
+"""The versions of the set of protocols that this software speaks; each protocol also has its own, in its name."""
 
 MODEL_CHARACTERS_MAX = 48
 _Speed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
@@ -79,6 +79,15 @@ class Advert(Signed, frozen=True):
     certificate: Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
 
 
+def common_protocol(low: int, high: int, *, ours: tuple[int, int] = (PROTOCOL_MIN, PROTOCOL_MAX)) -> int | None:
+    """Return the latest version that we and a peer that speaks ``low`` to ``high`` have in common; None: there is none.
+
+    ``ours``: what we speak.
+    """
+    latest = min(high, ours[1])
+    return latest if latest >= max(low, ours[0]) else None
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a node tells of itself beyond its addresses: the fields of ``Advert`` of the same names."""
@@ -116,8 +125,8 @@ def sign_advert(
             expires_s=now.wall_ns // SECOND_NS + lifetime_s,
             seq=seq,
             addresses=tuple(shown),
-            protocol_min=PROTOCOL_VERSION,
-            protocol_max=PROTOCOL_VERSION,
+            protocol_min=PROTOCOL_MIN,
+            protocol_max=PROTOCOL_MAX,
             lending=offer.lending,
             devices=offer.devices,
             price=offer.price,

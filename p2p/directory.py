@@ -26,7 +26,7 @@ from depin_node.core.wire import Message, Uint
 from depin_node.crypto.envelope import SKEW_S_MAX, Verified
 from depin_node.crypto.ownership import OwnerCertificate, Owners, read_certificate
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.advert import PROTOCOL_VERSION, Advert, read_advert
+from depin_node.p2p.advert import Advert, common_protocol, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ class Directory:
         return Counter(reason for reason in lacks if reason is not None)
 
     def _lacks(self, entry: Entry, need: Need, exclude: Collection[bytes]) -> str | None:
-        if not entry.advert.protocol_min <= PROTOCOL_VERSION <= entry.advert.protocol_max:
+        if common_protocol(entry.advert.protocol_min, entry.advert.protocol_max) is None:
             return "other protocol version"
         if not entry.advert.lending:
             return "not lending"

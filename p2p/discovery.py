@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import PeerViolation
+from depin_node.core.errors import PeerStale, PeerViolation
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.advert import Advert
 from depin_node.p2p.directory import Digest, Directory, Taken
@@ -368,9 +368,11 @@ class Discovery:
     # Adverts
 
     def _gossiped(self, peer: bytes, data: bytes, now: Now) -> list[Effect]:
-        """Take anybody's advert from ``peer``, and pass on what is new."""
+        """Take anybody's advert from ``peer``, and pass on what is new. One that has expired on its way is no fault."""
         try:
             taken, key = self.directory.receive(data, now)
+        except PeerStale:
+            return []
         except PeerViolation as error:
             return self._misbehaved(peer, str(error), now)
         effects = self._noted(taken, key, now)

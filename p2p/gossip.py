@@ -43,6 +43,9 @@ TELLERS_MAX = 4
 HAVE_AFTER_NS = SECOND_NS // 4
 WANT_AFTER_NS = SECOND_NS // 4
 ASK_AGAIN_NS = 2 * SECOND_NS
+NEWS_NS = 10 * SECOND_NS
+"""For so long a new neighbour is told of a message: what gossip carries holds for a minute, and catching up is others'
+work."""
 TOKENS_BURST = 512.0
 TOKENS_PER_S = 64.0
 """A message costs one token, eight ids one. A mesh of any size makes some 10 messages a second (``MeshConfig``)."""
@@ -141,7 +144,7 @@ class Gossip:
         self._topics: set[str] = set()
         self._neighbours: dict[PeerKey, _Neighbour] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-        self._stored: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
+        self._stored: OrderedDict[bytes, tuple[str, bytes, int]] = OrderedDict()
         self._missing: OrderedDict[bytes, _Missing] = OrderedDict()
         self._tell_ns: int | None = None
 
@@ -170,7 +173,7 @@ class Gossip:
     def unsubscribe(self, topic: str) -> list[Effect]:
         """Want ``topic`` no longer, and pass nothing of it on."""
         self._topics.discard(topic)
-        for identity in [identity for identity, (about, _) in self._stored.items() if about == topic]:
+        for identity in [identity for identity, (about, _, _) in self._stored.items() if about == topic]:
             del self._stored[identity]
         return [Send(peer, TOPICS, self.greeting()) for peer in self._neighbours]
 
@@ -214,7 +217,7 @@ class Gossip:
         if kind == TOPICS:
             neighbour.bucket.spend(1, now)
             neighbour.topics = frozenset(decode(body, Topics, size_bytes_max=self.frame_bytes_max).topics)
-            return self._greet(peer, neighbour)
+            return self._greet(peer, neighbour, now)
         if kind in (HAVE, WANT):
             ids = decode(body, Ids, size_bytes_max=IDS_BYTES_MAX).ids
             if kind == WANT:
@@ -272,13 +275,18 @@ class Gossip:
             return []
         return [Judge(peer, post.topic, identity, post.data)]
 
-    def _greet(self, peer: PeerKey, neighbour: _Neighbour) -> list[Effect]:
-        """Tell a neighbour that has named its topics what it may have missed."""
-        known = [identity for identity, (topic, _) in self._stored.items() if topic in neighbour.topics]
+    def _greet(self, peer: PeerKey, neighbour: _Neighbour, now: Now) -> list[Effect]:
+        """Tell a neighbour that has named its topics what it may have missed of late: not what is old news by now."""
+        since_ns = now.boottime_ns - NEWS_NS
+        known = [
+            identity
+            for identity, (topic, _, stored_ns) in self._stored.items()
+            if topic in neighbour.topics and stored_ns > since_ns
+        ]
         return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known[-IDS_MAX:])]
 
     def _spread(self, identity: bytes, topic: str, body: bytes, source: PeerKey | None, now: Now) -> list[Effect]:
-        self._stored[identity] = (topic, body)
+        self._stored[identity] = (topic, body, now.boottime_ns)
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)
         others = [p for p, n in self._neighbours.items() if p != source and topic in n.topics]

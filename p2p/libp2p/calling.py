@@ -28,17 +28,19 @@ class Caller:
 
     def __init__(self) -> None:
         self._ports: dict[int, int] = {}
+        self._drawing = trio.Lock()
 
     async def call(self, host: str, port: int) -> trio.SocketStream:
         """Connect, from the one port if possible. Raises ``OSError``."""
         address = ipaddress.ip_address(host)
         family = trio.socket.AF_INET if address.version == 4 else trio.socket.AF_INET6
         if not address.is_loopback:
-            socket = await _bound(family, self._ports.get(family, 0))
-            if socket is not None:
-                self._ports.setdefault(family, socket.getsockname()[1])
-                if await _connects(socket, host, port):
-                    return trio.SocketStream(socket)
+            async with self._drawing:
+                socket = await _bound(family, self._ports.get(family, 0))
+                if socket is not None:
+                    self._ports.setdefault(family, socket.getsockname()[1])
+            if socket is not None and await _connects(socket, host, port):
+                return trio.SocketStream(socket)
         return await trio.open_tcp_stream(host, port)
 
     def use_for(self, swarm: Any) -> None:

@@ -1,6 +1,7 @@
 """What peers say to each other about reachability: four small request protocols.
 
-    reach/1    [port] → [host, port, called, outcome]     "where do you see me, and can you call me back at this port?"
+    reach/1    [port] → [host, port, called, outcome, wall_s]
+               "where do you see me, and can you call me back at this port?"
     relay/1    [target] → [lasts_s, circuit_s, circuit_bytes_max, bulk, host, port]
                an empty target: "keep a place for me"; else "connect me with it": after the answer the stream is the
                circuit's, bytes both ways
@@ -47,13 +48,15 @@ class Question(Message, frozen=True):
 
 class Answer(Message, frozen=True):
     """The other end of the asker's connection as the answerer sees it: an IP address, or empty if there is a relay in
-    between. ``called``: the asker called, so that ``port`` is the one its network gave to that call.
+    between. ``called``: the asker called, so that ``port`` is the one its network gave to that call. ``wall_s``: the
+    answerer's clock, which is shown to people and goes into nothing else.
     """
 
     host: Host
     port: Port
     called: bool
     outcome: Outcome
+    wall_s: Uint
 
 
 class RelayQuestion(Message, frozen=True):

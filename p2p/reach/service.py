@@ -51,8 +51,8 @@ _MEETINGS_MAX = 8
 _MET_MAX = 1024
 _MEET_AGAIN_S = 60.0
 
-PortMapper = Callable[[int], Awaitable[tuple[str, int] | None]]
-"""Asks the network's gateway to pass a port on to us; returns its outer endpoint, or None."""
+PortMapper = Callable[[str, int], Awaitable[tuple[str, int] | None]]
+"""Asks the gateway of the network that our address is on to pass a port on to us; returns its outer endpoint."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Reach:
         question = decode(body, Question, size_bytes_max=MESSAGE_BYTES_MAX)
         path = self._network.path(peer)
         if path is None or path.relayed:
-            return encode(Answer("", 0, called=False, outcome=Outcome.NOT_TRIED))
+            return encode(Answer("", 0, called=False, outcome=Outcome.NOT_TRIED, wall_s=self._wall_s()))
         where = parse(path.address)
         outcome = Outcome.NOT_TRIED
         if question.port and path.outbound and question.port == where.port:
@@ -238,7 +238,11 @@ class Reach:
                 raise ResourceError("too many calls back are under way")
             async with self._probes:
                 outcome = await self._call_back(Address(where.kind, where.host, question.port, peer))
-        return encode(Answer(where.host, where.port, called=not path.outbound, outcome=outcome))
+        called = not path.outbound
+        return encode(Answer(where.host, where.port, called=called, outcome=outcome, wall_s=self._wall_s()))
+
+    def _wall_s(self) -> int:
+        return self._clock().wall_ns // SECOND_NS
 
     async def _call_back(self, address: Address) -> Outcome:
         self._counters["called_back"] += 1
@@ -376,7 +380,7 @@ class Reach:
             own = [parse(address) for address in self._network.addresses()]
             private = [address for address in own if address.kind == "ip4" and is_local(address.host)]
             if private:
-                self._mapped = await mapper(private[0].port)
+                self._mapped = await mapper(private[0].host, private[0].port)
                 self._listens()
             await trio.sleep(self._settings.map_every_s)
 

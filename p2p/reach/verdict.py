@@ -159,7 +159,8 @@ Effect: TypeAlias = Ask | Reserve | Changed
 class View:
     """What is known. ``external``: endpoints at which peers reached us through a NAT; ``mapped``: where peers see the
     calls that leave from ``mapped_from``, if that is the same for all; ``reached`` and ``missed``: how many groups
-    could call us, and how many could not.
+    could call us, and how many could not. ``skew_s``: how far the clock of the middle one of those groups is ahead of
+    ours; None: no one told.
     """
 
     verdict: Verdict = Verdict.UNKNOWN
@@ -170,6 +171,7 @@ class View:
     relays: tuple[bytes, ...] = ()
     reached: int = 0
     missed: int = 0
+    skew_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class _Opinion:
     asked: int
     local_port: int
     at_ns: int
+    skew_s: int
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,9 @@ class Reachability:
         if peer is None or not event.answer.host:
             self._unhelpful[event.peer] = now.boottime_ns + int(self.config.ask_again_s * SECOND_NS)
             return
-        self._opinions[peer.group] = _Opinion(event.answer, event.asked, event.local_port, now.boottime_ns)
+        self._opinions[peer.group] = _Opinion(
+            event.answer, event.asked, event.local_port, now.boottime_ns, event.answer.wall_s - now.wall_ns // SECOND_NS
+        )
         self._opinions.move_to_end(peer.group)
         if len(self._opinions) > OPINIONS_MAX:
             self._opinions.popitem(last=False)
@@ -359,7 +364,13 @@ class Reachability:
         nat, mapped, mapped_from = self._nat(opinions)
         # what relays are for ends when others can call us
         held = relays if verdict is not Verdict.PUBLIC else ()
-        return replace(view, missed=missed, nat=nat, mapped=mapped, mapped_from=mapped_from, relays=held)
+        return replace(
+            view, missed=missed, nat=nat, mapped=mapped, mapped_from=mapped_from, relays=held, skew_s=self._skew_s()
+        )
+
+    def _skew_s(self) -> int | None:
+        told = sorted(opinion.skew_s for opinion in self._opinions.values())
+        return told[len(told) // 2] if told else None
 
     def _outside(self) -> list[_Opinion]:
         """Return the opinions of peers that see us by way of a NAT, if at least two do; else all: a peer on our own

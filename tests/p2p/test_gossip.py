@@ -9,9 +9,23 @@ from hypothesis import strategies as st
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
-from depin_node.core.wire import encode
+from depin_node.core.wire import decode, encode
 from depin_node.p2p import gossip
-from depin_node.p2p.gossip import HAVE, POST, TOPICS, WANT, Gossip, Ids, Judge, Post, Punish, Send, Topics, message_id
+from depin_node.p2p.gossip import (
+    HAVE,
+    IDS_BYTES_MAX,
+    POST,
+    TOPICS,
+    WANT,
+    Gossip,
+    Ids,
+    Judge,
+    Post,
+    Punish,
+    Send,
+    Topics,
+    message_id,
+)
 from depin_node.p2p.network import Verdict
 
 TOPIC = "notes/1"
@@ -231,3 +245,18 @@ def test_whatever_comes_all_stays_bounded(frames):
         assert len(effects) <= gossip.STORED_MAX
         assert len(node._missing) <= gossip.MISSING_MAX
         assert len(node._stored) <= gossip.STORED_MAX
+
+
+def test_a_new_neighbour_is_told_of_what_is_news_only():
+    """Told of all that is stored, newcomers got adverts that had expired, and took those who told them for hostile."""
+    node = Gossip(1000, random.Random(1))
+    node.subscribe(TOPIC)
+    node.publish(TOPIC, b"old", at(0))
+    node.publish(TOPIC, b"new", at(60))
+    node.joined(key(1), at(61))
+    other = Gossip(1000, random.Random(2))
+    other.subscribe(TOPIC)
+    (told,) = node.heard(key(1), TOPICS, other.greeting(), at(61))
+    assert isinstance(told, Send)
+    (wanted,) = decode(told.body, Ids, size_bytes_max=IDS_BYTES_MAX).ids
+    assert wanted == message_id(TOPIC, b"new")

@@ -125,15 +125,19 @@ async def check_that_all_is_well(fabric, mesh):
                 await trio.sleep(0.1)
 
 
-@pytest.mark.parametrize("data", BAD_ADVERTS.values(), ids=BAD_ADVERTS)
-async def test_bad_gossip(autojump_clock, data):
+@pytest.mark.parametrize("name", BAD_ADVERTS)
+async def test_bad_gossip(autojump_clock, name):
     async with under_attack() as (fabric, mesh, mallory):
         await connect(mesh, mallory)
+        data = BAD_ADVERTS[name]
         await mallory.publish(ADVERTS_TOPIC, data)
         await trio.sleep(1)
+        assert mesh.directory.peers() == []
+        if name == "expired":  # it may have been long under way; nor is it passed on
+            assert "violated" not in mesh.counters()
+            return
         assert mesh.counters()["violated"] == 1
         assert mesh.network.counters()["gossip_invalid"] == 1  # so it was not passed on
-        assert mesh.directory.peers() == []
         for number in range(4):
             await mallory.publish(ADVERTS_TOPIC, data + bytes([number]))
         await trio.sleep(1)

@@ -36,6 +36,7 @@ class Node:
         self.ns = 10**12
         self.machine = Reachability(ReachConfig(**config), self.now())  # type: ignore[arg-type]
         self.asked: list[bytes] = []
+        self.skew_s = 0
         self.tells: dict[bytes, tuple[Outcome, str, int]] = {}
         self.gives: dict[bytes, bool] = {}
         self.reserved: list[bytes] = []
@@ -51,7 +52,14 @@ class Node:
                 self.asked.append(effect.peer)
                 if effect.peer in self.tells:
                     outcome, host, port = self.tells[effect.peer]
-                    self.do(Seen(effect.peer, Answer(host, port, called=True, outcome=outcome), effect.port, FROM))
+                    self.do(
+                        Seen(
+                            effect.peer,
+                            Answer(host, port, called=True, outcome=outcome, wall_s=self.skew_s + self.ns // SECOND_NS),
+                            effect.port,
+                            FROM,
+                        )
+                    )
                 else:
                     self.do(Unseen(effect.peer))
             if isinstance(effect, Reserve):
@@ -186,6 +194,16 @@ def test_old_opinions_are_asked_for_again_and_then_forgotten() -> None:
     assert node.machine.view.verdict is Verdict.UNKNOWN
 
 
+def test_the_middle_of_what_clocks_say_is_told() -> None:
+    node = Node()
+    node.tells = dict.fromkeys((b"a", b"b", b"c"), (Outcome.REACHED, INSIDE, FROM))
+    for peer, skew_s in ((b"a", 30), (b"b", -5), (b"c", 10**9)):
+        node.skew_s = skew_s
+        node.come(peer)
+        node.run()
+    assert node.machine.view.skew_s == 30
+
+
 PEERS = st.sampled_from([bytes([group, number]) for group in range(6) for number in range(3)])
 ANSWERS = st.builds(
     Answer,
@@ -193,6 +211,7 @@ ANSWERS = st.builds(
     st.integers(0, 65535),
     st.booleans(),
     st.sampled_from(Outcome),
+    st.integers(0, 2**40),
 )
 EVENTS = st.one_of(
     st.builds(Came, PEERS, st.integers(0, 5), st.booleans(), st.booleans()),

@@ -1,0 +1,127 @@
+"""What ``depin-node doctor`` finds, of a node that runs and of one that does not."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from depin_node.bootstrap.config import NodeConfig
+from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
+from depin_node.core.local import DataDir
+from depin_node.core.views import DeviceView, PeerView, ReachView, StatusView
+from depin_node.crypto.identity import peer_id
+
+PEER, OTHER = peer_id(bytes(32)), peer_id(bytes([1]) * 32)
+FIRST = f"/ip4/192.0.2.1/tcp/4701/p2p/{OTHER}"
+DEVICE = DeviceView("wasm-1", 1024, 1, 1, layers=("landlock: on",), model="a processor")
+
+
+def status(reach: ReachView | None = None, **changes) -> StatusView:
+    values = {
+        "peer": PEER, "version": "0.1.0", "network_id": "depin", "pid": 1, "data_dir": "/x", "started_s": 0.0,
+        "addresses": (f"/ip4/192.0.2.7/tcp/4701/p2p/{PEER}",), "lending": False, "slots": 0, "peers_connected": 3,
+        "peers_known": 5, "jobs": {}, "tasks_lent": 0, "blobs_bytes": 0, "counters": {},
+        "reach": reach or ReachView("public", "none", reached=2, skew_s=1),
+    }  # fmt: skip
+    return StatusView(**(values | changes))
+
+
+def peer(**changes) -> PeerView:
+    values = {
+        "peer": OTHER, "address": FIRST, "connected": True, "lending": False, "devices": (), "price_millicredits": 0,
+        "version": "0.1.0", "group": "g",
+    }  # fmt: skip
+    return PeerView(**(values | changes))
+
+
+def examined(tmp_path: Path, reasons=None, **changes) -> tuple[Report, dict[str, Finding]]:
+    tmp_path.chmod(0o700)
+    values = {
+        "data_dir": DataDir(tmp_path), "config": NodeConfig(disk_mib=1), "status": status(), "peers": [peer()],
+        "devices": [DEVICE],
+    }  # fmt: skip
+    report = examine(Patient(**(values | changes)), reasons or {})
+    return report, {finding.name: finding for finding in report.findings}
+
+
+def test_all_is_well(tmp_path):
+    report, found = examined(tmp_path)
+    assert report.exit_code == 0, report
+    assert {"config", "data", "node", "listens", "reachable", "nat", "first peers", "peers", "clock"} <= set(found)
+    assert {"versions", "devices", "sandbox", "disk", "admission"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "changes"),
+    [
+        ("config", "no_such", {"config": None, "config_error": "config.toml: unknown key 'no_such'"}),
+        ("config", "DEPIN_DISC_MIB", {"environ": {"DEPIN_DISC_MIB": "1"}}),
+        ("reachable", "no relay", {"status": status(ReachView("private", "endpoint-independent", missed=3))}),
+        ("clock", "behind", {"status": status(ReachView("public", "none", reached=2, skew_s=90))}),
+        ("clock", "ahead of", {"status": status(ReachView("public", "none", reached=2, skew_s=-90))}),
+        ("versions", "1 peers speak none", {"peers": [peer(protocol_min=2, protocol_max=3)]}),
+        ("devices", "broken", {"devices": [DeviceView("sm_89", 1, 0, 0, unusable="broken")]}),
+        ("devices", "no worker", {"devices": None, "devices_error": "no worker can be started"}),
+        ("sandbox", "seccomp", {"devices": [DeviceView("wasm-1", 1, 1, 1, layers_missing=("seccomp: no",))]}),
+        ("listens", "nowhere", {"status": status(addresses=())}),
+        ("peers", "0 connected", {"status": status(peers_connected=0), "config": NodeConfig(first_peers=(FIRST,))}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_what_to_do(tmp_path, name, says, changes):
+    report, _ = examined(tmp_path, reasons={FIRST: ""}, **changes)
+    wrong = [finding for finding in report.findings if not finding.ok]
+    assert {finding.name for finding in wrong} == {name}
+    assert says in wrong[0].says
+    assert wrong[0].do or name == "devices"
+    assert report.exit_code == 1
+
+
+def test_what_is_not_wrong_but_could_be_better_has_advice(tmp_path):
+    relayed = ReachView("private", "address-dependent", missed=2, relays=("r1", "r2"))
+    report, found = examined(tmp_path, status=status(relayed))
+    assert report.exit_code == 0
+    assert "2 relays" in found["reachable"].says
+    assert found["reachable"].do
+    _, found = examined(tmp_path, peers=[peer(protocol_max=2)])
+    assert found["versions"].do == "update"
+
+
+def test_nobody_reachable_is_an_exit_code_of_its_own(tmp_path):
+    config = NodeConfig(first_peers=(FIRST,))
+    report, found = examined(tmp_path, {FIRST: "connection refused"}, status=None, config=config, devices=[DEVICE])
+    assert report.exit_code == 3
+    assert "connection refused" in found["first peers"].says
+    assert peers_to_ask(config, DataDir(tmp_path), OTHER) == [], "nobody asks himself"
+
+
+def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):
+    (tmp_path / "identity").write_text("x")
+    (tmp_path / "identity").chmod(0o600)
+    tmp_path.chmod(0o755)
+    report = examine(Patient(DataDir(tmp_path), NodeConfig(), devices=[DEVICE]), {})
+    wrong = {finding.name: finding for finding in report.findings if not finding.ok}
+    assert set(wrong) == {"data", "identity"}
+    assert "chmod 700" in wrong["data"].do
+
+
+@pytest.mark.net
+def test_the_command_without_and_with_a_node(nodes):
+    first = nodes.start("--bootstrap-only")
+    node = nodes.start("--peer", first.address)
+    done = node.run("doctor", "--json", "--no-devices", env={"DEPIN_FIRST_PEERS": first.address})
+    report = json.loads(done.stdout)
+    found = {finding["name"]: finding for finding in report["findings"]}
+    assert done.returncode == 0, report
+    assert found["first peers"]["says"] == "1 of 1 answer"
+    assert "loopback" in found["reachable"]["says"]
+    assert node.stop() == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        dead = first.address.replace(f"/tcp/{first.address.split('/')[4]}/", f"/tcp/{taken.getsockname()[1]}/")
+        taken.close()
+        done = node.run("doctor", "--no-devices", env={"DEPIN_FIRST_PEERS": dead})
+    assert done.returncode == 3
+    assert "WRONG  first peers" in done.stdout
+    assert "no node is running" in done.stderr
+    assert os.linesep in done.stdout

@@ -1,0 +1,188 @@
+"""Real nodes in real network namespaces, behind NAT made by nftables: what they find out, and how they meet."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import netns
+import pytest
+from netns import Internet, Site
+
+from depin_node.crypto.identity import Identity, peer_id
+
+WHY_NOT = netns.missing()
+pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
+SCRIPT = Path(netns.__file__).with_name("reach_node.py")
+PUBLIC = ("192.0.2", "198.51.100", "203.0.113")
+DEADLINE_S = 40.0
+
+
+def peer_of(name: str) -> str:
+    return peer_id(Identity(hashlib.sha256(name.encode()).digest()).key)
+
+
+class Node:
+    """A process in a namespace."""
+
+    def __init__(self, space: str, name: str, peers: list[str], **setting: Any) -> None:
+        setting = {"seed": name, "listen": ["/ip4/0.0.0.0/tcp/4701"], "peers": peers, **setting}
+        self.peer = peer_of(name)
+        self.is_up = False
+        with open(os.environ.get("REACH_LOG", os.devnull), "a") as log:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", space, sys.executable, str(SCRIPT), json.dumps(setting)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def _read(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        assert self.process.stdin is not None
+        if not self.is_up:
+            self.is_up = bool(self._read())
+        self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def view(self) -> dict[str, Any]:
+        return self.ask("view")["ok"]
+
+    def until(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        return self.wait_for(self.view, holds)
+
+    def wait_for(self, look: Callable[[], Any], holds: Callable[[Any], object]) -> Any:
+        end = time.monotonic() + DEADLINE_S
+        while not holds(seen := look()):
+            assert time.monotonic() < end, f"still {seen}"
+            time.sleep(0.1)
+        return seen
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class World:
+    """Three public first peers, each a group of its own, and two sites."""
+
+    def __init__(self, net: Internet, stack: ExitStack) -> None:
+        self.net = net
+        spaces = [net.host(f"p{i}", network) for i, network in enumerate(PUBLIC)]
+        self.sites: tuple[Site, Site] = (net.site("a", "198.18.0", 1), net.site("b", "198.19.0", 2))
+        self.first = [f"/ip4/{host}/tcp/4701/p2p/{peer_of(f'public{i}')}" for i, (_, host) in enumerate(spaces)]
+        self.public: list[Node] = []
+        for i, (space, _) in enumerate(spaces):
+            node = Node(space, f"public{i}", self.first, relay=True)
+            stack.callback(node.end)
+            self.public.append(node)
+        for node in self.public:
+            node.view()
+
+    @contextmanager
+    def nodes(self, *kinds: str, **setting: Any) -> Iterator[list[Node]]:
+        """Start a node at each site, whose NAT is of that kind."""
+        with ExitStack() as stack:
+            started = []
+            for site, kind in zip(self.sites, kinds, strict=False):
+                site.set_nat(kind)
+                node = Node(site.space, f"{site.space}{kind}{os.urandom(4).hex()}", self.first, **setting)
+                stack.callback(node.end)
+                started.append(node)
+            yield started
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with netns.internet() as net, ExitStack() as stack:
+        yield World(net, stack)
+
+
+def test_public_nodes_find_that_they_can_be_called(world: World) -> None:
+    for node in world.public:
+        view = node.until(lambda view: view["verdict"] == "public")
+        assert (view["nat"], view["external"], view["relays"]) == ("none", [], [])
+
+
+def test_behind_a_full_cone_that_passes_our_port_we_are_public_at_its_address(world: World) -> None:
+    with world.nodes("full-cone") as (a,):
+        view = a.until(lambda view: view["verdict"] == "public" and view["nat"] != "unknown")
+        assert view["external"] == [["198.18.0.2", 4701]]
+        assert view["nat"] == "endpoint-independent"
+        outer = f"/ip4/198.18.0.2/tcp/4701/p2p/{a.peer}"
+        a.until(lambda view: view["advertised"][0] == outer)
+        other = world.public[0]
+        other.wait_for(lambda: other.ask("knows", a.peer)["ok"], lambda known: outer in known)
+
+
+@pytest.mark.parametrize(
+    ("kind", "nat"), [("port-restricted", "endpoint-independent"), ("symmetric", "address-dependent")]
+)
+def test_behind_other_nats_we_are_private_and_advertise_relays(world: World, kind: str, nat: str) -> None:
+    with world.nodes(kind) as (a,):
+        view = a.until(lambda view: len(view["relays"]) == 2 and view["nat"] != "unknown")
+        assert (view["verdict"], view["nat"], view["external"]) == ("private", nat, [])
+        advertised = a.until(lambda view: sum("p2p-circuit" in address for address in view["advertised"]) == 2)
+        assert all("p2p-circuit" in address for address in advertised["advertised"][:2])
+
+
+def test_two_behind_port_restricted_nats_meet_through_holes(world: World) -> None:
+    with world.nodes("port-restricted", "port-restricted") as (a, b):
+        a.until(lambda view: view["relays"])
+        b.until(lambda view: view["relays"] and view["nat"] == "endpoint-independent")
+        a.wait_for(lambda: a.ask("knows", b.peer)["ok"], lambda known: any("p2p-circuit" in where for where in known))
+        assert a.ask("connect", b.peer) == {"ok": None}
+        path = a.wait_for(lambda: a.ask("path", b.peer)["ok"], lambda path: path and not path["relayed"])
+        assert path["address"].startswith("/ip4/198.19.0.2/")
+        b.wait_for(lambda: b.ask("path", a.peer)["ok"], lambda path: path and not path["relayed"])
+        assert a.ask("echo", b.peer, 8_000_000) == {"ok": True}
+
+
+def test_two_behind_symmetric_nats_keep_to_the_relay(world: World) -> None:
+    with world.nodes("symmetric", "symmetric") as (a, b):
+        a.until(lambda view: view["nat"] == "address-dependent")
+        b.until(lambda view: view["relays"] and view["nat"] == "address-dependent")
+        a.wait_for(lambda: a.ask("knows", b.peer)["ok"], lambda known: any("p2p-circuit" in where for where in known))
+        assert a.ask("connect", b.peer) == {"ok": None}
+        assert a.ask("path", b.peer)["ok"]["relayed"]
+        assert a.ask("echo", b.peer, 100_000) == {"ok": True}
+        assert a.ask("path", b.peer)["ok"]["relayed"]
+
+
+def test_a_public_node_asks_a_private_one_by_its_relay_and_is_called(world: World) -> None:
+    """The private one, asked through the relay, calls the public one directly."""
+    with world.nodes("symmetric", "full-cone") as (a, b):
+        b.until(lambda view: view["verdict"] == "public")
+        a.until(lambda view: view["relays"])
+        b.wait_for(lambda: b.ask("knows", a.peer)["ok"], lambda known: any("p2p-circuit" in where for where in known))
+        b.ask("connect", a.peer)
+        path = b.wait_for(lambda: b.ask("path", a.peer)["ok"], lambda path: path and not path["relayed"])
+        assert path["address"].startswith("/ip4/198.18.0.2/")
+
+
+def test_when_our_address_changes_the_advert_follows(world: World) -> None:
+    site = world.sites[0]
+    with world.nodes("port-restricted") as (a,):
+        a.until(lambda view: view["relays"])
+        interface = "192.168.1.77/24"
+        link = subprocess.run(
+            ["ip", "netns", "exec", site.space, "ip", "-o", "-4", "address", "show"], capture_output=True, text=True
+        ).stdout
+        device = next(line.split()[1] for line in link.splitlines() if "192.168.1.2" in line)
+        world.net.inside(site.space, "ip", "address", "add", interface, "dev", device)
+        try:
+            a.until(lambda view: any("192.168.1.77" in address for address in view["advertised"]))
+        finally:
+            world.net.inside(site.space, "ip", "address", "del", interface, "dev", device)
+        a.until(lambda view: not any("192.168.1.77" in address for address in view["advertised"]))
