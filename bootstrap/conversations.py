@@ -181,6 +181,7 @@ class Conversations:
             with self._context.mesh.in_use(ask.peer):
                 stream = await open_conversation_stream(self._context, ask.peer, CONNECT_TIMEOUT_S)
                 code = "lost"
+                self._context.look(ask.peer)
                 clock = self._context.clock
                 partner.conversation = Conversation(stream, partner.talk, clock)
                 partner.talk.propose(ask.terms, ask.price_max, ask.duration_s, clock())

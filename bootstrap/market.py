@@ -74,6 +74,8 @@ class MarketContext:
     rng: random.Random = field(default_factory=random.SystemRandom)
     caught: Callable[[bytes, Proof], None] = lambda accused, proof: None
     """Takes proof that a peer has lied (``bootstrap/evidence.py``)."""
+    look: Callable[[bytes], None] = lambda peer: None
+    """Has a partner's log looked at (``bootstrap/receipts.py``)."""
 
     def secret(self) -> bytes:
         """Return 32 bytes from the operating system."""

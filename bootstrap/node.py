@@ -25,6 +25,7 @@ from depin_node.bootstrap.first_peers import first_peers, remembered_peers
 from depin_node.bootstrap.market import MarketContext, open_market
 from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
+from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
 from depin_node.compute.devices.benchmark import Speed
 from depin_node.compute.devices.gpu.nvidia import Gpu, find_gpus
@@ -121,6 +122,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
             )
         )
         await stack.enter_async_context(open_evidence(market))
+        await stack.enter_async_context(open_logs(market))
         provider = await _open_provider(stack, config, market) if config.lend else None
         requester = None
         if not config.bootstrap_only:

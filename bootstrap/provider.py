@@ -74,6 +74,7 @@ class Provider:
 
         try:
             with context.mesh.in_use(peer):
+                context.look(peer)
                 await conversation.run(take, lambda: False)
         except PeerViolation as error:
             context.mesh.report(peer, error)

@@ -25,6 +25,7 @@ from depin_node.compute.trust.book import KNOWN_MAX, Row
 from depin_node.compute.trust.chain import Entry, Head
 from depin_node.compute.trust.credit import Tally
 from depin_node.compute.trust.evidence import Proven
+from depin_node.compute.trust.heads import RUNS_MAX
 from depin_node.core.errors import ConfigError, ResourceError
 from depin_node.core.wire import Digest, Message, decode, encode
 
@@ -113,6 +114,7 @@ _MIGRATIONS = (
         told_by BLOB NOT NULL, at_s INTEGER NOT NULL
     );
     """,
+    "CREATE TABLE runs (owner BLOB NOT NULL, run BLOB NOT NULL); CREATE INDEX runs_by_owner ON runs (owner);",
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -303,6 +305,15 @@ def put_case(proven: Proven, data: bytes, told_by: bytes, at_s: int) -> Statemen
     """Keep a case that we have verified; ``told_by`` is the peer that handed it out, empty if it is our own."""
     sql = "INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)"
     return Statement(sql, [(proven.digest, proven.accused, proven.kind, proven.reason, data, told_by, at_s)])
+
+
+def put_run(owner: bytes, run: bytes) -> list[Statement]:
+    """Keep a run of a partner's log, and let those go that are beyond the newest so many."""
+    sql = (
+        "DELETE FROM runs WHERE owner = ?1 AND rowid <= "
+        "(SELECT rowid FROM runs WHERE owner = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"
+    )
+    return [Statement("INSERT INTO runs VALUES (?, ?)", [(owner, run)]), Statement(sql, [(owner, RUNS_MAX)])]
 
 
 def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
@@ -553,6 +564,75 @@ class Journal:
             "SELECT peer, sum(busy_us * (role = 'provider')), sum(busy_us * (role = 'requester')) FROM receipts"
             " WHERE countersign IS NOT NULL GROUP BY peer"
         )
+
+    def runs(self, owner: bytes) -> list[bytes]:
+        """Return what is kept of a partner's log, oldest first."""
+        return [run for (run,) in self._rows("SELECT run FROM runs WHERE owner = ? ORDER BY rowid", owner)]
+
+    def has_link(self, name: bytes) -> bool:
+        """Tell whether a link stands in our log, or in a branch of it."""
+        return bool(self._rows("SELECT 1 FROM log WHERE link = ?", name))
+
+    def has_receipt(self, name: bytes) -> bool:
+        """Tell whether a receipt is here."""
+        return bool(self._rows("SELECT 1 FROM receipts WHERE id = ?", name))
+
+    def receipts_with(self, peer: bytes, before: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return (number, id) of receipts with a peer, the newest first; ``before`` a number, 0 for all."""
+        sql = "SELECT rowid, id FROM receipts WHERE peer = ?1 AND (?2 = 0 OR rowid < ?2) ORDER BY rowid DESC LIMIT ?3"
+        return self._rows(sql, peer, before, limit)
+
+    def record_with(self, peer: bytes, name: bytes) -> tuple[bytes, bytes | None] | None:
+        """Return (receipt, countersign) of a receipt with a peer."""
+        rows = self._rows("SELECT receipt, countersign FROM receipts WHERE id = ? AND peer = ?", name, peer)
+        return rows[0] if rows else None
+
+    def log_since(
+        self, stored: Head, known: Sequence[bytes], origin: bytes, *, first_look: int, limit: int
+    ) -> tuple[int, bytes, list[tuple[int, bytes]]]:
+        """Return where a log goes on for a partner: (first position, link before it, [(epoch, digest), …]).
+
+        Args:
+            stored: the head.
+            known: links that the partner knows, the newest first; with none, it is shown the last ``first_look``.
+            origin: the link before the first entry.
+            first_look: see ``known``.
+            limit: entries at most.
+        """
+        wanted = set(known)
+        steps: list[tuple[int, int, int]] = []  # epoch, first and last position, from the head back
+        first, previous, at = 0, origin, stored
+        while at.size and at.link not in wanted:
+            ((epoch, last),) = self._rows("SELECT epoch, position FROM log WHERE link = ?", at.link)
+            if not known and at.size <= stored.size - first_look:
+                break
+            ((start,),) = self._rows("SELECT min(position) FROM log WHERE epoch = ?", epoch)
+            inside = [
+                (position + 1, name)
+                for name in wanted
+                for (position,) in self._rows(
+                    "SELECT position FROM log WHERE link = ? AND epoch = ? AND position <= ?", name, epoch, last
+                )
+            ]
+            if not known:
+                start = max(start, stored.size - first_look)
+            start = max([start, *(position for position, _ in inside)])
+            steps.append((epoch, start, last))
+            ((before,),) = self._rows("SELECT previous FROM log WHERE epoch = ? AND position = ?", epoch, start)
+            at = Head(start, before)
+        first, previous = at.size, at.link if at.size else origin
+        rows: list[tuple[int, bytes]] = []
+        for epoch, start, last in reversed(steps):
+            rows += self._rows(
+                "SELECT epoch, digest FROM log WHERE epoch = ? AND position BETWEEN ? AND ? ORDER BY position LIMIT ?",
+                epoch,
+                start,
+                last,
+                limit - len(rows),
+            )
+            if len(rows) >= limit:
+                break
+        return first, previous, rows
 
     def cases(self) -> list[StoredCase]:
         """Return all evidence that convinces a third party, oldest first."""

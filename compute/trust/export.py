@@ -250,26 +250,37 @@ class _Checked:
             setattr(tally, what, getattr(tally, what) + amount)
 
     def _chain(self, owner: bytes, claim: Seal) -> None:
-        """Check that the owner's entries hang together, and that nobody used a place twice."""
+        """Check that nobody used a place twice, and that the owner's entries hang together."""
         findings = self._findings
-        links, head = {origin(owner): 0}, origin(owner)
         used: dict[tuple[bytes, int, int], bytes] = {}
-        epochs = set()
+        own: dict[bytes, tuple[int, Place]] = {}
         for number, signer, place, name in self._places:
             key = (signer, place.epoch, place.index)
             if key in used:
                 twice = "this is there twice" if used[key] == name else "two entries for one place of its log: a fork"
                 findings.wrong(f"entry {number}: by {peer_id(signer)}: {twice}")
             used[key] = name
-            if signer != owner:
-                continue
-            epochs.add(place.epoch)
-            if claim.is_whole and links.get(place.previous) != place.index:
-                findings.wrong(f"entry {number}: the one before it in the log is missing, or another one")
-            elif claim.is_whole and place.previous != head:
-                findings.branches += 1
-            head = link(place, name)
-            links[head] = place.index + 1
-        findings.epochs = len(epochs)
-        if claim.is_whole and head != claim.head:
-            findings.wrong("the last entry is not the one that the seal names")
+            if signer == owner:
+                own[link(place, name)] = (number, place)
+        findings.epochs = len({place.epoch for _, place in own.values()})
+        if claim.is_whole:
+            self._follow(owner, claim, own)
+
+    def _follow(self, owner: bytes, claim: Seal, own: dict[bytes, tuple[int, Place]]) -> None:
+        """Go from the head that the seal names back to the beginning.
+
+        What is aside of that way are branches: entries that the owner had lost, and got back from partners, perhaps not
+        all of them.
+        """
+        findings, at, after = self._findings, claim.head, len(self._places)
+        while at != origin(owner):
+            found = own.pop(at, None)
+            if found is None:
+                findings.wrong(f"an entry of the log is missing, before entry {after}")
+                return
+            number, place = found
+            before = own.get(place.previous)
+            if number >= after or (before is not None and before[1].index + 1 != place.index):
+                findings.wrong(f"entry {number} is not in its place")
+            at, after = place.previous, number
+        findings.branches = sum(place.previous not in own for _, place in own.values())

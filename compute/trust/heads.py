@@ -107,9 +107,9 @@ class Witness:
         run = verify_signature(envelope, Run, self._network)
         if run.sender != self.owner:
             raise PeerViolation("a run of another's log")
-        for known in self._runs:
-            if conflict(known, run):
-                return False, (known.data, run.data)
+        forked = self.contradiction(run)
+        if forked is not None:
+            return False, forked
         payload = run.payload
         if self._runs and self._sizes.get(payload.previous) != payload.first:
             raise PeerViolation("a run that does not follow on any link that is known of this log")
@@ -117,6 +117,10 @@ class Witness:
             return False, None
         self._keep(run)
         return True, None
+
+    def contradiction(self, run: Verified[Run]) -> tuple[bytes, bytes] | None:
+        """Return the two runs that prove a fork, if a run contradicts one that is kept."""
+        return next(((known.data, run.data) for known in self._runs if conflict(known, run)), None)
 
     def _keep(self, run: Verified[Run]) -> None:
         payload = run.payload

@@ -13,6 +13,7 @@ from wat_programs import numbers, program
 from depin_node.bootstrap.evidence import open_evidence
 from depin_node.bootstrap.market import open_market
 from depin_node.bootstrap.provider import open_provider
+from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import open_requester
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
@@ -122,6 +123,7 @@ class Peer:
     requester: object = None
     provider: object = None
     evidence: object = None
+    logs: object = None
 
 
 class World:
@@ -163,8 +165,9 @@ class World:
                 async with (
                     open_market(folder / "journal.db", identity, network, mesh, blobs, clock) as context,
                     open_evidence(context) as evidence,
+                    open_logs(context) as logs,
                 ):
-                    peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence)
+                    peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence, logs=logs)
                     async with open_requester(context, config or SchedulerConfig()) as peer.requester:
                         if pool is None:
                             task_status.started(peer)
