@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo examples test check format bench bench-compute sim-trust fuzz test-gpu gpu-bundle clean
+.PHONY: help setup demo examples test check format bench bench-compute bench-mesh sim-trust fuzz test-gpu gpu-bundle clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
 	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
+	@echo "make bench-mesh     the mesh beside Ray and Dask, in one run"
 	@echo "make fuzz       set up, then hostile input made from seeds, SECONDS=60 for each target"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: what agrees with WebAssembly, and how fast"
 	@echo "make gpu-bundle the same to take to such a machine: build/depin-gpu.tar.gz"
@@ -65,6 +66,14 @@ bench-compute: $(STAMP)
 
 sim-trust: $(STAMP)
 	@$(BIN)/python benchmarks/trust.py
+
+# Ray and Dask likewise.
+bench-mesh: $(STAMP)
+	@test -e build/mesh-others/.installed || { $(BIN)/uv venv --quiet --clear --python $(BIN)/python build/mesh-others && \
+		$(BIN)/uv pip install --quiet --python build/mesh-others/bin/python ray==2.60.0 distributed==2026.8.0 numpy && \
+		touch build/mesh-others/.installed; } || { rm -rf build/mesh-others; \
+		echo "Ray and Dask cannot be installed here: their figures will be null" >&2; }
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mesh.py
 
 SECONDS ?= 60
 fuzz: $(STAMP)

@@ -23,26 +23,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import trio
+from options import OPTIONS, SHARDS, draw_and_price
 
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.node import Node, open_node
 from depin_node.client import Out, RawKernel
 from depin_node.client.work import Work, prepare_launch
-from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum
+from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, Results
 from depin_node.core.local import DataDir
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
 NETWORK = "benchmark"
 LENDERS = 2
-OPTIONS = 1 << 24
-SHARDS = 64
 TASKS = 2000
 LATENCY_JOBS = 200
 WARM_UP_JOBS = 20
@@ -78,8 +77,8 @@ def trivial(tasks: int, policy: Quorum) -> Work:
     return prepare_launch(kernel, (n // 256,), (256,), args, shards=tasks, verify=policy, limits=Limits(60, 128))
 
 
-def black_scholes(policy: Quorum) -> Work:
-    """Return the map of 2²⁴ options."""
+def black_scholes(policy: Quorum, results: Results = Results.COME) -> Work:
+    """Return the map of 2²⁴ options, which the tasks make themselves."""
     kernel = RawKernel((KERNELS / "black_scholes.cu").read_text(), "black_scholes")
     args = [Out("float32", (OPTIONS,), tile=(256,)), 0.02, 0.3, OPTIONS]
     return prepare_launch(kernel, (OPTIONS // 256,), (256,), args, shards=SHARDS, verify=policy, limits=Limits(60, 256))
@@ -94,7 +93,7 @@ async def put(node: Node, work: Work) -> Job:
     ]
     return Job(
         "", work.name, program, len(work.program_bytes), tuple(inputs), work.bound.program.tasks, ("wasm-1",),
-        work.policy, work.limits, int(time.time()),
+        work.policy, work.limits, int(time.time()), work.results,
     )  # fmt: skip
 
 
@@ -111,11 +110,11 @@ async def run(node: Node, job: Job) -> float:
     return elapsed_s
 
 
-async def latency_ms(node: Node, policy: Quorum) -> float:
-    """Return the median of jobs of one trivial task, one after the other."""
+async def latency_ms(node: Node, policy: Quorum, jobs: int = WARM_UP_JOBS + LATENCY_JOBS) -> float:
+    """Return the median of jobs of one trivial task, one after the other; the first do not count."""
     job = await put(node, trivial(1, policy))
-    times = [await run(node, job) for _ in range(WARM_UP_JOBS + LATENCY_JOBS)]
-    return 1e3 * statistics.median(times[WARM_UP_JOBS:])
+    times = [await run(node, job) for _ in range(jobs)]
+    return 1e3 * statistics.median(times[jobs // 10 :])
 
 
 async def per_s(node: Node, policy: Quorum) -> float:
@@ -125,32 +124,18 @@ async def per_s(node: Node, policy: Quorum) -> float:
     return TASKS / statistics.median(times[1:])
 
 
+def shipped(arrays: Sequence[Any], policy: Quorum) -> Work:
+    """Return the same map over options that are sent: spot, strike and years."""
+    kernel = RawKernel((KERNELS / "black_scholes_shipped.cu").read_text(), "black_scholes")
+    args = [*arrays, Out("float32", (OPTIONS,), tile=(256,)), 0.02, 0.3, OPTIONS]
+    return prepare_launch(kernel, (OPTIONS // 256,), (256,), args, shards=SHARDS, verify=policy, limits=Limits(60, 512))
+
+
 def numpy_black_scholes_s() -> float:
-    """Price as many options with NumPy, in one process, in pieces that fit the cache; return the seconds."""
-    one, half = np.float32(1), np.float32(0.5)
-    rate, volatility = np.float32(0.02), np.float32(0.3)
-
-    def normal_cdf(d: Any) -> Any:
-        k = one / (one + np.float32(0.2316419) * np.abs(d))
-        poly = np.float32(1.330274429)
-        for factor in (-1.821255978, 1.781477937, -0.356563782, 0.31938153):
-            poly = poly * k + np.float32(factor)
-        tail = np.float32(0.39894228) * np.exp(-half * d * d) * k * poly
-        return np.where(d > 0, one - tail, tail)
-
+    """Price as many options with NumPy, in one process; return the seconds."""
     begin = time.perf_counter()
-    out = np.empty(OPTIONS, np.float32)
-    piece = OPTIONS // 1024
-    random = np.random.default_rng(1)
-    for start in range(0, OPTIONS, piece):
-        spot, strike, years = (
-            low + random.random(piece, np.float32) * np.float32(high - low)
-            for low, high in ((10, 100), (10, 100), (0.1, 2))
-        )
-        root = np.sqrt(years)
-        d1 = (np.log(spot / strike) + (rate + half * volatility * volatility) * years) / (volatility * root)
-        value = spot * normal_cdf(d1) - strike * np.exp(-rate * years) * normal_cdf(d1 - volatility * root)
-        out[start : start + piece] = value
+    for shard in range(SHARDS):
+        draw_and_price(shard)
     return time.perf_counter() - begin
 
 
@@ -168,40 +153,48 @@ async def join_s(folder: Path, node: Node, address: str) -> float:
     return statistics.median(times)
 
 
+@contextlib.asynccontextmanager
+async def open_mesh(folder: Path) -> AsyncIterator[Node]:
+    """Open the requester node, with two lenders of one slot each, in processes of their own."""
+    config = NodeConfig(network_id=NETWORK, listen="/ip4/127.0.0.1/tcp/0", log_level="error")
+    async with open_node(config, DataDir(folder / "requester")) as node:
+        (address,) = node.status().addresses
+        with contextlib.ExitStack() as stack:
+            for number in range(LENDERS):
+                lend = ("--lend", "--slots", "1", "--peer", address)
+                stack.enter_context(lending(folder, f"lender-{number}", *lend))
+            await until_known(node, LENDERS)
+            yield node
+
+
 async def measure(only: str) -> dict[str, float]:
     """Run all that ``only`` does not exclude."""
     single, verified = Quorum(1, 1), Quorum(2, 2)
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="depin-bench-") as name:
         folder = Path(name)
-        config = NodeConfig(network_id=NETWORK, listen="/ip4/127.0.0.1/tcp/0", log_level="error")
-        async with open_node(config, DataDir(folder / "requester")) as node:
+        async with open_mesh(folder) as node:
             (address,) = node.status().addresses
-            lend = ("--lend", "--slots", "1", "--peer", address)
-            with contextlib.ExitStack() as stack:
-                for number in range(LENDERS):
-                    stack.enter_context(lending(folder, f"lender-{number}", *lend))
-                await until_known(node, LENDERS)
-                steps = {
-                    "trivial_single_ms_p50": lambda: latency_ms(node, single),
-                    "trivial_verified_ms_p50": lambda: latency_ms(node, verified),
-                    "trivial_single_per_s": lambda: per_s(node, single),
-                    "trivial_verified_per_s": lambda: per_s(node, verified),
-                    "map64_verified_s": lambda: map64_s(node, verified),
-                    "join_s": lambda: join_s(folder, node, address),
-                    "idle_rss_mib": lambda: idle_rss_mib(folder, address),
-                }
-                for key, step in steps.items():
-                    if only in key:
-                        found[key] = await step()
-                        print(f"{key}: {found[key]:.4g}", file=sys.stderr, flush=True)
-                        if key == "map64_verified_s":
-                            found["map64_numpy_s"] = statistics.median(numpy_black_scholes_s() for _ in range(3))
+            steps = {
+                "trivial_single_ms_p50": lambda: latency_ms(node, single),
+                "trivial_verified_ms_p50": lambda: latency_ms(node, verified),
+                "trivial_single_per_s": lambda: per_s(node, single),
+                "trivial_verified_per_s": lambda: per_s(node, verified),
+                "map64_verified_s": lambda: map64_s(node, verified),
+                "join_s": lambda: join_s(folder, node, address),
+                "idle_rss_mib": lambda: idle_rss_mib(folder, address),
+            }
+            for key, step in steps.items():
+                if only in key:
+                    found[key] = await step()
+                    print(f"{key}: {found[key]:.4g}", file=sys.stderr, flush=True)
+                    if key == "map64_verified_s":
+                        found["map64_numpy_s"] = statistics.median(numpy_black_scholes_s() for _ in range(3))
     return found
 
 
 async def map64_s(node: Node, policy: Quorum) -> float:
-    """Return the median time of the map of 2²⁴ options."""
+    """Return the median time of the map of 2²⁴ options, results fetched."""
     job = await put(node, black_scholes(policy))
     times = [await run(node, job) for _ in range(1 + RUNS)]
     return statistics.median(times[1:])
