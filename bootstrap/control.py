@@ -35,6 +35,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core.errors import (
     ConfigError,
@@ -132,6 +133,9 @@ class Backend(Protocol):
     def story(self, job_id: bytes) -> list[JobEvent]:
         """Return what happened to a job. Raises ``NotFoundError``."""
 
+    def explain(self, job_id: bytes) -> ExplainView:
+        """Return why a job is as it is. Raises ``NotFoundError``."""
+
     def logs(self, job_id: bytes) -> LogsView:
         """Return what the accepted tasks of a job printed. Raises ``NotFoundError``."""
 
@@ -159,6 +163,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}/events", routes.events),
             Route("/v1/jobs/{job}/program", routes.program),
             Route("/v1/jobs/{job}/story", routes.story),
+            Route("/v1/jobs/{job}/explain", routes.explain),
             Route("/v1/jobs/{job}/logs", routes.logs),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
             Route("/v1/jobs/{job}/outputs/{buffer:int}/blob", routes.assemble, methods=["POST"]),
@@ -292,6 +297,10 @@ class Routes:
     async def story(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/story``."""
         return _json(self._backend.story(_digest(request, "job")))
+
+    async def explain(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/explain``."""
+        return _json(self._backend.explain(_digest(request, "job")))
 
     async def logs(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/logs``."""

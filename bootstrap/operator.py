@@ -13,6 +13,7 @@ from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.provider import Provider
 from depin_node.bootstrap.requester import Requester
 from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
 from depin_node.compute.jobs.journal import StoredReceipt
 from depin_node.compute.trust.credit import SECOND_US
@@ -217,6 +218,10 @@ class Operator:
         """Return what happened to a job. Raises ``NotFoundError``."""
         self._requester.job(job_id)
         return self._requester.story(job_id)
+
+    def explain(self, job_id: bytes) -> ExplainView:
+        """Return why a job is as it is. Raises ``NotFoundError``."""
+        return self._requester.explain(job_id)
 
     def logs(self, job_id: bytes) -> LogsView:
         """Return what the accepted tasks of a job printed. Raises ``NotFoundError``."""

@@ -14,11 +14,13 @@ import structlog
 import trio
 
 from depin_node.bootstrap.conversations import Conversations
+from depin_node.bootstrap.explaining import explained
 from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
 from depin_node.bootstrap.market import TICK_S, MarketContext
 from depin_node.bootstrap.open_jobs import OpenJobs
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import (
     Job,
     JobError,
@@ -125,6 +127,15 @@ class Requester:
     def story(self, identifier: bytes) -> list[e.JobEvent]:
         """Return what happened to a job, line by line."""
         return self._context.journal.reader.events(identifier)
+
+    def explain(self, identifier: bytes) -> ExplainView:
+        """Return why a job is as it is. Raises ``NotFoundError``."""
+        view, stored = self.job(identifier), self._context.journal.reader.job(identifier)
+        job = self._open[identifier].job if identifier in self._open else None
+        if job is None:
+            assert stored is not None
+            job = self._records.signed(stored.envelope)
+        return explained(self._context, job, view, self.story(identifier), self._config.price_max)
 
     def logs(self, identifier: bytes) -> LogsView:
         """Return what the accepted tasks of a job have printed so far."""

@@ -10,6 +10,7 @@ from depin_node.cli.common import Settings, ago, emit, global_options, json_opti
 
 if TYPE_CHECKING:
     from depin_node.compute.jobs.events import JobEvent
+    from depin_node.compute.jobs.explain import ExplainView
     from depin_node.compute.jobs.job import JobView
     from depin_node.core.views import LogsView
 
@@ -98,6 +99,23 @@ def result(settings: Settings, /, as_json: bool, output: str | None, job_id: str
 @job.command()
 @global_options
 @json_option
+@click.argument("job_id", metavar="ID")
+@pass_settings
+def explain(settings: Settings, /, as_json: bool, job_id: str) -> None:
+    """Say why a job is as it is: who could run it and what others lack, where time went, what was rejected and why.
+
+    \b
+    Example:
+      depin-node job explain 3fa9
+    """
+    with settings.mesh() as mesh:
+        view = mesh.future(job_id).explain()
+    emit(view, as_json, lambda: _explanation(view))
+
+
+@job.command()
+@global_options
+@json_option
 @click.option("--task", type=click.IntRange(min=0), metavar="N", help="Of this task only.")
 @click.argument("job_id", metavar="ID")
 @pass_settings
@@ -153,6 +171,37 @@ def _story(events: "list[JobEvent]") -> str:
         for event in events
     ]
     return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
+
+
+def _explanation(view: "ExplainView") -> str:
+    from depin_node.core.text import printable
+
+    parts = [f"job {view.id[:12]} ({printable(view.name)}): {view.state}, verified by {view.policy}"]
+    if view.error:
+        parts[0] += "\n" + printable(view.error, length_max=2_000)
+    parts.append(
+        f"who could run it now: {view.peers_fitting} of {view.peers_known} known peers, {view.groups_fitting} groups;"
+        f" it needs {view.groups_needed}"
+    )
+    lacking = [
+        (c.name, c.failing, c.alone, f"{c.relax}: {c.gained} more peers, {c.groups} groups" if c.relax else "")
+        for c in view.conditions
+    ]
+    stages = [(stage.what, f"{stage.took_s:.3f} s") for stage in view.stages]
+    providers = [
+        (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", p.reason) for p in view.providers
+    ]
+    rejected = [(line.kind, line.task if line.task >= 0 else "", line.peer, line.detail) for line in view.rejected]
+    if lacking:
+        parts.append(table(("LACKING", "PEERS", "ONLY THIS", "IF RELAXED"), lacking))
+    if stages:
+        parts.append(table(("TIME FOR", "TOOK"), stages))
+    if providers:
+        parts.append(table(("PROVIDER", "STATE", "DONE", "FAILED", "RAN (ITS WORD)", "REASON"), providers))
+    if rejected:
+        parts.append(table(("WHAT", "TASK", "PEER", ""), rejected))
+    parts += [f"evidence: {e.peer}, task {e.task}: {e.reason}; see: depin-node evidence" for e in view.evidence]
+    return "\n\n".join(parts)
 
 
 def _log(view: "LogsView") -> str:

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
@@ -171,6 +172,10 @@ class Control:
     def story(self, job_id: str) -> list[JobEvent]:
         """Return what happened to a job, line by line."""
         return self._get(f"/v1/jobs/{job_id}/story", list[JobEvent])
+
+    def explain(self, job_id: str) -> ExplainView:
+        """Return why a job is as it is."""
+        return self._get(f"/v1/jobs/{job_id}/explain", ExplainView)
 
     def logs(self, job_id: str) -> LogsView:
         """Return what the accepted tasks of a job printed."""

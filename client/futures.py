@@ -9,6 +9,7 @@ import numpy as np
 from depin_node.client.api import Control
 from depin_node.client.outputs import Array, Outputs
 from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.programs.combine import combined
 from depin_node.compute.programs.kernel import Reference
@@ -62,6 +63,10 @@ class Future:
     def story(self) -> list[JobEvent]:
         """Return what happened to the job so far: who was found, who bid, who disagreed, who was caught."""
         return self._control.story(self.job_id)
+
+    def explain(self) -> ExplainView:
+        """Return why the job is as it is: who could run it and what others lack, where time went, what was rejected."""
+        return self._control.explain(self.job_id)
 
     def logs(self) -> LogsView:
         """Return what the accepted tasks have printed so far, of each task the first 4 KiB.

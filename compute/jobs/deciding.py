@@ -47,6 +47,8 @@ class Deciding:
         runs = [(task.job_id, run_us) for (*_, task), (*_, run_us) in zip(tasks, event.items, strict=True) if task]
         partner.answered(runs, now.boottime_ns)
         self._board.feed(partner)
+        for job_id, run_us in runs:
+            self._board.jobs[job_id].part(partner.peer).run_us += run_us
         for attempt, commitment, task in tasks:
             if task is None:
                 continue
@@ -213,6 +215,7 @@ class Deciding:
             progress.running -= 1
         part = progress.part(peer)
         part.running = max(0, part.running - 1)
+        part.failed += 1
         if task.uploading == ref:
             task.uploading = None
         progress.active_ns = now.boottime_ns

@@ -139,13 +139,15 @@ class JobError(msgspec.Struct, frozen=True):
 
 class ProviderView(msgspec.Struct, frozen=True):
     """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``,
-    ``left``."""
+    ``left``. ``run_s`` is how long its answers ran, by its own word."""
 
     peer: str
     state: str
     tasks_done: int
     tasks_running: int
     reason: str = ""
+    attempts_failed: int = 0
+    run_s: float = 0.0
 
 
 class Verification(msgspec.Struct, frozen=True):

@@ -25,12 +25,14 @@ shown = lru_cache(maxsize=4096)(peer_id)
 class Part:
     """A provider's part in one job."""
 
-    __slots__ = ("done", "reason", "running", "state")
+    __slots__ = ("done", "failed", "reason", "run_us", "running", "state")
 
     def __init__(self) -> None:
         self.state = "asked"
         self.done = 0
         self.running = 0
+        self.failed = 0
+        self.run_us = 0
         self.reason = ""
 
 
@@ -127,7 +129,9 @@ class Progress:
             tasks_running=len(self.tasks),
             attempts_failed=self.attempts_failed,
             providers=tuple(
-                ProviderView(shown(peer), part.state, part.done, part.running, part.reason)
+                ProviderView(
+                    shown(peer), part.state, part.done, part.running, part.reason, part.failed, part.run_us / 1e6
+                )
                 for peer, part in self.parts.items()
             ),
             created_s=float(self.job.created_s),

@@ -100,6 +100,10 @@ async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):
         assert view.verification.liars == (peer_id(liar.key),)
         assert view.verification.disputed
         assert "caught" in {line.kind for line in a.requester.story(bytes.fromhex(view.id))}
+        why = a.requester.explain(bytes.fromhex(view.id))
+        assert {line.peer for line in why.rejected if line.kind == "caught"} == {e.peer for e in why.evidence}
+        assert sum(part.run_s for part in why.providers) > 0
+        assert [(found.name, found.failing) for found in why.conditions] == [("honest", 1)]
         journal = a.context.journal.reader
         assert set(journal.bans()) == {liar.key}
         assert {peer for peer, *_ in journal.evidence()} == {liar.key}

@@ -269,6 +269,10 @@ def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
     assert done.returncode == 3
     assert "nobody suitable took the work" in done.stderr
     assert "--lend" in done.stderr
+    (failed,) = alone.json("job", "list")
+    why = alone.json("job", "explain", failed["id"])
+    assert (why["peers_known"], why["groups_needed"]) == (0, 2)
+    assert "0 of 0 known peers" in alone.run("job", "explain", failed["id"][:12]).stdout
 
 
 def test_answers_that_never_agree_fail_verification(nodes, job):

@@ -1,0 +1,35 @@
+"""``job explain``: the machine's judgement (``compute.jobs.explain``) over what this node knows of its peers."""
+
+from collections.abc import Iterator
+
+from depin_node.bootstrap.market import MarketContext
+from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.explain import EvidenceView, ExplainView, Prospect, explain
+from depin_node.compute.jobs.job import Job, JobView
+from depin_node.crypto.identity import peer_id
+from depin_node.p2p.advert import PROTOCOL_VERSION
+
+
+def explained(context: MarketContext, job: Job, view: JobView, story: list[JobEvent], price_max: int) -> ExplainView:
+    """Return why a job is as it is, as far as this node can tell now."""
+    evidence = (
+        EvidenceView(peer_id(peer), task, reason, len(kept.commits), len(kept.reveals))
+        for peer, of_job, task, reason, kept in context.journal.reader.evidence()
+        if of_job.hex() == view.id
+    )
+    return explain(job, view, story, list(_prospects(context)), evidence, price_max)
+
+
+def _prospects(context: MarketContext) -> Iterator[Prospect]:
+    directory, banned = context.mesh.directory, context.book.reasons
+    for entry in directory.peers():
+        advert = entry.advert
+        yield Prospect(
+            group=entry.group,
+            speaks=advert.protocol_min <= PROTOCOL_VERSION <= advert.protocol_max,
+            lending=advert.lending,
+            reachable=not entry.is_unreachable and (entry.is_connected or bool(directory.dialable(entry))),
+            banned=banned.get(entry.key, ""),
+            price=advert.price,
+            devices=tuple((device.device_class, device.memory_mib) for device in advert.devices),
+        )
