@@ -7,7 +7,7 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import EvidenceView, ExplainView, Prospect, explain
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.crypto.identity import peer_id
-from depin_node.p2p.advert import PROTOCOL_VERSION
+from depin_node.p2p.advert import common_protocol
 
 
 def explained(context: MarketContext, job: Job, view: JobView, story: list[JobEvent], price_max: int) -> ExplainView:
@@ -26,7 +26,7 @@ def _prospects(context: MarketContext) -> Iterator[Prospect]:
         advert = entry.advert
         yield Prospect(
             group=entry.group,
-            speaks=advert.protocol_min <= PROTOCOL_VERSION <= advert.protocol_max,
+            speaks=common_protocol(advert.protocol_min, advert.protocol_max) is not None,
             lending=advert.lending,
             reachable=not entry.is_unreachable and (entry.is_connected or bool(directory.dialable(entry))),
             banned=banned.get(entry.key, ""),
