@@ -46,7 +46,6 @@ class Commands:
             "serves": self.reach.serves_circuits,
             "advertised": [str(address) for address in own.addresses] if own else [],
             "counters": self.reach.counters(),
-            "opinions": repr(list(self.reach._machine._opinions.values())),
             "peers": [peer_id(peer) for peer in self.mesh.network.peers()],
         }
 
