@@ -29,6 +29,7 @@ from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
 from depin_node.compute.devices.benchmark import Speed
 from depin_node.compute.devices.gpu.nvidia import Gpu, find_gpus
+from depin_node.compute.devices.power import find_meter
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
@@ -245,8 +246,10 @@ async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: Mark
     pool: AnyPool
     if config.gpu:
         gpu = _gpu(config.gpu)
+        meter = find_meter(gpu)
         pool = await stack.enter_async_context(open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)))
     else:
+        meter = find_meter()
         worker = WorkerConfig(device=config.device, sys_path=(config.device_path,) if config.device_path else ())
         pool = await stack.enter_async_context(
             open_pool(PoolConfig(worker, workers_max=slots, work_max=config.work_max))
@@ -255,7 +258,7 @@ async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: Mark
     lending = Lending(
         (device_class,), slots, config.memory_mib, config.price_millicredits, unpaid_share=config.unpaid_share
     )
-    return await stack.enter_async_context(open_provider(market, pool, lending))
+    return await stack.enter_async_context(open_provider(market, pool, lending, meter))
 
 
 def _gpu(wanted: str) -> Gpu:

@@ -16,6 +16,7 @@ import trio
 from depin_node.bootstrap.kept import KeptResults, open_kept
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
+from depin_node.compute.devices.power import Meter, PowerShare
 from depin_node.compute.jobs import journal as statements
 from depin_node.compute.market import provider as market
 from depin_node.compute.market.happenings import StoreAgreement
@@ -23,7 +24,7 @@ from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.market.messages import PROTOCOL, EndCode
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.sandbox.gpu_pool import AnyPool
-from depin_node.core.clock import SECOND_NS
+from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
@@ -43,7 +44,13 @@ class Provider:
     """A node's lending; ``open_provider`` makes it."""
 
     def __init__(
-        self, context: MarketContext, pool: AnyPool, lending: Lending, kept: KeptResults, nursery: trio.Nursery
+        self,
+        context: MarketContext,
+        pool: AnyPool,
+        lending: Lending,
+        kept: KeptResults,
+        nursery: trio.Nursery,
+        meter: Meter | None = None,
     ) -> None:
         self.context = context
         self.pool = pool
@@ -52,6 +59,8 @@ class Provider:
         context.credit.lend(lending.slots, lending.unpaid_share)
         self.tasks_run = 0
         self._nursery = nursery
+        self._meter = meter
+        self._power = PowerShare()
         self._talks: dict[ProviderTalk, tuple[Conversation, Shop]] = {}
         context.network.serve(PROTOCOL, self._serve)
 
@@ -65,6 +74,7 @@ class Provider:
             await stream.reset()
             return
         talk = ProviderTalk(context.pen, peer, group, self.lender, context.secret())
+        talk.energy_by = self._meter.name if self._meter is not None else ""
         shop = Shop(self, self.pool, talk, context.clock, lambda: conversation.wake())
         conversation = Conversation(stream, talk, context.clock, shop.data)
         self._talks[talk] = (conversation, shop)
@@ -195,9 +205,16 @@ class Provider:
         """Return the bytes of a blob that was fetched."""
         return await self.context.blobs.store.read(blob)
 
-    def ran(self, requester: bytes, duration_ns: int) -> None:
-        """Note slot time that was used for a requester, whatever came of it."""
+    def ran(self, requester: bytes, duration_ns: int) -> int:
+        """Note slot time that was used for a requester, whatever came of it; return the energy that it took, in mJ."""
         self.context.credit.ran(requester, duration_ns // 1000, self.context.clock())
+        slots = self.lender.lending.slots if self.lender.lending else 0
+        return self._power.share_mj(duration_ns, slots - self.lender.slots_free())
+
+    def _read_meter(self, now: Now) -> None:
+        energy_mj = self._meter.read() if self._meter is not None else None
+        if energy_mj is not None:
+            self._power.reading(energy_mj, now.boottime_ns)
 
     def unpin(self, work: Work) -> None:
         """Let a work's blobs be dropped when room is needed."""
@@ -209,6 +226,7 @@ class Provider:
         while True:
             await trio.sleep(TICK_S)
             now = self.context.clock()
+            self._read_meter(now)
             for talk in list(self._talks):
                 self._carry_out(talk, talk.tick(now))
 
@@ -220,10 +238,12 @@ class Provider:
 
 
 @asynccontextmanager
-async def open_provider(context: MarketContext, pool: AnyPool, lending: Lending) -> AsyncIterator[Provider]:
-    """Lend as long as the block runs; on the way out agreements are ended."""
+async def open_provider(
+    context: MarketContext, pool: AnyPool, lending: Lending, meter: Meter | None = None
+) -> AsyncIterator[Provider]:
+    """Lend as long as the block runs; on the way out agreements are ended. ``meter`` measures the device's energy."""
     async with open_kept(context) as kept, trio.open_nursery() as nursery:
-        provider = Provider(context, pool, lending, kept, nursery)
+        provider = Provider(context, pool, lending, kept, nursery, meter)
         nursery.start_soon(provider.run)
         try:
             yield provider

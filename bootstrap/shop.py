@@ -44,8 +44,8 @@ class Supplier(Protocol):
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
 
-    def ran(self, requester: bytes, duration_ns: int) -> None:
-        """Note slot time that was used."""
+    def ran(self, requester: bytes, duration_ns: int) -> int:
+        """Note slot time that was used; return the energy that it took, in mJ."""
 
     def unpin(self, work: "Work") -> None:
         """Let a work's blobs go."""
@@ -189,7 +189,7 @@ class Shop:
     def finished(self, attempt: int, result: Result) -> None:
         """Keep a result's bytes, and have it committed to."""
         self._running.discard(attempt)
-        self._supplier.ran(self._talk.peer, result.duration_ns)
+        energy_mj = self._supplier.ran(self._talk.peer, result.duration_ns)
         if attempt in self._released:
             self._released.discard(attempt)
             return
@@ -199,7 +199,8 @@ class Shop:
         # Out of the worker's arena: that has room for a few results, the window is for many.
         self._outputs[attempt] = [memoryview(bytes(output.data)) for output in result.outputs]
         outputs = tuple(Output(output.blob_id, memoryview(output.data).nbytes) for output in result.outputs)
-        self._talk.finished(attempt, outputs, result.duration_ns // 1000, result.log)
+        elapsed_us = result.duration_ns // 1000
+        self._talk.finished(attempt, outputs, elapsed_us, result.log, fuel=result.fuel, energy_mj=energy_mj)
         self._wake()
 
     def failed(self, attempt: int, code: FailCode) -> None:

@@ -457,10 +457,14 @@ class Receipt(MarketMessage, frozen=True):
 
 
 class Meters(Message, frozen=True):
-    """What the answers of a receipt took, by the provider's word alone. ``energy_mj`` is 0 where nothing measures it;
-    ``energy_by`` says what did (``nvml``, ``rapl``), and is empty then."""
+    """What the answers of a receipt took, by the provider's word alone.
+
+    ``fuel`` counts wasm instructions; ``energy_mj`` is 0 where nothing measures it, ``energy_by`` (``nvml``, ``rapl``)
+    empty then.
+    """
 
     busy_us: Uint
+    fuel: Uint
     energy_mj: Uint
     energy_by: Annotated[str, msgspec.Meta(max_length=16)]
 

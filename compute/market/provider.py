@@ -174,6 +174,7 @@ class _Attempt:
         "commitment",
         "elapsed_us",
         "energy_mj",
+        "fuel",
         "is_shown",
         "log",
         "outputs",
@@ -196,6 +197,7 @@ class _Attempt:
         self.commitment = b""
         self.elapsed_us = 0
         self.energy_mj = 0
+        self.fuel = 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ class _Owed(NamedTuple):
     commitment: bytes
     output: bytes
     busy_us: int
+    fuel: int
     energy_mj: int
 
 
@@ -277,12 +280,19 @@ class ProviderTalk:
         return [Open(self.agreement, self._terms, self._bid_body.slots)]
 
     def finished(
-        self, attempt: int, outputs: tuple[Output, ...], elapsed_us: int, log: bytes = b"", energy_mj: int = 0
+        self,
+        attempt: int,
+        outputs: tuple[Output, ...],
+        elapsed_us: int,
+        log: bytes = b"",
+        *,
+        fuel: int = 0,
+        energy_mj: int = 0,
     ) -> None:
         """An attempt has its result: commit to it. Nothing happens if it was released meanwhile.
 
-        ``log`` is what the task printed; its beginning goes with the bytes of the result. ``energy_mj`` is what it
-        took, 0 where nothing measures it.
+        ``log`` is what the task printed; its beginning goes with the bytes of the result. ``fuel`` and
+        ``energy_mj`` are what it took, 0 where nothing measures it.
         """
         record = self._attempts.get(attempt)
         if record is None or self._state is not _State.AGREED:
@@ -293,6 +303,7 @@ class ProviderTalk:
         record.outputs = outputs
         record.log = log[:LOG_BYTES_MAX]
         record.elapsed_us = elapsed_us
+        record.fuel = fuel
         record.energy_mj = energy_mj
         record.root = result_root(output.blob for output in outputs)
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
@@ -591,7 +602,7 @@ class ProviderTalk:
         account.waiting += 1
         output = keyed_output(account.key, record.root)
         self._unreceipted[attempt] = _Owed(
-            record.work, record.task, record.commitment, output, record.elapsed_us, record.energy_mj
+            record.work, record.task, record.commitment, output, record.elapsed_us, record.fuel, record.energy_mj
         )
 
     def _cancel(self, cancel: Cancel, now: Now) -> list[Order]:
@@ -617,7 +628,7 @@ class ProviderTalk:
             raise PeerViolation("receipt: of other inputs, or another device class, than was agreed")
         if receipt.price != self._bid_body.price:
             raise PeerViolation("receipt: at another price than was agreed")
-        busy_us = energy_mj = 0
+        busy_us = fuel = energy_mj = 0
         for settled in receipt.settled:
             owed = self._unreceipted.get(settled.attempt)
             if owed is None or owed[:4] != (receipt.work, settled.task, settled.commitment, settled.output):
@@ -626,6 +637,7 @@ class ProviderTalk:
                 del self._unreceipted[settled.attempt]
                 account.waiting -= 1
                 busy_us += owed.busy_us
+                fuel += owed.fuel
                 energy_mj += owed.energy_mj
         if receipt.final:
             for attempt in [attempt for attempt, owed in self._unreceipted.items() if owed.work == receipt.work]:
@@ -634,7 +646,7 @@ class ProviderTalk:
         else:
             self._close_account(receipt.work)
         name = digest(envelope)
-        meters = Meters(busy_us, energy_mj, self.energy_by if energy_mj else "")
+        meters = Meters(busy_us, fuel, energy_mj, self.energy_by if energy_mj else "")
         countersign, entry = self._pen.sign_entry(Countersign, self.peer, now, name, meters)
         return [StoreReceipt(name, envelope, countersign, receipt.job, entry, busy_us_of(receipt))]
 

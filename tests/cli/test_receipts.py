@@ -25,7 +25,7 @@ def home(tmp_path):
     for job, (giver, taker) in enumerate(((a, b), (b, a), (b, a))):
         fields = (b"a" * 32, 0, bytes([job]) * 32, b"i" * 32, "wasm-1", settled, 0, True, "quorum 1 of 1")
         receipt, asked = taker.entry(Receipt, giver.key, *fields)
-        countersign, given = giver.entry(Countersign, taker.key, digest(receipt), Meters(2_000_000, 0, ""))
+        countersign, given = giver.entry(Countersign, taker.key, digest(receipt), Meters(2_000_000, 0, 0, ""))
         name, role = digest(receipt), "provider" if giver is a else "requester"
         kept = countersign if giver is a else None
         journal.apply([put_receipt(name, role, b.key, bytes([job]) * 32, receipt, kept, 1)])

@@ -4,6 +4,7 @@ import pytest
 from fake_nvml import DRIVER_NOT_LOADED, GIB, Card, Library
 
 from depin_node.compute.devices.gpu.nvidia import Gpu, Health, context_holders, find_gpus, health
+from depin_node.compute.devices.power import find_meter
 
 pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 A100 = "NVIDIA A100-SXM4-40GB"
@@ -44,6 +45,16 @@ def test_of_a_gpu_in_mig_mode_its_instances_are_listed(install):
     assert (first.uuid, first.memory_bytes, first.parent, first.instances) == ("MIG-a", 20 * GIB, "GPU-1", (1, 0))
     assert (second.uuid, second.instances, second.capability) == ("MIG-b", (5, 0), (8, 0))
     assert (third.uuid, third.parent) == ("GPU-2", "")  # MIG mode that is only pending
+
+
+def test_the_energy_that_a_gpu_has_drawn(install):
+    library = install(Card("GPU-1", energy_mj=7_000), Card("GPU-2", energy_mj=None), Card("GPU-3", lost=True))
+    first, second = find_gpus().gpus
+    meter = find_meter(first)
+    assert (meter.name, meter.read()) == ("nvml", 7_000)
+    library.cards[0].energy_mj += 500
+    assert meter.read() == 7_500
+    assert find_meter(second) is None
 
 
 def test_a_lost_gpu_does_not_hide_the_others(install):

@@ -106,7 +106,8 @@ class Pair:
 
     def commit(self):
         self.work()
-        self.p.finished(0, NAMED, 55)
+        self.p.energy_by = "rapl"
+        self.p.finished(0, NAMED, 55, fuel=9, energy_mj=70)
         assert self.to_requester() == [Kind.COMMITS]
         return self
 
@@ -148,7 +149,7 @@ class Pair:
 
 def due(pair, verdict=Verdict.ACCEPTED, *, agreement=None, work=0, price=0, final=False, **other):
     """The fields of the receipt for attempt 0, but for what is changed."""
-    (owed,) = pair.p._unreceipted.values() or [pm._Owed(0, 7, SOMETHING, SOMETHING, 1, 0)]
+    (owed,) = pair.p._unreceipted.values() or [pm._Owed(0, 7, SOMETHING, SOMETHING, 1, 0, 0)]
     settled = m.Settled(
         0, owed.task, other.get("commitment", owed.commitment), other.get("output", owed.output), verdict, 55
     )
@@ -369,7 +370,7 @@ def test_a_late_commitment_is_void():
     pair.p.finished(1, NAMED, 1)
     pair.heard.clear()
     pair.to_requester()
-    assert [attempt for event in pair.heard for attempt, _ in event.items] == [1]
+    assert [attempt for event in pair.heard for attempt, *_ in event.items] == [1]
 
 
 def test_a_decline_carries_its_code_and_ends_the_talk():
@@ -413,7 +414,7 @@ PROVIDER_MAY_NOT = {
         m.Commits,
         (SOMETHING, WORK, (m.Commit(0, 7, SOMETHING, 1),), ()),
     ),
-    "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING, m.Meters(1, 0, ""), PLACE)),
+    "countersign nothing": (lambda: Pair().work(), m.Countersign, (SOMETHING, m.Meters(1, 0, 0, ""), PLACE)),
     "offer": (Pair, m.Offer, OFFER),
 }
 
@@ -691,10 +692,10 @@ def test_provisional_answers_get_their_verdict_later_and_once():
     pair = Pair().release()
     pair.requester_says(m.Receipt, *due(pair, verdict=Verdict.PROVISIONAL))
     first = pair.take(pm.StoreReceipt)
-    assert verify_signature(first.countersign, m.Countersign, "net").payload.meters == m.Meters(0, 0, "")
+    assert verify_signature(first.countersign, m.Countersign, "net").payload.meters == m.Meters(0, 0, 0, "")
     pair.requester_says(m.Receipt, *due(pair, verdict=Verdict.VOID))
     second = pair.take(pm.StoreReceipt)
-    assert verify_signature(second.countersign, m.Countersign, "net").payload.meters == m.Meters(55, 0, "")
+    assert verify_signature(second.countersign, m.Countersign, "net").payload.meters == m.Meters(55, 9, 70, "rapl")
     assert second.entry.previous == first.entry.link
     with pytest.raises(PeerViolation, match="not given"):
         pair.requester_says(m.Receipt, *due(pair))
@@ -737,7 +738,7 @@ def test_golden_vectors():
             PROVIDER.key, 1, 2, DIGEST, 0, DIGEST, DIGEST, "wasm-1",
             (m.Settled(5, 7, DIGEST, DIGEST, Verdict.ACCEPTED, 12),), 0, True, "quorum 2 of 3", PLACE,
         ),
-        m.Countersign(REQUESTER.key, 1, 2, DIGEST, m.Meters(12, 7, "rapl"), PLACE),
+        m.Countersign(REQUESTER.key, 1, 2, DIGEST, m.Meters(12, 34, 7, "rapl"), PLACE),
     ]  # fmt: skip
     found = {}
     for message in messages:
@@ -762,5 +763,5 @@ GOLDEN = {
     "commit_set": "ccc4e53239333d3a",
     "reveals": "9edc85e2f9c00e7e",
     "receipt": "6681923c43611bc9",
-    "countersign": "8812fad23ed91928",
+    "countersign": "1ddc6ff591e26d1f",
 }

@@ -40,6 +40,7 @@ class Card:
     ids: tuple = (0, 0)
     reasons: int = 0
     ecc: int | None = None
+    energy_mj: int | None = 5_000
     pids: list = field(default_factory=list)
     lost: bool = False
 
@@ -76,6 +77,7 @@ class Library:
                 [c_void_p, number],
                 lambda h, out: self._put(out, self._handles[h].ids[1]),
             ),
+            ("nvmlDeviceGetTotalEnergyConsumption", [c_void_p, POINTER(c_ulonglong)], self._number("energy_mj")),
             ("nvmlDeviceGetCurrentClocksThrottleReasons", [c_void_p, POINTER(c_ulonglong)], self._number("reasons")),
             ("nvmlDeviceGetTotalEccErrors", [c_void_p, c_uint, c_uint, POINTER(c_ulonglong)], self._ecc),
             (

@@ -86,7 +86,7 @@ class Keeper:
             "quorum 1 of 1",
         )
         receipt, ours = self.entry(Receipt, provider.key, *fields)
-        countersign, theirs = provider.entry(Countersign, self.key, digest(receipt), Meters(elapsed_us, 5, "rapl"))
+        countersign, theirs = provider.entry(Countersign, self.key, digest(receipt), Meters(elapsed_us, 7, 5, "rapl"))
         self.records.append(Record(receipt, countersign if confirmed else b""))
         provider.records.append(Record(receipt, countersign))
         return ours, theirs

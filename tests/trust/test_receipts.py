@@ -22,7 +22,7 @@ def receipt(to=PROVIDER.key):
 
 
 def countersign(of, by=PROVIDER, to=REQUESTER.key):
-    return sign(by, "net", Countersign(to, 100, 8, digest(of), Meters(25, 0, ""), Place(2, 0, origin(by.key))))
+    return sign(by, "net", Countersign(to, 100, 8, digest(of), Meters(25, 0, 0, ""), Place(2, 0, origin(by.key))))
 
 
 def test_a_receipt_and_its_countersignature_hold_for_ever():

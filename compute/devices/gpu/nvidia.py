@@ -96,6 +96,20 @@ def health(gpu: Gpu) -> Health:
     )
 
 
+def total_energy_mj(gpu: Gpu) -> int | None:
+    """Return the mJ that a GPU has drawn since its driver started; None where it does not say, as of MIG instances."""
+    try:
+        with _nvml() as nvml:
+            try:
+                handle = nvml.nvmlDeviceGetHandleByUUID(gpu.uuid.encode())
+                energy_mj: int | None = _or_none(nvml, nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+            except nvml.NVMLError:
+                return None
+    except _Unavailable:
+        return None
+    return energy_mj
+
+
 def context_holders(gpu: Gpu) -> frozenset[int] | None:
     """Return the ids of the processes that have a context on the GPU; None: the driver does not answer.
 
