@@ -78,6 +78,7 @@ bench-mesh: $(STAMP)
 SECONDS ?= 60
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+	DEPIN_FUZZ_EXAMPLES=$(SECONDS) $(BIN)/python -m pytest -q tests/translate/test_drawn_kernels.py
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu tests/devices tests/gpu

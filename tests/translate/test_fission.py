@@ -1,60 +1,17 @@
 """The fission shape gives the coroutine shape's bits, takes what it should and leaves the rest.
 
-``DEPIN_FUZZ_UNITS`` says how many units of random kernels are tried; each costs a second or two.
+Kernels that hypothesis draws are in test_drawn_kernels.py.
 """
 
-import os
-import random
 from typing import Any
 
 import numpy as np
 import pytest
 import wasmtime
 from kernel_cases import cases
-from kernel_generator import Generated, generate, unit
 
-from depin_node.compute.translate import CompiledKernel, compile_unit
-
-KERNELS, UNITS = 8, int(os.environ.get("DEPIN_FUZZ_UNITS", "3"))
 CASES = {case.name: case for case in cases()}
 HEAD = 'extern "C" __global__ void k(int* out) {{ int t = threadIdx.x; __shared__ int s[1024]; {} }}'
-
-
-def kernels(seed: int, *, waits: bool) -> list[Generated]:
-    return [generate(random.Random(seed * KERNELS + k), f"k{k}", waits=waits) for k in range(KERNELS)]
-
-
-def build_all(drawn: list[Generated], shape: Any) -> tuple[CompiledKernel, ...]:
-    return compile_unit(unit(drawn), [kernel.name for kernel in drawn], _shape=shape).kernels
-
-
-def canonical(array: np.ndarray) -> bytes:
-    """Return an output's bytes as devices hand them out: with one NaN."""
-    return (
-        np.where(np.isnan(array), np.float32(np.nan), array).tobytes() if array.dtype.kind == "f" else array.tobytes()
-    )
-
-
-def results(host: Any, kernel: CompiledKernel, drawn: Generated) -> list[bytes]:
-    return [canonical(array) for array in host.run(kernel, drawn.grid, drawn.block, drawn.arguments(), fuel=10**9)]
-
-
-@pytest.mark.parametrize("seed", range(UNITS))
-def test_random_kernels_give_the_same_bits(host: Any, seed: int) -> None:
-    drawn = kernels(seed, waits=True)
-    natural, slow = build_all(drawn, None), build_all(drawn, "coroutine")
-    assert sum(kernel.shape == "fission" for kernel in natural) > KERNELS // 2
-    for one, other, kernel in zip(natural, slow, drawn, strict=True):
-        assert results(host, one, kernel) == results(host, other, kernel), kernel.source
-
-
-@pytest.mark.parametrize("seed", range(1000, 1000 + (UNITS + 2) // 3))
-def test_random_kernels_that_never_wait_give_the_same_bits_in_every_shape(host: Any, seed: int) -> None:
-    drawn = kernels(seed, waits=False)
-    shapes = [build_all(drawn, shape) for shape in (None, "loop", "fission", "coroutine")]
-    for *compiled, kernel in zip(*shapes, drawn, strict=True):
-        bits = [results(host, one, kernel) for one in compiled]
-        assert all(other == bits[0] for other in bits), kernel.source
 
 
 TAKEN = {
