@@ -39,9 +39,7 @@ async def map_port(host: str, port: int) -> tuple[str, int] | None:
 def _ask(host: str, port: int) -> tuple[str, int]:
     import miniupnpc  # most nodes do not need it
 
-    gateway: Any = miniupnpc.UPnP()
-    gateway.discoverdelay = _DISCOVER_MS
-    gateway.multicastif = host
+    gateway: Any = miniupnpc.UPnP(multicastif=host, discoverdelay=_DISCOVER_MS)
     gateway.discover()
     gateway.selectigd()
     outer = str(ipaddress.ip_address(gateway.externalipaddress()))
@@ -49,7 +47,7 @@ def _ask(host: str, port: int) -> tuple[str, int]:
     seed = int(ipaddress.ip_address(host)) * 7919 + port
     for wanted in (port, *(20_000 + (seed + n * 104_729) % 40_000 for n in range(3))):
         try:
-            gateway.addportmapping(wanted, "TCP", host, port, "depin-node", "", str(LEASE_S))
+            gateway.addportmapping(wanted, "TCP", host, port, "depin-node", "", LEASE_S)
             return outer, wanted
         except Exception as error:  # noqa: BLE001 - it raises nothing more precise: taken, or refused
             log.debug("the gateway gives another port", port=wanted, reason=str(error)[:200])

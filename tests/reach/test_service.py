@@ -1,0 +1,158 @@
+"""The shell over the network in memory: who can be called says so, who cannot gets a relay, and nobody is misused."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.wire import decode, encode
+from depin_node.crypto.identity import Identity
+from depin_node.p2p.addresses import parse
+from depin_node.p2p.frames import RequestRefusedError, request
+from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.mesh import Mesh, open_mesh
+from depin_node.p2p.reach.messages import (
+    MESSAGE_BYTES_MAX,
+    REACH_PROTOCOL,
+    RELAYED_PROTOCOL,
+    Answer,
+    Incoming,
+    Outcome,
+    Question,
+)
+from depin_node.p2p.reach.service import Reach, ReachSettings, open_reach
+from depin_node.p2p.reach.verdict import Nat, Verdict
+
+
+def now() -> Now:
+    ns = int(trio.current_time() * SECOND_NS)
+    return Now(ns, 1_700_000_000 * SECOND_NS + ns)
+
+
+def identity(number: int) -> Identity:
+    return Identity(bytes([number]) * 32)
+
+
+@asynccontextmanager
+async def node(
+    fabric: MemoryFabric, number: int, first: list[str], *, is_private: bool = False, **settings: Any
+) -> AsyncIterator[tuple[Mesh, Reach]]:
+    """Open a node in a group of its own."""
+    who = identity(number)
+    async with (
+        fabric.open(who.key, host=f"10.{number}.0.1", is_private=is_private) as network,
+        open_mesh(network, who, first_peers=first, clock=now, rng=random.Random(number)) as mesh,
+        open_reach(network, advertise=mesh.set_addresses, settings=ReachSettings(**settings), clock=now) as reach,
+    ):
+        mesh.dial, mesh.best_first = reach.dial, reach.best_first
+        yield mesh, reach
+
+
+@asynccontextmanager
+async def public(fabric: MemoryFabric, count: int = 3) -> AsyncIterator[list[tuple[Mesh, Reach]]]:
+    """Open nodes that know each other, and find that they can be called."""
+    async with AsyncExitStack() as stack:
+        nodes: list[tuple[Mesh, Reach]] = []
+        for number in range(1, count + 1):
+            first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+            nodes.append(await stack.enter_async_context(node(fabric, number, first)))
+        with trio.fail_after(120):
+            for _, reach in nodes:
+                while reach.view.verdict is not Verdict.PUBLIC:
+                    await trio.sleep(0.5)
+        yield nodes
+
+
+async def until(holds: Any) -> None:
+    with trio.fail_after(120):
+        while not holds():
+            await trio.sleep(0.5)
+
+
+async def test_who_cannot_be_called_is_reached_by_a_relay(autojump_clock: Any) -> None:
+    fabric = MemoryFabric(1)
+    async with public(fabric) as nodes:
+        assert all(reach.serves_circuits for _, reach in nodes)
+        first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+        async with node(fabric, 9, first, is_private=True) as (mesh, reach):
+            await until(lambda: len(reach.view.relays) == 2)
+            assert reach.view.verdict is Verdict.PRIVATE
+            assert reach.view.nat is Nat.NONE
+            private = mesh.network.key
+            async with node(fabric, 10, first) as (other, other_reach):
+                await until(lambda: (entry := other.directory.get(private)) and entry.addresses[0].relay)
+                await other.connect(private)
+                path = other.network.path(private)
+                assert path is not None
+                assert path.relayed
+                assert other_reach.counters()["circuits_dialled"] == 1
+                await until(lambda: reach.counters().get("circuits_taken") == 1)
+                relay = parse(path.address).relay
+                serving = next(r for m, r in nodes if m.network.key == relay)
+                assert serving.desk.circuits == 1
+            await until(lambda: not serving.desk.circuits)
+        await until(lambda: not sum(reach.desk.places for _, reach in nodes))
+
+
+async def test_when_its_relays_die_it_finds_others(autojump_clock: Any) -> None:
+    fabric = MemoryFabric(2)
+    async with public(fabric, 4) as nodes:
+        first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+        async with node(fabric, 9, first, is_private=True) as (_, reach):
+            await until(lambda: len(reach.view.relays) == 2)
+            gone = reach.view.relays[0]
+            fabric.kill(gone)
+            await until(lambda: len(reach.view.relays) == 2 and gone not in reach.view.relays)
+            await until(lambda: all(parse(a).relay != gone for a in reach.addresses() or ()))
+
+
+async def ask(network: Any, peer: bytes, port: int) -> Answer:
+    answer = await request(
+        network, peer, REACH_PROTOCOL, encode(Question(port)), size_bytes_max=MESSAGE_BYTES_MAX, timeout_s=30
+    )
+    return decode(answer, Answer, size_bytes_max=MESSAGE_BYTES_MAX)
+
+
+async def test_only_the_asker_is_called_back_and_not_often(autojump_clock: Any) -> None:
+    fabric = MemoryFabric(3)
+    async with node(fabric, 1, []) as (mesh, reach), fabric.open(identity(7).key, host="10.7.0.1") as asker:
+        called: list[str] = []
+        probe = mesh.network.probe
+
+        async def spy(address: str) -> None:
+            called.append(address)
+            await probe(address)
+
+        mesh.network.probe = spy  # type: ignore[method-assign]
+        await asker.dial(mesh.network.addresses()[0])
+        own = parse(asker.addresses()[0])
+        answer = await ask(asker, mesh.network.key, own.port)
+        assert (answer.host, answer.outcome, answer.called) == (own.host, Outcome.REACHED, True)
+        assert (await ask(asker, mesh.network.key, 1)).outcome is Outcome.NOT_REACHED
+        assert {parse(address).host for address in called} == {own.host}
+        assert {parse(address).peer for address in called} == {asker.key}
+        for _ in range(2):
+            await ask(asker, mesh.network.key, own.port)
+        with pytest.raises(RequestRefusedError, match="resource"):
+            await ask(asker, mesh.network.key, own.port)
+        assert len(called) == 4
+        assert (await ask(asker, mesh.network.key, 0)).outcome is Outcome.NOT_TRIED, "to look costs nothing"
+        await trio.sleep(10)
+        assert (await ask(asker, mesh.network.key, own.port)).outcome is Outcome.REACHED
+        assert reach.counters()["called_back"] == 5
+
+
+async def test_circuits_from_who_is_not_our_relay_are_refused(autojump_clock: Any) -> None:
+    fabric = MemoryFabric(4)
+    async with node(fabric, 1, []) as (mesh, _), fabric.open(identity(7).key, host="10.7.0.1") as mallory:
+        await mallory.dial(mesh.network.addresses()[0])
+        incoming = encode(Incoming(identity(8).key, bulk=True, host="10.8.0.1", port=1))
+        with pytest.raises(RequestRefusedError, match="not_my_relay"):
+            await request(
+                mallory, mesh.network.key, RELAYED_PROTOCOL, incoming, size_bytes_max=MESSAGE_BYTES_MAX, timeout_s=9
+            )
+        assert identity(8).key not in mesh.network.peers()
