@@ -70,6 +70,10 @@ class OpenJobs:
         """Return an open job."""
         return self._jobs[identifier]
 
+    def __len__(self) -> int:
+        """Return how many jobs are open."""
+        return len(self._jobs)
+
     def __iter__(self) -> Iterator[bytes]:
         """Return the ids of the open jobs."""
         return iter(self._jobs)
@@ -167,7 +171,7 @@ class OpenJobs:
     def _write_end(self, identifier: bytes, opened: OpenJob, ended: e.JobEnded) -> None:
         view = self.view(identifier)
         if view.state != ended.state:  # it never got its turn
-            view = msgspec.structs.replace(view, state=ended.state)
+            view = msgspec.structs.replace(view, state=ended.state, error=ended.error)
         if opened.fault is not None:
             view = msgspec.structs.replace(view, state="failed", error=opened.fault)
         inputs = [item.blob for item in opened.job.inputs]

@@ -46,6 +46,8 @@ CANDIDATES_MAX = 128
 CANDIDATES_S = 1.0
 NEWS_S = 0.1
 ENDED_KEPT_MAX = 256
+JOBS_OPEN_MAX = 1024
+"""Worked on and queued together; who wants more is told to wait."""
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
 _END_STATES = frozenset({"done", "failed", "cancelled"})
@@ -79,6 +81,8 @@ class Requester:
         if known is not None:
             return self._same(job, known)
         context, now = self._context, self._context.clock()
+        if len(self._open) >= JOBS_OPEN_MAX:
+            raise ResourceError(f"{JOBS_OPEN_MAX} jobs are open on this node: wait for some to end, or cancel them")
         program = await self._records.check(job)
         identifier = job_id(context.identity.key, job)
         if identifier in self._open:

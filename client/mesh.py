@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +79,8 @@ class Mesh:
         name: str | None = None,
         device_class: str = DEVICE_CLASS,
         results: str = "come",
+        deadline_s: int = 0,
+        budget_s: int = 0,
         key: str | None = None,
     ) -> Future:
         """Launch a kernel on the mesh, as CuPy would on a GPU: ``kernel(grid, block, args)``, or ``kernel(*args)``.
@@ -106,6 +109,8 @@ class Mesh:
             device_class: of the peers that are asked, whose answers agree bit for bit; ``depin-node peers`` shows them.
             results: ``"come"``: they are brought to the node as they are accepted. ``"stay"``: large ones stay with
                 those who computed them, for an hour, until somebody asks for them.
+            deadline_s: the job fails if it has not ended so long after its submission; 0: never.
+            budget_s: no more attempts once all together have run for so long, by the providers' word; 0: without end.
             key: makes the submission idempotent: the same key is the same job; by default a new one.
 
         Raises:
@@ -130,7 +135,7 @@ class Mesh:
             device_class=device_class,
             results=results,
         )
-        return self.submit(work, key=key)
+        return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
 
     def run(
         self,
@@ -141,6 +146,8 @@ class Mesh:
         name: str | None = None,
         device_class: str = DEVICE_CLASS,
         results: str = "come",
+        deadline_s: int = 0,
+        budget_s: int = 0,
         key: str | None = None,
     ) -> Future:
         """Run a program of several steps on the mesh, or a traced function.
@@ -157,6 +164,8 @@ class Mesh:
             name: what to call the job; by default the function's name, or ``program``.
             device_class: as for ``launch``.
             results: as for ``launch``.
+            deadline_s: as for ``launch``.
+            budget_s: as for ``launch``.
             key: as for ``launch``.
 
         Raises:
@@ -166,7 +175,7 @@ class Mesh:
         work = prepare_program(
             program, arrays, verify=verify, limits=limits, name=name, device_class=device_class, results=results
         )
-        return self.submit(work, key=key)
+        return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
         """Submit a job file (TOML). Raises as ``launch``."""
@@ -213,6 +222,8 @@ class Mesh:
             policy=work.policy,
             limits=work.limits,
             results=work.results,
+            deadline_s=work.deadline_s,
+            budget_s=work.budget_s,
             created_s=int(time.time()),
         )
 

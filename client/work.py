@@ -44,6 +44,8 @@ class Work:
     notes: tuple[str, ...] = ()
     device_class: str = DEVICE_CLASS
     results: Results = Results.COME
+    deadline_s: int = 0
+    budget_s: int = 0
 
     @cached_property
     def program_bytes(self) -> bytes:
@@ -224,4 +226,5 @@ def prepare_file(
     bound, notes = job.compiled()
     policy, limits = job.policy, Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    return _decided(Work(job.name, bound, policy, limits, notes, job.device_class, _results(job.results)), local, fresh)
+    work = Work(job.name, bound, policy, limits, notes, job.device_class, _results(job.results))
+    return _decided(replace(work, deadline_s=job.deadline_s, budget_s=job.budget_s), local, fresh)

@@ -48,7 +48,9 @@ class Deciding:
         partner.answered(runs, now.boottime_ns)
         self._board.feed(partner)
         for job_id, run_us in runs:
-            self._board.jobs[job_id].part(partner.peer).run_us += run_us
+            progress = self._board.jobs[job_id]
+            progress.part(partner.peer).run_us += run_us
+            progress.spent_us += run_us
         for attempt, commitment, task in tasks:
             if task is None:
                 continue

@@ -19,6 +19,8 @@ INPUTS_MAX = 64
 BUFFERS_MAX = 256
 DEVICE_CLASSES_MAX = 8
 REPLICAS_MAX = 15
+WHOLE_SECONDS_MAX = 10 * 365 * 86_400
+"""Bound of a job's deadline and budget."""
 
 
 class InputRef(Message, frozen=True):
@@ -99,7 +101,8 @@ class Job(Message, frozen=True):
     ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose
     results will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the
     program's shard count. ``results`` says where large results go. ``created_s`` is wall time, seconds since the Unix
-    epoch.
+    epoch; ``deadline_s`` counts from then. ``budget_s`` is what all attempts together may run, in seconds of a slot by
+    the providers' word. 0 means without end.
     """
 
     key: Name
@@ -113,6 +116,8 @@ class Job(Message, frozen=True):
     limits: Limits
     created_s: Uint
     results: Results = Results.COME
+    deadline_s: Annotated[int, msgspec.Meta(ge=0, le=WHOLE_SECONDS_MAX)] = 0
+    budget_s: Annotated[int, msgspec.Meta(ge=0, le=WHOLE_SECONDS_MAX)] = 0
 
 
 def job_id(requester: bytes, job: Job) -> bytes:
@@ -124,7 +129,7 @@ class SignedJob(Signed, frozen=True):
     """A job with its requester's signature: what the journal keeps."""
 
     TYPE: ClassVar[str] = "job"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
     job: Job

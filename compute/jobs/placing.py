@@ -52,6 +52,8 @@ class Placing:
         board = self._board
         waiting = []
         for progress in board.jobs.values():
+            if progress.is_over_budget():
+                continue
             if progress.needy or (board.hungry and progress.may_open()):
                 waiting.append(progress)
             elif board.hungry and progress.tasks:

@@ -58,6 +58,8 @@ class Progress:
         self.tasks: dict[int, OpenTask] = {}
         self.needy: dict[int, OpenTask] = {}  # open tasks that want another attempt, oldest first
         self.served_s = 0.0  # of slots' time that was given to it: what fair sharing compares
+        self.spent_us = 0  # that all attempts have run, by the word of their providers
+        self.deadline_ns = deadline_ns(job, now)
         self.run_s = 0.0  # mean time of a run, by the word of all providers together
         self.looked_for_slow_ns = 0
         self.running = 0  # attempts that have neither committed nor ended
@@ -85,6 +87,10 @@ class Progress:
             self.next_task += 1
         return self.next_task if self.next_task < self.job.tasks else None
 
+    def is_over_budget(self) -> bool:
+        """Tell whether no further attempts may be made."""
+        return bool(self.job.budget_s) and self.spent_us >= self.job.budget_s * 1_000_000
+
     def may_open(self) -> bool:
         """Tell whether a task waits to be opened, and there is room for what is open and what the disk has not taken
         yet."""
@@ -92,7 +98,11 @@ class Progress:
 
     def has_room(self) -> bool:
         """Tell whether one more task may be open."""
-        return not self.is_over and len(self.tasks) + self.accepted - self.stored < self.open_max
+        return (
+            not self.is_over
+            and not self.is_over_budget()
+            and len(self.tasks) + self.accepted - self.stored < self.open_max
+        )
 
     def take_next(self) -> int:
         """Take the next task to open, that there must be, and return it."""
@@ -141,6 +151,14 @@ class Progress:
             stages_s=dict(self.stages_s),
             verification=Verification(self.accepted, self.disputed, tuple(shown(peer) for peer in self.liars)),
         )
+
+
+def deadline_ns(job: Job, now: Now) -> int | None:
+    """Return when a job is to have ended, on the boot clock; it was created at a wall time, maybe before a restart."""
+    if not job.deadline_s:
+        return None
+    passed_ns = max(0, now.wall_ns - job.created_s * SECOND_NS)
+    return now.boottime_ns + max(0, job.deadline_s * SECOND_NS - passed_ns)
 
 
 def _seconds(wall_ns: int | None) -> float | None:

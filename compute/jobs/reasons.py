@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from depin_node.compute.jobs.job import JobError
+from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.jobs.progress import Progress, shown
 from depin_node.compute.market.messages import FailCode
 from depin_node.compute.verification.quorum import Ballot, Phase
@@ -29,6 +29,24 @@ def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: 
         f" different groups, of class {' or '.join(progress.job.device_classes)} with {limits.memory_mib} MiB and"
         f" {limits.seconds} s a task; {groups_agreed} agreed{''.join('; ' + text for text in seen)}."
         " See: depin-node peers; a node lends if started with --lend",
+    )
+
+
+def deadline(job: Job, done: int) -> JobError:
+    """The job has not ended in time."""
+    return JobError(
+        "deadline",
+        f"{done} of {job.tasks} tasks were done after {job.deadline_s} s: raise [limits] deadline_s, or see where the"
+        " time went: depin-node job explain",
+    )
+
+
+def budget(job: Job, done: int) -> JobError:
+    """The attempts have run for longer than they may."""
+    return JobError(
+        "budget",
+        f"{done} of {job.tasks} tasks were done when all attempts together had run for {job.budget_s} s of a slot:"
+        " raise [limits] budget_s",
     )
 
 

@@ -37,7 +37,7 @@ from depin_node.compute.jobs.events import (
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.jobs.partner import Partner
 from depin_node.compute.jobs.placing import Placing
-from depin_node.compute.jobs.progress import Progress
+from depin_node.compute.jobs.progress import Progress, deadline_ns
 from depin_node.compute.jobs.recruiting import Recruiting
 from depin_node.compute.market.happenings import (
     Agreed,
@@ -235,8 +235,15 @@ class Scheduler:
         for partner in self._recruiting.idle(now):
             self._deciding.gone(partner.peer, EndCode.DONE.value, now)
             board.do(EndAgreement(partner.peer, EndCode.DONE))
+        for event in [event for event in self._waiting if _is_late(deadline_ns(event.job, now), now)]:
+            self._waiting.remove(event)
+            board.do(JobEnded(event.job_id, "failed", reasons.deadline(event.job, sum(event.done))))
         for progress in board.open_jobs():
-            if self._is_worked_on(progress, now):
+            if _is_late(progress.deadline_ns, now):
+                board.finish(progress, "failed", reasons.deadline(progress.job, progress.accepted), now)
+            elif progress.is_over_budget() and len(progress.tasks) == len(progress.needy):
+                board.finish(progress, "failed", reasons.budget(progress.job, progress.accepted), now)
+            elif self._is_worked_on(progress, now):
                 progress.active_ns = now.boottime_ns
             elif now.boottime_ns > progress.active_ns + int(self._config.suitable_s * SECOND_NS):
                 agreed = {partner.group for partner in board.partners.values() if partner.is_agreed}
@@ -251,3 +258,7 @@ class Scheduler:
         return bool(
             progress.running or len(progress.tasks) > len(progress.needy) or self._placing.waits_its_turn(progress, now)
         )
+
+
+def _is_late(deadline_ns: int | None, now: Now) -> bool:
+    return deadline_ns is not None and now.boottime_ns >= deadline_ns

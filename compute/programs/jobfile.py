@@ -16,7 +16,7 @@ One launch::
                 by = "axis", count, axis = 0, halo = 0, edge = "none", fill = 0: how arrays are cut. An array of
                 [args] may differ: whole = true, or axis, halo, edge, fill; an out array has no halo by default
     [verify]    policy = "quorum", k = 2, n = 3 | "lead", d = 3 | "confidence", p = 0.999, f = 0.2 | "algebraic"
-    [limits]    seconds = 60, memory_mib = 512
+    [limits]    seconds = 60, memory_mib = 512      # of one task; of all: deadline_s = 3600, budget_s = 100
 
 Several steps have ``[kernels]``, ``[arrays]`` and ``[[steps]]`` instead; see ``job_steps.py``.
 
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from depin_node.compute.jobs.job import REPLICAS_MAX, Algebraic, Confidence, Lead, Policy, Quorum
+from depin_node.compute.jobs.job import REPLICAS_MAX, WHOLE_SECONDS_MAX, Algebraic, Confidence, Lead, Policy, Quorum
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
 from depin_node.compute.programs.expressions import Value
 from depin_node.compute.programs.job_arrays import CUT_KEYS, References, load_along, load_array, load_cut
@@ -78,6 +78,8 @@ class JobFile:
     shared_mem: int = 0
     device_class: str = DEVICE_CLASS
     results: str = "come"
+    deadline_s: int = 0
+    budget_s: int = 0
     args: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, int | str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -145,7 +147,9 @@ def load_job(path: Path, references: References | None = None) -> JobFile:
     else:
         what = _one_launch(job, along, references)
     policy = _policy(verify)
-    limits.allow("seconds", "memory_mib")
+    limits.allow("seconds", "memory_mib", "deadline_s", "budget_s")
+    for whole in ("deadline_s", "budget_s"):
+        what[whole] = limits.integer(whole, 1, WHOLE_SECONDS_MAX, 0) if whole in limits.values else 0
     seconds = limits.integer("seconds", 1, SECONDS_MAX, DEFAULTS["seconds"])
     memory_mib = limits.integer("memory_mib", 1, MEMORY_MIB_MAX, DEFAULTS["memory_mib"])
     what["device_class"] = job.text("device_class") if "device_class" in job.values else DEVICE_CLASS

@@ -381,3 +381,42 @@ def test_with_many_providers_all_get_work():
     mesh.run()
     assert len(mesh.attempts) == 300
     assert max(mesh.attempts.values()) < 60
+
+
+def test_a_job_fails_at_its_deadline_and_says_how_far_it_was():
+    mesh = InstantMesh(providers=1, window=4)
+    mesh.time_ns = 10 * SECOND_NS  # the job was created at 1 s
+    slow = Slow(mesh)
+    name = mesh.submit(50, Quorum(1, 1), deadline_s=30)
+    mesh.run()
+    slow.answer(slow.sent[0], 1000)
+    ended = [effect for effect in wait(mesh, 20) if isinstance(effect, e.JobEnded)]
+    assert not ended
+    (ended,) = [effect for effect in wait(mesh, 3) if isinstance(effect, e.JobEnded)]
+    assert (ended.job_id, ended.state, ended.error.code) == (name, "failed", "deadline")
+    assert "1 of 50 tasks" in ended.error.message
+
+
+def test_a_job_that_waits_for_its_turn_fails_at_its_deadline_too():
+    mesh = InstantMesh(providers=0, config=SchedulerConfig(jobs_max=1))
+    mesh.submit(3, Quorum(1, 1), key="first")
+    name = mesh.submit(3, Quorum(1, 1), key="second", deadline_s=5)
+    mesh.run()
+    (ended,) = [effect for effect in wait(mesh, 8) if isinstance(effect, e.JobEnded)]
+    assert (ended.job_id, ended.error.code) == (name, "deadline")
+
+
+def test_a_budget_ends_a_job_when_what_runs_has_ended():
+    mesh = InstantMesh(providers=2, window=4)
+    slow = Slow(mesh)
+    name = mesh.submit(1000, Quorum(1, 1), budget_s=2)
+    mesh.run()
+    answered = 0
+    while slow.sent:
+        mesh.time_ns += SECOND_NS // 10
+        slow.answer(slow.sent[0], 100_000)
+        answered += 1
+    (ended,) = [effect for effect in wait(mesh, 1) if isinstance(effect, e.JobEnded)]
+    assert (ended.job_id, ended.error.code) == (name, "budget")
+    assert 20 <= answered <= 20 + 2 * 4
+    assert f"{answered} of 1000" in ended.error.message

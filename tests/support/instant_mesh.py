@@ -32,8 +32,10 @@ class InstantMesh:
     def now(self):
         return Now(self.time_ns, self.time_ns)
 
-    def submit(self, tasks, policy, key="key", done=None):
-        job = Job(key, "n", b"p" * 32, 1, (InputRef(0, b"i" * 32, 1),), tasks, ("wasm-1",), policy, Limits(60, 64), 1)
+    def submit(self, tasks, policy, key="key", done=None, **whole):
+        job = Job(
+            key, "n", b"p" * 32, 1, (InputRef(0, b"i" * 32, 1),), tasks, ("wasm-1",), policy, Limits(60, 64), 1, **whole
+        )
         name = job_id(b"me" * 16, job)
         self.queue.append(e.Submitted(name, job, done or bytearray(tasks), lambda task: (8,), 8))
         self.queue.append(e.Candidates(self.candidates, {}))
