@@ -31,6 +31,8 @@ AHEAD_S = 0.02
 AHEAD_MAX = 64
 """A lane's worker holds so much work ahead: enough that it never waits, little enough that lanes end
 together."""
+STOP_AFTER_S = 0.25
+"""A run that nobody wants any more is let go on for so long, or twice that; then its worker is killed."""
 DATA_BYTES_AT_ONCE = 256 * 1024
 """Result bytes in one write; signed messages pass between two writes."""
 
@@ -178,6 +180,17 @@ class Shop:
             taken.append((attempt, task))
         return taken
 
+    def give_back(self, number: int, items: list[tuple[int, int]]) -> None:
+        """Put attempts of work ``number`` that were taken, and did not run, back at the head of the queue."""
+        for attempt, task in reversed(items):
+            self._running.discard(attempt)
+            self._queue.appendleft((number, attempt, task))
+        self._arrived.unpark_all()
+
+    def is_wanted(self, attempt: int) -> bool:
+        """Tell whether a running attempt was not released."""
+        return attempt not in self._released
+
     async def read_program(self, work: Work) -> bytes:
         """Return the bytes of a work's program."""
         return await self._supplier.read(work.body.program)
@@ -239,7 +252,7 @@ class _Lane:
         self._name = name
         self._lease: Lease | None = None
         self._loaded: object = None
-        self._in_flight: dict[bytes, int] = {}
+        self._in_flight: dict[bytes, tuple[int, int]] = {}  # attempt and task, in the order in which they run
         self._done = trio.lowlevel.ParkingLot()
         self._mean_s = AHEAD_S
 
@@ -285,6 +298,7 @@ class _Lane:
         lease = self._lease
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._collect, lease, nursery.cancel_scope)
+            nursery.start_soon(self._stop_unwanted, number, nursery.cancel_scope)
             while self._shop.has_next(number) or self._in_flight:
                 ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
                 room = ahead - len(self._in_flight)
@@ -293,8 +307,8 @@ class _Lane:
                     await self._done.park()
                     continue
                 batch = [(attempt.to_bytes(16, "little"), task) for attempt, task in taken]
-                for (name, _), (attempt, _) in zip(batch, taken, strict=True):
-                    self._in_flight[name] = attempt
+                for (name, _), item in zip(batch, taken, strict=True):
+                    self._in_flight[name] = item
                 try:
                     await lease.submit(batch)
                 except (TaskError, ResourceError) as error:
@@ -305,7 +319,9 @@ class _Lane:
 
     async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
         async for result in lease.results():
-            attempt = self._in_flight.pop(result.attempt)
+            attempt, _ = self._in_flight.pop(result.attempt, (None, 0))
+            if attempt is None:
+                continue  # given back: its worker is being killed
             self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
             self._shop.finished(attempt, result)
             lease.release(result.attempt)
@@ -314,11 +330,27 @@ class _Lane:
         self._loaded = None
         scope.cancel()
 
+    async def _stop_unwanted(self, number: int, scope: trio.CancelScope) -> None:
+        """Kill the worker when what it runs was released, and it goes on with it; what waits there starts anew."""
+        seen = None
+        while True:
+            await trio.sleep(STOP_AFTER_S)
+            head = next(iter(self._in_flight.values()), None)
+            if head is None or head != seen or self._shop.is_wanted(head[0]):
+                seen = head if head is not None and not self._shop.is_wanted(head[0]) else None
+                continue
+            wanted = {name: item for name, item in self._in_flight.items() if self._shop.is_wanted(item[0])}
+            for name in wanted:
+                del self._in_flight[name]
+            self._shop.give_back(number, list(wanted.values()))
+            await self._close()
+            scope.cancel()
+
     async def _close(self) -> None:
         lease, self._lease, self._loaded = self._lease, None, None
         if lease is not None:
             await lease.aclose()
-        for attempt in self._in_flight.values():
+        for attempt, _ in self._in_flight.values():
             self._shop.failed(attempt, FailCode.CRASHED)
         self._in_flight.clear()
 

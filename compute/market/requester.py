@@ -89,7 +89,8 @@ from depin_node.crypto.commitment import Answer, result_root, verify_opening
 from depin_node.crypto.envelope import Verified
 
 NEGOTIATE_S = 10
-SILENCE_S = 10
+SILENCE_S = 8
+"""Four signs of life that did not come; with a tick of ours, a frozen provider is given up within 10 s."""
 GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""

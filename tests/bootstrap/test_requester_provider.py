@@ -250,6 +250,31 @@ async def test_a_cancelled_job_ends_and_frees_its_providers(tmp_path, autojump_c
             await output_of(a, view)
 
 
+async def test_what_runs_is_stopped_within_a_second_of_a_cancellation(tmp_path, autojump_clock):
+    runs = []
+
+    async def stall_at_first(task, results):
+        runs.append(task)
+        if len(runs) == 1:
+            await trio.sleep_forever()
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool(stall_at_first))  # one slot
+        await knows(a, [b])
+        job, _ = await make_job(a)
+        view = await a.requester.submit(job)
+        await until(lambda: runs)
+        next_job, x = await make_job(a, key="next")
+        waiting = await a.requester.submit(next_job)
+        began = trio.current_time()
+        await a.requester.cancel(bytes.fromhex(view.id))
+        view = await a.requester.wait(bytes.fromhex(waiting.id))
+        assert view.state == "done"
+        assert trio.current_time() - began < 1
+        assert (await output_of(a, view) == x).all()
+
+
 async def test_nobody_and_no_agreement_fail_with_the_reasons(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1, config=IMPATIENT)
