@@ -1,5 +1,6 @@
 """What only the real network can show: processes that die or freeze, garbage from strangers, clean ends."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -213,7 +214,9 @@ GARBAGE = [
 
 async def test_garbage_on_every_protocol_harms_nobody() -> None:
     from libp2p.custom_types import TProtocol
+    from libp2p.exceptions import BaseLibp2pError
 
+    GONE = (TransportError, BaseLibp2pError, IndexError)  # noqa: N806
     async with open_node("victim") as victim, open_node("friend") as friend, open_node("stranger") as stranger:
         victim.serve("echo/1", echo)
 
@@ -227,11 +230,12 @@ async def test_garbage_on_every_protocol_harms_nobody() -> None:
         assert "/depin/test/gossip/1" in protocols
         for protocol in protocols:
             for garbage in GARBAGE:
-                await stranger.dial(victim.addresses()[0])
-                (connection,) = stranger._swarm.get_connections()
-                stream = await stranger._host.new_stream(connection.muxed_conn.peer_id, [TProtocol(protocol)])
-                await stream.write(garbage)
-                await stream.close()
+                with contextlib.suppress(*GONE):  # the victim may hang up on the stranger
+                    await stranger.dial(victim.addresses()[0])
+                    connection = stranger._swarm.get_connections()[-1]
+                    stream = await stranger._host.new_stream(connection.muxed_conn.peer_id, [TProtocol(protocol)])
+                    await stream.write(garbage)
+                    await stream.close()
         await steady.send_all(b"fine")
         assert await steady.receive_exactly(4) == b"fine"
         assert friend.peers() == {victim.key}
@@ -294,7 +298,6 @@ async def test_a_peer_that_never_closes_its_side_is_reset_in_the_end() -> None:
         b.serve("keep/1", keep)
         await a.dial(b.addresses()[0])
         (connection,) = a._swarm.get_connections()
-        before = set(connection.muxed_conn.streams)
         stream = await a.open_stream(b.key, "keep/1")
         await stream.aclose()
-        await until(lambda: set(connection.muxed_conn.streams) <= before)
+        await until(lambda: stream._yamux.stream_id not in connection.muxed_conn.streams)
