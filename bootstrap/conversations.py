@@ -24,6 +24,7 @@ from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
+from depin_node.compute.trust.book import OUTVOTED
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.crypto.identity import peer_id
@@ -153,7 +154,8 @@ class Conversations:
         evidence = partner.talk.evidence(effect.attempt) if partner is not None else None
         evidence = evidence or self._evidence.get((effect.peer, effect.attempt))
         if evidence is not None:
-            self._ban(effect.peer, effect.job_id, effect.task, "its answer lost against a quorum", evidence)
+            self._ban(effect.peer, effect.job_id, effect.task, OUTVOTED, evidence)
+            self._context.outvoted(effect.peer, evidence)
 
     def _keep_evidence(self, talk: RequesterTalk) -> None:
         """A conversation is over, but what was shown in it still counts in ballots."""

@@ -9,7 +9,7 @@ Bounded: one case for each accused, ``CASES_MAX`` in all, a question a second fr
 again for evidence of wrong results.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -19,13 +19,17 @@ import trio
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import journal as statements
+from depin_node.compute.market.happenings import Evidence as Answered
+from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.sandbox.again import root_of
+from depin_node.compute.trust.book import OUTVOTED
 from depin_node.compute.trust.evidence import (
     CASE_BYTES_MAX,
     Case,
     NotHereError,
     Proof,
     Proven,
+    RightResultError,
     WrongResult,
     case_digest,
     encode_case,
@@ -47,6 +51,10 @@ LINES_MAX = 256
 TIMEOUT_S = 20.0
 AGAIN_S = 60.0
 """How often a neighbour is asked once more: an accused may have become known to us since."""
+TRIED_AT_ONCE_MAX = 8
+RUN_BYTES_MAX = 64 << 20
+"""Program and inputs of a task that is run again for the sake of evidence."""
+BlobsHere = Callable[[Iterable[bytes]], Awaitable[tuple[bytes, ...]]]
 _REQUEST_BYTES_MAX = 16 * 1024
 _ANSWER_BYTES_MAX = CASE_BYTES_MAX + 64
 
@@ -100,6 +108,7 @@ class Evidence:
         self._allowance = Allowance(burst=64, per_s=1.0)
         self._checking = trio.Semaphore(1)
         self._pulling: set[bytes] = set()
+        self._trying: set[bytes] = set()
         serve_requests(context.network, PROTOCOL, self._answer, size_bytes_max=_REQUEST_BYTES_MAX, timeout_s=TIMEOUT_S)
 
     # Our own.
@@ -114,6 +123,42 @@ class Evidence:
             log.error("evidence of our own does not hold", peer=peer_id(accused), reason=str(error))
             return
         self._believe(data, proven, told_by=b"")
+
+    def outvoted(self, peer: bytes, answer: Answered) -> None:
+        """Find out whether an answer that lost a vote is a lie: by running the task again here, if it is small."""
+        if answer.body is not None and peer not in self._held and len(self._trying) < TRIED_AT_ONCE_MAX:
+            self._trying.add(peer)
+            self._nursery.start_soon(self._try_again, peer, answer, answer.body)
+
+    async def _try_again(self, peer: bytes, answer: Answered, body: WorkBody) -> None:
+        agreement = self._context.journal.reader.agreement(answer.agreement, "requester")
+        network = self._context.network.network_id
+        try:
+            if agreement is None:
+                return
+            proof = WrongResult(
+                *agreement, answer.number, body, answer.commits, answer.reveals, answer.attempt, blobs=()
+            )
+            data = encode_case(network, peer, proof)
+            async with self._checking:
+                proven = await verify_with_execution(data, network, self._blobs)
+            self._believe(data, proven, told_by=b"")
+        except RightResultError:
+            log.error("an answer lost a vote and is right: those who outvoted it agree on a lie", peer=peer_id(peer))
+            if self._context.book.pardon(peer, OUTVOTED):
+                self._context.journal.write_soon([statements.drop_ban(peer)])
+        except (PeerViolation, ValueError) as error:
+            log.info("an answer that lost a vote cannot be judged here", peer=peer_id(peer), reason=str(error))
+        finally:
+            self._trying.discard(peer)
+
+    async def _blobs(self, names: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Return those blobs that are here, unless they are large."""
+        store = self._context.blobs.store
+        here = [name for name in names if store.has(name)]
+        if sum(store.size_bytes(name) for name in here) > RUN_BYTES_MAX:
+            return ()
+        return tuple([await store.read(name) for name in here])
 
     def _believe(self, data: bytes, proven: Proven, told_by: bytes) -> None:
         if proven.accused in self._held or len(self._held) >= CASES_MAX:
@@ -215,7 +260,7 @@ class Evidence:
             raise PeerViolation("evidence: other bytes than were named")
         try:
             async with self._checking:
-                proven = await verify_with_execution(data, self._context.network.network_id)
+                proven = await verify_with_execution(data, self._context.network.network_id, self._blobs)
         except NotHereError:
             log.info("evidence that cannot be checked here is not believed", peer=peer_id(line.accused))
             return
@@ -234,8 +279,13 @@ class Evidence:
         )
 
 
-async def verify_with_execution(data: bytes, network: str | None) -> Proven:
+async def verify_with_execution(data: bytes, network: str | None, blobs: BlobsHere | None = None) -> Proven:
     """Check a case, running its work again on this machine if that is what it takes.
+
+    Args:
+        data: the case.
+        network: of this node; None takes the one that the case names.
+        blobs: returns the program and inputs that are here, beside what the case carries.
 
     Raises:
         PeerViolation: it proves nothing. NotHereError: it cannot be told here.
@@ -246,7 +296,9 @@ async def verify_with_execution(data: bytes, network: str | None) -> Proven:
         task = error.task
     case = decode(data, Case, size_bytes_max=CASE_BYTES_MAX)
     assert isinstance(case.proof, WrongResult)
-    root = await root_of(case.proof.body, task, case.proof.blobs)
+    body, carried = case.proof.body, case.proof.blobs
+    here = await blobs({body.program, *(item.blob for item in body.inputs)}) if blobs is not None else ()
+    root = await root_of(body, task, carried + here)
     return verify_case(data, network, lambda body, task, blobs: root)
 
 
@@ -256,6 +308,7 @@ async def open_evidence(context: MarketContext) -> AsyncIterator[Evidence]:
     async with trio.open_nursery() as nursery:
         evidence = Evidence(context, nursery)
         context.caught = evidence.found
+        context.outvoted = evidence.outvoted
         nursery.start_soon(evidence.run)
         yield evidence
         nursery.cancel_scope.cancel()

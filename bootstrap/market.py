@@ -19,6 +19,7 @@ import trio
 
 from depin_node.bootstrap.journal import JournalWriter, open_journal
 from depin_node.compute.jobs import journal as statements
+from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.trust.book import Book
@@ -74,6 +75,8 @@ class MarketContext:
     rng: random.Random = field(default_factory=random.SystemRandom)
     caught: Callable[[bytes, Proof], None] = lambda accused, proof: None
     """Takes proof that a peer has lied (``bootstrap/evidence.py``)."""
+    outvoted: Callable[[bytes, Evidence], None] = lambda peer, evidence: None
+    """Takes an answer that lost a vote, to find out whether it is a lie."""
     look: Callable[[bytes], None] = lambda peer: None
     """Has a partner's log looked at (``bootstrap/receipts.py``)."""
 

@@ -291,6 +291,11 @@ def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
     return Statement("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", [(peer, reason, at_s)])
 
 
+def drop_ban(peer: bytes) -> Statement:
+    """Take a ban back."""
+    return Statement("DELETE FROM bans WHERE peer = ?", [(peer,)])
+
+
 def put_standing(row: Row) -> Statement:
     """Remember what was counted of a peer on a device class."""
     return Statement("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?)", [astuple(row)])
@@ -633,6 +638,11 @@ class Journal:
             if len(rows) >= limit:
                 break
         return first, previous, rows
+
+    def agreement(self, name: bytes, role: str) -> tuple[bytes, bytes] | None:
+        """Return (bid, award) of an agreement."""
+        rows = self._rows("SELECT bid, award FROM agreements WHERE id = ? AND role = ?", name, role)
+        return rows[0] if rows else None
 
     def cases(self) -> list[StoredCase]:
         """Return all evidence that convinces a third party, oldest first."""

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
-from depin_node.compute.market.messages import FailCode, Terms
+from depin_node.compute.market.messages import FailCode, Terms, WorkBody
 from depin_node.compute.trust.chain import Entry
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Two signed messages of one peer that fix an answer, and what is needed to read them."""
+    """Two signed messages of one peer that fix an answer, and what is needed to read them.
+
+    ``work`` is the id of work ``number`` under the agreement, whose ``body`` says what was to be computed.
+    """
 
     agreement: bytes
     work: bytes
@@ -16,6 +19,8 @@ class Evidence:
     attempt: int
     commits: bytes
     reveals: bytes
+    number: int = 0
+    body: WorkBody | None = None
 
 
 @dataclass(frozen=True)

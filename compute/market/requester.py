@@ -313,7 +313,10 @@ class RequesterTalk:
         return None if record is None else self._evidence(attempt, record)
 
     def _evidence(self, attempt: int, record: _Attempt) -> Evidence:
-        return Evidence(self.agreement, record.work.id, record.task, attempt, record.commits, record.reveals)
+        work = record.work
+        return Evidence(
+            self.agreement, work.id, record.task, attempt, record.commits, record.reveals, work.number, work.body
+        )
 
     # What goes out.
 

@@ -133,6 +133,12 @@ class NotHereError(PeerViolation):
         self.task = task
 
 
+class RightResultError(PeerViolation):
+    """The result in question is what the program computes: the accused is honest."""
+
+    code = "right_result"
+
+
 def two_results(first: bytes, second: bytes) -> Proof:
     """Return the proof that two signed messages give different answers to one attempt."""
     return TwoResults(first, second)
@@ -274,5 +280,5 @@ def _wrong_result(case: Case, proof: WrongResult, execute: Execute | None) -> st
         text = "evidence: the work cannot be run again here, so it cannot be told whether this is a lie"
         raise NotHereError(text, commit.task)
     if root == reveal.root:
-        raise PeerViolation("evidence: the result is right")
+        raise RightResultError("evidence: the result is right")
     return f"its result of task {commit.task} is not what the program computes"

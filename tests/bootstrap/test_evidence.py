@@ -4,13 +4,13 @@ import pytest
 import trio
 import trio.testing
 from ledgers import Keeper
-from market_world import WASM, knows, world
+from market_world import WASM, InlinePool, knows, lie, make_job, world
 from msgspec.structs import replace
 from wat_programs import numbers, program
 
 from depin_node.bootstrap import evidence as shell
 from depin_node.bootstrap.evidence import PROTOCOL, Ask, Line, Lines, Notice, Pull, Question
-from depin_node.compute.jobs.job import InputRef, Limits
+from depin_node.compute.jobs.job import InputRef, Limits, Quorum
 from depin_node.compute.jobs.journal import put_case
 from depin_node.compute.market.messages import (
     Award,
@@ -36,6 +36,7 @@ from depin_node.crypto.identity import Identity
 from depin_node.p2p.frames import request
 
 NETWORK = "test"
+MANY = program(tasks=24, n=24 * 64)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ async def test_what_does_not_concern_us_is_not_fetched(tmp_path, autojump_clock)
         lines = decode(await ask(a, b, Ask(())), Lines, size_bytes_max=1 << 20).lines
         assert [line.accused for line in lines] == [stranger]
         assert decode(await ask(a, b, Ask((lines[0].digest[:8],))), Lines, size_bytes_max=1 << 20).lines == ()
-        await trio.sleep(3 * shell.AGAIN_S)
+        await a.evidence._catch_up(b.key)
         assert not a.context.journal.reader.cases()
         data = await ask(a, b, Pull(lines[0].digest))
         assert case_digest(data) == lines[0].digest
@@ -147,3 +148,42 @@ async def test_a_wrong_result_is_shown_by_running_it_again():
     bare = encode_case(NETWORK, accused, replace(proof, blobs=()))
     with pytest.raises(shell.NotHereError):
         await shell.verify_with_execution(bare, NETWORK)
+
+
+async def test_an_answer_that_lost_a_vote_is_run_again_and_proven_wrong(tmp_path):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(lie if n == 3 else None)) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
+        view = await a.requester.submit(job)
+        assert (await a.requester.wait(bytes.fromhex(view.id))).state == "done"
+        await until(lambda: a.context.journal.reader.cases())
+        (case,) = a.context.journal.reader.cases()
+        assert (case.accused, case.kind) == (lenders[1].key, "wrong_result")
+        # who has run the job has the program and the inputs, and so can see it too
+        proven = await shell.verify_with_execution(case.data, NETWORK, lenders[0].evidence._blobs)
+        assert proven.accused == lenders[1].key
+        with pytest.raises(shell.NotHereError):
+            await shell.verify_with_execution(case.data, NETWORK)
+
+
+async def test_an_honest_node_that_accomplices_outvote_is_not_banned(tmp_path):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(lie if n < 4 else None)) for n in (2, 3, 4)]
+        honest = lenders[2]
+        await knows(a, lenders)
+        pardoned, outvoted = [], []
+        pardon = a.context.book.pardon
+        a.context.book.pardon = lambda peer, reason: pardoned.append(peer) or pardon(peer, reason)
+        asked = a.context.outvoted
+        a.context.outvoted = lambda peer, evidence: outvoted.append(peer) or asked(peer, evidence)
+        job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
+        view = await a.requester.submit(job)
+        await a.requester.wait(bytes.fromhex(view.id))
+        assert set(outvoted) == {honest.key}
+        await until(lambda: pardoned)
+        await until(lambda: not a.context.journal.reader.bans())
+        assert honest.key not in a.context.book.banned
+        assert not a.context.journal.reader.cases()
