@@ -96,8 +96,6 @@ class Fetch:
 
     def wanted_by(self, peer: PeerKey) -> None:
         """A peer that asks us for the blob fetches it too, and soon has chunks that we lack."""
-        if self._incoming.swarm is not None:
-            self._incoming.swarm.wants(peer)
         self._meet((peer,))
 
     def _make_swarm(self, here: bytearray) -> Swarm:
@@ -107,12 +105,15 @@ class Fetch:
         return await self._stack.enter_async_context(self._source.store.partial(self._request.blob_id, manifest))
 
     def _meet(self, peers: tuple[PeerKey, ...]) -> None:
+        """Share the blob out with peers that fetch it too, and ask them as well."""
         for peer in peers:
-            if self._nursery is None or len(self._holders) >= HOLDERS_MAX:
-                return
-            if peer != self._me and peer not in self._holders:
+            if self._nursery is None or peer == self._me:
+                continue
+            if peer not in self._holders and len(self._holders) < HOLDERS_MAX:
                 self._holders.append(peer)
                 self._nursery.start_soon(self._keep_pulling, peer)
+            if peer in self._holders and self._incoming.swarm is not None:
+                self._incoming.swarm.wants(peer)
 
     async def _one_by_one(self) -> None:
         liars: set[PeerKey] = set()
@@ -142,6 +143,8 @@ class Fetch:
             if not may_again or self._incoming.is_complete or self._failed is not None:
                 break
             round_ = round_ + 1 if self._chunks_here() == before else 1
+        if self._incoming.swarm is not None:
+            self._incoming.swarm.leave(holder)
         if self._failed is not None and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 

@@ -10,9 +10,10 @@ from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import Digest, Key, Message, Uint
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Manifest
 from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, Signed
+from depin_node.p2p.network import PeerKey
 
 BLOBS_PROTOCOL = "blobs/2"
-HEAD, CREDIT, WANT, CHUNK, HAVE, PROOF = 4, 5, 6, 7, 8, 9
+HEAD, CREDIT, WANT, CHUNK, HAVE, PROOF, OTHERS = 4, 5, 6, 7, 8, 9, 10
 RAW, ZSTD = 0, 1
 ROOTS_MAX = 64
 OTHERS_MAX = 16
@@ -105,6 +106,13 @@ def unpack_have(have: bytes, count: int) -> bytearray | None:
     if len(have) != -(-count // 8) or bits >> count:
         raise PeerViolation(f"{BLOBS_PROTOCOL}: what a holder has does not fit the blob")
     return bytearray(have[index >> 3] >> (index & 7) & 1 for index in range(count))
+
+
+def unpack_keys(body: bytes | memoryview) -> tuple[PeerKey, ...]:
+    """Return the keys of peers in a frame. Raises ``PeerViolation``: none, or too many."""
+    if len(body) % 32 or not 0 < len(body) <= 32 * OTHERS_MAX:
+        raise PeerViolation(f"{BLOBS_PROTOCOL}: {len(body)} bytes are no list of peers")
+    return tuple(bytes(body[at : at + 32]) for at in range(0, len(body), 32))
 
 
 def pack_indices(indices: Iterable[int]) -> bytes:

@@ -29,6 +29,8 @@ from depin_node.p2p.blob_messages import (
     HAVE,
     HAVE_MAX,
     HEAD,
+    OTHERS,
+    OTHERS_MAX,
     PROOF,
     RAW,
     WANT,
@@ -42,6 +44,7 @@ from depin_node.p2p.blob_messages import (
     pack_indices,
     unpack_have,
     unpack_indices,
+    unpack_keys,
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
@@ -66,11 +69,11 @@ class Desk(Protocol):
     def why_not(self, peer: PeerKey, request: BlobRequest) -> str | None:
         """Return the code of why a request is refused, or None. Raises ``PeerViolation`` for a forged grant."""
 
-    def others(self, blob_id: bytes, asker: PeerKey) -> tuple[PeerKey, ...]:
-        """Note that ``asker`` fetches a blob, and return who else does."""
+    def begun(self, blob_id: bytes, serving: "Serving") -> tuple[PeerKey, ...]:
+        """Note that a peer fetches a blob, tell the others that do, and return them."""
 
-    def done(self, blob_id: bytes, asker: PeerKey) -> None:
-        """``asker`` does not fetch it any more."""
+    def done(self, blob_id: bytes, serving: "Serving") -> None:
+        """The peer does not fetch it any more."""
 
     def sent(self, peer: PeerKey, size_bytes: int) -> None:
         """Bytes of a blob have left this node."""
@@ -100,10 +103,13 @@ class Serving:
     """The holder's end of one carrier; ``run`` serves it to its end."""
 
     def __init__(self, carrier: Carrier, desk: Desk, *, timeout_s: float) -> None:
+        self.peer = carrier.peer
         self._carrier = carrier
         self._desk = desk
         self._timeout_s = timeout_s
         self._request: BlobRequest | None = None
+        self._others: list[PeerKey] = []
+        self._told_others = 0
         self._transfer: _Transfer | None = None
         self._is_over = False
         self._wake = trio.Event()
@@ -136,6 +142,13 @@ class Serving:
         self._is_over = True
         self._notify()
 
+    def tell(self, other: PeerKey) -> None:
+        """Have the asker told that another peer fetches the blob too."""
+        if self._told_others < OTHERS_MAX:
+            self._told_others += 1
+            self._others.append(other)
+            self._notify()
+
     def _note_wanted(self, transfer: _Transfer, indices: list[int]) -> None:
         if len(transfer.wanted) + len(indices) > WANTED_MAX:
             raise PeerViolation(f"{BLOBS_PROTOCOL}: more than {WANTED_MAX} chunks wanted at once")
@@ -153,6 +166,9 @@ class Serving:
             if self._request is not None:
                 await self._answer(self._request)
                 self._request = None
+            elif transfer is not None and self._others:
+                others, self._others = self._others, []
+                await self._carrier.send(OTHERS, b"".join(others))
             elif transfer is not None and transfer.arrivals and len(transfer.arrivals.order) > transfer.told:
                 news = transfer.arrivals.order[transfer.told : transfer.told + HAVE_MAX]
                 transfer.told += len(news)
@@ -178,7 +194,7 @@ class Serving:
         await self._carrier.send(REFUSE, refusal.encode())
 
     async def _accept(self, request: BlobRequest) -> None:
-        store, blob_id, peer = self._desk.store, request.blob_id, self._carrier.peer
+        store, blob_id = self._desk.store, request.blob_id
         if request.nonce:
             if len(request.nonce) != 32:
                 raise PeerViolation(f"{BLOBS_PROTOCOL}: a nonce has 32 bytes")
@@ -199,12 +215,13 @@ class Serving:
             transfer.told, have = len(arrivals.order), pack_have(arrivals.here)
             arrivals.listeners.add(self._notify)
         hashes = b"".join(manifest.hashes) if request.wants_manifest else b""
-        await self._carrier.send(HEAD, encode(Head(manifest.size, hashes, have, self._desk.others(blob_id, peer))))
+        await self._carrier.send(HEAD, encode(Head(manifest.size, hashes, have, self._desk.begun(blob_id, self))))
 
     def _leave(self) -> None:
         if self._transfer is not None:
             self._desk.store.unpin(self._transfer.blob_id)
-            self._desk.done(self._transfer.blob_id, self._carrier.peer)
+            self._desk.done(self._transfer.blob_id, self)
+            self._others, self._told_others = [], 0
             if self._transfer.arrivals is not None:
                 self._transfer.arrivals.listeners.discard(self._notify)
             self._transfer = None
@@ -347,6 +364,7 @@ class _Pulling:
         self._timeout_s = timeout_s
         self._asked: deque[int] = deque()
         self._chunks_received = 0
+        self._times_told = 0
         self._to_write, self._written = trio.open_memory_channel[tuple[int, Parcel]](_WRITES_WAITING_MAX)
 
     async def run(self, has: bytearray | None) -> bool:
@@ -367,7 +385,8 @@ class _Pulling:
         while not self._partial.is_complete:
             wanted: list[int] = []
             depth = min(self._carrier.depth, _DEPTH_FIRST + self._chunks_received)
-            while swarm.owed(peer) < depth:
+            # not for each chunk that comes: a request costs both ends
+            while swarm.owed(peer) < depth and (wanted or swarm.owed(peer) <= depth // 2):
                 index = swarm.take(peer, trio.current_time())
                 if index is None:
                     break
@@ -390,6 +409,9 @@ class _Pulling:
             elif parcel.kind == HAVE:
                 self._swarm.has(peer, self._new(unpack_indices(parcel.open(), count, HAVE_MAX)))
                 self._incoming.changed()
+            elif parcel.kind == OTHERS and self._times_told < OTHERS_MAX:
+                self._times_told += 1
+                self._incoming.met(unpack_keys(parcel.open()))
             else:
                 raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} that was not asked for")
 

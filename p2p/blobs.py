@@ -115,7 +115,7 @@ class Blobs:
         self._samples: OrderedDict[bytes, Sample] = OrderedDict()
         self._windows: OrderedDict[PeerKey, Window] = OrderedDict()
         self._serving: Counter[PeerKey] = Counter()
-        self._askers: dict[bytes, Counter[PeerKey]] = {}
+        self._askers: dict[bytes, list[Serving]] = {}
         self._fetching: dict[bytes, Fetch] = {}
         network.serve(BLOBS_PROTOCOL, self._serve_stream)
         if direct is not None:
@@ -159,23 +159,24 @@ class Blobs:
             return None
         return None if self._is_owner(blob_id, owner) and self.store.has(blob_id) else BlobMissingError.code
 
-    def others(self, blob_id: bytes, asker: PeerKey) -> tuple[PeerKey, ...]:
-        """Note that a peer fetches a blob, and return who else does; of small blobs it is not told."""
-        askers = self._askers.setdefault(blob_id, Counter())
-        others = tuple(peer for peer in askers if peer != asker)[-OTHERS_MAX:]
-        askers[asker] += 1
+    def begun(self, blob_id: bytes, serving: Serving) -> tuple[PeerKey, ...]:
+        """Note that a peer fetches a blob, tell the others that do, and return them; of small blobs nobody is told."""
+        others = self._askers.setdefault(blob_id, [])
+        peers = tuple(dict.fromkeys(other.peer for other in others if other.peer != serving.peer))[-OTHERS_MAX:]
         is_large = self.store.arrivals(blob_id) is not None or self.store.size_bytes(blob_id) >= SWARM_BYTES_MIN
-        return others if is_large else ()
+        if is_large and serving.peer not in (other.peer for other in others):
+            for other in others:
+                other.tell(serving.peer)
+        others.append(serving)
+        return peers if is_large else ()
 
-    def done(self, blob_id: bytes, asker: PeerKey) -> None:
+    def done(self, blob_id: bytes, serving: Serving) -> None:
         """A peer does not fetch a blob from us any more."""
-        askers = self._askers.get(blob_id)
-        if askers is not None:
-            askers[asker] -= 1
-            if askers[asker] <= 0:
-                del askers[asker]
-            if not askers:
-                del self._askers[blob_id]
+        others = self._askers.get(blob_id, [])
+        if serving in others:
+            others.remove(serving)
+        if not others:
+            self._askers.pop(blob_id, None)
 
     def sent(self, peer: PeerKey, size_bytes: int) -> None:
         """Bytes of a blob have left this node."""

@@ -52,6 +52,7 @@ _KNOCK_BYTES = TOKEN_BYTES + PROOF_BYTES
 _IN_THREAD_BYTES = 32 * 1024
 """Smaller bodies are sealed at once: a thread costs more."""
 _BUFFERS_MAX = 4
+_WAKE_BYTES_MAX = 512 * 1024
 _GONE = (OSError, trio.ClosedResourceError)
 
 
@@ -86,12 +87,16 @@ class DirectAnswer(Message, frozen=True):
 
 
 class DirectCarrier:
-    """Sealed frames over one TCP connection; a ``Carrier``."""
+    """Sealed frames over one TCP connection; a ``Carrier``.
+
+    It uses the plain socket, and waits only when there is nothing to do: with trio's own calls, which look at the whole
+    event loop each time, half of the CPU went there.
+    """
 
     depth = 8
 
     def __init__(
-        self, peer: PeerKey, sock: trio.socket.SocketType, sealer: Sealer, unsealer: Unsealer, timeout_s: float
+        self, peer: PeerKey, sock: sockets.socket, sealer: Sealer, unsealer: Unsealer, timeout_s: float
     ) -> None:
         self.peer = peer
         self._socket = sock
@@ -102,6 +107,7 @@ class DirectCarrier:
         self._out = bytearray()
         self._spare: list[bytearray] = []
         self._plain = bytearray()
+        self._wakes_at_bytes = 1
         self.ended = trio.Event()
 
     async def send(self, kind: int, body: Buffer) -> None:
@@ -132,17 +138,26 @@ class DirectCarrier:
     async def _send_all(self, data: memoryview) -> None:
         done = False
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             while data:
-                with trio.move_on_after(self._timeout_s):
-                    data = data[await self._socket.send(data) :]
-                    continue
-                raise TransportError(f"{peer_id(self.peer)} took nothing for {self._timeout_s:g} s")
+                try:
+                    data = data[self._socket.send(data) :]
+                except BlockingIOError:
+                    await self._wait(trio.lowlevel.wait_writable, self._timeout_s, "took")
             done = True
         except _GONE as error:
             raise TransportError(f"the data channel to {peer_id(self.peer)} broke: {error}") from error
         finally:
             if not done:
                 self.close()
+
+    async def _wait(
+        self, until_ready: Callable[[sockets.socket], Awaitable[None]], timeout_s: float, what: str
+    ) -> None:
+        with trio.move_on_after(timeout_s):
+            await until_ready(self._socket)
+            return
+        raise TransportError(f"{peer_id(self.peer)} {what} nothing for {timeout_s:g} s")
 
     async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
         """See ``Carrier``."""
@@ -183,21 +198,28 @@ class DirectCarrier:
     async def _fill(self, view: memoryview, timeout_s: float, *, may_end: bool = False) -> bool:
         """Fill ``view``; False: the peer has ended before its first byte, and may."""
         began = False
-        while view:
-            count = -1
-            try:
-                with trio.move_on_after(timeout_s):
-                    count = await self._socket.recv_into(view)
-            except _GONE as error:
-                raise TransportError(f"the data channel to {peer_id(self.peer)} broke: {error}") from error
-            if count < 0:
-                raise TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
-            if count == 0:
-                if may_end and not began:
-                    return False
-                raise TransportError(f"{peer_id(self.peer)} ended the data channel inside a frame")
-            began, view = True, view[count:]
+        try:
+            while view:
+                try:
+                    count = self._socket.recv_into(view)
+                except BlockingIOError:
+                    self._wake_at(min(len(view), _WAKE_BYTES_MAX))
+                    await self._wait(trio.lowlevel.wait_readable, timeout_s, "sent")
+                    continue
+                if count == 0:
+                    if may_end and not began:
+                        return False
+                    raise TransportError(f"{peer_id(self.peer)} ended the data channel inside a frame")
+                began, view = True, view[count:]
+        except _GONE as error:
+            raise TransportError(f"the data channel to {peer_id(self.peer)} broke: {error}") from error
         return True
+
+    def _wake_at(self, size_bytes: int) -> None:
+        """Be woken when so much can be read at once, not for each packet."""
+        if size_bytes != self._wakes_at_bytes:
+            self._wakes_at_bytes = size_bytes
+            self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVLOWAT, size_bytes)
 
     async def aclose(self) -> None:
         """See ``Carrier``."""
@@ -211,8 +233,10 @@ class DirectCarrier:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
-        self.ended.set()
+        if not self.ended.is_set():
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self.ended.set()
 
 
 @dataclass
@@ -477,7 +501,10 @@ class DirectChannels:
         self, peer: PeerKey, sock: trio.socket.SocketType, suite: int, ours: bytes, theirs: bytes
     ) -> DirectCarrier:
         sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-        carrier = DirectCarrier(peer, sock, Sealer(suite, ours), Unsealer(suite, theirs), self._limits.stall_timeout_s)
+        plain = sockets.socket(fileno=sock.detach())
+        plain.setblocking(False)
+        timeout_s = self._limits.stall_timeout_s
+        carrier = DirectCarrier(peer, plain, Sealer(suite, ours), Unsealer(suite, theirs), timeout_s)
         self._open.setdefault(peer, set()).add(carrier)
         self._nursery.start_soon(self._forget_when_over, carrier)
         self.counters["channels"] += 1

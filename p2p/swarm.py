@@ -6,13 +6,13 @@ the chunks that only whole holders have, each asks for every n-th, and gets the 
 for those. So an input that all providers need leaves its owner about once.
 
 Nobody is waited for without end. If nothing comes for some times as long as chunks usually take (``PATIENCE_S_MIN``
-to ``PATIENCE_S_MAX``), chunks of the others' shares are asked of a whole holder too; if a holder owes a chunk for
-``OVERDUE_S`` and there is nothing else to ask for, it is asked of another as well. A holder that leaves gives its
-requests back.
+to ``PATIENCE_S_MAX``), chunks of the others' shares are asked of a whole holder too: one, and twice as many each time
+again, until a peer brings something. If a holder owes a chunk for ``OVERDUE_S`` and there is nothing else to ask for,
+it is asked of another as well. A holder that leaves gives its requests back.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PATIENCE_S_MIN = 0.1
 PATIENCE_S_MAX = 1.0
 _PATIENCE_GAPS = 4
+_WAITS_MAX = 10
 OVERDUE_S = 1.0
 _ASKED_TWICE_MAX = 2
 
@@ -58,6 +59,8 @@ class Swarm:
         self._asked: dict[int, int] = {}  # chunk: of how many holders
         self._quiet_since_s: float | None = None
         self._gap_s = 0.0
+        self._waits = 0  # in vain, one after the other
+        self._extra = 0  # chunks of others' shares that may be asked for now
 
     @property
     def patience_s(self) -> float:
@@ -108,11 +111,16 @@ class Swarm:
         known = self._holders[holder]
         if self._quiet_since_s is None:
             self._quiet_since_s = now_s
-        index = self._next(known.offers, lambda index: index not in self._asked)
+        index = self._next(known.offers)
         if index is None and now_s - self._quiet_since_s >= self.patience_s:
-            index = self._next(known.later, lambda index: index not in self._asked)
+            self._quiet_since_s = now_s
+            self._extra = 1 << min(self._waits, _WAITS_MAX)
+            self._waits += 1
+        if index is None and self._extra:
+            index = self._next(known.later)
             if index is None:
                 index = self._overdue(known, now_s)
+            self._extra -= index is not None
         if index is not None:
             known.owes[index] = now_s
             self._asked[index] = self._asked.get(index, 0) + 1
@@ -128,7 +136,10 @@ class Swarm:
 
     def sent(self, holder: PeerKey, index: int) -> None:
         """A holder sent a chunk that it owed; whether it is good shows in ``here``, or the holder leaves."""
-        self._holders[holder].owes.pop(index, None)
+        known = self._holders[holder]
+        known.owes.pop(index, None)
+        if not known.is_whole:
+            self._waits = self._extra = 0
 
     def arrived(self, index: int, now_s: float) -> None:
         """A chunk was written."""
@@ -151,11 +162,11 @@ class Swarm:
                     if other.has[index]:
                         other.offers.appendleft(index)
 
-    def _next(self, offers: deque[int], is_free: Callable[[int], bool]) -> int | None:
-        """Return the first that is not here and free; drop what is passed over: it comes, or is given back."""
+    def _next(self, offers: deque[int]) -> int | None:
+        """Return the first that is neither here nor asked for; drop what is passed over: it comes, or is given back."""
         while offers:
             index = offers.popleft()
-            if not self._here[index] and is_free(index):
+            if not self._here[index] and index not in self._asked:
                 return index
         return None
 

@@ -297,7 +297,7 @@ async def test_a_frame_that_is_too_long_is_not_read():
 async def test_a_frame_that_breaks_off_is_an_error(data):
     async with ends(ALICE, BOB) as (alice, bob):
         mine, theirs = await alice.open(bob)
-        await mine._socket.send(data)
+        mine._socket.send(data)
         mine.close()
         with pytest.raises(TransportError, match="inside a frame"):
             await theirs.receive(1000, 10)

@@ -72,7 +72,22 @@ def test_others_shares_are_asked_for_only_when_nothing_comes():
     made.wants(OTHER)
     assert len(drain(made, OWNER, 0.0)) == 2
     assert drain(made, OWNER, PATIENCE_S_MIN / 2) == []
-    assert len(drain(made, OWNER, PATIENCE_S_MIN)) == 2
+    assert len(drain(made, OWNER, PATIENCE_S_MIN)) == 1
+    assert len(drain(made, OWNER, 2.1 * PATIENCE_S_MIN)) == 1
+
+
+def test_more_and_more_of_others_shares_is_asked_for_until_a_peer_brings_something():
+    made = swarm(1000, OWNER)
+    made.join(OTHER, bytearray(1000))
+    now_s, counts = 0.0, []
+    drain(made, OWNER, now_s)
+    for _ in range(5):
+        now_s += 1.01 * PATIENCE_S_MIN
+        counts.append(len(drain(made, OWNER, now_s)))
+    assert counts == [1, 2, 4, 8, 16]
+    made.has(OTHER, [max(index for index in range(1000) if index not in made._asked)])
+    arrive(made, OTHER, made.take(OTHER, now_s), now_s)
+    assert len(drain(made, OWNER, now_s + 10)) == 1
 
 
 def test_patience_grows_with_the_time_that_chunks_take_but_not_without_end():
