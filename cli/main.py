@@ -26,6 +26,7 @@ COMMANDS = {
     "devices": ("depin_node.cli.inspect:devices", "List what this machine can run tasks on."),
     "submit": ("depin_node.cli.submit:submit", "Compile and submit a job, and fetch its verified result."),
     "job": ("depin_node.cli.job:job", "List, show and cancel jobs, and fetch their results."),
+    "blob": ("depin_node.cli.blob:blob", "Put files into the node's store, sealed if wanted, and get them out."),
     "owner": ("depin_node.cli.owner:owner", "Make many nodes one owner's, and take it back."),
     "receipts": ("depin_node.cli.receipts:receipts", "List, export and check signed receipts."),
     "credit": ("depin_node.cli.receipts:credit", "Show what this node and its partners have done for each other."),

@@ -114,6 +114,11 @@ class Control:
             raise errors.TransportError(f"the node sent {len(data)} bytes of a blob of {size_bytes}")
         return data
 
+    def blob_parts(self, digest: bytes) -> Iterator[bytes]:
+        """Yield a blob on the node, bit by bit. Raises ``NotFoundError``."""
+        with self._stream(f"/v1/blobs/{digest.hex()}") as answer:
+            yield from answer.iter_raw()
+
     def assemble(self, job_id: str, buffer: int) -> bytes:
         """Have the node put an output of a job together as one blob of its own, and return its id."""
         with self._reaching():

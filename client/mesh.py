@@ -13,11 +13,13 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from depin_node.client.api import Control
+from depin_node.client.blob_files import get_file, put_file
 from depin_node.client.futures import Future
 from depin_node.client.outputs import Array
 from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
@@ -28,6 +30,7 @@ from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.views import CreditView, DeviceView, PeerView, ReceiptView, StatusView
+from depin_node.crypto.identity import key_of
 
 if TYPE_CHECKING:
     from depin_node.compute.programs.arrays import Traced
@@ -253,6 +256,27 @@ class Mesh:
         """
         data = self._control.blob(reference.blob, reference.nbytes)
         return np.frombuffer(data, np.dtype(reference.dtype).newbyteorder("<")).reshape(reference.shape)
+
+    def put_file(self, path: str | os.PathLike[str], *, seal_for: Sequence[str] = ()) -> str:
+        """Put a file of any size into the node and return the id of the blob.
+
+        With ``seal_for`` it is encrypted here: only the peers with these ids can read it.
+
+        Raises:
+            ConfigError: the file cannot be read, or a peer id is wrong.
+            TransportError, ResourceError: the node went away, or has no room.
+        """
+        return put_file(self._control, Path(path), [key_of(peer) for peer in seal_for]).hex()
+
+    def get_file(self, blob_id: str, path: str | os.PathLike[str], *, as_it_is: bool = False) -> int:
+        """Write a blob of the node to a file, opened if it is sealed for this node; return the file's size in bytes.
+
+        Raises:
+            NotFoundError: the node does not have it.
+            ConfigError: no blob id; or it is sealed for other peers, or damaged; or the file cannot be written.
+            TransportError: the node went away.
+        """
+        return get_file(self._control, blob_id, Path(path), as_it_is=as_it_is)
 
     def future(self, job_id: str) -> Future:
         """Return the future of a job, by its id or the beginning of its id.

@@ -1,8 +1,8 @@
 """Sealed blobs: only the peers they are sealed for can read them; stores, caches and relays see ciphertext.
 
 The flow: a fresh content key is wrapped for each recipient in a sealed box to the X25519 form of its Ed25519 key, so
-that a node needs no second identity. The bytes are sealed in chunks by libsodium's secretstream, which keeps their order
-and their end. The list of recipients is authenticated with every chunk: nobody can add to it or take from it.
+that a node needs no second identity. The bytes are sealed in chunks by libsodium's secretstream, which keeps their
+order and their end. The list of recipients is authenticated with every chunk: nobody can add to it or take from it.
 
     sealed = magic (8) ‖ count u16 LE ‖ count × [recipient (32) ‖ wrapped key (80)] ‖ stream header (24) ‖ chunks
     chunk  = at most 1 MiB of plaintext, sealed: 17 bytes longer; the last one, which may be empty, bears the final tag
