@@ -30,6 +30,7 @@ _HEADER_BYTES = bindings.crypto_secretstream_xchacha20poly1305_HEADERBYTES
 _OVERHEAD_BYTES = bindings.crypto_secretstream_xchacha20poly1305_ABYTES
 _MESSAGE = bindings.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
 _FINAL = bindings.crypto_secretstream_xchacha20poly1305_TAG_FINAL
+_State = bindings.crypto_secretstream_xchacha20poly1305_state
 _WRAPPED_BYTES = _KEY_BYTES + bindings.crypto_box_SEALBYTES
 _ENTRY_BYTES = 32 + _WRAPPED_BYTES
 HEAD_BYTES_MAX = len(MAGIC) + _COUNT_BYTES + RECIPIENTS_MAX * _ENTRY_BYTES + _HEADER_BYTES
@@ -56,7 +57,7 @@ def seal(pieces: Iterable[Buffer], recipients: Sequence[bytes]) -> Iterator[byte
     if not 0 < len(keys) <= RECIPIENTS_MAX:
         raise ConfigError(f"a blob is sealed for 1 to {RECIPIENTS_MAX} peers, not for {len(keys)}")
     content_key = bindings.crypto_secretstream_xchacha20poly1305_keygen()
-    state = bindings.crypto_secretstream_xchacha20poly1305_state()
+    state = _State()
     head = MAGIC + len(keys).to_bytes(_COUNT_BYTES, "little")
     for key in keys:
         try:
@@ -77,7 +78,7 @@ def seal(pieces: Iterable[Buffer], recipients: Sequence[bytes]) -> Iterator[byte
     yield _push(state, bytes(waiting), head, _FINAL)
 
 
-def _push(state: object, chunk: bytes, head: bytes, tag: int) -> bytes:
+def _push(state: _State, chunk: bytes, head: bytes, tag: int) -> bytes:
     sealed: bytes = bindings.crypto_secretstream_xchacha20poly1305_push(state, chunk, head, tag)
     return sealed
 
@@ -120,7 +121,7 @@ class Opening:
         self._identity = identity
         self._waiting = bytearray()
         self._head = b""
-        self._state: object = None
+        self._state = _State()
         self._is_over = False
 
     def feed(self, piece: Buffer) -> Iterator[bytes]:
@@ -151,7 +152,7 @@ class Opening:
         if wrapped is None:
             raise PeerViolation("this blob is sealed for other peers")
         box = SealedBox(SigningKey(self._identity.seed).to_curve25519_private_key())
-        state = bindings.crypto_secretstream_xchacha20poly1305_state()
+        state = _State()
         try:
             content_key = box.decrypt(wrapped)
             bindings.crypto_secretstream_xchacha20poly1305_init_pull(

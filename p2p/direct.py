@@ -151,11 +151,9 @@ class DirectCarrier:
             if not done:
                 self.close()
 
-    async def _wait(
-        self, until_ready: Callable[[sockets.socket], Awaitable[None]], timeout_s: float, what: str
-    ) -> None:
+    async def _wait(self, until_ready: Callable[[int], Awaitable[None]], timeout_s: float, what: str) -> None:
         with trio.move_on_after(timeout_s):
-            await until_ready(self._socket)
+            await until_ready(self._socket.fileno())
             return
         raise TransportError(f"{peer_id(self.peer)} {what} nothing for {timeout_s:g} s")
 
@@ -234,7 +232,7 @@ class DirectCarrier:
     def close(self) -> None:
         """Close the connection."""
         if not self.ended.is_set():
-            trio.lowlevel.notify_closing(self._socket)
+            trio.lowlevel.notify_closing(self._socket.fileno())
             self._socket.close()
             self.ended.set()
 

@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-import fuzz_p2p  # noqa: E402, F401 - registers its targets
+import fuzz_blobs  # noqa: E402, F401 - registers its targets
+import fuzz_p2p  # noqa: E402, F401 - likewise
 import fuzz_programs  # noqa: E402, F401 - likewise
 import fuzz_targets  # noqa: E402, F401 - likewise
 from fuzzing import TARGETS, Finding  # noqa: E402

@@ -3,7 +3,8 @@
 import random
 from pathlib import Path
 
-import fuzz_p2p  # noqa: F401 - registers its targets
+import fuzz_blobs  # noqa: F401 - registers its targets
+import fuzz_p2p  # noqa: F401 - likewise
 import fuzz_programs  # noqa: F401 - likewise
 import fuzz_targets  # noqa: F401 - likewise
 import pytest
