@@ -47,7 +47,7 @@ from depin_node.p2p.libp2p.hello import Hello  # noqa: E402
 from depin_node.p2p.libp2p.host import open_libp2p  # noqa: E402
 
 VICTIM = Path(__file__).parents[1] / "support" / "victim.py"
-PROTOCOLS = ("hello/2", "gossip/1", "directory/1", "peers/1", "owners/1", "blobs/1", "echo/1", "/ipfs/ping/1.0.0")
+PROTOCOLS = ("hello/2", "gossip/1", "directory/1", "peers/1", "owners/1", "blobs/2", "echo/1", "/ipfs/ping/1.0.0")
 RSS_MIB_MAX = 48  # above the baseline: what windows and handshakes may hold for a moment, and Python does not give back
 Attack = Callable[[Attacker], Awaitable[None]]
 ATTACKS: dict[str, Attack] = {}
