@@ -139,6 +139,9 @@ class Backend(Protocol):
     def logs(self, job_id: bytes) -> LogsView:
         """Return what the accepted tasks of a job printed. Raises ``NotFoundError``."""
 
+    def parts(self, job_id: bytes, *, in_order: bool) -> AsyncIterator[bytes]:
+        """Return what tasks returned, as it is accepted. Raises ``ConfigError`` if it stays with providers."""
+
     def output(self, job_id: bytes, buffer: int) -> AsyncIterator[bytes]:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
 
@@ -165,6 +168,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}/story", routes.story),
             Route("/v1/jobs/{job}/explain", routes.explain),
             Route("/v1/jobs/{job}/logs", routes.logs),
+            Route("/v1/jobs/{job}/parts", routes.parts),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
             Route("/v1/jobs/{job}/outputs/{buffer:int}/blob", routes.assemble, methods=["POST"]),
         ],
@@ -305,6 +309,13 @@ class Routes:
     async def logs(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/logs``."""
         return _json(self._backend.logs(_digest(request, "job")))
+
+    async def parts(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/parts``, ``?order=task`` in task order: task by task while the job runs."""
+        parts = self._backend.parts(_digest(request, "job"), in_order=request.query_params.get("order") == "task")
+        first = await anext(parts, b"")
+        headers = {"connection": "close", "cache-control": "no-store"}
+        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream", headers=headers)
 
     async def output(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/outputs/N``."""

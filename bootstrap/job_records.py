@@ -9,10 +9,12 @@ from functools import partial
 from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs.job import Job, JobView, Results, SignedJob, Verification
+from depin_node.compute.jobs.journal import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError, TaskError, TransportError
+from depin_node.core.views import NO_TASK
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 
@@ -93,7 +95,7 @@ class JobRecords:
             TransportError: it stayed with peers that are gone, and cannot be computed again.
             ResourceError: no room here for what stayed with others.
         """
-        reader, store = self._context.journal.reader, self._context.blobs.store
+        reader = self._context.journal.reader
         stored = reader.job(identifier)
         assert stored is not None
         job = self.signed(stored.envelope)
@@ -105,12 +107,49 @@ class JobRecords:
         for first in range(0, job.tasks, step):
             await self._bring(identifier, first, step)
             for _, _, outputs in reader.results(identifier, first, step):
-                output = outputs[position]
-                if output.blob is None:
-                    yield output.inline
-                    continue
-                for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
-                    yield await store.read_chunk(output.blob, index)
+                async for part in self._bytes((outputs[position],)):
+                    yield part
+
+    async def parts(
+        self, identifier: bytes, job: Job, *, in_order: bool, more: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[bytes]:
+        """Yield what tasks returned as it is accepted: each ``task u32 LE``, then its outputs in the program's order.
+        ``NO_TASK`` in its place is a sign of life, and has nothing behind it.
+
+        Args:
+            identifier: of the job.
+            job: the job.
+            in_order: in task order, else in the order in which they were accepted.
+            more: waits for more; False if there will be none.
+        """
+        reader, task, row = self._context.journal.reader, 0, 0
+        goes_on = True
+        while True:
+            if in_order:
+                found = reader.results(identifier, task, TASKS_READ)
+                ready = [(0, number, outputs) for at, (number, _, outputs) in enumerate(found, task) if number == at]
+            else:
+                ready = reader.results_since(identifier, row, TASKS_READ)
+            for _, number, outputs in ready:
+                yield number.to_bytes(4, "little")
+                async for part in self._bytes(outputs):
+                    yield part
+            if ready:
+                row, task = ready[-1][0], ready[-1][1] + 1
+            elif goes_on:
+                yield NO_TASK.to_bytes(4, "little")
+                goes_on = await more()  # what came with the last news is looked for once more
+            else:
+                return
+
+    async def _bytes(self, outputs: tuple[StoredOutput, ...]) -> AsyncIterator[bytes]:
+        store = self._context.blobs.store
+        for output in outputs:
+            if output.blob is None:
+                yield output.inline
+                continue
+            for index in range(-(-store.size_bytes(output.blob) // CHUNK_BYTES)):
+                yield await store.read_chunk(output.blob, index)
 
     async def _bring(self, identifier: bytes, first: int, count: int) -> None:
         """Fetch the results of some tasks that stayed with others; those that are gone are computed again."""

@@ -232,6 +232,10 @@ class Operator:
         """Return an output's bytes, task by task. Raises ``ConfigError`` unless the job is done and has that output."""
         return self._requester.output(job_id, buffer)
 
+    def parts(self, job_id: bytes, *, in_order: bool) -> AsyncIterator[bytes]:
+        """Return what tasks returned, as it is accepted. Raises ``ConfigError`` if it stays with providers."""
+        return self._requester.parts(job_id, in_order=in_order)
+
     async def assemble(self, job_id: bytes, buffer: int) -> bytes:
         """Put an output together as one blob. Raises as ``output``, and ``ResourceError`` if there is no room."""
         blob = await self._requester.assemble(job_id, buffer)

@@ -25,6 +25,7 @@ from depin_node.compute.jobs.job import (
     Job,
     JobError,
     JobView,
+    Results,
     SignedJob,
     job_id,
 )
@@ -46,6 +47,8 @@ CANDIDATES_MAX = 128
 CANDIDATES_S = 1.0
 NEWS_S = 0.1
 ENDED_KEPT_MAX = 256
+PARTS_QUIET_S = 10.0
+"""A reader of parts is told at least so often that the job goes on."""
 JOBS_OPEN_MAX = 1024
 """Worked on and queued together; who wants more is told to wait."""
 VIEW_INTERVAL_S = 0.1
@@ -184,6 +187,30 @@ class Requester:
         if self.job(identifier).state != "done":
             raise ConfigError(f"job {identifier.hex()} is not done: only then it has its outputs")
         async for part in self._records.output(identifier, buffer):
+            yield part
+
+    async def parts(self, identifier: bytes, *, in_order: bool) -> AsyncIterator[bytes]:
+        """Yield what tasks returned as it is accepted, until the job has ended; see ``JobRecords.parts``.
+
+        Raises:
+            NotFoundError: no such job. ConfigError: its results stay with providers.
+        """
+        self.job(identifier)
+        stored = self._context.journal.reader.job(identifier)
+        job = self._open[identifier].job if identifier in self._open else None
+        if job is None:
+            assert stored is not None
+            job = self._records.signed(stored.envelope)
+        if job.results is not Results.COME:
+            raise ConfigError(f"the results of job {identifier.hex()} stay with its providers: wait until it is done")
+
+        async def more() -> bool:
+            with trio.move_on_after(PARTS_QUIET_S):
+                if identifier in self._open:
+                    await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
+            return identifier in self._open
+
+        async for part in self._records.parts(identifier, job, in_order=in_order, more=more):
             yield part
 
     async def assemble(self, identifier: bytes, buffer: int) -> bytes:

@@ -201,6 +201,12 @@ class Control:
                 raise
 
     @contextmanager
+    def parts(self, job_id: str, *, in_order: bool) -> Iterator[Iterator[bytes]]:
+        """Give the results of tasks as they are accepted, cut anywhere: ``task u32 LE``, then its outputs."""
+        with self._stream(f"/v1/jobs/{job_id}/parts{'?order=task' if in_order else ''}") as answer:
+            yield answer.iter_raw()
+
+    @contextmanager
     def output(self, job_id: str, buffer: int) -> Iterator[Iterator[bytes]]:
         """Give the parts of an output, in task order, cut anywhere."""
         with self._stream(f"/v1/jobs/{job_id}/outputs/{buffer}") as answer:

@@ -8,6 +8,7 @@ import numpy as np
 
 from depin_node.client.api import Control
 from depin_node.client.outputs import Array, Outputs
+from depin_node.client.parts import Part, read_parts
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import JobView
@@ -125,6 +126,36 @@ class Future:
             As ``outputs``.
         """
         return self._fetch(timeout).value()
+
+    def as_completed(self) -> Iterator[Part]:
+        """Yield what each task returned as soon as it is accepted, in whichever order; see ``Part``.
+
+        Every wait is bounded: the node tells every ten seconds that the job goes on.
+
+        Raises:
+            JobFailed: the job ended without a result; what was accepted before was yielded.
+            ConfigError: its results stay with providers, or are partial and combined at the end.
+            TransportError: the node went away.
+        """
+        return self._parts(in_order=False)
+
+    def in_order(self) -> Iterator[Part]:
+        """Yield as ``as_completed``, in task order."""
+        return self._parts(in_order=True)
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield the results of the tasks in their order, as they come."""
+        return self.in_order()
+
+    def _parts(self, *, in_order: bool) -> Iterator[Part]:
+        program = self._known_program()
+        if program.combine:
+            raise ConfigError("the tasks' results are partial, and combined when all are there: wait for result()")
+        with self._control.parts(self.job_id, in_order=in_order) as stream:
+            yield from read_parts(program, stream)
+        view = self.wait()
+        if view.state != "done":
+            raise failure(view)
 
     def ref(self, name: str | None = None, timeout: float | None = None) -> Reference:
         """Wait for the job, and return what stands for an output on the node: an argument for other jobs.

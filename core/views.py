@@ -11,6 +11,10 @@ class View(msgspec.Struct, frozen=True):
     """Base of all answers: a JSON object; readers ignore what they do not know."""
 
 
+NO_TASK = 0xFFFFFFFF
+"""In place of a task's number in a stream of results: a sign of life."""
+
+
 class BlobView(View, frozen=True):
     """Bytes that the node keeps, by their id."""
 

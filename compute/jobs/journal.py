@@ -453,6 +453,15 @@ class Journal:
             for task, root, outputs in self._rows(sql, job_id, first, first + count)
         ]
 
+    def results_since(self, job_id: bytes, row: int, count: int) -> list[tuple[int, int, tuple[StoredOutput, ...]]]:
+        """Return (row, task, outputs) of results in the order in which they were written, behind a row."""
+        # Walks what was written since, of all jobs: the index by task would have to be sorted each time.
+        sql = "SELECT rowid, task, outputs FROM results NOT INDEXED WHERE rowid > ? AND job = ? ORDER BY rowid LIMIT ?"
+        return [
+            (number, task, decode(outputs, StoredResult, size_bytes_max=_VALUE_BYTES_MAX).outputs)
+            for number, task, outputs in self._rows(sql, row, job_id, count)
+        ]
+
     def done(self, job_id: bytes, tasks: int) -> bytearray:
         """Return a byte for each task: 1 if its result is here."""
         done = bytearray(tasks)

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -11,6 +12,7 @@ from market_world import WASM, InlinePool, knows, lie, make_job, output_of, stal
 from msgspec.structs import replace
 from wat_programs import TRAP, copying, program
 
+from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import InputRef, Limits, Quorum
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
@@ -497,3 +499,63 @@ async def test_both_sides_count_what_was_done(tmp_path, autojump_clock):
         assert a.context.journal.reader.balances() == [(b.key, 0, got.received_us)]
         assert b.context.journal.reader.balances() == [(a.key, gave.given_us, 0)]
         assert gave.unsigned_us == 0
+
+
+async def parts_of(peer, identifier, *, in_order=False):
+    """Collect the parts of a job while it runs, as the SDK does."""
+    data = bytearray()
+    async for part in peer.requester.parts(identifier, in_order=in_order):
+        data += part
+    return list(read_parts(MANY, iter([bytes(data)])))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_results_come_while_others_still_run(tmp_path, autojump_clock, in_order):
+    gate = trio.Event()
+
+    async def wait_at_five(task, results):
+        if task == 5:
+            await gate.wait()
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(wait_at_five)) for n in (2, 3)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY)
+        view = await a.requester.submit(job)
+        identifier, seen, reader = bytes.fromhex(view.id), [], bytearray()
+
+        async def read():
+            async for part in a.requester.parts(identifier, in_order=in_order):
+                reader.extend(part)
+                if part.startswith(b"\xff" * 4):  # all before it is whole
+                    seen[:] = [found.task for found in read_parts(MANY, iter([bytes(reader)]))]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await until(lambda: len(seen) >= 5)
+            assert 5 not in seen
+            gate.set()
+        seen = [found.task for found in read_parts(MANY, iter([bytes(reader)]))]
+        assert sorted(seen) == list(range(TASKS))
+        assert not in_order or seen == list(range(TASKS))
+        whole = np.zeros_like(x)
+        for part in await parts_of(a, identifier, in_order=in_order):  # the same once more, when it is done
+            part.put_into(**{MANY.buffers[MANY.outputs[0]].name: whole})
+        assert (whole == x).all()
+
+
+async def test_what_a_cancelled_job_had_can_still_be_read(tmp_path, autojump_clock):
+    async def stop_at_ten(task, results):
+        if task >= 10:
+            await trio.sleep_forever()
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool(stop_at_ten))
+        await knows(a, [b])
+        job, _ = await make_job(a, candidate=MANY)
+        view = await a.requester.submit(job)
+        await until(lambda: a.requester.job(bytes.fromhex(view.id)).tasks_done == 10)
+        await a.requester.cancel(bytes.fromhex(view.id))
+        assert [part.task for part in await parts_of(a, bytes.fromhex(view.id), in_order=True)] == list(range(10))

@@ -50,6 +50,16 @@ def test_a_job_is_done_and_its_result_is_right(mesh, tasks, k, of):
     assert not future.cancel()
 
 
+def test_results_can_be_taken_as_they_come(mesh):
+    future = mesh.submit(copying(tasks=16, k=2, of=3))
+    whole = np.zeros_like(wat.numbers())
+    (name,) = future.outputs(WAIT_S)
+    for part in future.as_completed():
+        part.put_into(**{name: whole})
+    np.testing.assert_array_equal(whole, wat.numbers())
+    assert [part.task for part in mesh.submit(copying(tasks=16, k=2, of=3))] == list(range(16))
+
+
 def test_results_of_many_sizes_come_whole(mesh):
     n = 1 << 20  # 1 MiB a task: through the blob store, not the journal
     future = mesh.submit(copying(n=n, tasks=4, k=1, of=1))
