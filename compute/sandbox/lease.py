@@ -256,6 +256,7 @@ class Lease:
         self._account_for_death(worker)
 
     async def _load_and_read(self, worker: WorkerProcess, nursery: trio.Nursery) -> None:
+        worker.limit_memory(self._resident_bytes_max)
         worker.send_files(self._fds)
         with trio.move_on_after(self._config.load_timeout_s) as scope:
             await worker.send(self._load)

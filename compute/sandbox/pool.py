@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from depin_node.compute.sandbox.arena import InputSource
+from depin_node.compute.sandbox.cgroup import MemoryGroups
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.lease import Lease, Output, Result
 from depin_node.compute.sandbox.messages import Layer
@@ -40,6 +41,7 @@ class SandboxPool:
         self._give, self._spares = trio.open_memory_channel[WorkerProcess | ResourceError](0)
         self._device_class = ""
         self._layers: tuple[Layer, ...] = ()
+        self._groups = MemoryGroups()
 
     async def acquire(self, name: str) -> Lease:
         """Wait for a free slot and return a lease of it; ``name`` is for the log."""
@@ -100,14 +102,14 @@ class SandboxPool:
                 await self._lend(worker)
 
     async def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self.config.worker)
+        worker = WorkerProcess(self.config.worker, self._groups)
         try:
             await worker.wait_ready(self.config.worker.start_timeout_s)
         except BaseException:  # also when cancelled: no worker is left behind; raised again
             await worker.aclose()
             raise
         if not self._layers:
-            self._layers = worker.layers
+            self._layers = (*worker.layers, self._groups.layer)
             if missing := {layer.name: layer.detail for layer in worker.layers if not layer.active}:
                 log.warning("workers are less confined than they could be", **missing)
         return worker

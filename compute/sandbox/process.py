@@ -15,9 +15,10 @@ import structlog
 import trio
 
 from depin_node.compute.sandbox import messages as m
+from depin_node.compute.sandbox.cgroup import MemoryGroups
 from depin_node.compute.sandbox.config import WorkerConfig
 from depin_node.core import wire
-from depin_node.core.errors import ResourceError, TaskError
+from depin_node.core.errors import ResourceError, TaskError, TaskOutOfMemory
 
 log = structlog.get_logger("depin_node.sandbox")
 STDERR_LINE_MAX: Final = 500
@@ -31,8 +32,8 @@ _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OPENB
 class WorkerProcess:
     """A started worker. ``receive`` is for one task only, ``send`` for one other."""
 
-    def __init__(self, config: WorkerConfig) -> None:
-        """Start it.
+    def __init__(self, config: WorkerConfig, groups: MemoryGroups | None = None) -> None:
+        """Start it, in a control group of its own if there are ``groups``.
 
         Not by ``trio.run_process``: that starts it from a helper thread, and PR_SET_PDEATHSIG means that thread.
 
@@ -71,6 +72,7 @@ class WorkerProcess:
                 raise ResourceError(f"no worker process could be started: {error}") from error
             ours.pop_all()
         self.pid = self._process.pid
+        self._group = groups.make(self.pid) if groups else None
         self._send, self._receive = trio.lowlevel.FdStream(from_node), trio.lowlevel.FdStream(from_worker)
         self._errors = trio.lowlevel.FdStream(errors_in)
         self._fd_socket = fds_ours
@@ -171,6 +173,11 @@ class WorkerProcess:
         except psutil.NoSuchProcess:
             return 0
 
+    def limit_memory(self, resident_bytes: int) -> None:
+        """Have the kernel keep it below this, where it can."""
+        if self._group:
+            self._group.limit(resident_bytes)
+
     def saw(self, progress: tuple[int, int], seconds: float) -> None:
         """Its lease tells how many tasks it started and finished, and how long each may take; for who wants to know."""
 
@@ -191,6 +198,10 @@ class WorkerProcess:
                 await trio.sleep(0.002)
         if self._process.returncode is None:
             log.warning("a killed worker process does not end", pid=self.pid)
+        if self._group:
+            if self._group.ran_out():
+                self.verdict = self.verdict or TaskOutOfMemory("the worker took more memory than its control group has")
+            self._group.close()
 
     def describe_end(self) -> str:
         """Say how it ended, once it is reaped."""

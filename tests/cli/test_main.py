@@ -151,7 +151,7 @@ def test_devices_are_shown_with_and_without_a_node(nodes, tmp_path):
     assert min(device["mflops_f32"], device["mflops_f64"], device["mbytes_s"]) > 0
     layers = {name: device[name] for name in ("layers", "layers_missing")}
     told = [*device["layers"], *device["layers_missing"]]
-    assert {layer.split(":")[0] for layer in told} == set(LAYERS)
+    assert {layer.split(":")[0] for layer in told} == {*LAYERS, "resident"}
     assert "start the node with --lend" in alone.stderr
     lender = nodes.start("--lend", "--slots", 3, "--memory-mib", 99)
     lent = {"device_class": "wasm-1", "memory_mib": 99, "slots": 3, "slots_free": 3, "model": device["model"], **layers}
