@@ -18,8 +18,8 @@ from depin_node.core.errors import ConfigError
 from depin_node.core.text import did_you_mean, printable
 
 PREFIX = "DEPIN_"
-DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/4701"
-"""Loopback until the network is hardened for strangers; ``listen`` opens it."""
+DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4701"
+"""Every interface: a mesh is made of machines. ``listen`` on 127.0.0.1 keeps a node to its own."""
 OTHER_VARIABLES = frozenset({"DEPIN_DATA_DIR", "DEPIN_CACHE_DIR", "DEPIN_CONFIG"})
 """Variables that are read elsewhere: where the node lives, where compiled kernels are cached, which file to read."""
 CONFIG_BYTES_MAX = 1 << 20

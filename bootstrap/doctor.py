@@ -144,7 +144,11 @@ def _listening(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
         addresses = patient.status.addresses
         parsed = [parse(address) for address in addresses]
         local = bool(parsed) and all(is_loopback(address) for address in parsed)
-        hint = "only nodes of this machine can connect; --listen /ip4/0.0.0.0/tcp/4701 opens it" if local else ""
+        hint = (
+            "only nodes of this machine can connect; without --listen it would listen on every interface"
+            if local
+            else ""
+        )
         if not addresses:
             hint = "see the log: the interface it listened on is gone"
         yield Finding("listens", bool(addresses), ", ".join(addresses) or "nowhere", hint)

@@ -74,7 +74,8 @@ def cli() -> None:
     """Lend and borrow compute, peer to peer: CUDA kernels, run by peers, believed only when verified.
 
     \b
-    Example: a mesh in three terminals, and a job in a fourth
+    Example: a mesh in three terminals of one machine, and a job in a fourth
+      export DEPIN_LISTEN=/ip4/127.0.0.1/tcp/0           # in each: nothing leaves this machine
       depin-node start
       depin-node start --lend --data-dir b --peer ADDRESS
       depin-node start --lend --data-dir c --peer ADDRESS

@@ -103,7 +103,10 @@ class Nodes:
         data_dir: Path | None = None,
         env: dict[str, str] | None = None,
     ) -> NodeProcess:
-        """Start ``depin-node start`` without waiting for it; with ``listen=None`` it names no address."""
+        """Start ``depin-node start`` without waiting for it. With ``listen=None`` ``args`` must say where it listens:
+        by default that is every interface, and no test may talk beyond this machine.
+        """
+        assert listen or "--listen" in args
         home = self.folder / f"node-{len(self.started)}"
         home.mkdir(mode=0o700)
         data_dir = data_dir or home / "data"
