@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo examples test check format bench bench-compute bench-mesh sim-trust fuzz soak test-gpu gpu-bundle clean
+.PHONY: help setup demo examples test check format bench bench-net bench-compute bench-mesh sim-trust fuzz soak test-gpu gpu-bundle clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
@@ -14,6 +14,7 @@ help:
 	@echo "make test       set up, then run all tests"
 	@echo "make check      formatting, lint, types, import contracts, wheel contents"
 	@echo "make bench      set up, then measure; the last line is one JSON object"
+	@echo "make bench-net  the network alone: blobs, requests, an idle node, joining"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
 	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
 	@echo "make bench-mesh     the mesh beside Ray and Dask, in one run"
@@ -57,6 +58,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/bench.py
+
+bench-net: $(STAMP)
+	@$(BIN)/python benchmarks/bench.py net
 
 # PoCL is only there to be compared with: in a venv of its own, and without it (no wheel, no network) its figures are null.
 bench-compute: $(STAMP)

@@ -1,4 +1,9 @@
-"""``make bench``: every benchmark after the other; the last line is one flat JSON object of numbers."""
+"""``make bench``: every benchmark after the other; the last line is one flat JSON object of numbers.
+
+    .venv/bin/python benchmarks/bench.py [net]
+
+``net`` runs those of the network only: ``make bench-net``.
+"""
 
 import json
 import subprocess
@@ -6,13 +11,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("mesh_tasks.py", "net_stream.py", "net_blob.py")
+NET = ("net_stream.py", "net_blob.py", "net_idle.py", "net_mesh.py")
+SETS = {"": ("mesh_tasks.py", *NET), "net": NET}
 
 
 def main() -> int:
     """Run the scripts and merge their last lines."""
     figures: dict[str, float] = {}
-    for script in SCRIPTS:
+    for script in SETS["".join(sys.argv[1:])]:
+        if not (HERE / script).exists():
+            continue
         print(f"== {script}", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, HERE / script], stdout=subprocess.PIPE, text=True)
         if done.returncode:

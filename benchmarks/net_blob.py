@@ -6,6 +6,7 @@ The last line is one JSON object; MB = 10⁶ bytes, medians of five fetches. ``b
 channel, ``blob256_libp2p_mb_s`` by a stream: read, sent, hashed, verified and stored as providers store inputs, not
 forced to disk. ``blob256_core_s``: CPU seconds of both processes for one such fetch by the data channel.
 ``blob256_over_raw``: the stream over a bare stream of the same network that only counts bytes, pairs of runs.
+``rpc_bulk_ms_p50``: a 100-byte request and its answer on an open stream of the same connection during such transfers.
 ``fanout4_requester_bytes``: bytes that left the owner, over the blob's size, while four processes fetched it at once.
 """
 
@@ -30,6 +31,7 @@ from depin_node.p2p.addresses import parse
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs, issue_grant
 from depin_node.p2p.direct import open_direct
+from depin_node.p2p.frames import ANSWER, Frame, FrameReader, exchange, send_frames
 from depin_node.p2p.libp2p.host import open_libp2p
 
 BLOB_BYTES = int(os.environ.get("BENCH_MIB", "256")) << 20
@@ -74,7 +76,14 @@ async def hold(by: str) -> None:
                     await stream.send_all(data[: min(left, WRITE_BYTES)])
                     left -= min(left, WRITE_BYTES)
 
+            async def echo(stream):
+                """Answer every frame with its own body."""
+                reader = FrameReader(stream, size_bytes_max=65_536)
+                while frame := await reader.read():
+                    await send_frames(stream, [Frame(ANSWER, frame.body)])
+
             network.serve("raw/1", stream_raw)
+            network.serve("echo/1", echo)
             blob_id = await blobs.store.put(os.urandom(BLOB_BYTES))
             grants = [
                 issue_grant(
@@ -99,6 +108,17 @@ async def raw_mb_s(network, peer) -> float:
     return BLOB_BYTES / took_s / 1e6
 
 
+async def ask_on(network, peer, times: list[float]) -> None:
+    """Ask one thing after the other until cancelled, and note how long each took."""
+    stream = await network.open_stream(peer, "echo/1")
+    reader = FrameReader(stream, size_bytes_max=65_536)
+    while True:
+        began = time.perf_counter()
+        await exchange(stream, reader, bytes(100))
+        times.append((time.perf_counter() - began) * 1e3)
+        await trio.sleep(0.01)
+
+
 async def ask(address: str, blob_id: bytes, grant: bytes, by: str, holder: psutil.Process) -> tuple[list[float], ...]:
     """Fetch the blob ``RUNS`` times; return the rates, those of the bare stream, and CPU seconds."""
     rates, raw, core_s = [], [], []
@@ -113,7 +133,15 @@ async def ask(address: str, blob_id: bytes, grant: bytes, by: str, holder: psuti
                 rates.append(BLOB_BYTES / (time.perf_counter() - start) / 1e6)
                 core_s.append(cpu_s(holder) - busy)
                 blobs.store.delete(blob_id)
-    return rates, raw, core_s
+            times: list[float] = []
+            async with trio.open_nursery() as nursery:
+                if by != "direct":
+                    nursery.start_soon(ask_on, network, peer, times)
+                    for _ in range(2):
+                        await blobs.fetch(blob_id, [peer], grant, size_bytes_max=BLOB_BYTES, timeout_s=120)
+                        blobs.store.delete(blob_id)
+                nursery.cancel_scope.cancel()
+    return rates, raw, core_s, times
 
 
 def cpu_s(other: psutil.Process) -> float:
@@ -198,9 +226,9 @@ def main() -> None:
         trio.run(fetch_together, int(sys.argv[2]))
         return
     print("data channel, stream, four at once", file=sys.stderr, flush=True)
-    direct, _, core_s = measure("direct")
+    direct, _, core_s, _ = measure("direct")
     print(direct, core_s, file=sys.stderr, flush=True)
-    stream, raw, _ = measure("stream")
+    stream, raw, _, times = measure("stream")
     print(stream, raw, file=sys.stderr, flush=True)
     fanned_out, took_s = fan_out()
     figures = {
@@ -208,6 +236,7 @@ def main() -> None:
         "blob256_core_s": statistics.median(core_s),
         "blob256_libp2p_mb_s": statistics.median(stream),
         "blob256_over_raw": statistics.median(ours / bare for ours, bare in zip(stream, raw, strict=True)),
+        "rpc_bulk_ms_p50": statistics.median(times),
         "fanout4_requester_bytes": fanned_out,
         "fanout4_s": took_s,
     }
