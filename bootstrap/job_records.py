@@ -8,12 +8,13 @@ from functools import partial
 
 from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
+from depin_node.compute.jobs import journal as statements
 from depin_node.compute.jobs.job import Job, JobView, Results, SignedJob, Verification
 from depin_node.compute.jobs.journal import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
-from depin_node.core.errors import ConfigError, TaskError, TransportError
+from depin_node.core.errors import ConfigError, ResourceError, TaskError, TransportError
 from depin_node.core.views import NO_TASK
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
@@ -34,6 +35,7 @@ class JobRecords:
         self._left = LeftResults(context)
         self._compute_again = compute_again
         self._programs: dict[bytes, Program] = {}
+        self._going: set[tuple[bytes, bytes]] = set()  # let go, and not yet in the journal
 
     def signed(self, envelope: bytes) -> Job:
         """Return the job in its envelope, which this node signed."""
@@ -87,8 +89,11 @@ class JobRecords:
                 if is_gone and not reader.holders(identifier, task):
                     yield task
 
-    async def output(self, identifier: bytes, buffer: int) -> AsyncIterator[bytes]:
+    async def output(self, identifier: bytes, buffer: int, *, stays: bool = False) -> AsyncIterator[bytes]:
         """Yield what the tasks of a job that is done returned for a buffer, in task order.
+
+        When all of it has been taken, the store may drop it to make room, unless it ``stays``: it would be fetched
+        from who computed it, or be computed again.
 
         Raises:
             ConfigError: the buffer is no output of it.
@@ -104,11 +109,31 @@ class JobRecords:
             raise ConfigError(f"buffer {buffer} is not an output of this job; its outputs are {program.outputs}")
         position = program.outputs.index(buffer)
         step = TASKS_FETCHED if job.results is Results.STAY else TASKS_READ
+        taken: set[bytes] = set()
         for first in range(0, job.tasks, step):
             await self._bring(identifier, first, step)
             for _, _, outputs in reader.results(identifier, first, step):
                 async for part in self._bytes((outputs[position],)):
                     yield part
+                if (blob := outputs[position].blob) is not None:
+                    taken.add(blob)
+        if not stays:
+            self._let_go(identifier, taken)
+
+    def _let_go(self, identifier: bytes, blobs: set[bytes]) -> None:
+        """Keep results no longer than there is room: their owner has them."""
+        context = self._context
+        going = {(identifier, blob) for blob in context.journal.reader.held_by(identifier) & blobs} - self._going
+        self._going |= going
+        for _, blob in going:
+            context.blobs.store.unpin(blob)
+
+        def note(error: ResourceError | None) -> None:
+            if error is None:
+                self._going -= going
+
+        if going:
+            context.journal.write_lazily([statements.let_go(identifier, [blob for _, blob in going])], note)
 
     async def parts(
         self, identifier: bytes, job: Job, *, in_order: bool, more: Callable[[], Awaitable[bool]]
@@ -173,7 +198,7 @@ class JobRecords:
         stored = self._context.journal.reader.job(identifier)
         assert stored is not None
         program = await self.program(self.signed(stored.envelope))
-        parts = self.output(identifier, buffer)
+        parts = self.output(identifier, buffer, stays=True)
         size_bytes = program.buffers[buffer].size_bytes if buffer in program.outputs else 0
         if not size_bytes or follow_each_other(program, buffer):
             return await store.put_stream(parts, size_bytes_max=size_bytes, durable=True)

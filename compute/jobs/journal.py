@@ -473,6 +473,10 @@ class Journal:
         """Return every blob that some job needs, once for each job that does."""
         return [blob for (blob,) in self._rows("SELECT blob FROM held")]
 
+    def held_by(self, job_id: bytes) -> set[bytes]:
+        """Return the blobs that one job needs."""
+        return {blob for (blob,) in self._rows("SELECT blob FROM held WHERE job = ?", job_id)}
+
     def events(self, job_id: bytes) -> list[JobEvent]:
         """Return a job's story."""
         rows = self._rows("SELECT event FROM events WHERE job = ? ORDER BY rowid", job_id)

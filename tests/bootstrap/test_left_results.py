@@ -121,3 +121,23 @@ async def test_a_promise_ends(tmp_path, autojump_clock, monkeypatch):
         await trio.sleep(20 + 2 * kept.SWEEP_S)
         assert not any(b.blobs.store._pins[part] for part in parts)
         assert b.context.journal.reader.kept() == []
+
+
+async def test_results_that_were_fetched_make_room_and_come_again(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        job, x = await make_job(a, candidate=LARGE, policy=Quorum(1, 1))
+        view = await a.requester.submit(job)
+        view = await a.requester.wait(bytes.fromhex(view.id))
+        parts = [blob_id(part.tobytes()) for part in x.reshape(TASKS, -1)]
+        store = a.blobs.store
+        assert all(store._pins[part] for part in parts)
+        assert (await output_of(a, view, LARGE) == x).all()
+        await trio.sleep(1)
+        assert not any(store._pins[part] for part in parts)
+        assert not a.context.journal.reader.held_by(bytes.fromhex(view.id)) & set(parts)
+        assert (await output_of(a, view, LARGE) == x).all()  # from the store still
+        assert not any(store._pins[part] for part in parts)
+        store.delete(parts[1])
+        assert (await output_of(a, view, LARGE) == x).all()  # computed again
+        assert b.pool.tasks.count(1) == 2
