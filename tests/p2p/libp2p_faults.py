@@ -14,8 +14,9 @@ import os
 import sys
 import traceback
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +25,9 @@ import trio.testing
 from libp2p.custom_types import TProtocol
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from libp2p_proxy import Proxy, shrink
 
 from depin_node.core.errors import TransportError
 from depin_node.p2p.addresses import parse
@@ -35,7 +39,6 @@ Open = Callable[..., AbstractAsyncContextManager[Any]]
 Fault = Callable[[Open], Awaitable[bool]]
 FAULTS: dict[str, Fault] = {}
 RATES: dict[str, float] = {}
-SMALL_BUFFER_BYTES = 32_768  # below 16 KiB Linux's loopback itself crawls
 
 
 def fault(name: str, *, clock_rate: float = 1) -> Callable[[Fault], Fault]:
@@ -45,56 +48,6 @@ def fault(name: str, *, clock_rate: float = 1) -> Callable[[Fault], Fault]:
         return function
 
     return register
-
-
-class Proxy:
-    """A TCP hop in front of a node, which may dribble, hold everything, or have small buffers."""
-
-    def __init__(self, target: str, *, chunk_bytes: int = 65_536, small_buffers: bool = False) -> None:
-        self.target = parse(target)
-        self.chunk_bytes = chunk_bytes
-        self.small_buffers = small_buffers
-        self.flowing = trio.Event()
-        self.flowing.set()
-        self.address = ""
-
-    @contextlib.asynccontextmanager
-    async def run(self) -> AsyncIterator["Proxy"]:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = listener.socket.getsockname()[1]
-        self.address = str(parse(f"/ip4/127.0.0.1/tcp/{port}/p2p/{str(self.target).rsplit('/', 1)[1]}"))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, self.hop, [listener])
-            yield self
-            nursery.cancel_scope.cancel()
-
-    async def hop(self, inner: trio.SocketStream) -> None:
-        outer = await trio.open_tcp_stream("127.0.0.1", self.target.port)
-        if self.small_buffers:
-            shrink(inner)
-            shrink(outer)
-        async with outer, inner, trio.open_nursery() as nursery:
-            nursery.start_soon(self.pump, inner, outer)
-            await self.pump(outer, inner)
-            nursery.cancel_scope.cancel()
-
-    async def pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while True:
-                await self.flowing.wait()
-                data = await source.receive_some(self.chunk_bytes)
-                await self.flowing.wait()
-                if not data:
-                    await sink.send_eof()
-                    return
-                await sink.send_all(data)
-                if self.chunk_bytes < 1000:
-                    await trio.sleep(0.0003)  # let the other side read this much and no more
-
-
-def shrink(stream: trio.SocketStream) -> None:
-    for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
-        stream.setsockopt(trio.socket.SOL_SOCKET, option, SMALL_BUFFER_BYTES)
 
 
 def connection_of(network: Any, peer: bytes) -> Any:
