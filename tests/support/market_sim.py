@@ -16,13 +16,16 @@ from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
 from depin_node.compute.market.lender import Lender, Lending
-from depin_node.compute.market.messages import PROTOCOL, FailCode, Kind, Output, WorkBody
+from depin_node.compute.market.messages import PROTOCOL, FailCode, Kind, Output, Receipt, WorkBody
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.compute.trust.chain import Log, origin
+from depin_node.compute.trust.receipts import PAID
 from depin_node.compute.verification.quorum import Phase
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.crypto.blob import blob_id
+from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.replay import ReplayGuard, Sequence
 
@@ -110,6 +113,8 @@ class World:
         self.dead = set()
         self.attempts_after_done = []
         self.receipts = []
+        self.logs = defaultdict(list)  # durable: key → entries of its log
+        self.paid = set()  # (agreement, attempt) that some receipt counts as work
         self.countersigned = set()
         self.violations = []
         self.new_scheduler()
@@ -209,6 +214,7 @@ class World:
                 self.journal.append(("agreement", link, event))
             elif isinstance(event, hp.StoreReceipt):
                 self.receipts.append(event)
+                self.check_receipt(event)
                 self.journal.append(("receipt", link, event))
             elif isinstance(event, hp.StoreCountersign):
                 self.countersigned.add(event.receipt)
@@ -364,16 +370,45 @@ class World:
         elif what == "gone":
             if owner is self.scheduler:
                 self.feed(e.Gone(item, "unreachable"))
+        elif what in ("receipt", "countersign"):
+            self.confirm_entry(what, owner, item)
         elif not owner.open:
             return
         elif what == "agreement":
             owner.requester.stored(self.now())
-        elif what == "receipt":
-            owner.requester.send_receipt(item)
-        elif what == "accept":
-            self.carry_out_orders(owner, owner.provider.stored(self.now()))
         else:
-            owner.provider.send_countersign(item)
+            self.carry_out_orders(owner, owner.provider.stored(self.now()))
+
+    def confirm_entry(self, what, link, item):
+        """A receipt or a countersignature is durable: only then it is sent."""
+        pen = self.pen if what == "receipt" else self.provider_pens[link.index]
+        if not pen.note_stored(item.entry, is_stored=True):
+            return  # of before a restart: never sent
+        self.logs[pen.key].append(item.entry)
+        if not link.open:
+            return
+        if what == "receipt":
+            link.requester.send_receipt(item)
+        else:
+            link.provider.send_countersign(item)
+
+    def check_receipt(self, event):
+        """No answer is paid twice, whatever happens."""
+        receipt = verify_signature(event.envelope, Receipt, "sim").payload
+        for settled in receipt.settled:
+            if settled.verdict in PAID:
+                assert (receipt.agreement, settled.attempt) not in self.paid, "paid twice"
+                self.paid.add((receipt.agreement, settled.attempt))
+
+    def check_logs(self):
+        """Every node's entries hang together, and no place was used twice."""
+        for key, entries in self.logs.items():
+            links = {origin(key): 0}
+            for entry in entries:
+                assert links[entry.previous] == entry.index, "a log with a hole"
+                assert entry.link not in links
+                links[entry.link] = entry.index + 1
+            assert len({(entry.epoch, entry.index) for entry in entries}) == len(entries), "a place used twice"
 
     def tick(self, step_ns):
         self.time_ns += step_ns
@@ -397,6 +432,8 @@ class World:
             self.close(link)
         self.links.clear()
         self.journal.clear()
+        for pen in (self.pen, *self.provider_pens.values()):  # what they were writing is gone with the queue
+            pen.log = Log(pen.key, pen.next_seq(), pen.log.stored)
         self.handed.clear()
         for job, results in self.results.items():
             for task in results:
@@ -446,6 +483,7 @@ class World:
         for number in range(STEPS_MAX):
             if len(self.ended) == len(self.jobs):
                 self.settle()
+                self.check_logs()
                 return self
             while restart_at and number >= restart_at[0]:
                 restart_at.pop(0)
