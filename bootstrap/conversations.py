@@ -116,6 +116,8 @@ class Conversations:
             talk.ask_upload(effect.attempt, now)
         elif isinstance(effect, e.OpenWork):
             self._open_work(partner, effect, now)
+        elif isinstance(effect, e.SettleAttempts):
+            self._take(partner, talk.settle(effect.work, effect.tasks, effect.verdict, now))
         elif isinstance(effect, e.CloseWork):
             self._take(partner, talk.close_work(effect.work, effect.verified_by, now))
         else:

@@ -6,7 +6,7 @@ is written. Its ``JobEnded`` is written behind the last of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -34,6 +34,8 @@ class OpenJob:
     ended: e.JobEnded | None = None
     lines: int = 0
     fault: JobError | None = None
+    writing: dict[int, object] = field(default_factory=dict)
+    """By task, the result that is being put into the blob store; what is void meanwhile must not be journaled."""
 
 
 class OpenJobs:
@@ -101,6 +103,7 @@ class OpenJobs:
         """Have a task's result on disk; then tell the scheduler."""
         self._jobs[effect.job_id].storing += 1
         if sum(len(output) for output in effect.outputs) > INLINE_BYTES_MAX:
+            self._jobs[effect.job_id].writing[effect.task] = effect
             self._nursery.start_soon(self._store_large, effect)
             return
         outputs = [StoredOutput(bytes(output), None) for output in effect.outputs]
@@ -117,10 +120,27 @@ class OpenJobs:
         except ResourceError as error:
             self._stored(effect.job_id, error)
             return
+        writing = self._jobs[effect.job_id].writing
+        if writing.get(effect.task) is not effect:
+            self._stored(effect.job_id, None)  # void: its bytes stay until the store needs the room
+            for blob in blobs:
+                store.unpin(blob)
+            return
+        del writing[effect.task]
         self._journal_result(effect, [StoredOutput(b"", blob) for blob in blobs], blobs)
 
+    def settle(self, effect: e.Settle) -> None:
+        """Note that results are for good."""
+        self._context.journal.write_soon([statements.settle(effect.job_id, effect.tasks, confirmed=effect.confirmed)])
+
+    def void(self, effect: e.Void) -> None:
+        """Forget results that are believed no more."""
+        for task in effect.tasks:
+            self._jobs[effect.job_id].writing.pop(task, None)
+        self._context.journal.write_soon(statements.drop_results(effect.job_id, effect.tasks))
+
     def _journal_result(self, effect: e.StoreResult, outputs: list[StoredOutput], blobs: Iterable[bytes]) -> None:
-        writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs)]
+        writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs), *_tab(effect)]
         if effect.log:
             writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
         if blobs:
@@ -134,6 +154,7 @@ class OpenJobs:
         writes = [
             statements.put_result(effect.job_id, effect.task, effect.root, outputs),
             statements.put_holders(effect.job_id, effect.task, effect.holders),
+            *_tab(effect),
         ]
         if effect.log:
             writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
@@ -184,5 +205,13 @@ class OpenJobs:
             del self._jobs[identifier]
             self._over(identifier, view)
 
-        writes = [statements.end_job(identifier, view.state, view), statements.let_go(identifier, inputs)]
+        writes = [
+            statements.end_job(identifier, view.state, view),
+            statements.let_go(identifier, inputs),
+            statements.drop_tabs(identifier),
+        ]
         self._context.journal.write_soon(writes, note)
+
+
+def _tab(effect: e.StoreResult | e.NoteHolders) -> list[statements.Statement]:
+    return [] if effect.tab is None else [statements.put_tab(effect.job_id, effect.task, *effect.tab)]

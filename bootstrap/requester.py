@@ -13,6 +13,7 @@ import msgspec
 import structlog
 import trio
 
+from depin_node.bootstrap.auditor import Auditor, OpenPool, can_audit
 from depin_node.bootstrap.conversations import Conversations
 from depin_node.bootstrap.explaining import explained
 from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
@@ -34,6 +35,8 @@ from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market.messages import LOG_BYTES_MAX, Terms
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
+from depin_node.compute.sandbox.pool import open_pool
+from depin_node.compute.trust.book import ESTABLISHED_ANSWERS
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 from depin_node.core.text import printable
@@ -59,10 +62,13 @@ _END_STATES = frozenset({"done", "failed", "cancelled"})
 class Requester:
     """A node's jobs; ``open_requester`` makes it."""
 
-    def __init__(self, context: MarketContext, config: SchedulerConfig, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, context: MarketContext, config: SchedulerConfig, nursery: trio.Nursery, audit_pool: OpenPool
+    ) -> None:
         self._context = context
         self._config = config
-        self._scheduler = Scheduler(config, context.rng, context.secret(), context.book.banned)
+        self._scheduler = Scheduler(config, context.rng, context.secret(), context.book.banned, self._missing)
+        self._auditor = Auditor(context, nursery, self._feed, audit_pool)
         self._open = OpenJobs(context, nursery, self._feed, self._scheduler.view, self._over)
         self._conversations = Conversations(context, nursery, self._feed, self._work_of)
         self._ended: dict[bytes, JobView] = {}
@@ -255,7 +261,19 @@ class Requester:
 
     def _start(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> None:
         self._open.add(identifier, job, program)
-        self._feed(e.Submitted(identifier, job, done, result_sizes(program), result_bytes_max(program)))
+        reader = self._context.journal.reader
+        self._feed(
+            e.Submitted(
+                identifier,
+                job,
+                done,
+                result_sizes(program),
+                result_bytes_max(program),
+                can_audit(job, program),
+                tuple(reader.tabs(identifier)),
+                reader.caught(identifier),
+            )
+        )
         if not self._scheduler.knows_candidates():
             self._candidates_wanted.set()
 
@@ -275,7 +293,21 @@ class Requester:
         elif isinstance(effect, e.Note):
             if self._open.note(effect):
                 self._tell(effect.job_id)
+        elif isinstance(effect, e.Verified):
+            self._context.book.verified(
+                effect.peer, effect.device_class, effect.answers, by_established=effect.by_established, now=now
+            )
+        elif isinstance(effect, e.Audit):
+            self._auditor.audit(effect.job_id, self._open[effect.job_id].job, effect.task)
+        elif isinstance(effect, e.Settle):
+            self._open.settle(effect)
+            self._tell(effect.job_id)
+        elif isinstance(effect, e.Void):
+            self._open.void(effect)
+        elif isinstance(effect, e.Ban):
+            self._ban(effect, now)
         elif isinstance(effect, e.JobEnded):
+            self._auditor.forget(effect.job_id)
             self._open.end(effect)
         elif isinstance(effect, e.Caught):
             self._conversations.caught(effect)
@@ -283,6 +315,21 @@ class Requester:
             self._conversations.ask(effect)
         else:
             self._conversations.tell(effect, now)
+
+    def _ban(self, effect: e.Ban, now: Now) -> None:
+        now_s = now.wall_ns // SECOND_NS
+        self._context.book.caught(effect.peer, effect.reason)
+        self._context.journal.write_soon(
+            [
+                statements.put_catch(effect.peer, effect.job_id),
+                statements.put_ban(effect.peer, effect.reason, now_s),
+            ]
+        )
+
+    def _missing(self, peer: bytes, device_class: str, now: Now) -> int:
+        """Return how many answers of a peer must still be found right before it is established."""
+        standing = self._context.book.standing(peer, device_class, now)
+        return max(1, ESTABLISHED_ANSWERS - standing.verified) if standing.is_newcomer else 0
 
     def _work_of(self, identifier: bytes) -> tuple[Job, Terms, e.OutputSizes]:
         return self._open[identifier].job, self._scheduler.terms(identifier), self._scheduler.sizes(identifier)
@@ -399,15 +446,20 @@ class Requester:
 
 
 @asynccontextmanager
-async def open_requester(context: MarketContext, config: SchedulerConfig | None = None) -> AsyncIterator[Requester]:
-    """Have jobs done as long as the block runs; those that are open then go on when the node runs again."""
+async def open_requester(
+    context: MarketContext, config: SchedulerConfig | None = None, audit_pool: OpenPool = open_pool
+) -> AsyncIterator[Requester]:
+    """Have jobs done as long as the block runs; those that are open then go on when the node runs again.
+
+    ``audit_pool`` opens the workers that audits run in.
+    """
     store = context.blobs.store
     for blob in context.journal.reader.prune():
         store.delete(blob)
     for blob in context.journal.reader.held():
         store.pin(blob)
     async with trio.open_nursery() as nursery:
-        requester = Requester(context, config or SchedulerConfig(), nursery)
+        requester = Requester(context, config or SchedulerConfig(), nursery, audit_pool)
         nursery.start_soon(requester.watch_mesh)
         await requester.resume()
         nursery.start_soon(requester.run)

@@ -220,6 +220,22 @@ def _log(view: "LogsView") -> str:
     return "\n".join(lines) or "nothing was printed"
 
 
+def _checking(view: "JobView") -> list[tuple[str, str]]:
+    """Say what is believed for good, what that cost, and what it is worth."""
+    checked = view.verification
+    if not checked.policy:
+        return []
+    settled = checked.agreed - checked.provisional
+    rows = [("policy", f"{checked.policy}: {settled} settled, {checked.provisional} provisional")]
+    if view.tasks_done:
+        runs = f"{checked.attempts} attempts on providers, {checked.audits} audits here"
+        work = (checked.attempts + checked.audits) / max(1, checked.agreed)
+        rows.append(("cost", f"{runs}: {work:.2f} runs a task; {checked.groups:.1f} groups agreed on a task"))
+    if checked.confidence is not None:
+        rows.append(("confidence", f"{checked.confidence:.4%} of the settled results are expected to be right"))
+    return rows
+
+
 def _text(view: "JobView") -> str:
     from depin_node.cli.submit import took_s
 
@@ -231,6 +247,7 @@ def _text(view: "JobView") -> str:
         ("tasks", f"{view.tasks_done} of {view.tasks_total} done, {view.tasks_running} running"),
         ("attempts", f"{view.attempts_failed} failed"),
         ("verified", f"{checked.agreed} agreed, {checked.disputed} disputed"),
+        *_checking(view),
         ("submitted", f"{ago(time.time() - view.created_s)} ago"),
     ]
     if view.finished_s is not None:

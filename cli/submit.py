@@ -181,6 +181,7 @@ def progress(total: int) -> "Iterator[Advance]":
 
 
 def _plan(work: "Work") -> dict[str, object]:
+    from depin_node.compute.jobs.job import describe
     from depin_node.compute.programs.memory import memory_bytes
     from depin_node.compute.programs.program import program_id
     from depin_node.compute.programs.work import work as work_of
@@ -197,7 +198,20 @@ def _plan(work: "Work") -> dict[str, object]:
         "memory": memory_bytes(program),
         "work": work_of(program)._asdict(),
         "exact": program.exact,
+        "verify": describe(work.policy),
+        **{f"with {providers}": _cost(work, providers) for providers in (4, 16)},
     }
+
+
+def _cost(work: "Work", providers: int) -> str:
+    """Say what a job's policy costs with so many providers, if all are honest, and what it is worth if not."""
+    from depin_node.compute.verification.forecast import forecast
+
+    found = forecast(work.policy, work.bound.program.tasks, providers)
+    return (
+        f"{found.attempts:.2f} attempts a task on providers, {found.audits:.2f} here; {found.confidence:.4%} right"
+        f" where {found.hostile_share:.0%} of the groups are hostile and act together"
+    )
 
 
 def _words(value: object) -> str:

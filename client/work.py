@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from depin_node.compute.jobs.job import Algebraic, Confidence, Limits, Policy, Quorum, Results, describe
+from depin_node.compute.jobs.job import Algebraic, Limits, Policy, Quorum, Results
 from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -166,11 +166,9 @@ def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
         kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in program.kernels)
         bound = replace(work.bound, program=msgspec.structs.replace(program, kernels=kernels))
         work = replace(work, bound=bound)
-    if isinstance(work.policy, Confidence | Algebraic) and not local:
-        raise ConfigError(
-            f"{work.name}: this release's nodes do not settle {describe(work.policy)} yet; use quorum or lead"
-        )
-    if work.policy not in (Quorum(1, 1), Algebraic()) and not work.bound.program.exact and not local:
+    if isinstance(work.policy, Algebraic) and not local:
+        raise ConfigError(f"{work.name}: this release's nodes do not accept by algebraic checks yet; use quorum(1, 1)")
+    if work.policy != Quorum(1, 1) and not work.bound.program.exact and not local:
         raise ConfigError(
             f"{work.name} is not exact, so the answers of several peers cannot be compared: {_why_tolerant(work)}. "
             "Take one peer's word for it with quorum(1, 1) ([verify] k = 1, n = 1), or run it on this machine (--local)"

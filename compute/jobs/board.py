@@ -1,6 +1,7 @@
 """What the parts of the scheduler share: jobs, partners, candidates, and the effects that gather while an event is
 handled."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from depin_node.compute.jobs.events import Candidate, CloseWork, Effect, JobEnded, JobEvent, Note, ReleaseAttempt
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from depin_node.compute.jobs.scheduler import SchedulerConfig
 
 
+Missing = Callable[[bytes, str, Now], int]
+"""How many answers of a peer on a device class must still be found right before it is established."""
+
+
 class Board:
     """The scheduler's state. ``next_attempt``: no attempt has this number, or a higher one."""
 
-    def __init__(self, config: "SchedulerConfig", rng: "Random", banned: set[bytes]) -> None:
+    def __init__(self, config: "SchedulerConfig", rng: "Random", banned: set[bytes], missing: Missing) -> None:
         self.config = config
         self.rng = rng
         self.banned = banned
@@ -29,6 +34,7 @@ class Board:
         self.partners: dict[bytes, Partner] = {}
         self.candidates: tuple[Candidate, ...] = ()
         self.unsuitable: dict[str, int] = {}
+        self.missing = missing
         self.patience = Patience()
         self.next_attempt = 0
         self.hungry: dict[Partner, None] = {}

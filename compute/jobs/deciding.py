@@ -13,22 +13,26 @@ from depin_node.compute.jobs.board import Board, verified_by
 from depin_node.compute.jobs.events import (
     AskReveal,
     AskUpload,
+    Audited,
     Caught,
     CloseWork,
     EndAgreement,
     NoteHolders,
     ReleaseAttempt,
     StoreResult,
+    Verified,
 )
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress
+from depin_node.compute.jobs.settling import CONTRADICTED, Settling
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import Now
 
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
+OUTVOTED = "its answer differs from the one that the others agree on"
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
 
 
@@ -38,6 +42,7 @@ class Deciding:
     def __init__(self, board: Board, secret: bytes) -> None:
         self._board = board
         self._secret = blake3(secret, derive_key_context=_SET_CONTEXT).digest()
+        self.settling = Settling(board, secret, self._found_out)
 
     # Answers.
 
@@ -154,13 +159,18 @@ class Deciding:
         progress.done[ballot.task] = 1
         progress.accepted += 1
         progress.stage("first_result", now)
+        agreeing = [peer for (peer, _), run in ballot.runs.items() if run.root == ballot.decided]
+        progress.groups[len(agreeing)] += 1
+        tab = self.settling.tab_of(progress, ballot, now)
+        if tab is None:
+            self._note_verified(ballot, agreeing, now)
         if holders := _holders(task):
             blobs = task.stayed[holders[0]]
             peers = tuple(peer for peer, _ in holders)
-            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log))
+            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log, tab))
         else:
             assert task.outputs is not None
-            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log))
+            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab))
         liars = ballot.dissenters()
         for peer, attempt in liars:
             self._board.do(Caught(peer, attempt, progress.id, ballot.task))
@@ -172,20 +182,47 @@ class Deciding:
                 self._board.patience.satisfied(peer)
             if self._board.take_off(peer, attempt, now):
                 part.running -= 1
-                self._board.do(ReleaseAttempt(peer, attempt, Verdict.ACCEPTED if agrees else Verdict.REJECTED))
+                believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
+                self._board.do(ReleaseAttempt(peer, attempt, believed if agrees else Verdict.REJECTED))
         for peer, _ in liars:
             self._catch(progress, peer, ballot.task, now)
-        if progress.accepted == progress.job.tasks:
+        if tab is not None:
+            self.settling.put(progress, ballot, tab, now)
+        self.finish_if_settled(progress, now)
+
+    def audited(self, event: Audited, now: Now) -> None:
+        """Take what this node itself got for a task."""
+        self.settling.audited(event, now)
+        progress = self._board.jobs.get(event.job_id)
+        if progress is not None:
+            self.finish_if_settled(progress, now)
+
+    def finish_if_settled(self, progress: Progress, now: Now) -> None:
+        """A job is done when all its results are believed for good."""
+        self.settling.close(progress, now)
+        if progress.is_settled and not progress.is_over:
             self._board.finish(progress, "done", None, now)
 
-    def _catch(self, progress: Progress, peer: bytes, task: int, now: Now) -> None:
-        """Have nothing more to do with a peer whose answer lost: its open attempts count for nothing."""
+    def _note_verified(self, ballot: Ballot, agreeing: list[bytes], now: Now) -> None:
+        """Who agrees with somebody established was right; newcomers that agree with each other earn nothing by it."""
+        if len(agreeing) < 2:
+            return
+        established = [peer for peer in agreeing if not self._board.missing(peer, ballot.device_class, now)]
+        for peer in agreeing:
+            by_established = any(other != peer for other in established)
+            self._board.do(Verified(peer, ballot.device_class, 1, by_established))
+
+    def _found_out(self, progress: Progress, peer: bytes, task: int, now: Now) -> None:
+        self._catch(progress, peer, task, now, CONTRADICTED)
+
+    def _catch(self, progress: Progress, peer: bytes, task: int, now: Now, why: str = OUTVOTED) -> None:
+        """Have nothing more to do with a peer whose answer lost: its open attempts count for nothing, and its answers
+        that are not settled neither."""
         self._board.banned.add(peer)
         if peer not in progress.liars:
             progress.liars.append(peer)
-            self._board.note(
-                progress, now, "caught", peer, task, "its answer differs from the one that the quorum agrees on"
-            )
+            self._board.note(progress, now, "caught", peer, task, why)
+        self.settling.void(peer, now)
         for other in self._board.open_jobs():
             if peer in other.parts:
                 other.parts[peer].state = "caught"

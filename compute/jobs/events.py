@@ -25,6 +25,16 @@ class Candidate(NamedTuple):
     price: int
 
 
+class Kept(NamedTuple):
+    """An answer on its provider's tab (``verification/settlement.py``), as the journal has it."""
+
+    task: int
+    peer: bytes
+    root: bytes
+    draw: int
+    is_confirmed: bool
+
+
 # Events.
 
 
@@ -37,6 +47,21 @@ class Submitted:
     done: bytearray
     sizes: OutputSizes
     output_bytes_max: int
+    can_audit: bool = False
+    """Whether this node can run the job's tasks itself, on a device of its own."""
+    kept: tuple[Kept, ...] = ()
+    """Answers from before a restart that are on a tab."""
+    caught: int = 0
+    """How many providers were caught in it before a restart."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """This node has run a task of a job itself: the root of what it got; empty if it could not."""
+
+    job_id: bytes
+    task: int
+    root: bytes
 
 
 @dataclass(frozen=True)
@@ -91,7 +116,7 @@ class Tick:
     """Time passes: about once a second."""
 
 
-Event = Submitted | CancelAsked | Candidates | Heard | Gone | ResultsStored | StoringFailed | Tick
+Event = Submitted | Audited | CancelAsked | Candidates | Heard | Gone | ResultsStored | StoringFailed | Tick
 
 
 # Effects.
@@ -172,13 +197,15 @@ class EndAgreement:
 
 @dataclass(frozen=True)
 class StoreResult:
-    """A task's result is accepted: store it, then tell ``ResultsStored``. ``log`` is what it printed."""
+    """A task's result is accepted: store it, then tell ``ResultsStored``. ``log`` is what it printed; ``tab``, if it is
+    provisional, its provider and its draw."""
 
     job_id: bytes
     task: int
     root: bytes
     outputs: list[bytearray]
     log: bytes
+    tab: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +219,7 @@ class NoteHolders:
     blobs: tuple[bytes, ...]
     holders: tuple[bytes, ...]
     log: bytes
+    tab: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +231,61 @@ class Caught:
     attempt: int
     job_id: bytes
     task: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Run a task here, then tell ``Audited``."""
+
+    job_id: bytes
+    task: int
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Results are provisional no more; ``confirmed`` by an audit, their tab goes on."""
+
+    job_id: bytes
+    tasks: tuple[int, ...]
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class Void:
+    """Results are believed no more: forget them."""
+
+    job_id: bytes
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ban:
+    """A peer's answer was wrong, as this node found itself: have nothing to do with it any more."""
+
+    peer: bytes
+    job_id: bytes
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Answers of a peer were found right; ``by_established``: by this node itself, or with an established peer."""
+
+    peer: bytes
+    device_class: str
+    answers: int
+    by_established: bool
+
+
+@dataclass(frozen=True)
+class SettleAttempts:
+    """Provisional answers to ``tasks`` of a work get their last verdict."""
+
+    peer: bytes
+    work: int
+    tasks: tuple[int, ...]
+    verdict: Verdict
 
 
 class JobEvent(msgspec.Struct, frozen=True):
@@ -233,6 +316,8 @@ class JobEnded:
     error: JobError | None
 
 
-TalkEffect = OpenWork | Assign | AskReveal | AskUpload | ReleaseAttempt | CloseWork | EndAgreement
+TalkEffect = OpenWork | Assign | AskReveal | AskUpload | ReleaseAttempt | SettleAttempts | CloseWork | EndAgreement
 """What is for the conversation with ``peer``."""
-Effect = TalkEffect | Ask | StoreResult | NoteHolders | Caught | Note | JobEnded
+Effect = (
+    TalkEffect | Ask | StoreResult | NoteHolders | Audit | Settle | Void | Ban | Verified | Caught | Note | JobEnded
+)

@@ -156,12 +156,22 @@ class ProviderView(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What checking found: tasks accepted, tasks whose answers disagreed, and the peer ids that were
-    caught."""
+    """What checking found and cost: tasks accepted, of these not yet settled, tasks whose answers disagreed, and the
+    peer ids that were caught.
+
+    ``attempts`` were run by providers, ``audits`` by this node; ``groups`` is the mean number of different groups whose
+    answers agreed; ``confidence`` the expected share of right results among the settled, where the policy bounds it.
+    """
 
     agreed: int
     disputed: int
     liars: tuple[str, ...]
+    policy: str = ""
+    provisional: int = 0
+    attempts: int = 0
+    audits: int = 0
+    groups: float = 0.0
+    confidence: float | None = None
 
 
 class JobView(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from depin_node.compute.jobs.events import JobEvent
+from depin_node.compute.jobs.events import JobEvent, Kept
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.trust.book import KNOWN_MAX, Row
@@ -115,6 +115,13 @@ _MIGRATIONS = (
     );
     """,
     "CREATE TABLE runs (owner BLOB NOT NULL, run BLOB NOT NULL); CREATE INDEX runs_by_owner ON runs (owner);",
+    """
+    CREATE TABLE tabs (
+        job BLOB NOT NULL, task INTEGER NOT NULL, peer BLOB NOT NULL, draw BLOB NOT NULL,
+        confirmed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job, task)
+    ) WITHOUT ROWID;
+    CREATE TABLE catches (job BLOB NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, peer)) WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -194,12 +201,37 @@ def let_go(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
     return Statement("DELETE FROM held WHERE job = ? AND blob = ?", [(job_id, blob) for blob in blobs])
 
 
+def put_tab(job_id: bytes, task: int, peer: bytes, draw: int) -> Statement:
+    """Note that a result is provisional, whose it is, and the draw that decides whether it is audited."""
+    sql = "INSERT OR REPLACE INTO tabs (job, task, peer, draw) VALUES (?, ?, ?, ?)"
+    return Statement(sql, [(job_id, task, peer, draw.to_bytes(8, "big"))])
+
+
+def settle(job_id: bytes, tasks: Iterable[int], *, confirmed: bool) -> Statement:
+    """Note that results are for good: ``confirmed`` ones stay on their tab, whose length counts."""
+    rows = [(job_id, task) for task in tasks]
+    if confirmed:
+        return Statement("UPDATE tabs SET confirmed = 1 WHERE job = ? AND task = ?", rows)
+    return Statement("DELETE FROM tabs WHERE job = ? AND task = ?", rows)
+
+
+def put_catch(peer: bytes, job_id: bytes) -> Statement:
+    """Note that a peer was found out in a job: who joins that from now on is audited in all it does."""
+    return Statement("INSERT OR IGNORE INTO catches (job, peer) VALUES (?, ?)", [(job_id, peer)])
+
+
+def drop_tabs(job_id: bytes) -> Statement:
+    """A job has ended."""
+    return Statement("DELETE FROM tabs WHERE job = ?", [(job_id,)])
+
+
 def drop_results(job_id: bytes, tasks: Iterable[int]) -> list[Statement]:
     """Forget results whose bytes are gone."""
     rows = [(job_id, task) for task in tasks]
     return [
         Statement("DELETE FROM results WHERE job = ? AND task = ?", rows),
         Statement("DELETE FROM holders WHERE job = ? AND task = ?", rows),
+        Statement("DELETE FROM tabs WHERE job = ? AND task = ?", rows),
     ]
 
 
@@ -469,6 +501,20 @@ class Journal:
             done[task] = 1
         return done
 
+    def tabs(self, job_id: bytes) -> list[Kept]:
+        """Return the answers of a job that are on a tab."""
+        sql = """SELECT tabs.task, peer, root, draw, confirmed FROM tabs JOIN results USING (job, task)
+            WHERE job = ? ORDER BY tabs.task"""
+        rows = self._rows(sql, job_id)
+        return [
+            Kept(task, peer, root, int.from_bytes(draw, "big"), bool(sure)) for task, peer, root, draw, sure in rows
+        ]
+
+    def caught(self, job_id: bytes) -> int:
+        """Return how many peers were found out in a job."""
+        ((count,),) = self._rows("SELECT count(*) FROM catches WHERE job = ?", job_id)
+        return int(count)
+
     def held(self) -> list[bytes]:
         """Return every blob that some job needs, once for each job that does."""
         return [blob for (blob,) in self._rows("SELECT blob FROM held")]
@@ -498,6 +544,8 @@ class Journal:
                 ("events", "job"),
                 ("logs", "job"),
                 ("holders", "job"),
+                ("tabs", "job"),
+                ("catches", "job"),
                 ("held", "job"),
                 ("jobs", "id"),
             )

@@ -16,6 +16,7 @@ from depin_node.compute.jobs.partner import OpenTask, Partner, Stint
 from depin_node.compute.jobs.placement import Ready, draw_replacements
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.recruiting import NEEDY_SEEN_MAX
+from depin_node.compute.jobs.settling import Settling
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import SECOND_NS, Now
 
@@ -43,8 +44,9 @@ Batches = dict[Partner, list[int]]
 class Placing:
     """Opens tasks and places their attempts."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, settling: Settling) -> None:
         self._board = board
+        self._settling = settling
         self._opened = 0
 
     def dispatch(self, now: Now) -> None:
@@ -85,7 +87,7 @@ class Placing:
         board, by_class = self._board, dict[str, Ready]()
         full = []
         for partner in board.hungry:
-            credit = partner.credit(progress.id)
+            credit = min(partner.credit(progress.id), self._settling.room(progress, partner, now))
             if credit <= 0:
                 if is_alone or partner.credit_max() <= 0:
                     full.append(partner)
@@ -102,15 +104,14 @@ class Placing:
         """Open tasks while there is credit, and until the job has had its share; tell whether that stopped it."""
         if not progress.may_open():
             return False
-        k = progress.rule.agree
         for ready in self._ready(progress, now, is_alone=until_s is None):
-            while ready.groups() >= k and progress.may_open():
+            while progress.may_open() and ready.groups() >= (rule := progress.next_rule()).agree:
                 if until_s is not None and progress.served_s > until_s:
                     return True
-                chosen = ready.draw(self._board.rng, k)
+                chosen = ready.draw(self._board.rng, rule.agree)
                 number = progress.take_next()
                 self._opened += 1
-                task = OpenTask(progress.id, Ballot(number, progress.rule), self._opened)
+                task = OpenTask(progress.id, Ballot(number, rule), self._opened)
                 progress.tasks[number] = task
                 for partner in chosen:
                     self._start(progress, task, partner, batches, now)
@@ -157,6 +158,9 @@ class Placing:
             part.state = "working"
             part.running += len(tasks)
             progress.running += len(tasks)
+            progress.attempts += len(tasks)
+            if progress.settlement is not None:
+                progress.settlement.joined(partner.peer)
         if batches:
             progress.active_ns = now.boottime_ns
             if progress.state == "queued":
@@ -215,7 +219,7 @@ class Placing:
 
     def waits_its_turn(self, progress: Progress, now: Now) -> bool:
         """Tell whether a job that stands still has providers, and these are only full; see that they do not stay so."""
-        rng, k = self._board.rng, progress.rule.agree
+        rng, k = self._board.rng, progress.next_rule().agree
         suitable = self._board.suitable(progress, now)
         for task in itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX):
             chosen = draw_replacements(rng, task, suitable, task.ballot.wanted(), needs_credit=False)

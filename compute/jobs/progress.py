@@ -5,10 +5,22 @@ from collections import Counter, deque
 from functools import lru_cache
 
 from depin_node.compute.jobs.events import OutputSizes
-from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView, ProviderView, Results, Verification
+from depin_node.compute.jobs.job import (
+    INLINE_BYTES_MAX,
+    Confidence,
+    Job,
+    JobError,
+    JobView,
+    ProviderView,
+    Results,
+    Verification,
+    describe,
+)
 from depin_node.compute.jobs.partner import OpenTask
 from depin_node.compute.market.messages import Terms
-from depin_node.compute.verification.rules import rule_of
+from depin_node.compute.verification.bounds import lead_error, lead_for
+from depin_node.compute.verification.rules import Rule, rule_of
+from depin_node.compute.verification.settlement import Settlement
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.crypto.identity import peer_id
 
@@ -40,11 +52,28 @@ class Progress:
     """The state of one job."""
 
     def __init__(
-        self, job_id: bytes, job: Job, done: bytearray, sizes: OutputSizes, output_bytes_max: int, now: Now
+        self,
+        job_id: bytes,
+        job: Job,
+        done: bytearray,
+        sizes: OutputSizes,
+        output_bytes_max: int,
+        now: Now,
+        *,
+        can_audit: bool = False,
+        caught: int = 0,
     ) -> None:
         self.id = job_id
         self.job = job
-        self.rule = rule_of(job.policy)
+        self.rule = rule_of(job.policy, replicated=not can_audit)
+        self.settlement: Settlement | None = None
+        if can_audit and isinstance(job.policy, Confidence):
+            self.settlement = Settlement(job.policy, job.tasks, catches=caught)
+        self.provisional: dict[int, bytes] = {}  # tasks whose result is not settled, and by whom it is
+        self.replicated: set[int] = set()  # tasks that this node cannot run itself
+        self.classes: dict[bytes, str] = {}  # of providers with a tab
+        self.attempts = 0
+        self.groups: Counter[int] = Counter()  # accepted tasks by the number of groups that agreed
         self.sizes = sizes
         self.terms = Terms(job.device_classes, job.limits, output_bytes_max)
         self.done = done
@@ -78,6 +107,29 @@ class Progress:
     def stays(self, task: int) -> bool:
         """Tell whether the result of ``task`` is to stay with those who compute it."""
         return self.job.results is Results.STAY and sum(self.sizes(task)) > INLINE_BYTES_MAX
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every task has a result that is believed for good."""
+        return self.accepted == self.job.tasks and not self.provisional
+
+    def rule_for(self, task: int) -> Rule:
+        """Return when an answer to a task is accepted."""
+        return rule_of(self.job.policy, replicated=True) if task in self.replicated else self.rule
+
+    def next_rule(self) -> Rule:
+        """Return the rule of the task that is opened next."""
+        task = self.next_open()
+        return self.rule if task is None else self.rule_for(task)
+
+    def reopen(self, task: int) -> None:
+        """A task that had a single answer is to run once more."""
+        self.groups[1] -= 1
+        self.done[task] = 0
+        self.accepted -= 1
+        self.stored -= 1
+        if task < self.next_task:
+            self.again.append(task)
 
     def next_open(self) -> int | None:
         """Return the next task to open, without taking it."""
@@ -149,8 +201,33 @@ class Progress:
             finished_s=_seconds(self.finished_ns),
             error=self.error,
             stages_s=dict(self.stages_s),
-            verification=Verification(self.accepted, self.disputed, tuple(shown(peer) for peer in self.liars)),
+            verification=self._verification(),
         )
+
+    def _verification(self) -> Verification:
+        audits = self.settlement.audits if self.settlement is not None else 0
+        return Verification(
+            self.accepted,
+            self.disputed,
+            tuple(shown(peer) for peer in self.liars),
+            policy=describe(self.job.policy),
+            provisional=len(self.provisional),
+            attempts=self.attempts,
+            audits=audits,
+            groups=sum(groups * tasks for groups, tasks in self.groups.items()) / max(1, self.groups.total()),
+            confidence=self._confidence(),
+        )
+
+    def _confidence(self) -> float | None:
+        """Return what may be expected of what is settled: a share of right results, if hostile groups hold no more than
+        the policy says. None where the policy says nothing of it."""
+        policy = self.job.policy
+        if not isinstance(policy, Confidence) or not self.is_settled:
+            return None
+        if self.settlement is None:
+            return 1 - lead_error(self.rule.lead, policy.f)
+        outvoted = len(self.replicated) * lead_error(lead_for(policy.p, policy.f), policy.f)
+        return 1 - (self.settlement.wrong_expected() + outvoted) / self.job.tasks
 
 
 def deadline_ns(job: Job, now: Now) -> int | None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from depin_node.compute.jobs import reasons
-from depin_node.compute.jobs.board import Board
+from depin_node.compute.jobs.board import Board, Missing
 from depin_node.compute.jobs.deciding import Deciding
 from depin_node.compute.jobs.events import (
+    Audited,
     CancelAsked,
     Candidates,
     Effect,
@@ -51,6 +52,7 @@ from depin_node.compute.market.happenings import (
     Stayed,
 )
 from depin_node.compute.market.messages import EndCode, Terms
+from depin_node.compute.trust.book import ESTABLISHED_ANSWERS
 from depin_node.core.clock import SECOND_NS, Now
 
 if TYPE_CHECKING:
@@ -76,12 +78,28 @@ class SchedulerConfig:
 class Scheduler:
     """The machine: ``handle(event, now)`` returns what is to be done."""
 
-    def __init__(self, config: SchedulerConfig, rng: "Random", secret: bytes, banned: set[bytes]) -> None:
-        """``rng`` draws replicas, ``secret`` (32 bytes) seals commit sets: both from the operating system."""
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        rng: "Random",
+        secret: bytes,
+        banned: set[bytes],
+        missing: Missing = lambda peer, device_class, now: ESTABLISHED_ANSWERS,
+    ) -> None:
+        """Begin without jobs.
+
+        Args:
+            config: bounds and waits.
+            rng: draws replicas, from the operating system's randomness.
+            secret: 32 bytes of the same: seals commit sets and draws audits.
+            banned: whom to have nothing to do with; grows with who is caught.
+            missing: how many answers of a peer must still be found right; by default all peers are newcomers.
+        """
         self._config = config
-        self._board = Board(config, rng, banned)
+        self._board = Board(config, rng, banned, missing)
         self._deciding = Deciding(self._board, secret)
-        self._placing = Placing(self._board)
+        self._settling = self._deciding.settling
+        self._placing = Placing(self._board, self._settling)
         self._recruiting = Recruiting(self._board)
         self._waiting: deque[Submitted] = deque()
 
@@ -92,6 +110,8 @@ class Scheduler:
             self._heard(event, now)
         elif isinstance(event, ResultsStored):
             self._stored(event)
+        elif isinstance(event, Audited):
+            self._deciding.audited(event, now)
         elif isinstance(event, Tick):
             self._tick(now)
         elif isinstance(event, Submitted):
@@ -154,7 +174,16 @@ class Scheduler:
 
     def _begin(self, event: Submitted, now: Now) -> None:
         board = self._board
-        progress = Progress(event.job_id, event.job, event.done, event.sizes, event.output_bytes_max, now)
+        progress = Progress(
+            event.job_id,
+            event.job,
+            event.done,
+            event.sizes,
+            event.output_bytes_max,
+            now,
+            can_audit=event.can_audit,
+            caught=event.caught,
+        )
         progress.served_s = min((other.served_s for other in board.open_jobs()), default=0.0)
         board.jobs[event.job_id] = progress
         board.patience.new_terms()
@@ -162,7 +191,8 @@ class Scheduler:
             if partner.is_agreed:
                 board.feed(partner)
         board.has_room = True
-        if progress.accepted == event.job.tasks:
+        self._settling.resume(progress, event.kept, now)
+        if progress.is_settled:
             board.finish(progress, "done", None, now)
         else:
             self._recruiting.recruit(now)
@@ -256,7 +286,10 @@ class Scheduler:
     def _is_worked_on(self, progress: Progress, now: Now) -> bool:
         """Tell whether something of a job runs, or is being shown; or waits for providers that are only full."""
         return bool(
-            progress.running or len(progress.tasks) > len(progress.needy) or self._placing.waits_its_turn(progress, now)
+            (progress.settlement is not None and progress.settlement.is_auditing())
+            or progress.running
+            or len(progress.tasks) > len(progress.needy)
+            or self._placing.waits_its_turn(progress, now)
         )
 
 

@@ -18,9 +18,11 @@ open; the oldest attempt that has not ended must end within its limit and ``GRAC
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TypeVar
+
+import msgspec
 
 from depin_node.compute.market.happenings import (
     Agreed,
@@ -146,7 +148,7 @@ class _Attempt:
 
 
 class _Work:
-    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "receipt_key", "settled", "sizes")
+    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "provisional", "receipt_key", "settled", "sizes")
 
     def __init__(
         self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]], receipt_key: bytes
@@ -159,6 +161,7 @@ class _Work:
         self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
         self.answered = False
         self.settled: list[Settled] = []
+        self.provisional: dict[int, Settled] = {}  # by task: answers that get another verdict
 
 
 class ProvenLie(PeerViolation):
@@ -279,7 +282,22 @@ class RequesterTalk:
             return []
         work = record.work
         output = keyed_output(work.receipt_key, record.root)
-        work.settled.append(Settled(attempt, record.task, record.commitment, output, verdict, record.elapsed_us))
+        settled = Settled(attempt, record.task, record.commitment, output, verdict, record.elapsed_us)
+        if verdict is Verdict.PROVISIONAL:
+            work.provisional[record.task] = settled
+        return self._put(work, settled, now)
+
+    def settle(self, number: int, tasks: Iterable[int], verdict: Verdict, now: Now) -> list[Event]:
+        """Give answers that were provisional their last verdict, in further receipts."""
+        work, happened = self._works[number], list[Event]()
+        for task in tasks:
+            settled = work.provisional.pop(task, None)
+            if settled is not None:
+                happened += self._put(work, msgspec.structs.replace(settled, verdict=verdict), now)
+        return happened
+
+    def _put(self, work: _Work, settled: Settled, now: Now) -> list[Event]:
+        work.settled.append(settled)
         if len(work.settled) < RECEIPT_TASKS_MAX:
             return []
         return self._receipt(work, final=False, verified_by="", now=now)

@@ -156,6 +156,14 @@ class Settlement:
         """Tell whether an audit is open."""
         return bool(self._auditing)
 
+    def is_watched(self, peer: bytes) -> bool:
+        """Tell whether all answers of a provider are audited, since somebody was caught before it joined."""
+        return self._members.get(peer, self._catches > 0)
+
+    def open_audits(self, peer: bytes) -> int:
+        """Return how many answers of a provider are being audited."""
+        return sum(tab.open_audits for tab in self._tabs.get(peer, ()))
+
     def audited(self, task: int, root: bytes) -> Ruling:
         """Compare an audit's root with the answer's."""
         found = self._auditing.pop(task, None)
@@ -164,7 +172,6 @@ class Settlement:
         tab, index = found
         tab.open_audits -= 1
         if tab.root(index) != root:
-            self._catches += 1
             return Ruling(caught=tab.peer, void=self.void(tab.peer))
         tab.states[index] = _CONFIRMED
         return Ruling(settled=(task, *self._settle_if_closed(tab)))
@@ -183,6 +190,7 @@ class Settlement:
 
     def void(self, peer: bytes) -> tuple[int, ...]:
         """Forget everything of a provider that is not settled; return the tasks that are to run again."""
+        self._catches += peer in self._members
         void = tuple(task for tab in self._tabs.pop(peer, ()) for task in tab.unsettled())
         for task in void:
             self._auditing.pop(task, None)
@@ -194,6 +202,8 @@ class Settlement:
 
         May be asked again: what was void has been answered anew, and made other tabs longer.
         """
+        if self._auditing:
+            return _NOTHING
         tabs = [tab for tabs in self._tabs.values() for tab in tabs]
         due = tuple(task for tab in tabs if not tab.is_closed for task in self._draw(tab, len(tab)))
         if self._auditing:

@@ -104,7 +104,9 @@ def test_a_job_goes_through_the_mesh_verified(mesh, job):
     done = submit(mesh[0], job, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["job"]["verification"] == {"agreed": 4, "disputed": 0, "liars": []}
+    checked = answer["job"]["verification"]
+    assert (checked["agreed"], checked["disputed"], checked["liars"]) == (4, 0, [])
+    assert (checked["policy"], checked["groups"], checked["provisional"]) == ("quorum 2 of 3", 2.0, 0)
     assert answer["outputs"] == [f"{job.parent}/out/z.npy"]
     check(job)
 

@@ -192,7 +192,7 @@ from depin_node.core.errors import ResourceError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = j.Journal(Path(sys.argv[1]))
 journal.apply([j.put_number("before", 1)])
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     for number in range(100):
         journal.apply([j.put_result(b"a" * 32, number, b"b" * 32, [j.StoredOutput(bytes(10_000), None)])])

@@ -55,6 +55,11 @@ class InlinePool:
     async def acquire(self, name):
         return InlineLease(self)
 
+    @asynccontextmanager
+    async def opened(self, config):
+        """Stand for a pool that is opened when it is needed."""
+        yield self
+
 
 class InlineLease:
     def __init__(self, pool):
@@ -133,6 +138,7 @@ class World:
         self.fabric = MemoryFabric(seed, **fabric)
         self.path = path
         self.first = None
+        self.audits = InlinePool()
         self._nursery = nursery
 
     async def start(self, number, *, pool=None, lending=None, config=None, group=None):
@@ -168,7 +174,9 @@ class World:
                     open_logs(context) as logs,
                 ):
                     peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence, logs=logs)
-                    async with open_requester(context, config or SchedulerConfig()) as peer.requester:
+                    async with open_requester(
+                        context, config or SchedulerConfig(), self.audits.opened
+                    ) as peer.requester:
                         if pool is None:
                             task_status.started(peer)
                             await trio.sleep_forever()

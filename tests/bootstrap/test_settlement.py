@@ -1,0 +1,130 @@
+"""``confidence`` in nodes: provisional answers, audits by the requester, catches, receipts, restarts."""
+
+import pytest
+import trio
+import trio.testing
+from market_world import InlinePool, knows, lie, make_job, output_of, world
+from wat_programs import program
+
+from depin_node.compute.jobs.job import Confidence
+from depin_node.compute.market.messages import Verdict
+from depin_node.compute.trust.receipts import verify_receipt
+from depin_node.core.errors import TaskTimedOut
+from depin_node.crypto.identity import peer_id
+
+TASKS = 120
+MANY = program(tasks=TASKS, n=TASKS * 64)
+POLICY = Confidence(0.98, 0.2)
+
+
+@pytest.fixture
+def autojump_clock():
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+async def until(condition):
+    while not condition():
+        await trio.sleep(0.1)
+
+
+def verdicts(peer, lender):
+    """What the receipts for a lender say last of each task that it answered."""
+    said = {}
+    for stored in reversed(peer.context.journal.reader.receipts(999)):
+        receipt = verify_receipt(stored.receipt, stored.countersign, "test").payload
+        if receipt.to == lender.key:
+            said.update({settled.attempt: settled.verdict for settled in receipt.settled})
+    return list(said.values())
+
+
+async def test_a_job_is_done_when_all_is_settled(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=POLICY)
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        checked = view.verification
+        assert (checked.agreed, checked.provisional, checked.attempts) == (TASKS, 0, TASKS)
+        assert 0.98 <= checked.confidence <= 1
+        assert checked.audits == len(w.audits.tasks) >= 16  # eight of each newcomer
+        assert checked.audits < TASKS
+        assert a.context.journal.reader.tabs(bytes.fromhex(view.id)) == []
+        await until(lambda: all(stored.countersign for stored in a.context.journal.reader.receipts(99)))
+        for lender in lenders:
+            assert set(verdicts(a, lender)) == {Verdict.ACCEPTED}
+            assert not a.context.book.standing(lender.key, "wasm-1", a.context.clock()).is_newcomer
+
+
+async def test_a_sleeper_is_caught_and_all_that_was_not_settled_of_it_runs_again(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        answered = []
+
+        async def sleep_then_lie(task, results):
+            answered.append(task)
+            if len(answered) > 12:
+                await lie(task, results)
+
+        sleeper = await w.start(2, pool=InlinePool(sleep_then_lie))
+        honest = await w.start(3, pool=InlinePool())
+        await knows(a, [sleeper, honest])
+        job, x = await make_job(a, candidate=MANY, policy=Confidence(0.999, 0.2))  # so sure that no seed misses it
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert view.verification.liars == (peer_id(sleeper.key),)
+        assert set(a.context.journal.reader.bans()) == {sleeper.key}
+        kinds = [line.kind for line in a.requester.story(bytes.fromhex(view.id))]
+        assert "void" in kinds
+        assert "caught" in kinds
+        assert Verdict.PROVISIONAL not in verdicts(a, honest)
+
+
+async def test_what_this_node_cannot_run_is_replicated(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+
+        async def out_of_time(task, results):
+            raise TaskTimedOut("too slow here")
+
+        w.audits.behaviour = out_of_time
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3, 4, 5)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=program(), policy=POLICY)
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view) == x).all()
+        assert view.verification.groups >= 3  # lead_for(0.98, 0.2)
+
+
+async def test_draws_outlive_a_restart(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3)]
+        await knows(a, lenders)
+
+        hold = trio.Event()
+
+        async def wait(task, results):
+            await hold.wait()
+
+        w.audits.behaviour = wait
+        job, x = await make_job(a, candidate=MANY, policy=POLICY)
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        await until(lambda: len(a.context.journal.reader.tabs(identifier)) == 16)  # newcomers wait for their audits
+        before = {kept.task: kept for kept in a.context.journal.reader.tabs(identifier)}
+        a.scope.cancel()
+        await trio.sleep(1)
+        hold.set()
+        w.audits.tasks.clear()
+        w.first = lenders[0].context.network.addresses()[0]
+        a = await w.start(1)
+        await knows(a, lenders)
+        view = await a.requester.wait(identifier)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert set(before) <= set(w.audits.tasks)
+        assert sorted(set(w.audits.tasks)) == sorted(w.audits.tasks)  # each once
