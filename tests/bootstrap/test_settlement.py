@@ -69,7 +69,11 @@ async def test_a_sleeper_is_caught_and_all_that_was_not_settled_of_it_runs_again
                 await lie(task, results)
 
         sleeper = await w.start(2, pool=InlinePool(sleep_then_lie))
-        honest = await w.start(3, pool=InlinePool())
+
+        async def let_it_lie(task, results):
+            await until(lambda: len(answered) > 24)
+
+        honest = await w.start(3, pool=InlinePool(let_it_lie))
         await knows(a, [sleeper, honest])
         job, x = await make_job(a, candidate=MANY, policy=Confidence(0.999, 0.2))  # so sure that no seed misses it
         view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
