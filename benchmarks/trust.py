@@ -48,8 +48,8 @@ class Cell(NamedTuple):
     scale: Scale
 
 
-def cells(seeds: int) -> list[Cell]:
-    """Return all runs, the long ones first."""
+def cells(seeds: int, *, is_small: bool) -> list[Cell]:
+    """Return all runs, the long ones first; ``is_small``: one requester everywhere, and votes on 1,000 tasks."""
     found = []
     for policy in policies():
         for share in SHARES:
@@ -58,6 +58,8 @@ def cells(seeds: int) -> list[Cell]:
                     continue
                 carries = policy == CLAIM and share in (0.0, 0.2)
                 scale = FULL if carries else LONG if policy in (CLAIM, "boinc") else SHORT
+                if is_small:
+                    scale = LONG if scale != SHORT else Scale(requesters=1, tasks=1_000)
                 count = 2 * seeds if carries and adversary in CLOSEST else seeds
                 found += [Cell(policy, adversary, share, seed, scale) for seed in range(count)]
     return sorted(found, key=lambda cell: -cell.scale.requesters * cell.scale.tasks)
@@ -160,8 +162,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--small", action="store_true", help="a tenth of the claim's size: for a first look")
     options = parser.parse_args()
-    began, todo = time.monotonic(), cells(options.seeds)
+    began, todo = time.monotonic(), cells(options.seeds, is_small=options.small)
     results = []
     with multiprocessing.get_context("spawn").Pool() as pool:
         for result in pool.imap_unordered(run, todo):

@@ -165,7 +165,7 @@ class World:
             self.journal.append(("result", self.scheduler, effect))
         elif isinstance(effect, e.JobEnded):
             self.journal.append(("end", self.scheduler, effect))
-        elif isinstance(effect, e.Note):
+        elif isinstance(effect, e.Note | e.Verified):
             pass
         elif isinstance(effect, e.Caught):
             link = self.links[effect.peer]
