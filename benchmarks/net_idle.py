@@ -26,7 +26,7 @@ NODES = 9
 JOINS = 5
 SETTLE_S = 30.0
 IDLE_S = 30.0
-READY_S = 120.0
+READY_S = 300.0
 
 
 @contextlib.contextmanager
