@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import DepinError, PeerViolation, TransportError
+from depin_node.core.errors import ConfigError, DepinError, PeerViolation, TransportError
 from depin_node.core.wire import decode, encode
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.frames import ANSWER, ASK, REFUSE, Frame, FrameReader, exchange, request, send_frames
@@ -32,13 +32,21 @@ GroupOf = Callable[[PeerKey, Path], Hashable]
 _READ_BYTES = 64 * 1024
 
 
+def address_of(path: Path) -> Address | None:
+    """Return where a connection goes or comes from; None if the network could not tell."""
+    try:
+        return parse(path.address)
+    except ConfigError:
+        return None
+
+
 def seen_at(path: Path | None) -> tuple[str, int]:
     """Return the host and port of the other end; empty and 0 if they are not known. The port counts only if the other
     end called: else it is one to call, not one that its calls leave by.
     """
-    if path is None or path.relayed:
+    address = address_of(path) if path is not None and not path.relayed else None
+    if path is None or address is None:
         return "", 0
-    address = parse(path.address)
     return address.host, 0 if path.outbound else address.port
 
 
@@ -210,8 +218,10 @@ def serve_relayed(
         if incoming.source == network.key or (path is not None and not path.relayed):
             await send_frames(stream, [Frame(REFUSE, b"connected")])
             return
+        relay = address_of(way)
+        if relay is None:
+            raise TransportError("the way to the relay is gone")
         await send_frames(stream, [Frame(ANSWER, b"")])
-        relay = parse(way.address)
         address = str(Address(relay.kind, relay.host, relay.port, incoming.source, stream.peer))
         circuit = Path(address, outbound=False, relayed=True, bulk=incoming.bulk)
         ended = await network.adopt(stream, circuit, incoming.source, reader.rest())

@@ -37,7 +37,7 @@ from depin_node.p2p.reach.messages import (
     Outcome,
     Question,
 )
-from depin_node.p2p.reach.relay import RelayServer, connect_through, reserve, serve_relayed
+from depin_node.p2p.reach.relay import RelayServer, address_of, connect_through, reserve, serve_relayed
 from depin_node.p2p.reach.verdict import Nat, Reachability, ReachConfig, Verdict, View
 from depin_node.p2p.reach.ways import best_first, is_local
 
@@ -178,8 +178,8 @@ class Reach:
         circuits = []
         for relay in view.relays:
             path = self._network.path(relay)
-            if path is not None and not path.relayed:
-                at = parse(path.address)
+            at = address_of(path) if path is not None and not path.relayed else None
+            if at is not None:
                 circuits.append(str(Address(at.kind, at.host, at.port, self._network.key, relay)))
         return [*outer, *circuits, *self._network.addresses()] if outer or circuits else None
 
@@ -218,17 +218,16 @@ class Reach:
     # What peers ask
 
     def _group(self, peer: PeerKey, path: Path) -> Hashable:
-        if peer in self._listed:
-            return own_group(peer)
-        return group_of(parse(path.address))
+        address = address_of(path)
+        return own_group(peer) if peer in self._listed or address is None else group_of(address)
 
     async def _on_question(self, peer: PeerKey, body: bytes) -> bytes:
         """Tell ``peer`` where we see it, and call it back there; never anywhere else."""
         question = decode(body, Question, size_bytes_max=MESSAGE_BYTES_MAX)
         path = self._network.path(peer)
-        if path is None or path.relayed:
+        where = address_of(path) if path is not None and not path.relayed else None
+        if path is None or where is None:
             return encode(Answer("", 0, called=False, outcome=Outcome.NOT_TRIED, wall_s=self._wall_s()))
-        where = parse(path.address)
         outcome = Outcome.NOT_TRIED
         if question.port and path.outbound and question.port == where.port:
             outcome = Outcome.REACHED  # it was, for this very connection

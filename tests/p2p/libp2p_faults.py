@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from libp2p_proxy import Proxy, shrink
 
 from depin_node.core.errors import TransportError
-from depin_node.p2p.addresses import parse
+from depin_node.p2p.addresses import parse, peer_id
 from depin_node.p2p.libp2p import mends as libp2p_mends
 from depin_node.p2p.libp2p.host import open_libp2p
+from depin_node.p2p.libp2p.mends import registry
 from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream
 
 Open = Callable[..., AbstractAsyncContextManager[Any]]
@@ -113,6 +114,19 @@ def leaves(error: BaseException) -> list[BaseException]:
 
 
 # Strangers
+
+
+@fault("ipv6_addresses")
+async def nobody_knows_where_a_peer_is(open_node: Open) -> bool:
+    try:
+        (await trio.open_tcp_listeners(0, host="::1"))[0].socket.close()
+    except OSError:  # no IPv6 here: nothing can be shown
+        return "ipv6_addresses" not in registry._applied
+    async with open_node("a", listen=["/ip6/::1/tcp/0"]) as a, open_node("b", listen=["/ip6/::1/tcp/0"]) as b:
+        await a.dial(b.addresses()[0])
+        seen = [a.path(b.key).address, b.path(a.key).address]
+        assert all(address.endswith(peer) for address, peer in zip(seen, (peer_id(b.key), peer_id(a.key)), strict=True))
+        return not all(address.startswith("/ip6/::1/tcp/") for address in seen)
 
 
 @fault("noise_only")

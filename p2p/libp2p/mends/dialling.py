@@ -3,6 +3,7 @@
 from typing import Any
 
 import libp2p.host.basic_host as basic_host
+import libp2p.io.trio as tcp_io
 import libp2p.network.swarm as swarm_module
 import libp2p.transport.tcp.tcp as tcp_module
 import trio
@@ -65,10 +66,30 @@ def exclusive_listen() -> None:
     """Fault: listeners set SO_REUSEPORT, so a second node of the same user binds the same port without an error and
     the kernel spreads connections over both.
 
-    It is there for hole punching, which we do not do. Until: it is an option (> 0.8.1).
+    It is there for hole punching, which we do from our calls' port (``calling``). Until: it is an option (> 0.8.1).
     """
 
     def set_reuse_flags(socket: Any) -> None:
         socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
 
     tcp_module._set_reuse_flags = set_reuse_flags
+
+
+@patch
+def ipv6_addresses() -> None:
+    """Fault: the other end of an IPv6 connection has no address, since its socket names four numbers and not two.
+
+    Until: py-libp2p takes the first two (> 0.8.1).
+    """
+
+    def get_remote_address(self: Any) -> tuple[str, int] | None:
+        if self._cached_remote_address is None:
+            try:
+                host, port, *_ = self.stream.socket.getpeername()
+            except OSError:  # it is gone
+                return None
+            self._cached_remote_address = (host, port)
+        address: tuple[str, int] = self._cached_remote_address
+        return address
+
+    tcp_io.TrioTCPStream.get_remote_address = get_remote_address
