@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.net
 
 FAULTS = Path(__file__).with_name("libp2p_faults.py")
-NAMES = re.findall(r'X', FAULTS.read_text(), re.MULTILINE)
+NAMES = re.findall(r'^@fault\("([a-z0-9_:]+)"', FAULTS.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
