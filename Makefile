@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo examples test check format bench bench-net bench-compute bench-mesh sim-trust fuzz soak test-gpu gpu-bundle clean
+.PHONY: help setup demo examples test check format bench bench-net bench-compute bench-mesh sim sim-trust fuzz soak test-gpu gpu-bundle clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-net  the network alone: blobs, requests, an idle node, joining"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
+	@echo "make sim        the mesh under attack, simulated: SEEDS=100 seeds of NODES=1000 nodes; takes hours on two cores"
 	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
 	@echo "make bench-mesh     the mesh beside Ray and Dask, in one run"
 	@echo "make soak       set up, then a mesh at work with churn, SECONDS=1200: nothing may grow"
@@ -68,6 +69,11 @@ bench-compute: $(STAMP)
 		$(BIN)/uv pip install --quiet --python build/pocl/bin/python pyopencl==2026.1.4 pocl-binary-distribution==3.0 \
 		numpy && touch build/pocl/.installed; } || echo "PoCL cannot be installed here: its figures will be null" >&2
 	@OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compute.py
+
+SEEDS ?= 100
+NODES ?= 1000
+sim: $(STAMP)
+	@$(BIN)/python benchmarks/sim_mesh.py --seeds $(SEEDS) --nodes $(NODES)
 
 sim-trust: $(STAMP)
 	@$(BIN)/python benchmarks/trust.py

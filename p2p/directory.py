@@ -1,9 +1,9 @@
 """The directory: the newest advert of each known peer, bounded; and who of them can take some work.
 
-The flow: ``receive`` checks an advert from anywhere and keeps it if it is newer than what is known;
-``connected``, ``lost`` and ``unreachable`` add what we saw ourselves. ``digest`` and ``missing_from`` are the two
-halves of catching up with a peer: adverts are kept as they arrived, so that they can be handed on.
-``candidates`` draws peers for work, ``why_nobody`` says what the others lacked. No I/O, no clock.
+The flow: ``receive`` checks an advert from anywhere and keeps it if it is newer than what is known; ``connected``,
+``lost`` and ``unreachable`` add what we saw ourselves. ``digest`` and ``missing_from`` are the two halves of catching
+up with a peer: adverts are kept as they arrived, so that they can be handed on. ``candidates`` draws peers for work,
+``why_nobody`` says what the others lacked; ``sample`` answers the same question for another node. No I/O, no clock.
 
 Room is given up in this order (``_make_room``): expired adverts; then, in the largest group, the peer not
 heard of for longest. Peers connected now always stay. A peer's group is that of the address it was seen at;
@@ -13,12 +13,13 @@ groups.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from blake3 import blake3
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError
@@ -28,6 +29,7 @@ from depin_node.crypto.ownership import OwnerCertificate, Owners, read_certifica
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import Advert, common_protocol, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
+from depin_node.p2p.shards import CAPABILITIES, Shard, capabilities_of, place_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -59,7 +61,7 @@ class DirectoryLimits:
     group_max: int = 256
     """Entries of one group; a lab behind one /16 needs no more to be found."""
     adverts_burst: int = 8
-    """New adverts of one peer taken at once; afterwards one a second."""
+    """New adverts of one peer taken at once; afterwards one every ``Directory.spacing_s``."""
 
 
 class Taken(Enum):
@@ -76,12 +78,13 @@ class Taken(Enum):
     """Our own, newer than what we remember having signed: from before a restart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What is known of one peer. ``data`` is its advert as it arrived, ``heard_ns`` when (boot clock).
 
     ``seen_at`` is where it was last connected, None if it never was; ``is_unreachable``: its connection was lost or a
     dial failed, and it has not been heard since. ``certificate`` is its owner's, if it held when the advert came.
+    ``place`` and ``capabilities`` say in which shards it is.
     """
 
     key: bytes
@@ -95,6 +98,8 @@ class Entry:
     is_unreachable: bool = False
     allowance: float = 0.0
     certificate: Verified[OwnerCertificate] | None = None
+    place: int = 0
+    capabilities: tuple[str, ...] = ()
 
     @property
     def owner(self) -> bytes | None:
@@ -109,10 +114,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Need:
-    """What a peer must offer: one device of one of ``device_classes`` with at least ``memory_mib``."""
+    """What a peer must offer: one device of one of ``device_classes`` with at least ``memory_mib`` and ``slots``, for
+    at most ``price_max`` (thousandths of a credit for one second of the reference device).
+    """
 
     device_classes: frozenset[str]
     memory_mib: int
+    slots: int = 0
+    price_max: int = 2**63 - 1
 
 
 @dataclass
@@ -122,6 +131,18 @@ class _Fleet:
     group: str
     is_seen: bool = False
     members: dict[bytes, None] = field(default_factory=dict)
+
+
+def ranked(groups: Mapping[str, Sequence[Entry]], point: bytes) -> list[Entry]:
+    """Return all entries in the order that ``point`` gives them: groups by rank, one of each, then a second of each."""
+
+    def rank(name: bytes) -> bytes:
+        return blake3(point + name).digest(8)
+
+    order = sorted(groups, key=lambda group: rank(group.encode()))
+    queues = [sorted(groups[group], key=lambda entry: rank(entry.key)) for group in order]
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
 
 
 class Directory:
@@ -152,6 +173,8 @@ class Directory:
         self.owners = owners or Owners(network_id, own_key)
         self.own_seq_seen = 0
         """The highest ``seq`` under which our own advert came from others."""
+        self.spacing_s = 1.0
+        """How often a peer may change its advert: the more adverts there are, the less often."""
         self._limits = limits or DirectoryLimits()
         self._dials_loopback = dials_loopback
         self._listed = frozenset(listed)
@@ -191,7 +214,7 @@ class Directory:
             allowance = float(self._limits.adverts_burst)
         else:
             idle_s = (now.boottime_ns - known.heard_ns) / SECOND_NS
-            allowance = min(known.allowance + idle_s, float(self._limits.adverts_burst))
+            allowance = min(known.allowance + idle_s / self.spacing_s, float(self._limits.adverts_burst))
         if allowance < 1:
             return Taken.TOO_OFTEN, key
         certificate = self._certificate(key, advert, now)
@@ -214,12 +237,18 @@ class Directory:
             group = self._group(key, seen_at, entry.addresses, entry.owner)
             self._store(replace(entry, seen_at=seen_at, is_connected=True, is_unreachable=False, group=group))
 
-    def lost(self, key: bytes) -> None:
-        """Note that ``key`` is no longer connected; until it is heard again it counts as unreachable."""
+    def seen_at(self, key: bytes) -> Address | None:
+        """Return where ``key`` is connected, as far as that tells where it is."""
+        return self._connections.get(key)
+
+    def lost(self, key: bytes, *, is_unreachable: bool = True) -> None:
+        """Note that ``key`` is no longer connected; if that was not in order, it counts as unreachable until it is
+        heard again.
+        """
         self._connections.pop(key, None)
         entry = self._entries.get(key)
         if entry is not None:
-            self._store(replace(entry, is_connected=False, is_unreachable=True))
+            self._store(replace(entry, is_connected=False, is_unreachable=is_unreachable))
 
     def unreachable(self, key: bytes) -> None:
         """Note that ``key`` could not be dialled."""
@@ -273,22 +302,50 @@ class Directory:
 
     # Catching up
 
-    def digest(self) -> Digest:
-        """Return what we know."""
-        entries = list(self._entries.values())[-DIGEST_MAX:]
+    def within(self, shards: Sequence[Shard]) -> list[Entry]:
+        """Return who is known in ``shards``, ourselves and who left included."""
+        wide = {shard.capability for shard in shards if not shard.bits}
+        if len(wide) == len(CAPABILITIES):
+            return list(self._entries.values())
+        narrow = {shard.capability: shard for shard in shards if shard.bits}
+        return [
+            entry
+            for entry in self._entries.values()
+            if any(
+                name in wide or (name in narrow and narrow[name].has_place(entry.place)) for name in entry.capabilities
+            )
+        ]
+
+    def digest(self, shards: Sequence[Shard]) -> Digest:
+        """Return what we know of ``shards``."""
+        entries = self.within(shards)[-DIGEST_MAX:]
         return Digest(tuple(DigestLine(entry.key[:_PREFIX_BYTES], entry.advert.seq) for entry in entries))
 
-    def missing_from(self, digest: Digest, count_max: int, rng: "Random") -> list[bytes]:
-        """Return at most ``count_max`` adverts, drawn by ``rng``, that the sender of ``digest`` lacks or has older."""
+    def missing_from(self, digest: Digest, shards: Sequence[Shard], count_max: int, rng: "Random") -> list[bytes]:
+        """Return at most ``count_max`` adverts of ``shards``, drawn by ``rng``, that the sender of ``digest`` lacks or
+        has older.
+        """
         theirs = {line.prefix: line.seq for line in digest.lines}
         missing = [
-            entry.data
-            for entry in self._entries.values()
-            if theirs.get(entry.key[:_PREFIX_BYTES], -1) < entry.advert.seq
+            entry.data for entry in self.within(shards) if theirs.get(entry.key[:_PREFIX_BYTES], -1) < entry.advert.seq
         ]
         return missing if len(missing) <= count_max else rng.sample(missing, count_max)
 
     # Who can take work
+
+    def sample(self, need: Need | None, shard: Shard | None, point: bytes, count: int) -> list[Entry]:
+        """Return at most ``count`` peers that suit, by rank: one of each group before a second of any.
+
+        The ranks follow from ``point``, which the asker draws: of all peers known to any that were asked, those that
+        rank first are one uniform draw over groups, and who answers cannot make its own rank higher (min-wise
+        sampling, as in Brahms, Bortnikov et al. 2008).
+        """
+        groups: dict[str, list[Entry]] = {}
+        for entry in self.peers():
+            fits = self._misfit(entry, need) is None if need else True
+            if fits and (shard is None or (shard.capability in entry.capabilities and shard.has_place(entry.place))):
+                groups.setdefault(entry.group, []).append(entry)
+        return ranked(groups, point)[:count]
 
     def candidates(self, need: Need, count: int, rng: "Random", *, exclude: Collection[bytes] = ()) -> list[Entry]:
         """Draw at most ``count`` suitable peers, uniformly over groups: one of each before a second of any.
@@ -317,22 +374,29 @@ class Directory:
         return Counter(reason for reason in lacks if reason is not None)
 
     def _lacks(self, entry: Entry, need: Need, exclude: Collection[bytes]) -> str | None:
-        if common_protocol(entry.advert.protocol_min, entry.advert.protocol_max) is None:
-            return "other protocol version"
-        if not entry.advert.lending:
-            return "not lending"
-        if not any(device.device_class in need.device_classes for device in entry.advert.devices):
-            return "no device of the class"
-        if not any(
-            device.device_class in need.device_classes and device.memory_mib >= need.memory_mib
-            for device in entry.advert.devices
-        ):
-            return "too little memory"
+        misfit = self._misfit(entry, need)
+        if misfit is not None:
+            return misfit
         if entry.is_unreachable or not (entry.is_connected or self.dialable(entry)):
             return "unreachable"
         if entry.key in exclude:
             return "excluded"
         return None
+
+    def _misfit(self, entry: Entry, need: Need) -> str | None:
+        """Say why what a peer offers is not what is needed."""
+        if common_protocol(entry.advert.protocol_min, entry.advert.protocol_max) is None:
+            return "other protocol version"
+        if not entry.advert.lending:
+            return "not lending"
+        devices = [device for device in entry.advert.devices if device.device_class in need.device_classes]
+        if not devices:
+            return "no device of the class"
+        if not any(device.memory_mib >= need.memory_mib for device in devices):
+            return "too little memory"
+        if not any(device.memory_mib >= need.memory_mib and device.slots >= need.slots for device in devices):
+            return "too few slots"
+        return "too dear" if entry.advert.price > need.price_max else None
 
     def dialable(self, entry: Entry) -> tuple[Address, ...]:
         """Return the addresses of ``entry`` that can be dialled from here."""
@@ -363,6 +427,8 @@ class Directory:
             is_connected=key in self._connections,
             allowance=allowance,
             certificate=certificate,
+            place=place_of(key),
+            capabilities=capabilities_of(advert.lending, advert.devices),
         )
 
     def _group(self, key: bytes, seen_at: Address | None, addresses: tuple[Address, ...], owner: bytes | None) -> str:

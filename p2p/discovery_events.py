@@ -4,6 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from depin_node.p2p.directory import Need
+from depin_node.p2p.shards import Shard
+
+FOUND_MAX = 64
+"""Peers in one answer to a question."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which peers are asked for: at most ``count`` that suit ``need`` (None: any), in ``shard`` (None: anywhere), in
+    the order that ``point`` (16 random bytes) gives them.
+    """
+
+    need: Need | None
+    shard: Shard | None
+    point: bytes
+    count: int
+
+
 # What happens
 
 
@@ -46,11 +65,32 @@ class Gossiped:
 
 @dataclass(frozen=True)
 class Told:
-    """``peer`` sent adverts. ``are_live``: it answered the question for live peers."""
+    """``peer`` sent adverts. ``are_live``: it answered the question for live peers. ``bits`` are the sizes of its
+    shards, if it caught us up.
+    """
 
     peer: bytes
     adverts: Sequence[bytes]
     are_live: bool = False
+    bits: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """``peer`` answered a question of a search (0: of none); no adverts if it failed to."""
+
+    peer: bytes
+    search: int
+    adverts: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Somebody here wants ``count`` live peers that suit ``need``. ``number`` is new."""
+
+    number: int
+    need: Need
+    count: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +114,9 @@ class Changed:
     """What we offer, or where we can be dialled, has changed."""
 
 
-Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Introduced | Misbehaved | Changed
+Event: TypeAlias = (
+    Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Found | Introduced | Misbehaved | Changed | Search
+)
 
 # What is to be done
 
@@ -99,6 +141,30 @@ class CatchUp:
     """Send ``peer`` our advert and digest, and take what we miss; report by ``Told``."""
 
     peer: bytes
+
+
+@dataclass(frozen=True)
+class Find:
+    """Put a question of a search to ``peer``; report by ``Found``."""
+
+    peer: bytes
+    search: int
+    question: Question
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """A search has ended with these peers, all connected."""
+
+    number: int
+    peers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Subscribe to these topics, and to no others that are for adverts."""
+
+    topics: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -129,4 +195,4 @@ class Tell:
     detail: str = ""
 
 
-Effect: TypeAlias = Dial | AskPeers | CatchUp | Announce | Forward | Disconnect | Tell
+Effect: TypeAlias = Dial | AskPeers | CatchUp | Find | SearchEnded | Follow | Announce | Forward | Disconnect | Tell

@@ -6,15 +6,21 @@ machine and nodes that the operator listed each count as their own.
 """
 
 import ipaddress
+from functools import lru_cache
 
 from depin_node.p2p.addresses import Address
+
+HOSTS_CACHED = 8192
 
 
 def is_loopback(address: Address) -> bool:
     """Tell whether ``address`` is on the machine that dials it."""
-    if address.kind in ("ip4", "ip6"):
-        return ipaddress.ip_address(address.host).is_loopback
-    return address.host.lower().rstrip(".") == "localhost"
+    return _reach(address.kind, address.host) == "loopback"
+
+
+def is_private(address: Address) -> bool:
+    """Tell whether ``address`` is on this machine or in a network behind a router."""
+    return _reach(address.kind, address.host) != "public"
 
 
 def own_group(key: bytes) -> str:
@@ -24,29 +30,41 @@ def own_group(key: bytes) -> str:
 
 def group_of(address: Address) -> str:
     """Return the group of the node at ``address``, as text that says which."""
-    if is_loopback(address):
-        return own_group(address.peer)
-    if address.kind not in ("ip4", "ip6"):
-        return "dns " + ".".join(address.host.lower().rstrip(".").split(".")[-2:])
-    return group_of_host(address.host)
+    return own_group(address.peer) if is_loopback(address) else _group(address.kind, address.host)
 
 
+@lru_cache(maxsize=HOSTS_CACHED)
 def group_of_host(host: str) -> str:
     """Return the group of an IP address, as text; loopback is one group, and so is what came by way of a relay."""
     if not host:
         return "relayed"
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = _ip(host)
     prefix = 16 if ip.version == 4 else 32
     return f"ip {ipaddress.ip_network((ip, prefix), strict=False)}"
 
 
+@lru_cache(maxsize=HOSTS_CACHED)
 def is_loopback_host(host: str) -> bool:
     """Tell whether an IP address is of this machine."""
-    if not host:
-        return False
+    return bool(host) and _ip(host).is_loopback
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     ip = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return ip.is_loopback
+        return ip.ipv4_mapped
+    return ip
+
+
+@lru_cache(maxsize=HOSTS_CACHED)
+def _reach(kind: str, host: str) -> str:
+    if kind not in ("ip4", "ip6"):
+        return "loopback" if host.lower().rstrip(".") == "localhost" else "public"
+    parsed = ipaddress.ip_address(host)
+    return "loopback" if parsed.is_loopback else "private" if parsed.is_private else "public"
+
+
+def _group(kind: str, name: str) -> str:
+    if kind not in ("ip4", "ip6"):
+        return "dns " + ".".join(name.lower().rstrip(".").split(".")[-2:])
+    return group_of_host(name)

@@ -25,7 +25,7 @@ from depin_node.crypto.ownership import Owners
 from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
-from depin_node.p2p.directory import Directory, DirectoryLimits, Entry, Need
+from depin_node.p2p.directory import Digest, Directory, DirectoryLimits, Entry, Need
 from depin_node.p2p.discovery import REMEMBERED_MAX, Discovery, MeshConfig
 from depin_node.p2p.discovery_events import (
     Announce,
@@ -37,12 +37,18 @@ from depin_node.p2p.discovery_events import (
     Disconnect,
     Effect,
     Event,
+    Find,
+    Follow,
     Forward,
+    Found,
     Gossiped,
     Introduced,
     Misbehaved,
     PeerConnected,
     PeerLost,
+    Question,
+    Search,
+    SearchEnded,
     Tell,
     Tick,
     Told,
@@ -50,18 +56,22 @@ from depin_node.p2p.discovery_events import (
 from depin_node.p2p.frames import serve_requests
 from depin_node.p2p.groups import is_loopback
 from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey, Verdict
+from depin_node.p2p.shards import Shard, capabilities_of, capability_of
 
+A = TypeVar("A")
 M = TypeVar("M", bound=Message)
 
 log = structlog.get_logger("depin_node.p2p")
 
-ADVERTS_TOPIC = "adverts/1"
 _WATCHERS_MAX = 64
 _WATCH_QUEUE_MAX = 256
 _FAILURES_MAX = 32
 _CATCH_UP_ROUNDS_MAX = 40  # a full directory takes 32
 _LEAVE_TIMEOUT_S = 1.0
 _LEAVE_TELLS_MAX = 8
+_SEARCH_EVERY_S = 20.0
+_SEARCH_COUNT = 32
+_NEEDS_MAX = 32
 
 
 class Mesh:
@@ -101,6 +111,10 @@ class Mesh:
         self._in_use: Counter[PeerKey] = Counter()
         self._failures: OrderedDict[PeerKey, str] = OrderedDict()
         self._watchers: list[trio.MemorySendChannel[Tell]] = []
+        self._topics: frozenset[str] = frozenset()
+        self._numbers = itertools.count(1)
+        self._searches: dict[int, tuple[trio.Event, list[PeerKey]]] = {}
+        self._searched_ns: OrderedDict[Need, int] = OrderedDict()
         self._counters: Counter[str] = Counter()
         self._allowance = protocol.Allowance(burst=_CATCH_UP_ROUNDS_MAX, per_s=2.0)
         discovery.kept = lambda peer: self._in_use[peer] > 0
@@ -130,9 +144,39 @@ class Mesh:
     def candidates(
         self, need: Need, count: int, rng: random.Random, *, exclude: Collection[PeerKey] = ()
     ) -> list[Entry]:
-        """Draw peers for work; see ``Directory.candidates``."""
-        self.directory.expire(self._clock())
+        """Draw peers for work; see ``Directory.candidates``.
+
+        In a mesh of several shards only some of them are known here: asking starts a search beyond, now and then.
+        """
+        now = self._clock()
+        self.directory.expire(now)
+        self._search_beyond(need, now)
         return self.directory.candidates(need, count, rng, exclude=exclude)
+
+    async def find(self, need: Need, count: int) -> list[Entry]:
+        """Return at most ``count`` peers that suit and answer, drawn uniformly over groups from the whole mesh; all are
+        connected. Takes at most some 15 s.
+        """
+        number, ended, peers = next(self._numbers), trio.Event(), list[PeerKey]()
+        self._searches[number] = (ended, peers)
+        try:
+            self._handle(Search(number, need, count))
+            await ended.wait()  # the machine has a deadline
+        finally:
+            del self._searches[number]
+        entries = (self.directory.get(peer) for peer in peers)
+        return [entry for entry in entries if entry is not None and entry.is_connected]
+
+    def _search_beyond(self, need: Need, now: Now) -> None:
+        bits = max((self._discovery.sharding.own(capability_of(name)).bits for name in need.device_classes), default=0)
+        due_ns = self._searched_ns.get(need, 0)
+        if not bits or now.boottime_ns < due_ns:
+            return
+        self._searched_ns[need] = now.boottime_ns + int(_SEARCH_EVERY_S * SECOND_NS)
+        self._searched_ns.move_to_end(need)
+        if len(self._searched_ns) > _NEEDS_MAX:
+            self._searched_ns.popitem(last=False)
+        self._handle(Search(next(self._numbers), need, _SEARCH_COUNT))
 
     def set_addresses(self, addresses: Sequence[str] | None) -> None:
         """Advertise these addresses instead of those we listen on: what was found to be reachable, or a relay's.
@@ -171,8 +215,9 @@ class Mesh:
         await trio.lowlevel.checkpoint()
         if peer in self.network.peers():
             return
-        entry = self.directory.get(peer)
-        addresses = [str(address) for address in self.directory.dialable(entry)] if entry else []
+        addresses = self._discovery.dialable(peer, self._clock())
+        if not addresses and peer in self._failures:
+            raise TransportError(f"{peer_id(peer)} was dialled in vain lately, try again later: {self._failures[peer]}")
         await self._dial(peer, addresses)
 
     @contextmanager
@@ -242,6 +287,15 @@ class Mesh:
                 start(self._ask_peers, peer)
             case CatchUp(peer):
                 start(self._catch_up, peer)
+            case Find(peer, search, question):
+                start(self._find, peer, search, question)
+            case SearchEnded(number, peers):
+                if number in self._searches:
+                    ended, found = self._searches[number]
+                    found.extend(peers)
+                    ended.set()
+            case Follow(topics):
+                self._follow(topics)
             case Announce():
                 self._sign()
                 start(self._publish)
@@ -272,7 +326,7 @@ class Mesh:
     def _sign(self, *, leaving: bool = False) -> None:
         now = self._clock()
         own = self.directory.get(self._identity.key)
-        lifetime_s = self._discovery.config.advert_lifetime_s(len(self.directory))
+        lifetime_s = self._discovery.config.advert_lifetime_s(self._discovery.nodes_in_topic)
         if leaving and own is not None:  # it has to outlive every advert of ours that is still about
             lifetime_s = max(lifetime_s, own.advert.expires_s - now.wall_ns // SECOND_NS)
         self._seq = max(self._seq + 1, now.wall_ns // 1000, self.directory.own_seq_seen + 1)
@@ -290,10 +344,18 @@ class Mesh:
         self.directory.keep_own(self._advert, now)
 
     async def _publish(self) -> None:
-        try:
-            await self.network.publish(ADVERTS_TOPIC, self._advert)
-        except TransportError as error:
-            log.debug("advert not gossiped", reason=str(error))
+        for topic in self._discovery.topics_published(capabilities_of(self._offer.lending, self._offer.devices)):
+            try:
+                await self.network.publish(topic, self._advert)
+            except TransportError as error:
+                log.debug("advert not gossiped", topic=topic, reason=str(error))
+
+    def _follow(self, topics: frozenset[str]) -> None:
+        for topic in topics - self._topics:
+            self.network.subscribe(topic, self._on_gossip)
+        for topic in self._topics - topics:
+            self._nursery.start_soon(self.network.unsubscribe, topic)
+        self._topics = topics
 
     async def _dial_quietly(self, peer: PeerKey, addresses: Sequence[str]) -> None:
         with suppress(TransportError):  # the machine was told
@@ -330,8 +392,12 @@ class Mesh:
         return "; ".join(reasons) or "no address of it is known"
 
     async def _ask_peers(self, peer: PeerKey) -> None:
-        adverts = await self._answer_of(peer, protocol.ask_for_peers(self.network, peer))
+        adverts = await self._answer_of(peer, protocol.ask_for_peers(self.network, peer), ())
         self._handle(Told(peer, adverts, are_live=True))
+
+    async def _find(self, peer: PeerKey, search: int, question: Question) -> None:
+        adverts = await self._answer_of(peer, protocol.ask_to_find(self.network, peer, question), ())
+        self._handle(Found(peer, search, adverts))
 
     async def _catch_up(self, peer: PeerKey) -> None:
         if peer in self._catching_up:
@@ -339,15 +405,20 @@ class Mesh:
         self._catching_up.add(peer)
         try:
             for _ in range(_CATCH_UP_ROUNDS_MAX):
-                digest = self.directory.digest()
-                question = protocol.ask_to_catch_up(self.network, peer, self._advert, digest)
-                adverts = await self._answer_of(peer, question)
-                self._handle(Told(peer, adverts))
-                if len(adverts) < protocol.ADVERTS_MAX or self.directory.digest() == digest:
+                shards = self._discovery.sharding.followed()
+                digest = self.directory.digest(shards)
+                news = await self._news_of(peer, shards, digest)
+                self._handle(Told(peer, news.adverts, bits=news.bits))
+                if len(news.adverts) < protocol.ADVERTS_MAX or self.directory.digest(shards) == digest:
                     break
             await self._ask_for_revocations(peer)
         finally:
             self._catching_up.discard(peer)
+
+    async def _news_of(self, peer: PeerKey, shards: Sequence[Shard], digest: Digest) -> protocol.News:
+        nothing = protocol.News(self._discovery.sharding.bits, ())
+        question = protocol.ask_to_catch_up(self.network, peer, self._advert, shards, digest)
+        return await self._answer_of(peer, question, nothing)
 
     async def _ask_for_revocations(self, peer: PeerKey) -> None:
         """Ask for what our own owner has revoked, and some of the others we met."""
@@ -357,21 +428,21 @@ class Mesh:
         if not met:
             return
         known = [protocol.OwnerLine(owner, self.owners.seq_of(owner)) for owner in met]
-        for data in await self._answer_of(peer, protocol.ask_for_revocations(self.network, peer, known)):
+        for data in await self._answer_of(peer, protocol.ask_for_revocations(self.network, peer, known), ()):
             try:
                 self.directory.revoked(data, self._clock())
             except PeerViolation as error:
                 self.report(peer, error)
                 return
 
-    async def _answer_of(self, peer: PeerKey, question: Awaitable[tuple[bytes, ...]]) -> tuple[bytes, ...]:
+    async def _answer_of(self, peer: PeerKey, question: Awaitable[A], otherwise: A) -> A:
         try:
             return await question
         except PeerViolation as error:
             self.report(peer, error)
         except TransportError as error:
             log.debug("a question went unanswered", peer=peer_id(peer), reason=str(error))
-        return ()
+        return otherwise
 
     # What peers ask and tell
 
@@ -381,7 +452,13 @@ class Mesh:
     async def _on_catch_up(self, peer: PeerKey, body: bytes) -> bytes:
         message = self._question(peer, body, protocol.CatchUpRequest, protocol.REQUEST_BYTES_MAX)
         self._handle(Introduced(peer, message.advert))
-        return encode(protocol.Adverts(tuple(self._discovery.news_for(peer, message.digest, protocol.ADVERTS_MAX))))
+        shards = [line.shard for line in message.shards]
+        news = self._discovery.news_for(message.digest, shards, protocol.ADVERTS_MAX)
+        return encode(protocol.News(self._discovery.sharding.bits, tuple(news)))
+
+    async def _on_find(self, peer: PeerKey, body: bytes) -> bytes:
+        message = self._question(peer, body, protocol.FindRequest, protocol.FIND_BYTES_MAX)
+        return encode(protocol.Adverts(tuple(self._discovery.answers(peer, message.question))))
 
     async def _on_peers(self, peer: PeerKey, body: bytes) -> bytes:
         message = self._question(peer, body, protocol.PeersRequest, protocol.REQUEST_BYTES_MAX)
@@ -440,8 +517,8 @@ class Mesh:
             await self._publish()
             async with trio.open_nursery() as nursery:
                 for peer in list(self.network.peers())[:_LEAVE_TELLS_MAX]:
-                    question = protocol.ask_to_catch_up(self.network, peer, self._advert, self.directory.digest())
-                    nursery.start_soon(self._answer_of, peer, question)
+                    shards = self._discovery.sharding.followed()
+                    nursery.start_soon(self._news_of, peer, shards, self.directory.digest(shards))
 
 
 @asynccontextmanager
@@ -462,7 +539,8 @@ async def open_mesh(
     """Take part in the mesh as long as the block runs; on the way out tell peers that this node leaves.
 
     Args:
-        network: open; this serves ``directory/1``, ``peers/1`` and ``owners/1`` on it and subscribes to ``adverts/1``.
+        network: open; this serves ``directory/2``, ``peers/1``, ``find/1`` and ``owners/1`` on it and subscribes to the
+            topics of adverts.
         identity: that of ``network``.
         first_peers: addresses to join by.
         remembered: what ``Mesh.remembered`` returned when the node last ran; those that are damaged are left out.
@@ -498,10 +576,11 @@ async def open_mesh(
     async with trio.open_nursery() as nursery:
         mesh = Mesh(network, identity, discovery, offer or Offer(), nursery, clock, rng)
         mesh._sign()
-        network.subscribe(ADVERTS_TOPIC, mesh._on_gossip)
+        mesh._follow(discovery.sharding.topics())
         for name, handler in (
             (protocol.DIRECTORY_PROTOCOL, mesh._on_catch_up),
             (protocol.PEERS_PROTOCOL, mesh._on_peers),
+            (protocol.FIND_PROTOCOL, mesh._on_find),
             (protocol.OWNERS_PROTOCOL, mesh._on_owners),
         ):
             serve_requests(

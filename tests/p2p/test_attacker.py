@@ -47,7 +47,18 @@ from depin_node.p2p.libp2p.hello import Hello  # noqa: E402
 from depin_node.p2p.libp2p.host import open_libp2p  # noqa: E402
 
 VICTIM = Path(__file__).parents[1] / "support" / "victim.py"
-PROTOCOLS = ("hello/2", "gossip/1", "directory/1", "peers/1", "owners/1", "blobs/2", "echo/1", "/ipfs/ping/1.0.0")
+ADVERTS = "adverts-cpu-0-0/2"
+PROTOCOLS = (
+    "hello/2",
+    "gossip/1",
+    "directory/2",
+    "peers/1",
+    "find/1",
+    "owners/1",
+    "blobs/2",
+    "echo/1",
+    "/ipfs/ping/1.0.0",
+)
 RSS_MIB_MAX = 48  # above the baseline: what windows and handshakes may hold for a moment, and Python does not give back
 Attack = Callable[[Attacker], Awaitable[None]]
 ATTACKS: dict[str, Attack] = {}
@@ -400,7 +411,7 @@ async def questions_without_end(attacker: Attacker) -> None:
 
 async def gossips(mux: Mux, *frames: bytes) -> None:
     number = await mux.open("gossip/1")
-    await mux.say(number, frame(gossip.TOPICS, encode(gossip.Topics(("adverts/1",)))))
+    await mux.say(number, frame(gossip.TOPICS, encode(gossip.Topics((ADVERTS,)))))
     for one in frames:
         if mux.ended:
             break
@@ -410,7 +421,7 @@ async def gossips(mux: Mux, *frames: bytes) -> None:
 @attack
 async def a_flood_of_gossip(attacker: Attacker) -> None:
     async with attacker.greeted() as mux:
-        posts = [frame(gossip.POST, encode(gossip.Post("adverts/1", b"%d" % n + bytes(900)))) for n in range(200)]
+        posts = [frame(gossip.POST, encode(gossip.Post(ADVERTS, b"%d" % n + bytes(900)))) for n in range(200)]
         await gossips(mux, *posts)
         assert await mux.hung_up()  # eight are enough
 

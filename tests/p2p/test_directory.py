@@ -16,7 +16,8 @@ from depin_node.crypto.ownership import Owners, certify, revoke
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
 from depin_node.p2p.directory import DIGEST_MAX, Digest, DigestLine, Directory, DirectoryLimits, Need, Taken
-from depin_node.p2p.directory_protocol import REQUEST_BYTES_MAX, CatchUpRequest
+from depin_node.p2p.directory_protocol import REQUEST_BYTES_MAX, CatchUpRequest, ShardLine
+from depin_node.p2p.shards import CAPABILITIES, Shard
 
 US = Identity(bytes([255]) * 32)
 PEERS = [Identity(number.to_bytes(32, "big")) for number in range(1, 41)]
@@ -24,6 +25,7 @@ WALL_S = 1_800_000_000
 WASM = DeviceOffer("wasm-1", 512, 1, 1)
 LENDER = Offer(lending=True, devices=(WASM,))
 NEED = Need(frozenset({"wasm-1"}), 256)
+EVERYWHERE = [Shard(name, 0, 0) for name in CAPABILITIES]
 
 
 def at(seconds):
@@ -227,18 +229,22 @@ def test_two_directories_that_exchange_what_is_missing_know_the_same():
         if number % 2:
             b.receive(signed(peer, seq=2), at(0))
     rng = random.Random(1)
-    while missing := a.missing_from(b.digest(), 7, rng):
+    while missing := a.missing_from(b.digest(EVERYWHERE), EVERYWHERE, 7, rng):
         assert len(missing) <= 7
         assert [b.receive(data, at(0))[0] for data in missing].count(Taken.KNOWN) == 0
-    for data in b.missing_from(a.digest(), 99, rng):
+    for data in b.missing_from(a.digest(EVERYWHERE), EVERYWHERE, 99, rng):
         a.receive(data, at(0))
     assert {(e.key, e.advert.seq) for e in a.peers()} == {(e.key, e.advert.seq) for e in b.peers()}
-    assert a.missing_from(b.digest(), 99, rng) == b.missing_from(a.digest(), 99, rng) == []
+    assert (
+        a.missing_from(b.digest(EVERYWHERE), EVERYWHERE, 99, rng)
+        == b.missing_from(a.digest(EVERYWHERE), EVERYWHERE, 99, rng)
+        == []
+    )
 
 
 def test_the_largest_request_to_catch_up_is_taken():
     lines = tuple(DigestLine(number.to_bytes(8, "big"), 2**63 - 1) for number in range(DIGEST_MAX))
-    request = CatchUpRequest(bytes(1024), Digest(lines))
+    request = CatchUpRequest(bytes(1024), (ShardLine(2, 16, 2**16 - 1),) * 3, Digest(lines))
     assert decode(encode(request), CatchUpRequest, size_bytes_max=REQUEST_BYTES_MAX) == request
 
 

@@ -11,8 +11,9 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.advert import Offer, sign_advert
+from depin_node.p2p.dialling import BOOK_MAX, Book
 from depin_node.p2p.directory import Directory
-from depin_node.p2p.discovery import BOOK_MAX, Discovery, MeshConfig, _Book
+from depin_node.p2p.discovery import Discovery, MeshConfig
 from depin_node.p2p.discovery_events import (
     Announce,
     AskPeers,
@@ -21,6 +22,7 @@ from depin_node.p2p.discovery_events import (
     Dial,
     DialEnded,
     Disconnect,
+    Follow,
     Forward,
     Gossiped,
     Misbehaved,
@@ -84,11 +86,11 @@ def connect(discovery, number, seconds=0.0):
     return discovery.handle(PeerConnected(PEERS[number].key, str(address(number)), True), at(seconds))
 
 
-def test_it_announces_itself_at_once_and_dials_first_peers_before_those_it_remembers():
-    discovery = machine(first=[0, 1], remembered=[2, 3, 4], dials_max=4)
+def test_it_announces_itself_at_once_and_dials_anchors_then_first_peers_then_others_it_remembers():
+    discovery = machine(first=[0, 1], remembered=[2, 3, 4], dials_max=5)
     effects = run(discovery, 0, 0)
-    assert [type(effect) for _, effect in effects] == [Announce, Dial, Dial, Dial, Dial]
-    assert [effect.peer for _, effect in kinds(effects, Dial)] == [PEERS[number].key for number in range(4)]
+    assert [type(effect) for _, effect in effects] == [Follow, Announce, Dial, Dial, Dial, Dial, Dial]
+    assert [effect.peer for _, effect in kinds(effects, Dial)] == [PEERS[number].key for number in (2, 3, 0, 1, 4)]
 
 
 def test_a_peer_that_does_not_answer_is_dialled_less_and_less_often():
@@ -117,14 +119,14 @@ def test_no_dial_is_forgotten_to_be_counted():
     assert len(kinds(run(discovery, 0, 10), Dial)) == 3  # none of them ends
 
 
-def test_with_few_neighbours_it_asks_and_dials_at_most_two_of_an_answer():
+def test_with_few_neighbours_it_asks_and_dials_at_most_one_of_an_answer():
     discovery = machine()
     run(discovery, 0, 0)
     connect(discovery, 0)
     asked = kinds(run(discovery, 0, 1), AskPeers)
     assert [effect.peer for _, effect in asked] == [PEERS[0].key]
     told = Told(PEERS[0].key, [advert(number) for number in range(1, 9)], are_live=True)
-    assert len([e for e in discovery.handle(told, at(1)) if isinstance(e, Dial)]) == 2
+    assert len([e for e in discovery.handle(told, at(1)) if isinstance(e, Dial)]) == 1
 
 
 def test_it_asks_again_only_after_an_answer():
@@ -226,23 +228,28 @@ def test_old_violations_are_forgiven():
         assert [effect.what for effect in effects] == ["violated"]
 
 
-def test_it_introduces_only_who_can_be_dialled():
+def test_it_introduces_only_who_it_has_dialled_itself():
     discovery = machine()
     for number in range(4):
         discovery.handle(Told(PEERS[0].key, [advert(number)]), at(0))
     connect(discovery, 0)  # dialled
     for number, host in ((1, "10.1.0.1"), (2, "203.0.113.7")):  # called from where it says it is, and from elsewhere
         discovery.handle(PeerConnected(PEERS[number].key, f"/ip4/{host}/tcp/50000", False), at(0))
-    assert set(discovery.introductions(PEERS[3].key, 16)) == {advert(0), advert(1)}
-    assert discovery.introductions(PEERS[1].key, 16) == [advert(0)]
+    connect(discovery, 4)
+    discovery.handle(PeerLost(PEERS[4].key), at(0))
+    connect(discovery, 5)
+    discovery.handle(Told(PEERS[0].key, [advert(4), advert(5)]), at(0))
+    discovery.handle(DialEnded(PEERS[4].key, "refused"), at(0))
+    assert set(discovery.introductions(PEERS[3].key, 16)) == {advert(0), advert(5)}
+    assert discovery.introductions(PEERS[5].key, 16) == [advert(0)]
     assert len(discovery.introductions(PEERS[3].key, 1)) == 1
-    assert set(discovery.remembered()) == {str(address(0)), str(address(1))}
+    assert set(discovery.remembered()) == {str(address(number)) for number in (0, 4, 5)}
 
 
 def test_too_many_connections_are_dropped_but_not_new_ones_nor_those_in_use():
     discovery = machine(connections_high=10, settle_s=10)
     for number in range(20):
-        connect(discovery, number)
+        discovery.handle(PeerConnected(PEERS[number].key, str(address(number)), False), at(0))
     used = PEERS[3].key
     discovery.kept = lambda peer: peer == used
     assert not kinds(run(discovery, 0, 9), Disconnect)
@@ -252,7 +259,7 @@ def test_too_many_connections_are_dropped_but_not_new_ones_nor_those_in_use():
 
 
 def test_a_book_is_bounded():
-    book = _Book()
+    book = Book()
     for number in range(BOOK_MAX + 10):
         book.put(number.to_bytes(4, "big"), number)
     assert book.get((9).to_bytes(4, "big")) is None

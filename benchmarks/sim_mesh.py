@@ -1,0 +1,96 @@
+"""``make sim``: the mesh under attack, and what it costs a node, in simulated time over many seeds.
+
+Each seed: ``NODES`` machines with latency, loss and churn of 10 % a minute, a fifth of them hostile (floods, false
+addresses, eclipse, sybil groups), a tenth of the mesh cut off for a while. After 60 simulated seconds some honest
+nodes each look for 32 providers; how many of those found are alive, and how many hostile? A newcomer that knows one
+honest node among hostile ones joins at 20 s; how many of its chosen neighbours, and of whom it finds, are hostile?
+Seeds run on all cores.
+
+    python benchmarks/sim_mesh.py                       100 seeds of 1,000 nodes
+    python benchmarks/sim_mesh.py --seeds 5 --nodes 300
+    python benchmarks/sim_mesh.py --traffic             bytes a second and node, 10 to 10,000 nodes: docs/traffic.csv
+
+The last line is one flat JSON object.
+"""
+
+import argparse
+import csv
+import gc
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from mesh_world import attacked, traffic
+
+SIZES = (10, 30, 100, 300, 1000, 3000, 10_000)
+
+
+def run_seed(arguments):
+    """Run one seed of the attack in a process of its own."""
+    seed, nodes = arguments
+    gc.disable()  # a process ends before its cycles matter
+    started_s = time.process_time()
+    outcome = attacked(seed, nodes)
+    return outcome | {"seed": seed, "cpu_s": time.process_time() - started_s}
+
+
+def attack(seeds, nodes, processes):
+    """Print each seed's outcome, and all of them together."""
+    outcomes = []
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for outcome in pool.imap_unordered(run_seed, [(seed, nodes) for seed in range(1, seeds + 1)]):
+            outcomes.append(outcome)
+            print(json.dumps(outcome), flush=True)
+    shares = [share for outcome in outcomes for share in outcome["hostile_shares"]]
+    population = statistics.mean(outcome["hostile_population"] for outcome in outcomes)
+    return {
+        "sim_seeds": len(outcomes),
+        "sim_nodes": nodes,
+        "sim_found_min": min(min(outcome["found_live"]) for outcome in outcomes),
+        "sim_found_mean": round(statistics.mean(n for outcome in outcomes for n in outcome["found_live"]), 2),
+        "sim_hostile_share": round(statistics.mean(shares), 4),
+        "sim_hostile_over_population": round(statistics.mean(shares) / population, 3),
+        "sim_newcomers_escaped": sum(outcome["newcomer_escaped"] for outcome in outcomes) / len(outcomes),
+        "sim_cpu_s_per_seed": round(statistics.mean(outcome["cpu_s"] for outcome in outcomes), 1),
+    }
+
+
+def measure_traffic(sizes, out):
+    """Write bytes a second and node for each size to a CSV file."""
+    rows = []
+    for nodes in sizes:
+        rows.append(traffic(1, nodes))
+        print(json.dumps(rows[-1]), flush=True)
+        with out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    first, last = next((row for row in rows if row["nodes"] >= 300), rows[0]), rows[-1]
+    ratio = last["bytes_per_s"] / first["bytes_per_s"]
+    return {f"traffic_{last['nodes']}_over_{first['nodes']}": round(ratio, 3)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--traffic", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--out", type=Path, default=Path("docs/traffic.csv"))
+    options = parser.parse_args()
+    if options.traffic:
+        result = measure_traffic(options.sizes, options.out)
+    else:
+        result = attack(options.seeds, options.nodes, options.processes)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
