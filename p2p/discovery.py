@@ -208,11 +208,15 @@ class Discovery:
         return [entry.data for entry in found if entry.key != asker and not entry.is_unreachable][: question.count]
 
     def remembered(self) -> list[str]:
-        """Return where to join next time: anchors, then addresses that we dialled, then those remembered before."""
+        """Return where to join next time: anchors, then addresses that we dialled, then those of neighbours that called
+        from where they say they are, then those remembered before.
+        """
         chosen = self._neighbours.chosen()[:ANCHORS]
         tried = {known.peer: known.address for known in self._book.tried()}
         live = [peer for peer in self._neighbours.keys if peer in tried]
         order = [tried[peer] for peer in (*chosen, *live, *tried) if peer in tried]
+        callers = [entry for peer in self._neighbours.keys if (entry := self.directory.get(peer)) and peer not in tried]
+        order += [a for entry in callers if entry.seen_at for a in entry.addresses if a.host == entry.seen_at.host]
         before = [address for addresses in self._remembered.values() for address in addresses]
         return list(dict.fromkeys(str(address) for address in (*order, *before)))[:REMEMBERED_MAX]
 
