@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 import trio
 
+from depin_node.bootstrap.finished import FinishedResults, open_finished
 from depin_node.bootstrap.kept import KeptResults, open_kept
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
@@ -49,12 +50,14 @@ class Provider:
         pool: AnyPool,
         lending: Lending,
         kept: KeptResults,
+        finished: FinishedResults,
         nursery: trio.Nursery,
         meter: Meter | None = None,
     ) -> None:
         self.context = context
         self.pool = pool
         self.keep = kept.keep
+        self.remember, self.recall, self.forget_finished = finished.remember, finished.recall, finished.forget
         self.lender = Lender(lending, banned=context.book.banned, credit=context.credit)
         context.credit.lend(lending.slots, lending.unpaid_share)
         self.tasks_run = 0
@@ -242,8 +245,12 @@ async def open_provider(
     context: MarketContext, pool: AnyPool, lending: Lending, meter: Meter | None = None
 ) -> AsyncIterator[Provider]:
     """Lend as long as the block runs; on the way out agreements are ended. ``meter`` measures the device's energy."""
-    async with open_kept(context) as kept, trio.open_nursery() as nursery:
-        provider = Provider(context, pool, lending, kept, nursery, meter)
+    async with (
+        open_kept(context) as kept,
+        open_finished(context, kept) as finished,
+        trio.open_nursery() as nursery,
+    ):
+        provider = Provider(context, pool, lending, kept, finished, nursery, meter)
         nursery.start_soon(provider.run)
         try:
             yield provider

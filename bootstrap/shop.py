@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from depin_node.compute.jobs.journal import StoredFinished
 from depin_node.compute.market import provider as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
@@ -22,6 +23,7 @@ from depin_node.compute.sandbox.gpu_pool import AnyPool
 from depin_node.compute.sandbox.pool import Lease, Result
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import DepinError, ResourceError, TaskError
+from depin_node.crypto.blob import blob_id
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
 
@@ -51,6 +53,19 @@ class Supplier(Protocol):
 
     def unpin(self, work: "Work") -> None:
         """Let a work's blobs go."""
+
+    def remember(
+        self, owner: bytes, body: WorkBody, task: int, outputs: Sequence[memoryview], elapsed_us: int, log: bytes
+    ) -> bytes | None:
+        """Keep a result until its requester takes it; return its name, if it is worth it."""
+
+    async def recall(
+        self, owner: bytes, body: WorkBody, task: int
+    ) -> tuple[bytes, list[memoryview], StoredFinished] | None:
+        """Return a result of before that its requester has not taken."""
+
+    def forget_finished(self, name: bytes) -> None:
+        """A result was taken."""
 
     async def keep(self, owner: bytes, outputs: Sequence[memoryview]) -> bool:
         """Put a result away for the node that owns it; False if there is no room."""
@@ -94,6 +109,7 @@ class Shop:
         self._released: set[int] = set()  # running attempts whose result nobody wants
         self._running: set[int] = set()
         self._outputs: dict[int, list[memoryview]] = {}
+        self._remembered: dict[int, bytes] = {}  # attempts whose result is on the disk, by which name
         self._upload: Iterator[bytes] | None = None
         self._arrived = trio.lowlevel.ParkingLot()
 
@@ -142,6 +158,9 @@ class Shop:
         """Drop attempts: their bytes, their place in the queue, or their result to come."""
         waiting = set()
         for attempt in attempts:
+            name = self._remembered.pop(attempt, None)
+            if name is not None and not self._talk.is_over():  # a conversation that broke has taken nothing
+                self._supplier.forget_finished(name)
             if self._outputs.pop(attempt, None) is None:
                 if attempt in self._running:
                     self._released.add(attempt)
@@ -199,7 +218,25 @@ class Shop:
         """Tell whether the next queued attempt is of work ``number``."""
         return bool(self._queue) and self._queue[0][0] == number
 
-    def finished(self, attempt: int, result: Result) -> None:
+    async def hand_in(self, number: int, attempt: int, task: int) -> bool:
+        """Answer an attempt with what was finished before a restart, or a broken connection; False if nothing was."""
+        peer, work = self._talk.peer, self._works.get(number)
+        found = await self._supplier.recall(peer, work.body, task) if work is not None else None
+        if found is None:
+            return False
+        name, results, stored = found
+        self._running.discard(attempt)
+        if attempt in self._released:
+            self._released.discard(attempt)
+            return True
+        self._remembered[attempt] = name
+        self._outputs[attempt] = results
+        outputs = tuple(Output(blob_id(result), result.nbytes) for result in results)
+        self._talk.finished(attempt, outputs, stored.elapsed_us, stored.log)
+        self._wake()
+        return True
+
+    def finished(self, number: int, attempt: int, result: Result) -> None:
         """Keep a result's bytes, and have it committed to."""
         self._running.discard(attempt)
         energy_mj = self._supplier.ran(self._talk.peer, result.duration_ns)
@@ -213,6 +250,12 @@ class Shop:
         self._outputs[attempt] = [memoryview(bytes(output.data)) for output in result.outputs]
         outputs = tuple(Output(output.blob_id, memoryview(output.data).nbytes) for output in result.outputs)
         elapsed_us = result.duration_ns // 1000
+        work = self._works.get(number)
+        if work is not None:
+            kept = self._outputs[attempt]
+            name = self._supplier.remember(self._talk.peer, work.body, result.task, kept, elapsed_us, result.log)
+            if name is not None:
+                self._remembered[attempt] = name
         self._talk.finished(attempt, outputs, elapsed_us, result.log, fuel=result.fuel, energy_mj=energy_mj)
         self._wake()
 
@@ -297,12 +340,16 @@ class _Lane:
         assert self._lease is not None
         lease = self._lease
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._collect, lease, nursery.cancel_scope)
+            nursery.start_soon(self._collect, number, lease, nursery.cancel_scope)
             nursery.start_soon(self._stop_unwanted, number, nursery.cancel_scope)
             while self._shop.has_next(number) or self._in_flight:
                 ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
                 room = ahead - len(self._in_flight)
                 taken = self._shop.take(number, room) if room > 0 else []
+                was_any = bool(taken)
+                taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
+                if not taken and was_any:
+                    continue
                 if not taken:
                     await self._done.park()
                     continue
@@ -317,13 +364,13 @@ class _Lane:
                     break
             nursery.cancel_scope.cancel()
 
-    async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
+    async def _collect(self, number: int, lease: Lease, scope: trio.CancelScope) -> None:
         async for result in lease.results():
             attempt, _ = self._in_flight.pop(result.attempt, (None, 0))
             if attempt is None:
                 continue  # given back: its worker is being killed
             self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
-            self._shop.finished(attempt, result)
+            self._shop.finished(number, attempt, result)
             lease.release(result.attempt)
             self._done.unpark_all()
         # The lease is closed: it has told what became of each attempt it held.

@@ -39,6 +39,8 @@ class Board:
         self.next_attempt = 0
         self.hungry: dict[Partner, None] = {}
         """Those who might be sent more, as far as they are concerned."""
+        self.finished_with: dict[bytes, list[tuple[bytes, int]]] = {}
+        """By lost provider, the (job, task) whose answers it had: it is asked for them when it is back."""
         self.has_room = False
         """Something has ended: there may be work for who is free now, and a place for a job that waits."""
         self._effects: list[Effect] = []

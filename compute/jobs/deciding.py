@@ -31,6 +31,8 @@ from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Wa
 from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import Now
 
+LOST_KEPT_MAX = 64
+"""Lost providers whose answers are remembered to be asked for: each has at most a window of them."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
 OUTVOTED = "its answer differs from the one that the others agree on"
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
@@ -304,11 +306,27 @@ class Deciding:
                 board.note(progress, now, state, peer, detail=code)
         for job_id, stint in partner.stints.items():
             board.do(CloseWork(peer, stint.number, verified_by(board.jobs[job_id])))
+        if state == "lost":
+            self._note_finished(partner)
         lost, partner.open = partner.open, {}
         for attempt, task in lost.items():
             if not board.jobs[task.job_id].is_over:  # losing one before may have ended its job
                 self._lose(partner, attempt, task, now)
         board.has_room = True
+
+    def _note_finished(self, partner: Partner) -> None:
+        """Remember what a lost provider has answered, and not shown: it may come back with it."""
+        had = [
+            (task.job_id, task.ballot.task)
+            for attempt, task in partner.open.items()
+            if task.ballot.runs[(partner.peer, attempt)].phase in (Phase.COMMITTED, Phase.ASKED)
+        ]
+        kept = self._board.finished_with
+        kept.pop(partner.peer, None)
+        if had:
+            kept[partner.peer] = had
+            if len(kept) > LOST_KEPT_MAX:
+                del kept[next(iter(kept))]
 
     def _lose(self, partner: Partner, attempt: int, task: OpenTask, now: Now) -> None:
         ref = (partner.peer, attempt)

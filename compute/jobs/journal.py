@@ -122,6 +122,7 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE catches (job BLOB NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, peer)) WITHOUT ROWID;
     """,
+    "CREATE TABLE finished (name BLOB PRIMARY KEY, result BLOB NOT NULL, until_s INTEGER NOT NULL) WITHOUT ROWID;",
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -137,6 +138,14 @@ class StoredResult(Message, frozen=True):
     """The outputs of one task, in the program's order."""
 
     outputs: tuple[StoredOutput, ...]
+
+
+class StoredFinished(Message, frozen=True):
+    """A result that its provider has, and its requester has not taken yet. ``log`` is what the task printed."""
+
+    outputs: tuple[StoredOutput, ...]
+    elapsed_us: int
+    log: bytes
 
 
 class Statement(NamedTuple):
@@ -303,6 +312,21 @@ def put_kept(owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> Statem
 def drop_kept(before_s: int) -> Statement:
     """Forget the promises that have ended."""
     return Statement("DELETE FROM kept WHERE until_s < ?", [(before_s,)])
+
+
+def put_finished(name: bytes, result: StoredFinished, until_s: int) -> Statement:
+    """Keep a result of ours until its requester takes it, at most until a time (wall, s)."""
+    return Statement("INSERT OR REPLACE INTO finished VALUES (?, ?, ?)", [(name, encode(result), until_s)])
+
+
+def drop_finished(name: bytes) -> Statement:
+    """Forget a result that was taken."""
+    return Statement("DELETE FROM finished WHERE name = ?", [(name,)])
+
+
+def drop_finished_before(before_s: int) -> Statement:
+    """Forget the results that nobody asked for in time."""
+    return Statement("DELETE FROM finished WHERE until_s < ?", [(before_s,)])
 
 
 def put_holders(job_id: bytes, task: int, peers: Iterable[bytes]) -> Statement:
@@ -577,6 +601,15 @@ class Journal:
     def kept(self) -> list[tuple[bytes, bytes, int, int]]:
         """Return (owner, blob, size in bytes, until when in wall s) of the results that are kept for others."""
         return self._rows("SELECT owner, blob, size_bytes, until_s FROM kept")
+
+    def finished_names(self, now_s: int) -> list[bytes]:
+        """Return the names of the finished results that are still kept."""
+        return [name for (name,) in self._rows("SELECT name FROM finished WHERE until_s >= ?", now_s)]
+
+    def finished(self, name: bytes) -> StoredFinished | None:
+        """Return a finished result."""
+        rows = self._rows("SELECT result FROM finished WHERE name = ?", name)
+        return decode(rows[0][0], StoredFinished, size_bytes_max=_VALUE_BYTES_MAX) if rows else None
 
     def holders(self, job_id: bytes, task: int) -> list[bytes]:
         """Return the providers that keep a result whose bytes were not fetched."""

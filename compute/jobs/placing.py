@@ -168,6 +168,38 @@ class Placing:
                 progress.started_ns = now.wall_ns
                 progress.stage("first_task", now)
 
+    def call_in(self, partner: Partner, now: Now) -> None:
+        """Have a provider that is back asked for what it had answered when it was lost, if that is still wanted."""
+        had: dict[bytes, list[int]] = {}
+        for job_id, number in self._board.finished_with.pop(partner.peer, ()):
+            had.setdefault(job_id, []).append(number)
+        for (
+            job_id,
+            numbers,
+        ) in had.items():  # one after the other: the numbers of a message's attempts follow each other
+            progress = self._board.jobs.get(job_id)
+            if progress is not None and partner.suits(progress.job, progress.terms, now.boottime_ns):
+                batches: Batches = {}
+                for number in numbers:
+                    self._call_in_one(progress, number, partner, batches, now)
+                self._assign_all(progress, batches, now)
+
+    def _call_in_one(self, progress: Progress, number: int, partner: Partner, batches: Batches, now: Now) -> None:
+        task = progress.tasks.get(number)
+        if task is None or partner.credit_max() <= 0:
+            return
+        ballot, is_needy = task.ballot, number in progress.needy
+        if not ballot.runs:
+            ballot.device_class = partner.device_class
+        if ballot.device_class != partner.device_class or ballot.has_group(partner.group):
+            return
+        if not is_needy and (task.spares >= SPARES_MAX or not _is_running(ballot)):
+            return
+        task.spares += not is_needy
+        self._start(progress, task, partner, batches, now)
+        if is_needy and not ballot.wanted():
+            del progress.needy[number]
+
     # Late attempts.
 
     def _double_slow(self, progress: Progress, now: Now) -> None:

@@ -257,6 +257,7 @@ class Scheduler:
                 progress.stage("first_agreement", now)
                 progress.part(partner.peer).state = "working"
                 self._board.note(progress, now, "agreed", partner.peer)
+        self._placing.call_in(partner, now)
 
     # Time.
 

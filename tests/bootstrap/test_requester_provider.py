@@ -21,6 +21,7 @@ from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.compute.sandbox.process import WorkerConfig
 from depin_node.compute.trust.export import Record, verify_export, write_export
 from depin_node.compute.trust.receipts import verify_receipt
+from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.envelope import sign
@@ -559,3 +560,36 @@ async def test_what_a_cancelled_job_had_can_still_be_read(tmp_path, autojump_clo
         await until(lambda: a.requester.job(bytes.fromhex(view.id)).tasks_done == 10)
         await a.requester.cancel(bytes.fromhex(view.id))
         assert [part.task for part in await parts_of(a, bytes.fromhex(view.id), in_order=True)] == list(range(10))
+
+
+@pytest.mark.parametrize("ends", ["in order", "killed"])
+@pytest.mark.parametrize("many", [MANY, LARGE])
+async def test_a_restarted_provider_hands_in_what_it_had_finished(tmp_path, autojump_clock, ends, many):
+    gate = trio.Event()
+
+    async def wait(task, results):
+        await gate.wait()
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool(duration_ns=2 * SECOND_NS))
+        c = await w.start(3, pool=InlinePool(wait))
+        await knows(a, [b, c])
+        job, x = await make_job(a, candidate=many, policy=Quorum(2, 2))
+        view = await a.requester.submit(job)
+        finished = b.context.journal.reader.finished_names
+        await until(lambda: finished(0) and len(finished(0)) == len(b.pool.tasks))
+        had = set(b.pool.tasks)
+        if ends == "killed":
+            w.fabric.kill(b.key)
+        b.scope.cancel()
+        await trio.sleep(1)
+        again = await w.start(2, pool=InlinePool(duration_ns=2 * SECOND_NS))
+        await knows(a, [again])
+        gate.set()
+        view = await a.requester.wait(bytes.fromhex(view.id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, many) == x).all()
+        assert not had & set(again.pool.tasks)
+        assert had | set(again.pool.tasks) == set(range(many.tasks))
+        await until(lambda: not again.context.journal.reader.finished_names(0))  # taken: nothing is kept

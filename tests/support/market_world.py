@@ -48,8 +48,9 @@ class InlinePool:
     """A pool whose leases run tasks with the real wasm device, in this process. ``behaviour(task, outputs)``
     may lie (change outputs), raise a ``TaskError``, or wait."""
 
-    def __init__(self, behaviour=None):
+    def __init__(self, behaviour=None, duration_ns=1000):
         self.behaviour = behaviour
+        self.duration_ns = duration_ns
         self.tasks = []
 
     async def acquire(self, name):
@@ -86,7 +87,7 @@ class InlineLease:
         except TaskError as error:
             return Result(attempt, task, (), error, 0, 1000)
         outputs = tuple(Output(blob_id(result), bytes(result)) for result in results)
-        return Result(attempt, task, outputs, None, 1, 1000)
+        return Result(attempt, task, outputs, None, 1, self._pool.duration_ns)
 
     def results(self):
         return self
