@@ -173,10 +173,7 @@ class Placing:
         had: dict[bytes, list[int]] = {}
         for job_id, number in self._board.finished_with.pop(partner.peer, ()):
             had.setdefault(job_id, []).append(number)
-        for (
-            job_id,
-            numbers,
-        ) in had.items():  # one after the other: the numbers of a message's attempts follow each other
+        for job_id, numbers in had.items():  # one by one: the numbers of a message's attempts follow each other
             progress = self._board.jobs.get(job_id)
             if progress is not None and partner.suits(progress.job, progress.terms, now.boottime_ns):
                 batches: Batches = {}
