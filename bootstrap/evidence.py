@@ -11,9 +11,7 @@ again for evidence of wrong results.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-import msgspec
 import structlog
 import trio
 
@@ -35,19 +33,27 @@ from depin_node.compute.trust.evidence import (
     encode_case,
     verify_case,
 )
+from depin_node.compute.trust.evidence_messages import (
+    KNOWN_MAX,
+    LINES_MAX,
+    PROTOCOL,
+    Ask,
+    Line,
+    Lines,
+    Notice,
+    Pull,
+    Question,
+)
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import DepinError, NotFoundError, PeerViolation, TransportError
-from depin_node.core.wire import Digest, Key, Message, decode, encode
+from depin_node.core.wire import decode, encode
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.directory_protocol import Allowance
 from depin_node.p2p.frames import request, serve_requests
 
 log = structlog.get_logger("depin_node.evidence")
 
-PROTOCOL = "evidence/1"
 CASES_MAX = 4096
-KNOWN_MAX = 1024
-LINES_MAX = 256
 TIMEOUT_S = 20.0
 AGAIN_S = 60.0
 """How often a neighbour is asked once more: an accused may have become known to us since."""
@@ -57,45 +63,6 @@ RUN_BYTES_MAX = 64 << 20
 BlobsHere = Callable[[Iterable[bytes]], Awaitable[tuple[bytes, ...]]]
 _REQUEST_BYTES_MAX = 16 * 1024
 _ANSWER_BYTES_MAX = CASE_BYTES_MAX + 64
-
-
-class Line(Message, frozen=True):
-    """One case: its digest, and whom it is about."""
-
-    digest: Digest
-    accused: Key
-
-
-class Ask(Message, frozen=True, tag="ask"):
-    """Which cases do you have? ``known`` are the first 8 bytes of the digests of mine."""
-
-    known: Annotated[
-        tuple[Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)], ...], msgspec.Meta(max_length=KNOWN_MAX)
-    ]
-
-
-class Pull(Message, frozen=True, tag="pull"):
-    """Hand me this one."""
-
-    digest: Digest
-
-
-class Notice(Message, frozen=True, tag="notice"):
-    """I have this one; answered by no lines."""
-
-    line: Line
-
-
-class Question(Message, frozen=True):
-    """A request."""
-
-    what: Ask | Pull | Notice
-
-
-class Lines(Message, frozen=True):
-    """Cases that the asker lacks, the newest first."""
-
-    lines: Annotated[tuple[Line, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
 class Evidence:

@@ -12,9 +12,7 @@ each checked like any other. Its log goes on in the epoch that it began when it 
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-import msgspec
 import structlog
 import trio
 
@@ -24,78 +22,42 @@ from depin_node.compute.market.messages import Countersign, Receipt, digest
 from depin_node.compute.trust.chain import Entry, link, origin
 from depin_node.compute.trust.evidence import fork
 from depin_node.compute.trust.export import RECORD_BYTES_MAX, Record
-from depin_node.compute.trust.heads import HAVES_MAX, RUN_MAX, Run, Step, Witness
+from depin_node.compute.trust.heads import RUN_MAX, Run, Step, Witness
+from depin_node.compute.trust.log_messages import (
+    FETCHED_MAX,
+    LISTED_MAX,
+    OTHERS_MAX,
+    PROTOCOL,
+    RUN_BYTES_MAX,
+    Fetch,
+    Fetched,
+    Listed,
+    Listing,
+    Question,
+    Shown,
+    Since,
+)
 from depin_node.compute.trust.receipts import busy_us, verify_receipt
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import PeerViolation, TransportError
-from depin_node.core.wire import Digest, Message, Uint, decode, encode
-from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, NOBODY, sign, verify_signature
+from depin_node.core.wire import decode, encode
+from depin_node.crypto.envelope import NOBODY, sign, verify_signature
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.directory_protocol import Allowance
 from depin_node.p2p.frames import request, serve_requests
 
 log = structlog.get_logger("depin_node.receipts")
 
-PROTOCOL = "receipts/1"
 FIRST_LOOK = 64
 """Entries of a log that a new partner is shown."""
 LOOK_S = 10.0
 """A partner's log is looked at so often at most."""
 ROUNDS_MAX = 64
-LISTED_MAX = 256
-FETCHED_MAX = 8
-OTHERS_MAX = 4
 WITNESSES_MAX = 512
 TIMEOUT_S = 20.0
 RUN_LIFETIME_S = 600
 _QUESTION_BYTES_MAX = 16 * 1024
-_RUN_BYTES_MAX = Run.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES
-_ANSWER_BYTES_MAX = max((OTHERS_MAX + 1) * (_RUN_BYTES_MAX + 8), FETCHED_MAX * (RECORD_BYTES_MAX + 16))
-_RunBytes = Annotated[bytes, msgspec.Meta(max_length=_RUN_BYTES_MAX)]
-
-
-class Since(Message, frozen=True, tag="since"):
-    """How did your log go on? ``haves``: links of it that I know, the newest first; none at the first look."""
-
-    haves: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=HAVES_MAX)]
-
-
-class Listing(Message, frozen=True, tag="list"):
-    """Which receipts between us do you hold, before this one of yours (0: the newest)?"""
-
-    before: Uint
-
-
-class Fetch(Message, frozen=True, tag="fetch"):
-    """Hand me these receipts."""
-
-    receipts: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=FETCHED_MAX)]
-
-
-class Question(Message, frozen=True):
-    """A request."""
-
-    what: Since | Listing | Fetch
-
-
-class Shown(Message, frozen=True):
-    """A run of the answerer's log, empty bytes if it is empty, and the newest runs of some other logs."""
-
-    run: _RunBytes
-    others: Annotated[tuple[_RunBytes, ...], msgspec.Meta(max_length=OTHERS_MAX)]
-
-
-class Listed(Message, frozen=True):
-    """Receipts, the newest first; ask on with ``next``, 0 if there are no more."""
-
-    receipts: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=LISTED_MAX)]
-    next: Uint
-
-
-class Fetched(Message, frozen=True):
-    """Receipts with their countersignatures."""
-
-    records: Annotated[tuple[Record, ...], msgspec.Meta(max_length=FETCHED_MAX)]
+_ANSWER_BYTES_MAX = max((OTHERS_MAX + 1) * (RUN_BYTES_MAX + 8), FETCHED_MAX * (RECORD_BYTES_MAX + 16))
 
 
 class Logs:
