@@ -14,7 +14,7 @@ from market_sim import Scenario, World
 from depin_node.compute.jobs.job import Quorum
 
 SINGLE, DOUBLE, TRIPLE = Quorum(1, 1), Quorum(2, 3), Quorum(3, 5)
-BEHAVIOURS = ["honest", "liar", "staller", "copier", "failer", "flaky"]
+BEHAVIOURS = ["honest", "liar", "staller", "copier", "failer", "flaky", "slow"]
 
 
 def run(**scenario):
@@ -36,7 +36,7 @@ def must_be_done(scenario):
         and sum(behaviours == {"honest"} for behaviours in groups.values()) >= scenario.policy.k
         and count["liar"] <= scenario.policy.n - scenario.policy.k
         and not count["failer"]
-        and count["staller"] + count["copier"] + count["flaky"] <= 3
+        and count["staller"] + count["copier"] + count["flaky"] + count["slow"] <= 3
     )
 
 
@@ -164,3 +164,22 @@ def test_a_fault_of_the_task_fails_the_job_at_once(providers, policy):
 def test_one_provider_that_calls_every_task_faulty_does_not_fail_a_job_that_others_can_do():
     world = run(seed=1, providers=["failer", "honest"], policy=SINGLE, tasks=20)
     assert states(world) == ["done"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("policy", [SINGLE, DOUBLE])
+def test_a_slow_provider_delays_nothing_to_its_limit_and_is_not_accused(seed, policy):
+    world = run(seed=seed, providers=["slow", "honest", "honest", "honest"], policy=policy, tasks=30)
+    assert states(world) == ["done"]
+    assert not world.caught
+    assert world.doubled
+    assert world.time_ns < 1_020 * 10**9  # one attempt may take 20 s, and the clock begins at 1000 s
+
+
+def test_a_provider_that_was_cut_off_hands_in_what_it_had():
+    worlds = [
+        run(seed=seed, providers=["honest"] * 2 + ["slow"], policy=Quorum(2, 2), tasks=40, fault_rate=0.02)
+        for seed in range(6)
+    ]
+    assert all(ended.state in ("done", "failed") for world in worlds for ended in world.ended.values())
+    assert sum(world.handed_in for world in worlds) > 5

@@ -111,6 +111,9 @@ class World:
         self.answers = defaultdict(dict)  # (job, task, root) → key → group: who computed it
         self.revealed = Counter()  # (job, task): how many answers were shown
         self.dead = set()
+        self.finished = set()  # (provider, job, task): what an honest provider has on its disk, whatever breaks
+        self.handed_in = 0
+        self.doubled = 0
         self.attempts_after_done = []
         self.receipts = []
         self.logs = defaultdict(list)  # durable: key → entries of its log
@@ -165,7 +168,9 @@ class World:
             self.journal.append(("result", self.scheduler, effect))
         elif isinstance(effect, e.JobEnded):
             self.journal.append(("end", self.scheduler, effect))
-        elif isinstance(effect, e.Note | e.Verified):
+        elif isinstance(effect, e.Note):
+            self.doubled += effect.event.kind == "doubled"
+        elif isinstance(effect, e.Verified):
             pass
         elif isinstance(effect, e.Caught):
             link = self.links[effect.peer]
@@ -262,6 +267,9 @@ class World:
                     link.shown_before[attempt] = self.revealed[(job, task)]
                     if task in self.results[job]:
                         self.attempts_after_done.append((job, task))
+                    if (link.index, job, task) in self.finished:
+                        self.handed_in += 1
+                        self.finish(link, attempt)
             elif isinstance(order, pm.Free):
                 for attempt in order.attempts:
                     link.running.pop(attempt, None)
@@ -276,7 +284,11 @@ class World:
             return
         if behaviour == "copier" and self.revealed[(job, task)] == link.shown_before[attempt]:
             return  # it waits until somebody has shown an answer, since it was asked for its own
+        if behaviour == "slow" and (link.index, job, task) not in self.finished and self.rng.random() < 0.98:
+            return
         del link.running[attempt]
+        if behaviour in ("honest", "slow"):
+            self.finished.add((link.index, job, task))
         if behaviour == "failer" or (behaviour == "flaky" and self.rng.random() < 0.3):
             link.provider.failed(attempt, FailCode.TRAPPED if behaviour == "failer" else FailCode.CRASHED, self.now())
             return
@@ -468,7 +480,7 @@ class World:
                 self.disturb(link, queue)
             return
         stalled = all(
-            choice[0] == self.finish and self.s.providers[choice[1].index] in ("staller", "copier")
+            choice[0] == self.finish and self.s.providers[choice[1].index] in ("staller", "copier", "slow")
             for choice in choices
         )
         if not choices or (stalled and self.rng.random() < 0.5) or self.rng.random() < 0.01:
