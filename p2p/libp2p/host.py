@@ -11,7 +11,7 @@ libp2p costs 0.44 s and 83 MB to import: import this module where a host is open
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
@@ -158,16 +159,18 @@ class Host:
         raise TransportError(f"{address}: no answer within {self.limits.dial_timeout_s:g} s")
 
     async def _connect(self, target: Address) -> None:
-        identity = id_of_key(target.peer)
+        identity, store = id_of_key(target.peer), self._swarm.peerstore
         error: Exception | None = None
         for plain in await resolve(target):
-            self._swarm.peerstore.clear_addrs(identity)
-            self._swarm.peerstore.add_addrs(identity, [Multiaddr(plain)], 60)
+            store.add_addrs(identity, [Multiaddr(plain)], 60)
             try:
                 await self._swarm.dial_peer(identity)
                 return
             except GONE as failed:
                 error = failed
+            finally:
+                with suppress(PeerStoreError):  # another dial of the same peer has done it
+                    store.clear_peerdata(identity)  # it holds what is dialled now, nothing else
         raise TransportError(f"{target}: cannot connect: {reason_of(error)}") from error
 
     async def _greeted(self, peer: PeerKey) -> None:

@@ -1,8 +1,8 @@
 """An attacker speaks TCP, multistream, Noise, yamux and our protocols, badly; the node stays small and goes on serving.
 
 One victim, a process of its own, outlives all attacks; after each its memory, tasks and descriptors are back where they
-were, and an honest peer from elsewhere connects and is served. ``HANGS_UP`` names what must cost the attacker his
-connection. ``tests/support`` has the attacker's tools and the victim.
+were, and an honest peer from elsewhere connects and is served. ``tests/support`` has the attacker's tools and the
+victim.
 """
 
 import itertools

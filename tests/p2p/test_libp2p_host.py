@@ -166,6 +166,17 @@ async def test_a_wildcard_is_shown_as_what_can_be_dialled() -> None:
             assert await a.dial(address) == node.key
 
 
+async def test_what_was_dialled_leaves_nothing_behind() -> None:
+    """The library's peerstore has no bound of its own that matters: false addresses must not fill it."""
+    async with open_node("a") as a, open_node("b") as b:
+        await a.dial(b.addresses()[0])
+        for number in range(20):
+            with pytest.raises(TransportError):
+                await a.dial(f"/ip4/127.0.0.1/tcp/9/p2p/{peer_id(Identity(bytes([number]) * 32).key)}")
+        for node in (a, b):
+            assert set(node._swarm.peerstore.peer_data_map) <= {node._host.get_id()}
+
+
 async def test_a_name_can_be_dialled() -> None:
     async with open_node("named") as node, open_node("a") as a:
         where = parse(node.addresses()[0])
