@@ -97,6 +97,8 @@ GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""
 RECEIPTS_OPEN_MAX = 64
+RECEIPT_S = 10
+"""Verdicts wait so long for others to share their receipt."""
 CLAIM_GRACE_US = 1_000_000
 """What a provider may say to have run beyond what its slots can have: its clock is not ours."""
 _Item = TypeVar("_Item")
@@ -148,7 +150,18 @@ class _Attempt:
 
 
 class _Work:
-    __slots__ = ("answered", "blob_bytes", "body", "id", "number", "provisional", "receipt_key", "settled", "sizes")
+    __slots__ = (
+        "answered",
+        "blob_bytes",
+        "body",
+        "id",
+        "number",
+        "provisional",
+        "receipt_key",
+        "settled",
+        "settled_since_ns",
+        "sizes",
+    )
 
     def __init__(
         self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]], receipt_key: bytes
@@ -161,6 +174,7 @@ class _Work:
         self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
         self.answered = False
         self.settled: list[Settled] = []
+        self.settled_since_ns = 0
         self.provisional: dict[int, Settled] = {}  # by task: answers that get another verdict
 
 
@@ -281,6 +295,8 @@ class RequesterTalk:
         if verdict is None:
             return []
         work = record.work
+        if not work.settled:
+            work.settled_since_ns = now.boottime_ns
         output = keyed_output(work.receipt_key, record.root)
         settled = Settled(attempt, record.task, record.commitment, output, verdict, record.elapsed_us)
         if verdict is Verdict.PROVISIONAL:
@@ -612,9 +628,17 @@ class RequesterTalk:
         """Look at the deadlines, about once a second."""
         reason = self._overdue(now.boottime_ns)
         if reason is None:
-            return []
+            return self._receipts_due(now)
         self._state = _State.OVER
         return [Ended(reason)]
+
+    def _receipts_due(self, now: Now) -> list[Event]:
+        """Sign for what has waited long: should this node die, little that was done for it is unsigned."""
+        due: list[Event] = []
+        for work in self._works.values():
+            if work.settled and now.boottime_ns > work.settled_since_ns + RECEIPT_S * SECOND_NS:
+                due += self._receipt(work, final=False, verified_by="", now=now)
+        return due
 
     def _overdue(self, at_ns: int) -> str | None:
         if self._state in (_State.OFFERED, _State.AWARDED):

@@ -27,10 +27,11 @@ SECOND_US = 1_000_000
 UNPAID_SHARE = 0.2
 WINDOW_S = 86_400
 """The share is of the slot time of so long: what was not drawn for longer is gone."""
-UNSIGNED_US_MAX = 60 * SECOND_US
+UNSIGNED_US_MAX = 600 * SECOND_US
 UNSIGNED_PART_MAX = 0.1
-"""Unsigned work that is borne: a minute of a slot, or a tenth of what was signed for. Nodes crash, connections end."""
-UNSIGNED_HALF_LIFE_S = 86_400
+"""Unsigned work that is borne: ten minutes of a slot, or a tenth of what was signed for. Nodes crash, connections end,
+and work that is not verified yet is then unsigned."""
+UNSIGNED_HALF_LIFE_S = 6 * 3600
 ACCOUNTS_MAX = 65_536
 STRANGERS = b"strangers"
 """The name under which the journal keeps what is left of the share."""

@@ -701,6 +701,20 @@ def test_provisional_answers_get_their_verdict_later_and_once():
         pair.requester_says(m.Receipt, *due(pair))
 
 
+def test_verdicts_do_not_wait_long_for_their_receipt():
+    pair = Pair().release()
+    assert not pair.r.tick(pair.now)
+    pair.at_s += rm.RECEIPT_S + 1
+    (stored,) = pair.r.tick(pair.now)
+    receipt = verify_signature(stored.envelope, m.Receipt, "net").payload
+    assert (len(receipt.settled), receipt.final, receipt.verified_by) == (1, False, "")
+    assert not pair.r.tick(pair.now)
+    pair.r.send_receipt(stored)
+    pair.to_provider()
+    assert pair.take(pm.StoreReceipt).busy_us == 55
+    assert pair.p.unsigned_us() == 0
+
+
 def test_a_work_with_its_last_receipt_is_forgotten():
     pair = Pair().release()
     pair.requester_says(m.Receipt, *due(pair, final=True))

@@ -97,7 +97,7 @@ def test_a_restart_gives_strangers_nothing(tmp_path):
     journal = Journal(tmp_path / "journal")
     credit = lender()
     credit.ran(A, DAY_US, at(0))
-    credit.unsigned(B, 10**9, at(0))
+    credit.unsigned(B, 2 * UNSIGNED_US_MAX, at(0))
     journal.apply([put_tally(tally) for tally in credit.changes(at(0))])
     assert not credit.changes(at(0))
     again = Credit(journal.balances(), journal.tallies(), at(5, booted_s=1_000_000))
