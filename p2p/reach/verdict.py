@@ -53,7 +53,11 @@ class ReachConfig:
     agree: int = 2
     """Groups that must say the same."""
     ask_every_s: float = 1.0
-    """Between two questions while the verdict is not known."""
+    """Between two questions."""
+    asking_max: int = 3
+    """Questions under way at once: a call back that fails takes its time."""
+    unhelpful_s: float = 30.0
+    """Before a peer that did not answer is asked again."""
     ask_again_s: float = 300.0
     """An opinion older than this is asked for again, and one older than three times this is forgotten."""
     relays_wanted: int = 2
@@ -204,7 +208,7 @@ class Reachability:
         self._listens = Listens(frozenset(), (), is_local=False)
         self._peers: dict[bytes, _Peer] = {}
         self._opinions: OrderedDict[Hashable, _Opinion] = OrderedDict()
-        self._asking: bytes | None = None
+        self._asking: set[bytes] = set()
         self._unhelpful: dict[bytes, int] = {}
         self._reserving: set[bytes] = set()
         self._places: dict[bytes, _Place] = {}
@@ -244,8 +248,9 @@ class Reachability:
             case Seen():
                 self._seen(event, now)
             case Unseen(peer):
-                self._asking = None if self._asking == peer else self._asking
-                self._unhelpful[peer] = now.boottime_ns + int(self.config.ask_again_s * SECOND_NS)
+                self._asking.discard(peer)
+                if peer in self._peers:
+                    self._unhelpful[peer] = now.boottime_ns + int(self.config.unhelpful_s * SECOND_NS)
             case Placed(peer, lasts_s):
                 self._reserving.discard(peer)
                 if peer in self._peers:
@@ -267,15 +272,15 @@ class Reachability:
         self._reserving.discard(peer)
         self._no_place_until.pop(peer, None)
         self._unhelpful.pop(peer, None)
-        if self._asking == peer:
-            self._asking = None
+        self._asking.discard(peer)
 
     def _seen(self, event: Seen, now: Now) -> None:
-        if self._asking == event.peer:
-            self._asking = None
+        self._asking.discard(event.peer)
         peer = self._peers.get(event.peer)
-        if peer is None or not event.answer.host:
-            self._unhelpful[event.peer] = now.boottime_ns + int(self.config.ask_again_s * SECOND_NS)
+        if peer is None:
+            return
+        if not event.answer.host:
+            self._unhelpful[event.peer] = now.boottime_ns + int(self.config.unhelpful_s * SECOND_NS)
             return
         self._opinions[peer.group] = _Opinion(
             event.answer, event.asked, event.local_port, now.boottime_ns, event.answer.wall_s - now.wall_ns // SECOND_NS
@@ -303,13 +308,14 @@ class Reachability:
         return [*self._ask(ns), *self._seek(ns)]
 
     def _ask(self, ns: int) -> list[Effect]:
-        if self._asking is not None:
+        if len(self._asking) >= self.config.asking_max:
             return []
         fresh_ns = ns - int(self.config.ask_again_s * SECOND_NS)
         known = {group for group, opinion in self._opinions.items() if opinion.at_ns > fresh_ns}
+        known |= {self._peers[peer].group for peer in self._asking}
         for peer, about in self._peers.items():
             if about.direct and about.group not in known and peer not in self._unhelpful:
-                self._asking = peer
+                self._asking.add(peer)
                 return [Ask(peer, self._listens.ports[0])]
         return []
 

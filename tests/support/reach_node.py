@@ -24,7 +24,7 @@ from depin_node.p2p.reach.service import Reach, ReachSettings, open_reach
 from depin_node.p2p.reach.upnp import map_port
 from depin_node.p2p.reach.verdict import ReachConfig
 
-WAIT_S = 20.0
+WAIT_S = 30.0
 
 
 class Commands:
@@ -81,13 +81,13 @@ async def echo(stream: Stream) -> None:
 
 async def main(setting: dict[str, Any]) -> None:
     seed = hashlib.sha256(setting["seed"].encode()).digest()
-    limits = NetworkLimits(dial_timeout_s=4.0, open_timeout_s=4.0)
+    limits = NetworkLimits(dial_timeout_s=8.0, open_timeout_s=8.0)
     settings = ReachSettings(
         relay_always=setting.get("relay", False),
         limits=RelayLimits(circuit_bytes_max=4 << 20, group_bytes_s=1e8),
         addresses_every_s=0.5,
         map_every_s=5.0,
-        config=ReachConfig(ask_every_s=0.2),
+        config=ReachConfig(ask_every_s=0.2, unhelpful_s=2.0, relay_pause_s=2.0),
     )
     async with (
         open_libp2p(seed, listen=setting["listen"], network_id="reach", limits=limits) as network,
