@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from depin_node.core import clock
 from depin_node.core.errors import TransportError
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import Address, parse
+from depin_node.p2p.blob_store import BlobStore
+from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.frames import RequestRefusedError
 from depin_node.p2p.groups import group_of
 from depin_node.p2p.memory import MemoryFabric
-from depin_node.p2p.network import Connected, Disconnected, Network, NetworkLimits, Path, Stream
+from depin_node.p2p.network import Connected, Disconnected, Network, NetworkLimits, NoDirectPathError, Stream
+from depin_node.p2p.network import Path as Way
 from depin_node.p2p.reach.desk import RelayDesk, RelayLimits
 from depin_node.p2p.reach.relay import RelayServer, connect_through, reserve, serve_relayed
 
@@ -162,7 +166,7 @@ async def test_the_relay_cannot_pose_as_the_target() -> None:
             assert frame is not None
             decode(frame.body, RelayQuestion, size_bytes_max=1024)
             await send_frames(stream, [Frame(ANSWER, encode(RelayTerms(60, 60, 1 << 20, bulk=False, host="", port=0)))])
-            path = Path(f"/ip4/127.0.0.1/tcp/1/p2p/{'x'}", outbound=False, relayed=True)
+            path = Way(f"/ip4/127.0.0.1/tcp/1/p2p/{'x'}", outbound=False, relayed=True)
             await relay.adopt(stream, path, source.key, reader.rest())
 
         relay.serve("relay/1", pose)
@@ -171,3 +175,21 @@ async def test_the_relay_cannot_pose_as_the_target() -> None:
         with pytest.raises(TransportError):
             await connect_through(source, Address(at.kind, at.host, at.port, target, relay.key), timeout_s=5)
         assert target not in source.peers()
+
+
+async def test_large_blobs_want_a_direct_path_or_a_relay_that_offers_bulk(tmp_path: Path, open_node: OpenNode) -> None:
+    for bulk in (False, True):
+        async with world(open_node, bulk=bulk) as w:
+            await w.connect()
+            ours, theirs = (
+                Blobs(network, BlobStore(tmp_path / f"{name}{bulk}", quota_bytes=1 << 20))
+                for name, network in (("ours", w.source), ("theirs", w.target))
+            )
+            assert theirs
+            await ours.open_carrier(w.target.key, 1000)  # control, and what is as small, goes through any relay
+            if bulk:
+                await ours.open_carrier(w.target.key, 100 << 20)
+                continue
+            with pytest.raises(NoDirectPathError) as refused:
+                await ours.open_carrier(w.target.key, 100 << 20)
+            assert refused.value.code == "no_direct_path"
