@@ -1,6 +1,7 @@
 """Frames against every way a stream can cut them, and sizes that lie."""
 
 import itertools
+import time
 
 import pytest
 import trio
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depin_node.core.errors import PeerViolation, TransportError
-from depin_node.p2p.frames import Frame, FrameReader, send_frames
+from depin_node.p2p.frames import Frame, FrameReader, exchange, send_frames, serve_requests
+from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.network import Network, NetworkLimits
 
 
 class Pieces:
@@ -99,3 +102,30 @@ async def test_a_cancelled_read_loses_nothing() -> None:
             await reader.read()
     send.send_nowait(b"c")
     assert await reader.read() == (7, b"abc")
+
+
+async def test_who_asks_too_often_has_to_wait_and_others_do_not() -> None:
+    fabric, limits = MemoryFabric(), NetworkLimits(requests_per_s=20.0)
+
+    async def handler(peer: bytes, body: bytes) -> bytes:
+        return body
+
+    async def ask(network: Network, peer: bytes, count: int) -> float:
+        begin = time.monotonic()
+        stream = await network.open_stream(peer, "echo/1")
+        reader = FrameReader(stream, size_bytes_max=100)
+        for _ in range(count):
+            assert await exchange(stream, reader, b"x") == b"x"
+        return time.monotonic() - begin
+
+    async with (
+        fabric.open(bytes([1]) * 32, limits=limits) as server,
+        fabric.open(bytes([2]) * 32) as greedy,
+        fabric.open(bytes([3]) * 32) as modest,
+    ):
+        serve_requests(server, "echo/1", handler, size_bytes_max=100, timeout_s=10)
+        await greedy.dial(server.addresses()[0])
+        await modest.dial(server.addresses()[0])
+        assert await ask(greedy, server.key, 100) >= 0.9  # 80 at once, then 20 a second
+        with trio.fail_after(5):
+            await ask(modest, server.key, 10)
