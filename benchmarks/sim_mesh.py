@@ -71,9 +71,22 @@ def measure_traffic(sizes, out):
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+    plot(rows, out.with_suffix(".png"))
     first, last = next((row for row in rows if row["nodes"] >= 300), rows[0]), rows[-1]
     ratio = last["bytes_per_s"] / first["bytes_per_s"]
     return {f"traffic_{last['nodes']}_over_{first['nodes']}": round(ratio, 3)}
+
+
+def plot(rows, out):
+    """Draw bytes a second over the number of nodes."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.plot([row["nodes"] for row in rows], [row["bytes_per_s"] / 1000 for row in rows], "o-", label="mean")
+    axes.plot([row["nodes"] for row in rows], [row["bytes_per_s_p99"] / 1000 for row in rows], ":", label="99 %")
+    axes.set(xscale="log", xlabel="nodes in the mesh", ylabel="kB a second that a node sends", ylim=(0, None))
+    axes.legend()
+    figure.savefig(out, dpi=110)
 
 
 def main():
