@@ -1,0 +1,250 @@
+"""Array operations checked without a second run: a random projection of what must hold of a right result.
+
+``matmul`` is checked as Freivalds did (*Probabilistic machines can use less running time*, 1977): C = A B if
+A (B x) = C x for a random x. With x of signs ±1 an element of C that is wrong by more than what rounding explains
+for its row is found with probability at least 1/2 in each round, whatever else is wrong: of the two signs of x there,
+at most one hides it. ``ROUNDS`` rounds miss it with probability 2^-ROUNDS. The signs come from a secret, drawn after the
+answer was fixed.
+
+What rounding explains is the usual bound of a sum of n products, n u |A| |B| (Higham, *Accuracy and Stability of
+Numerical Algorithms*, 2002, ch. 3), u being the unit roundoff of the answer's dtype; the check computes in at least
+float64. Factorisations are checked by residual and orthogonality in the same way, against bounds of norms (ch. 9, 10,
+19, 20). A Fourier transform y of x is checked as <y, r> = <x, F r>.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from depin_node.compute.programs.operations import Attribute
+
+ROUNDS: Final = 24
+"""A wrong result passes with probability 2^-24."""
+Array = npt.NDArray[Any]
+_NORMWISE: Final = 16.0
+"""Constants of backward-stable algorithms, beyond the dimension: LAPACK's, and growth of LU where nobody seeks it."""
+
+
+def check(
+    name: str,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    attributes: Mapping[str, Attribute],
+    rng: np.random.Generator,
+) -> str:
+    """Check the results of one array operation.
+
+    Args:
+        name: of ``CHECKS``.
+        inputs: what it was given.
+        outputs: what came of it, in its order.
+        attributes: as ``programs.operations`` has them.
+        rng: seeded from a secret, after the outputs were fixed.
+
+    Returns:
+        What is wrong; empty if nothing is.
+    """
+    for index, output in enumerate(outputs):
+        if not np.isfinite(output).all() and all(np.isfinite(array).all() for array in inputs):
+            return f"{name}: output {index} has elements that are not finite"
+    with np.errstate(all="ignore"):
+        return CHECKS[name](inputs, outputs, attributes, rng)
+
+
+def unit(*arrays: Array) -> float:
+    """Return the unit roundoff of the coarsest of some arrays."""
+    return max(float(np.finfo(array.dtype).eps) / 2 for array in arrays)
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _signs(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.integers(0, 2, shape).astype(np.float64) * 2 - 1
+
+
+def _differ(left: Array, right: Array, allowed: Array | float) -> bool:
+    return not bool((np.abs(left - right) <= allowed).all())
+
+
+def _matmul(
+    inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, b, c = map(_wide, (inputs[0], inputs[1], outputs[0]))
+    x = _signs(rng, c.shape[-1], ROUNDS)
+    n, u = a.shape[-1], unit(*inputs, *outputs)
+    rows = np.abs(a) @ np.abs(b).sum(axis=-1, keepdims=True)  # of |A| |B|, summed as x sums
+    allowed = 4 * (n + 2) * u * rows + c.shape[-1] * unit(c) * np.abs(c).sum(axis=-1, keepdims=True)
+    allowed += float(np.finfo(outputs[0].dtype).tiny)
+    return "matmul: the product is not the inputs'" if _differ(a @ (b @ x), c @ x, allowed) else ""
+
+
+def _projected(left: Array, right: Array, scale: Array, n: int, u: float) -> bool:
+    """Tell whether two projections differ by more than a backward-stable algorithm may; ``scale``: by matrix."""
+    return _differ(left, right, _NORMWISE * n * u * scale[..., None, None])
+
+
+def _norm(array: Array) -> Array:
+    norm: Array = np.sqrt((np.abs(array) ** 2).sum(axis=(-1, -2)))
+    return norm
+
+
+def _adjoint(array: Array) -> Array:
+    return np.conj(np.swapaxes(array, -1, -2))
+
+
+def _orthogonal(q: Array, rng: np.random.Generator, u: float) -> bool:
+    x = _signs(rng, q.shape[-1], ROUNDS)
+    return not _differ(
+        _adjoint(q) @ (q @ x),
+        np.broadcast_to(x, (*q.shape[:-2], *x.shape)),
+        _NORMWISE * max(q.shape[-2:]) * u * q.shape[-1] ** 0.5,
+    )
+
+
+def _solve(
+    inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, b, x = map(_wide, (inputs[0], inputs[1], outputs[0]))
+    v = _signs(rng, x.shape[-1], ROUNDS)
+    scale = (_norm(a) * _norm(x) + _norm(b)) * x.shape[-1] ** 0.5
+    bad = _projected(a @ (x @ v), b @ v, scale, a.shape[-1], unit(*inputs, *outputs))
+    return "solve: the solution leaves a residual" if bad else ""
+
+
+def _inv(
+    inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, x = map(_wide, (inputs[0], outputs[0]))
+    v = _signs(rng, a.shape[-1], ROUNDS)
+    scale = _norm(a) * _norm(x) * a.shape[-1] ** 0.5
+    bad = _projected(a @ (x @ v), np.broadcast_to(v, (*a.shape[:-2], *v.shape)), scale, a.shape[-1], unit(*outputs))
+    return "inv: times the matrix it is not one" if bad else ""
+
+
+def _cholesky(
+    inputs: Sequence[Array], outputs: Sequence[Array], attributes: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, factor = map(_wide, (inputs[0], outputs[0]))
+    lower = _adjoint(factor) if attributes["upper"] else factor
+    if np.triu(lower, 1).any() or not (np.diagonal(lower, axis1=-2, axis2=-1).real > 0).all():
+        return "cholesky: the factor is not triangular with a positive diagonal"
+    whole = np.tril(a) + _adjoint(np.tril(a, -1))  # what the library reads of it
+    v = _signs(rng, a.shape[-1], ROUNDS)
+    bad = _projected(
+        lower @ (_adjoint(lower) @ v), whole @ v, _norm(whole) * a.shape[-1] ** 0.5, a.shape[-1], unit(*outputs)
+    )
+    return "cholesky: the factor's square is not the matrix" if bad else ""
+
+
+def _qr(inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator) -> str:
+    a, q, r = map(_wide, (inputs[0], *outputs))
+    if np.tril(r, -1).any():
+        return "qr: R is not triangular"
+    u = unit(*outputs)
+    if not _orthogonal(q, rng, u):
+        return "qr: Q is not orthogonal"
+    v = _signs(rng, a.shape[-1], ROUNDS)
+    bad = _projected(q @ (r @ v), a @ v, _norm(a) * a.shape[-1] ** 0.5, max(a.shape[-2:]), u)
+    return "qr: Q R is not the matrix" if bad else ""
+
+
+def _svd(
+    inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, left, values, right = map(_wide, (inputs[0], *outputs))
+    if (values < 0).any() or (np.diff(values, axis=-1) > 0).any():
+        return "svd: the singular values are not in descending order"
+    u, k = unit(*outputs), values.shape[-1]
+    if not _orthogonal(left, rng, u) or not _orthogonal(_adjoint(right), rng, u):
+        return "svd: a factor is not orthogonal"
+    v = _signs(rng, a.shape[-1], ROUNDS)
+    product = left[..., :k] @ (values[..., None] * (right[..., :k, :] @ v))
+    bad = _projected(product, a @ v, _norm(a) * a.shape[-1] ** 0.5, max(a.shape[-2:]), u)
+    return "svd: the factors' product is not the matrix" if bad else ""
+
+
+def _eigh(
+    inputs: Sequence[Array], outputs: Sequence[Array], _: Mapping[str, Attribute], rng: np.random.Generator
+) -> str:
+    a, values, vectors = map(_wide, (inputs[0], *outputs))
+    if (np.diff(values, axis=-1) < 0).any():
+        return "eigh: the eigenvalues are not in ascending order"
+    u = unit(*outputs)
+    if not _orthogonal(vectors, rng, u):
+        return "eigh: the eigenvectors are not orthogonal"
+    whole = np.tril(a) + _adjoint(np.tril(a, -1))
+    v = _signs(rng, a.shape[-1], ROUNDS)
+    product = vectors @ (values[..., None] * (_adjoint(vectors) @ v))
+    bad = _projected(product, whole @ v, _norm(whole) * a.shape[-1] ** 0.5, a.shape[-1], u)
+    return "eigh: the factors' product is not the matrix" if bad else ""
+
+
+def _transform(*, inverse: bool) -> "_Check":
+    function = np.fft.ifftn if inverse else np.fft.fftn
+
+    def check_transform(
+        inputs: Sequence[Array], outputs: Sequence[Array], attributes: Mapping[str, Attribute], rng: np.random.Generator
+    ) -> str:
+        axes, lengths = attributes["axes"], attributes["lengths"]
+        assert isinstance(axes, tuple)
+        assert isinstance(lengths, tuple)
+        x, y = _wide(inputs[0]), _wide(outputs[0])
+        cut = list(x.shape)
+        for axis, length in zip(axes, lengths, strict=True):
+            cut[axis] = min(length, cut[axis])
+        x = x[tuple(map(slice, cut))]
+        u, count = unit(*inputs, *outputs), float(np.prod(lengths))
+        scale = float(np.sqrt((np.abs(x) ** 2).sum())) * (1.0 if not inverse else 1 / count) * count**0.5
+        allowed = _NORMWISE * (1 + np.log2(count)) * u * scale * y.size**0.5
+        for _ in range(ROUNDS):
+            signs = _signs(rng, *y.shape)
+            moved = function(signs, axes=axes)[tuple(map(slice, cut))]
+            if _differ(np.asarray((y * signs).sum()), np.asarray((x * moved).sum()), allowed):
+                return "the transform is not the input's"
+        return ""
+
+    return check_transform
+
+
+def check_sorted(given: Array, answer: Array, rng: np.random.Generator) -> str:
+    """Check that an answer is the given one-dimensional array in ascending order, NaNs last.
+
+    The same elements: the sums of a secret random function of their bits are equal, but for a probability of 2^-64.
+    """
+    if given.dtype != answer.dtype or given.shape != answer.shape:
+        return "sort: another shape or dtype"
+    numbers = answer[~np.isnan(answer)] if answer.dtype.kind == "f" else answer
+    if (numbers[1:] < numbers[:-1]).any() or (answer.dtype.kind == "f" and np.isnan(answer[: len(numbers)]).any()):
+        return "sort: not in ascending order"
+    key = rng.integers(1, 2**63, 3, dtype=np.uint64)
+    return "sort: not the same elements" if _multiset(given, key) != _multiset(answer, key) else ""
+
+
+def _multiset(array: Array, key: Array) -> int:
+    words = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").astype(np.uint64)
+    mixed = (words ^ key[0]) * (key[1] | np.uint64(1))  # keyed murmur3 finaliser
+    mixed ^= mixed >> np.uint64(33)
+    mixed = (mixed + key[2]) * np.uint64(0xFF51AFD7ED558CCD)
+    mixed ^= mixed >> np.uint64(33)
+    mixed *= np.uint64(0xC4CEB9FE1A85EC53)
+    mixed ^= mixed >> np.uint64(33)
+    return int(mixed.sum(dtype=np.uint64))
+
+
+_Check = Callable[[Sequence[Array], Sequence[Array], Mapping[str, Attribute], np.random.Generator], str]
+CHECKS: Final[Mapping[str, _Check]] = {
+    "matmul": _matmul,
+    "solve": _solve,
+    "inv": _inv,
+    "cholesky": _cholesky,
+    "qr": _qr,
+    "svd": _svd,
+    "eigh": _eigh,
+    "fftn": _transform(inverse=False),
+    "ifftn": _transform(inverse=True),
+}
+"""By name, the operations that can be checked. svdvals, eigvalsh, det, slogdet, pinv give nothing cheap to check."""
