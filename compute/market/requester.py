@@ -320,10 +320,12 @@ class RequesterTalk:
 
     def close_work(self, number: int, verified_by: str, now: Now) -> list[Event]:
         """End a work with its last receipt. What is open is void: the caller has released it."""
-        work = self._works.pop(number)
+        work, happened = self._works.pop(number), list[Event]()
+        for settled in work.provisional.values():  # honest work as far as anybody knows, which nobody will settle now
+            happened += self._put(work, msgspec.structs.replace(settled, verdict=Verdict.UNUSED), now)
         self._out_tasks = deque(item for item in self._out_tasks if item[1] != number)
         self._out_last.append((Kind.CANCEL, encode(Cancel(number))))
-        return self._receipt(work, final=True, verified_by=verified_by, now=now)
+        return happened + self._receipt(work, final=True, verified_by=verified_by, now=now)
 
     def send_receipt(self, receipt: StoreReceipt) -> None:
         """A receipt is stored: send it."""

@@ -3,8 +3,8 @@
 ``matmul`` is checked as Freivalds did (*Probabilistic machines can use less running time*, 1977): C = A B if
 A (B x) = C x for a random x. With x of signs ±1 an element of C that is wrong by more than what rounding explains
 for its row is found with probability at least 1/2 in each round, whatever else is wrong: of the two signs of x there,
-at most one hides it. ``ROUNDS`` rounds miss it with probability 2^-ROUNDS. The signs come from a secret, drawn after the
-answer was fixed.
+at most one hides it. ``ROUNDS`` rounds miss it with probability 2^-ROUNDS. The signs come from a secret, and are drawn
+after the answer was fixed.
 
 What rounding explains is the usual bound of a sum of n products, n u |A| |B| (Higham, *Accuracy and Stability of
 Numerical Algorithms*, 2002, ch. 3), u being the unit roundoff of the answer's dtype; the check computes in at least
