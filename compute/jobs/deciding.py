@@ -50,22 +50,25 @@ class Deciding:
 
     def committed(self, partner: Partner, event: Committed, now: Now) -> None:
         """Note that answers are fixed."""
-        tasks = [(attempt, commitment, partner.open.get(attempt)) for attempt, commitment, _ in event.items]
-        runs = [(task.job_id, run_us) for (*_, task), (*_, run_us) in zip(tasks, event.items, strict=True) if task]
-        partner.answered(runs, now.boottime_ns)
-        self._board.feed(partner)
-        for job_id, run_us in runs:
-            progress = self._board.jobs[job_id]
-            progress.part(partner.peer).run_us += run_us
-            progress.spent_us += run_us
-        for attempt, commitment, task in tasks:
+        board, peer = self._board, partner.peer
+        answered: list[tuple[Progress, OpenTask]] = []
+        runs: list[tuple[bytes, int]] = []
+        for attempt, commitment, run_us in event.items:
+            task = partner.open.get(attempt)
             if task is None:
                 continue
-            progress = self._board.jobs[task.job_id]
+            progress = board.jobs[task.job_id]
+            progress.part(peer).run_us += run_us
+            progress.spent_us += run_us
             progress.running -= 1
             progress.active_ns = now.boottime_ns
-            progress.run_s = partner.stints[task.job_id].run_s
-            task.ballot.committed((partner.peer, attempt), commitment)
+            task.ballot.committed((peer, attempt), commitment)
+            runs.append((task.job_id, run_us))
+            answered.append((progress, task))
+        partner.answered(runs, now.boottime_ns)
+        board.feed(partner)
+        for progress, task in answered:
+            progress.run_s = partner.stints[progress.id].run_s
             self._seal(task, now)
 
     def _seal(self, task: OpenTask, now: Now) -> None:
