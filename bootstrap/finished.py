@@ -45,7 +45,8 @@ class FinishedResults:
         context.journal.write_lazily([statements.drop_finished_before(now_s)])
         self._names = dict.fromkeys(context.journal.reader.finished_names(now_s))
 
-    def name(self, owner: bytes, body: WorkBody, task: int) -> bytes:
+    @staticmethod
+    def name(owner: bytes, body: WorkBody, task: int) -> bytes:
         """Return what a result is found by: whose task of which job it is."""
         return blake3(owner + encode(body) + task.to_bytes(8, "little"), derive_key_context=_CONTEXT).digest()
 

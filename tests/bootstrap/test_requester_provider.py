@@ -12,11 +12,12 @@ from market_world import WASM, InlinePool, knows, lie, make_job, output_of, stal
 from msgspec.structs import replace
 from wat_programs import TRAP, copying, program
 
+from depin_node.bootstrap.finished import FinishedResults
 from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import InputRef, Limits, Quorum
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market.lender import Lending
-from depin_node.compute.market.messages import PROTOCOL, Kind, Offer, Terms, Verdict
+from depin_node.compute.market.messages import PROTOCOL, Kind, Offer, Terms, Verdict, WorkBody
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.compute.sandbox.process import WorkerConfig
 from depin_node.compute.trust.export import Record, verify_export, write_export
@@ -593,3 +594,22 @@ async def test_a_restarted_provider_hands_in_what_it_had_finished(tmp_path, auto
         assert not had & set(again.pool.tasks)
         assert had | set(again.pool.tasks) == set(range(many.tasks))
         await until(lambda: not again.context.journal.reader.finished_names(0))  # taken: nothing is kept
+
+
+def test_what_is_kept_for_one_requester_is_not_found_by_another_or_for_other_work():
+    limits = Limits(60, 64)
+    body = WorkBody(b"j" * 32, b"p" * 32, 9, (InputRef(0, b"i" * 32, 4),), 8, Terms((WASM,), limits, 100))
+    bodies = [
+        body,
+        replace(body, job=b"k" * 32),
+        replace(body, program=b"q" * 32),
+        replace(body, inputs=(InputRef(0, b"h" * 32, 4),)),
+        replace(body, terms=replace(body.terms, limits=Limits(61, 64))),
+    ]
+    names = {
+        FinishedResults.name(owner, some, task)
+        for owner in (b"a" * 32, b"b" * 32)
+        for some in bodies
+        for task in (0, 1)
+    }
+    assert len(names) == 2 * len(bodies) * 2
