@@ -41,8 +41,8 @@ demo: $(STAMP)
 examples: $(STAMP)
 	@$(BIN)/python examples/run_all.py
 
-# Three on two cores, since the tests of real nodes mostly wait; how tests are spread is told in tests/conftest.py.
-WORKERS ?= 3
+# two workers, or WORKERS=4: how tests are spread is told in tests/conftest.py
+WORKERS ?= 2
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
