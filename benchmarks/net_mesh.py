@@ -13,7 +13,6 @@ import argparse
 import json
 import queue
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,8 @@ from depin_node.crypto.identity import Identity, peer_id
 
 START_S = 600.0
 TIMEOUT_S = 120.0
+PORT_FIRST = 21_000
+"""Below the range from which systems take the ports of outgoing calls: else one may be gone before its node listens."""
 NODE = """
 import json, logging, sys, time
 import structlog, trio
@@ -64,8 +65,7 @@ class Node:
     def __init__(self, stack, news, number, first):
         self.number = number
         identity = Identity(number.to_bytes(32, "big"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = PORT_FIRST + number
         self.name = peer_id(identity.key)
         self.address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{self.name}"
         arguments = [sys.executable, "-c", NODE, identity.seed.hex(), str(port), *([first.address] if first else [])]
