@@ -15,7 +15,7 @@ from math import ceil, e, exp, expm1, log
 
 SHARE_MAX = 0.5
 """Hostile shares are less than this: beyond it no vote and no bound is worth anything."""
-MARGIN = 1.08
+MARGIN = 1.13
 """So much more is audited than the bound asks: an expectation that is met exactly is missed half of the time."""
 DRAWS = 1 << 64
 """A draw is a number in [0, DRAWS), uniform to who does not know the secret."""
