@@ -53,7 +53,7 @@ def connected(folder: Path, name: str) -> int:
 
 
 def until(condition, what: str) -> None:
-    """Wait for something, looking ten times a second."""
+    """Wait for something, looking fifty times a second."""
     end = time.monotonic() + READY_S
     while not condition():
         if time.monotonic() > end:
@@ -70,10 +70,10 @@ def main() -> None:
         nodes = [first]
         nodes += [stack.enter_context(running(folder, str(number), "--peer", address)) for number in range(1, NODES)]
         until(lambda: connected(folder, "0") >= NODES - 1, f"{NODES - 1} neighbours")
-        time.sleep(SETTLE_S)
+        time.sleep(SETTLE_S)  # what is measured is a mesh that has come to rest
         processes = [psutil.Process(node.pid) for node in nodes]
         before = [sum(process.cpu_times()[:2]) for process in processes]
-        time.sleep(IDLE_S)
+        time.sleep(IDLE_S)  # over which the processor time is counted
         after = [sum(process.cpu_times()[:2]) for process in processes]
         busy = [100 * (end - start) / IDLE_S for start, end in zip(before, after, strict=True)]
         resident = [process.memory_info().rss / 2**20 for process in processes]

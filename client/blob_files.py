@@ -81,7 +81,7 @@ def get_file(control: "Control", blob_id: str, path: Path, *, as_it_is: bool = F
                 size_bytes = sum(file.write(part) for part in whole)
                 file.flush()
                 os.replace(file.name, path)
-            except BaseException:
+            except BaseException:  # whatever it was: nothing half is left behind; raised again
                 os.unlink(file.name)
                 raise
     except PeerViolation as error:

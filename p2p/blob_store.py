@@ -528,7 +528,7 @@ def _open_partial(path: Path, manifest: Manifest) -> int:
     try:
         os.ftruncate(fd, manifest.size)
         _allocate(fd, 0, manifest.size)
-    except BaseException:
+    except BaseException:  # whatever it was: the descriptor is let go; raised again
         os.close(fd)
         raise
     return fd

@@ -15,7 +15,7 @@ def test_two_meet_by_a_first_peer_that_takes_no_jobs(nodes, tmp_path):
     end = time.monotonic() + 60
     while {peer["peer"] for peer in a.json("peers")} != {first.peer, b.peer}:
         assert time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks at another process
     status = first.json("status")
     assert status["reach"]["serves"], "it passes circuits on whether or not anybody has called it back"
     assert not status["lending"]

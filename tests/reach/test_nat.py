@@ -66,7 +66,7 @@ class Node:
         end = time.monotonic() + DEADLINE_S
         while not holds(seen := look()):
             assert time.monotonic() < end, f"still {seen}"
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks at another process
         return seen
 
     def end(self) -> None:

@@ -78,7 +78,7 @@ def sample(kind: Any, chance: random.Random) -> Any:
             return None
         case inspect.Metadata():
             return sample(kind.type, chance)
-    raise NotImplementedError(kind)
+    raise TypeError(f"no message has had a field of {kind} so far: say here how to draw one")
 
 
 @target

@@ -105,7 +105,7 @@ def _value(info: inspect.Type) -> Any:
         case inspect.NoneType():
             return None
         case _:
-            raise NotImplementedError(str(info))
+            raise TypeError(f"no message has had a field of {info} so far: say here what to put into one")
 
 
 if __name__ == "__main__":
