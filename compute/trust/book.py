@@ -21,8 +21,6 @@ from depin_node.core.clock import SECOND_NS, Now
 ESTABLISHED_ANSWERS = 8
 """So many answers found right make a peer established. No bound rests on it: a patient liar passes any such number, and
 is held by secret audits (docs/verification.md); it makes fresh identities cost work, and honest ones not much."""
-NEWCOMER_SLOTS = 2
-"""Attempts that a newcomer is given at once: enough to earn its standing in a minute, little to lose."""
 HALF_LIFE_S = 7 * 86_400
 """What a peer did a week ago counts half as much for its availability."""
 WEIGHT_MAX = 256.0
