@@ -13,6 +13,7 @@ import numpy as np
 from depin_node.core.errors import TaskRejected, TaskTrapped
 
 KINDS = {stat.S_IFCHR: "character", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFREG: "file"}
+DESCRIPTORS_MAX = 4096  # a node, or a long run of tests, holds hundreds: a worker keeps the numbers that it is given
 
 
 class MoodyDevice:
@@ -45,7 +46,7 @@ def spy():
 
 
 def descriptors():
-    for fd in range(256):
+    for fd in range(DESCRIPTORS_MAX):
         try:
             found = os.fstat(fd)
         except OSError:
@@ -97,7 +98,7 @@ class Moody:
 
     def babble(self):
         """Write nonsense where the node expects frames."""
-        for fd in range(3, 256):
+        for fd in range(3, DESCRIPTORS_MAX):
             try:
                 os.write(fd, b"\xff" * 64)
             except OSError:
