@@ -2,8 +2,8 @@
 
 The flow: a socket that comes in is asked about by its address (``arrived``), again when its handshakes have proven a
 key (``proven``); so is each stream that a peer opens (``stream_opened``). What a connection makes us hold is told now
-and then (``holds``); ``too_much`` names those that have to go. What breaks a rule is told by ``broke``: the peer is
-then kept out, each time twice as long.
+and then (``holds``); ``too_much`` names those that have to go. What breaks a rule is told by ``broke``, which counts
+``strikes``.
 
 Caps count per peer, per group (``groups``: addresses of one owner, as far as can be told) and in all. A handshake that
 finds all places taken puts out the oldest of those who hold most of them: who only keeps places occupied loses them,
@@ -11,24 +11,19 @@ while an honest handshake takes milliseconds. Loopback and the operator's own li
 and by second, and are disconnected but never kept out; what bounds memory holds for all.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.clock import Now
 from depin_node.p2p.bucket import Buckets
 from depin_node.p2p.groups import group_of_host, is_loopback_host
 from depin_node.p2p.network import NetworkLimits, PeerKey
+from depin_node.p2p.strikes import STRIKES_MAX, Strikes
 
-PEERS_REMEMBERED_MAX = 4096
 CONNECTIONS_PER_PEER_MAX = 4
 """One, two after a simultaneous dial, and as many again while those that a crash or a move has left are noticed."""
-KEPT_OUT_S_MAX = 24 * 3600.0
-FORGIVEN_S = 24 * 3600.0
-"""Who has kept the rules for so long begins anew."""
-STRIKES_MAX = 8.0
-STRIKE_FADES_S = 60.0
 
 
 class Refusal(Enum):
@@ -55,16 +50,6 @@ class _Connection:
     held_bytes: int = 0
 
 
-@dataclass
-class _Record:
-    """What a peer did."""
-
-    strikes: float = 0.0
-    times: int = 0
-    touched_ns: int = 0
-    until_ns: int = 0
-
-
 class Admission:
     """The machine.
 
@@ -83,7 +68,7 @@ class Admission:
         self._connections: dict[int, _Connection] = {}
         self._arrivals = Buckets(8 * limits.arrivals_per_s, limits.arrivals_per_s)
         self._openings = Buckets(5 * limits.streams_per_s, limits.streams_per_s)
-        self._records: OrderedDict[PeerKey, _Record] = OrderedDict()
+        self._strikes = Strikes(limits.kept_out_s)
 
     # Connections
 
@@ -116,7 +101,7 @@ class Admission:
         if entry is None:  # it had to make room
             return Refusal.NO_SUCH_CONNECTION
         entry.is_exempt = entry.is_exempt or peer in self._listed
-        refusal = Refusal.KEPT_OUT if self._is_kept_out(peer, now) else None
+        refusal = Refusal.KEPT_OUT if self._strikes.keeps_out(peer, now.boottime_ns) else None
         others = [c for c in self._connections.values() if c.peer is not None]
         inbound = [c for c in others if not c.is_outbound]
         if refusal is None and sum(c.peer == peer for c in others) >= CONNECTIONS_PER_PEER_MAX:
@@ -148,11 +133,7 @@ class Admission:
         """Say why ``peer`` must not be called, if so."""
         if self._allowed is not None and peer not in self._allowed:
             return Refusal.NOT_ALLOWED
-        return Refusal.KEPT_OUT if self._is_kept_out(peer, now) else None
-
-    def _is_kept_out(self, peer: PeerKey, now: Now) -> bool:
-        record = self._records.get(peer)
-        return record is not None and now.boottime_ns < record.until_ns
+        return Refusal.KEPT_OUT if self._strikes.keeps_out(peer, now.boottime_ns) else None
 
     # Streams
 
@@ -225,28 +206,8 @@ class Admission:
     # Rules
 
     def broke(self, peer: PeerKey, now: Now, *, weight: float = STRIKES_MAX) -> bool:
-        """``peer`` broke a rule: of ``STRIKES_MAX`` at once, or a lesser one that counts as part of it and fades.
-
-        Returns:
-            Whether it must be disconnected now; unless it is exempt, it is kept out from now on.
-        """
-        record = self._records.setdefault(peer, _Record())
-        self._records.move_to_end(peer)
-        if len(self._records) > PEERS_REMEMBERED_MAX:
-            self._records.popitem(last=False)
-        idle_s = (now.boottime_ns - record.touched_ns) / SECOND_NS
-        if idle_s > FORGIVEN_S:
-            record.times = 0
-        record.strikes = max(0.0, record.strikes - idle_s / STRIKE_FADES_S) + weight
-        record.touched_ns = now.boottime_ns
-        if record.strikes < STRIKES_MAX:
-            return False
-        record.strikes = 0.0
-        if not self._is_exempt(peer):
-            kept_out_s = min(self._limits.kept_out_s * 2.0 ** min(record.times, 30), KEPT_OUT_S_MAX)
-            record.until_ns = now.boottime_ns + int(kept_out_s * SECOND_NS)
-            record.times += 1
-        return True
+        """``peer`` broke a rule; see ``Strikes.broke``."""
+        return self._strikes.broke(peer, now.boottime_ns, weight=weight, is_exempt=self._is_exempt(peer))
 
     def _is_exempt(self, peer: PeerKey) -> bool:
         return peer in self._listed or any(c.is_exempt for c in self._connections.values() if c.peer == peer)

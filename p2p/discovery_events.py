@@ -102,21 +102,11 @@ class Introduced:
 
 
 @dataclass(frozen=True)
-class Misbehaved:
-    """``peer`` broke a protocol, this one or another."""
-
-    peer: bytes
-    reason: str
-
-
-@dataclass(frozen=True)
 class Changed:
     """What we offer, or where we can be dialled, has changed."""
 
 
-Event: TypeAlias = (
-    Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Found | Introduced | Misbehaved | Changed | Search
-)
+Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Found | Introduced | Changed | Search
 
 # What is to be done
 
@@ -185,9 +175,17 @@ class Disconnect:
 
 
 @dataclass(frozen=True)
+class Blame:
+    """``peer`` broke the rules: the network counts it (``strikes``)."""
+
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tell:
     """Something a person may want to see. ``what`` is one of ``joined``, ``alone``, ``connected``, ``lost``,
-    ``discovered``, ``left``, ``expired``, ``undialled``, ``violated``, ``banned``.
+    ``discovered``, ``left``, ``expired``, ``undialled``, ``violated``.
     """
 
     what: str
@@ -195,4 +193,6 @@ class Tell:
     detail: str = ""
 
 
-Effect: TypeAlias = Dial | AskPeers | CatchUp | Find | SearchEnded | Follow | Announce | Forward | Disconnect | Tell
+Effect: TypeAlias = (
+    Dial | AskPeers | CatchUp | Find | SearchEnded | Follow | Announce | Forward | Disconnect | Blame | Tell
+)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import trio
 
+from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
@@ -36,12 +37,17 @@ from depin_node.p2p.network import (
     UnknownProtocolError,
     Verdict,
 )
+from depin_node.p2p.strikes import Strikes
 
 WINDOW_BYTES = 256 * 1024
 """Bytes one side may have sent that the other has not read: yamux's initial window."""
 _SEEN_MAX = 2048
 _DIAL_ROUND_TRIPS = 4
 _OPEN_ROUND_TRIPS = 1.5
+
+
+def _now_ns() -> int:
+    return int(trio.current_time() * SECOND_NS)
 
 
 class _Signal:
@@ -299,7 +305,8 @@ class _Node:
         self._seen: OrderedDict[_Gossip, None] = OrderedDict()
         self._counters: Counter[str] = Counter()
         self._events = serving.EventHub(limits, self._counters)
-        self._server = serving.StreamServer(limits, self._counters)
+        self._strikes = Strikes(limits.kept_out_s)
+        self._server = serving.StreamServer(limits, self._counters, violated=self.report)
         self._open = True
 
     def addresses(self) -> list[str]:
@@ -374,6 +381,8 @@ class _Node:
             raise TransportError(f"{address} is this node itself")
         if target.peer in self._links:
             return target.peer
+        if self._keeps_out(target.peer):
+            raise TransportError(f"{address} is not called: it broke the rules and is kept out for a while")
         if target.relay:
             raise TransportError(f"{address} is that of a relay: only ``reach.Reach`` asks it for a circuit")
         with trio.move_on_after(self.limits.dial_timeout_s):
@@ -397,6 +406,9 @@ class _Node:
             raise TransportError(
                 f"{target} is of another network than {self.network_id!r}: give both nodes the same network id"
             )
+        if other._keeps_out(self.key):
+            other._counters["connections_refused"] += 1
+            raise TransportError(f"{target}: the peer hung up")
         if len(other._links) >= other.limits.connections_max:
             other._counters["connections_refused"] += 1
             raise TransportError(f"{target}: the peer has no place for another connection")
@@ -456,7 +468,16 @@ class _Node:
             link.break_("the connection was closed")
         await trio.lowlevel.checkpoint()
 
+    def report(self, peer: PeerKey, reason: str) -> None:
+        if self._strikes.broke(peer, _now_ns(), weight=1):
+            self._counters["peers_kept_out"] += 1
+            if peer in self._links:
+                self._links[peer].break_("the peer hung up")
+
     # What the fabric and the other nodes call.
+
+    def _keeps_out(self, peer: PeerKey) -> bool:
+        return self._strikes.keeps_out(peer, _now_ns())
 
     def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
         if self._open:

@@ -25,11 +25,13 @@ from depin_node.crypto.ownership import Owners
 from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
+from depin_node.p2p.choosing import REMEMBERED_MAX
 from depin_node.p2p.directory import Digest, Directory, DirectoryLimits, Entry, Need
-from depin_node.p2p.discovery import REMEMBERED_MAX, Discovery, MeshConfig
+from depin_node.p2p.discovery import Discovery
 from depin_node.p2p.discovery_events import (
     Announce,
     AskPeers,
+    Blame,
     CatchUp,
     Changed,
     Dial,
@@ -43,7 +45,6 @@ from depin_node.p2p.discovery_events import (
     Found,
     Gossiped,
     Introduced,
-    Misbehaved,
     PeerConnected,
     PeerLost,
     Question,
@@ -55,6 +56,7 @@ from depin_node.p2p.discovery_events import (
 )
 from depin_node.p2p.frames import serve_requests
 from depin_node.p2p.groups import is_loopback
+from depin_node.p2p.mesh_config import MeshConfig
 from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey, Verdict
 from depin_node.p2p.shards import Shard, capabilities_of, capability_of
 
@@ -232,8 +234,8 @@ class Mesh:
                 del self._in_use[peer]
 
     def report(self, peer: PeerKey, violation: PeerViolation) -> None:
-        """Count a violation of any protocol against ``peer``; enough of them disconnect and ban it."""
-        self._handle(Misbehaved(peer, str(violation)))
+        """Count a violation of any protocol against ``peer``; enough of them disconnect it and keep it out."""
+        self._blame(peer, str(violation))
 
     def remembered(self) -> list[str]:
         """Return addresses to join by next time, best first, at most 64."""
@@ -275,7 +277,7 @@ class Mesh:
             self._carry_out(effect)
         if Forward() in effects:
             return Verdict.ACCEPT
-        broken = any(isinstance(effect, Tell) and effect.what in ("violated", "banned") for effect in effects)
+        broken = any(isinstance(effect, Blame) for effect in effects)
         return Verdict.REJECT if broken else Verdict.IGNORE
 
     def _carry_out(self, effect: Effect) -> None:
@@ -301,10 +303,16 @@ class Mesh:
                 start(self._publish)
             case Disconnect(peer):
                 start(self.network.disconnect, peer)
+            case Blame(peer, reason):
+                self._blame(peer, reason)
             case Tell():
                 self._tell(effect)
             case Forward():
                 pass  # the answer to gossip, see _handle
+
+    def _blame(self, peer: PeerKey, reason: str) -> None:
+        self._tell(Tell("violated", peer, reason))
+        self.network.report(peer, reason)
 
     def _tell(self, tell: Tell) -> None:
         self._counters[tell.what] += 1
@@ -315,7 +323,7 @@ class Mesh:
                 self._failures.popitem(last=False)
         elif tell.what in ("joined", "connected"):
             self._failures.pop(tell.peer, None)
-        level = "warning" if tell.what in ("violated", "banned", "alone") else "debug"
+        level = "warning" if tell.what in ("violated", "alone") else "debug"
         getattr(log, level)(tell.what, peer=peer_id(tell.peer), detail=tell.detail)
         for watcher in self._watchers:
             try:

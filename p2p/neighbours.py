@@ -80,6 +80,10 @@ class Neighbours:
         if peer in self._of:
             self._of[peer] = replace(self._of[peer], is_introduced=True)
 
+    def is_chosen(self, peer: bytes) -> bool:
+        """Tell whether ``peer`` is connected, and chosen."""
+        return peer in self._of and self._of[peer].is_chosen
+
     def chosen(self) -> list[bytes]:
         """Return the chosen ones, the longest connected first."""
         return sorted((p for p, n in self._of.items() if n.is_chosen), key=lambda peer: self._of[peer].since_ns)

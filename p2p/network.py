@@ -297,5 +297,10 @@ class Network(Protocol):
     async def disconnect(self, peer: PeerKey) -> None:
         """Close every connection to ``peer``. Never raises."""
 
+    def report(self, peer: PeerKey, reason: str) -> None:
+        """Count a breach of some protocol against ``peer``: enough of them disconnect it and keep it out (``strikes``).
+        A handler of ``serve`` that raises ``PeerViolation`` is reported so. Never raises.
+        """
+
     def counters(self) -> Mapping[str, int]:
         """Return how often each of ``serving.COUNTERS`` happened since the network opened."""

@@ -1,11 +1,12 @@
-"""One search: so many live peers that suit a need, drawn so that who is asked cannot choose them.
+"""Searching: so many live peers that suit a need, drawn so that who is asked cannot choose them.
 
 The flow: a search draws a random *point* and some random shards, and asks a few members of each for those who suit, in
 the order that the point gives them. Who is honest in a shard knows all of it, so of the answers together those that
 rank first are a uniform draw, whatever the others leave out or add. Then the ranks are dialled in order, since an
 advert says nothing of who lives now: who answers is live. It ends with enough, with nobody left, or at its deadline.
 
-A part of the discovery machine: it says what it wants by ``Wish``, and is told what came of it.
+Parts of the discovery machine: a ``SearchState`` says what it wants by ``Wish``, and is told what came of it;
+``Searches`` carries the wishes of all of them out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +15,17 @@ from typing import TYPE_CHECKING
 
 from depin_node.core.clock import SECOND_NS
 from depin_node.p2p.directory import Directory, Entry, Need, ranked
-from depin_node.p2p.discovery_events import FOUND_MAX, Question
+from depin_node.p2p.discovery_events import FOUND_MAX, Effect, Find, Question, SearchEnded
+from depin_node.p2p.shards import PLACE_BITS, Shard, Sharding, capability_of
 
 if TYPE_CHECKING:
-    from depin_node.p2p.shards import Shard
+    from random import Random
 
+    from depin_node.p2p.choosing import Choosing
+
+SEARCHES_MAX = 8
+SHARDS_ASKED = 4
+POINT_BYTES = 16
 ASKED_PER_SHARD = 3
 ASK_S = 4.0
 END_S = 10.0
@@ -32,7 +39,7 @@ SLOW_MAX = 48
 class Ward:
     """A shard to be asked: who may be asked, and how many still ought to be."""
 
-    shard: "Shard | None"
+    shard: Shard | None
     members: list[bytes]
     wanted: int = ASKED_PER_SHARD
 
@@ -162,3 +169,82 @@ class SearchState:
                 self._slow_ns[peer] = ns + int(SLOW_S * SECOND_NS)
                 dial.append(peer)
         return Wish((), dial)
+
+
+class Searches:
+    """All searches under way, at most ``SEARCHES_MAX``. Times are of the boot clock."""
+
+    def __init__(self, directory: Directory, sharding: Sharding, choosing: "Choosing", rng: "Random") -> None:
+        self._directory = directory
+        self._sharding = sharding
+        self._choosing = choosing
+        self._rng = rng
+        self._of: dict[int, SearchState] = {}
+
+    def wake_ns(self) -> list[int]:
+        """Return when each wants to be stepped even if nothing happens."""
+        return [search.wake_ns for search in self._of.values()]
+
+    def begin(self, number: int, need: Need, count: int, ns: int) -> list[Effect]:
+        """Begin a search; ``number`` is new."""
+        if len(self._of) >= SEARCHES_MAX:
+            return [SearchEnded(number, ())]
+        point = self._rng.randbytes(POINT_BYTES)
+        self._of[number] = SearchState(number, need, count, point, self._wards(need), ns)
+        return self.step(ns)
+
+    def step(self, ns: int) -> list[Effect]:
+        """Ask and dial whom they want, and end those that are over."""
+        effects: list[Effect] = []
+        for search in list(self._of.values()):
+            while True:
+                wish = search.step(self._directory, self._choosing.neighbours.keys, ns)
+                effects += [Find(peer, search.number, question) for peer, question in wish.ask]
+                refused = 0
+                for peer in wish.dial:
+                    dials = self._choosing.errand(peer, ns)
+                    effects += dials
+                    if not dials and peer not in self._choosing.dialling.under_way:
+                        search.failed(peer)
+                        refused += 1
+                if not refused:
+                    break
+            if search.is_over(ns):
+                del self._of[search.number]
+                effects.append(SearchEnded(search.number, tuple(search.live[: search.count])))
+        return effects
+
+    def found(self, peer: bytes, number: int, keys: Iterable[bytes]) -> None:
+        """``peer`` named those of ``keys`` to a search."""
+        if number in self._of:
+            entries = (self._directory.get(key) for key in keys)
+            self._of[number].found(peer, [entry for entry in entries if entry is not None])
+
+    def connected(self, peer: bytes) -> None:
+        """A peer is connected."""
+        for search in self._of.values():
+            search.connected(peer)
+
+    def failed(self, peer: bytes) -> None:
+        """A peer could not be dialled, or is gone."""
+        for search in self._of.values():
+            search.failed(peer)
+
+    def _wards(self, need: Need) -> list[Ward]:
+        """Return whom to ask: members of random shards, or of the one there is."""
+        wards: list[Ward] = []
+        for capability in sorted({capability_of(name) for name in need.device_classes}):
+            bits = self._sharding.own(capability).bits
+            if not bits:
+                members = list(self._choosing.neighbours.keys)
+                wards.append(Ward(None, self._rng.sample(members, min(len(members), 2 * ASKED_PER_SHARD))))
+                continue
+            known: dict[int, list[Entry]] = {}
+            for entry in self._directory.peers():
+                if capability in entry.capabilities and not entry.is_unreachable:
+                    known.setdefault(entry.place >> (PLACE_BITS - bits), []).append(entry)
+            for prefix in self._rng.sample(sorted(known), min(len(known), SHARDS_ASKED)):
+                drawn = self._rng.sample(known[prefix], min(len(known[prefix]), 3 * ASKED_PER_SHARD))
+                drawn.sort(key=lambda entry: not entry.is_connected)
+                wards.append(Ward(Shard(capability, bits, prefix), [entry.key for entry in drawn]))
+        return wards

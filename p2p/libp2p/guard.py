@@ -17,10 +17,11 @@ from libp2p.network.exceptions import SwarmException
 from depin_node.core import clock
 from depin_node.core.errors import TransportError
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.admission import STRIKES_MAX, Admission, Refusal
+from depin_node.p2p.admission import Admission, Refusal
 from depin_node.p2p.libp2p.mends.registry import abort, tcp_of
 from depin_node.p2p.libp2p.terms import key_of_id
 from depin_node.p2p.network import PeerKey
+from depin_node.p2p.strikes import STRIKES_MAX
 
 log = structlog.get_logger("depin_node.p2p")
 

@@ -114,7 +114,7 @@ class Host:
         self._events = serving.EventHub(limits, self.count)
         self._guard = Guard(admission, self.count)
         self._guard.use_for(self._swarm)
-        self._server = serving.StreamServer(limits, self.count, violated=self._violated)
+        self._server = serving.StreamServer(limits, self.count, violated=self.report)
         self._caller = Caller()
         self._caller.use_for(self._swarm)
         self._swarm.register_notifee(_Notifee(self))
@@ -284,6 +284,10 @@ class Host:
             for connection in self._swarm.get_connections(id_of_key(peer)):
                 nursery.start_soon(_close, connection)
 
+    def report(self, peer: PeerKey, reason: str) -> None:
+        """See ``network.Network.report``."""
+        self._guard.broke(peer, reason, weight=1)
+
     # What the parts above call.
 
     def start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
@@ -294,9 +298,6 @@ class Host:
     def punish(self, peer: PeerKey, reason: str) -> None:
         """Disconnect a peer that broke the rules, and keep it out for a while."""
         self._guard.broke(peer, reason)
-
-    def _violated(self, peer: PeerKey, reason: str) -> None:
-        self._guard.broke(peer, reason, weight=1)
 
     def note_connected(self, connection: Any) -> None:
         """A connection stands; whether the peer belongs to our mesh is to be seen."""

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.p2p.admission import (
     CONNECTIONS_PER_PEER_MAX,
-    KEPT_OUT_S_MAX,
-    STRIKES_MAX,
     Admission,
     Refusal,
 )
 from depin_node.p2p.bucket import Bucket, Buckets
 from depin_node.p2p.network import NetworkLimits
+from depin_node.p2p.strikes import KEPT_OUT_S_MAX, STRIKES_MAX
 
 LIMITS = NetworkLimits(
     connections_max=16,

@@ -6,7 +6,7 @@ import pytest
 from mesh_sim import MeshSim, Vice
 from mesh_world import WANTED, attacked, traffic
 
-from depin_node.p2p.discovery import MeshConfig
+from depin_node.p2p.mesh_config import MeshConfig
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_whoever_calls_no_chosen_neighbour_goes():
     nodes += [sim.start([nodes[0]], at_s=1) for _ in range(19)]
     sim.run(20)
     victim = nodes[5]
-    before = set(victim.discovery._neighbours.chosen())
+    before = set(victim.discovery.choosing.neighbours.chosen())
     assert len(before) >= 5
     crowd = [sim.start([victim], vice=Vice.SYBIL, block=(90, 1), at_s=20) for _ in range(80)]
     sim.run(50)
-    assert before <= set(victim.discovery._neighbours.chosen())
-    chosen = [peer for peer in victim.discovery._neighbours.chosen() if peer in {node.key for node in crowd}]
+    assert before <= set(victim.discovery.choosing.neighbours.chosen())
+    chosen = [peer for peer in victim.discovery.choosing.neighbours.chosen() if peer in {node.key for node in crowd}]
     assert len(chosen) <= 1  # they are all of one group
 
 

@@ -146,7 +146,7 @@ async def test_bad_gossip(autojump_clock, name):
             return
         assert mesh.counters()["violated"] == 1
         assert mesh.network.counters()["gossip_invalid"] == 1  # so it was not passed on
-        for number in range(4):
+        for number in range(8):  # one more than are too many: old ones fade
             await mallory.publish(ADVERTS_TOPIC, data + bytes([number]))
         await trio.sleep(1)
         assert MALLORY.key not in mesh.network.peers()
@@ -286,7 +286,7 @@ async def test_bad_answers_are_counted_until_their_sender_is_kept_out(autojump_c
         with trio.fail_after(120):
             while MALLORY.key in mesh.network.peers():
                 await trio.sleep(1)
-        assert (mesh.counters()["violated"], mesh.counters()["banned"]) == (4, 1)
+        assert mesh.network.counters()["peers_kept_out"] == 1
         await check_that_all_is_well(fabric, mesh)
 
 

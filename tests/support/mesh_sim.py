@@ -25,10 +25,11 @@ from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import Advert, DeviceOffer, Offer, read_advert, sign_advert
 from depin_node.p2p.directory import Directory, Need
-from depin_node.p2p.discovery import Discovery, MeshConfig
+from depin_node.p2p.discovery import Discovery
 from depin_node.p2p.discovery_events import (
     Announce,
     AskPeers,
+    Blame,
     CatchUp,
     Dial,
     DialEnded,
@@ -46,7 +47,10 @@ from depin_node.p2p.discovery_events import (
     Tick,
     Told,
 )
+from depin_node.p2p.mesh_config import MeshConfig
+from depin_node.p2p.network import NetworkLimits
 from depin_node.p2p.shards import capabilities_of
+from depin_node.p2p.strikes import Strikes
 
 WALL_NS = 1_800_000_000 * SECOND_NS
 DEGREE = 8
@@ -95,6 +99,7 @@ class SimNode:
         self.seen = set()
         self.catching_up = set()
         self.found = {}
+        self.strikes = Strikes(NetworkLimits().kept_out_s)
         self.wake_ns = None
         self.sent_bytes = 0
 
@@ -278,6 +283,9 @@ class MeshSim:
                     self._publish(node)
                 case Disconnect(peer):
                     self._in(0.0, self._unlink, node, peer)
+                case Blame(peer):
+                    if node.strikes.broke(peer, self.now_ns, weight=1):
+                        self._in(0.0, self._unlink, node, peer)
                 case Follow(topics):
                     node.topics = topics
                 case SearchEnded(number, peers):
@@ -350,7 +358,8 @@ class MeshSim:
     def _shake(self, node, other, peer, addresses, latency_s):
         if not node.is_alive:
             return
-        if not other.is_alive or other.key != peer or len(other.links) >= CONNECTIONS_MAX:
+        is_kept_out = other.strikes.keeps_out(node.key, self.now_ns) or node.strikes.keeps_out(peer, self.now_ns)
+        if not other.is_alive or other.key != peer or len(other.links) >= CONNECTIONS_MAX or is_kept_out:
             self._dial(node, peer, addresses)
             return
         self._link(node, other, latency_s)

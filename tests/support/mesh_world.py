@@ -60,7 +60,7 @@ def attacked(seed, nodes, *, seconds=60.0):
     live = [[node for node in peers if node is not None] for peers in found]
     shares = [sum(node.is_hostile for node in peers) / max(1, len(peers)) for peers in live]
     population = [node for node in sim.living() if node is not newcomer]
-    chosen = [sim.by_key[peer] for peer in newcomer.discovery._neighbours.chosen() if peer in sim.by_key]
+    chosen = [sim.by_key[peer] for peer in newcomer.discovery.choosing.neighbours.chosen() if peer in sim.by_key]
     return {
         "found_live": [len(peers) for peers in live[:ASKERS]],
         "hostile_shares": [round(share, 3) for share in shares[:ASKERS]],

@@ -1,0 +1,96 @@
+"""Which shards a node follows as the mesh grows and shrinks, and whom of its neighbours that makes kin.
+
+Gossip about a shard goes only through those who follow it, so a node wants some neighbours of its smallest one: its
+kin. A newcomer takes the sizes that most peers tell; afterwards it goes by its own count (``shards``). A part of the
+discovery machine.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from depin_node.core.clock import SECOND_NS
+from depin_node.p2p.discovery_events import Effect, Follow
+from depin_node.p2p.shards import CAPABILITIES, Shard, Sharding, place_of
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from depin_node.p2p.directory import Directory
+    from depin_node.p2p.mesh_config import MeshConfig
+    from depin_node.p2p.neighbours import Neighbours
+    from depin_node.p2p.rhythm import Rhythm
+
+_LENIENCE = 0.5
+"""Of the spacing that we keep ourselves: peers may count fewer nodes."""
+
+
+class Following:
+    """See the module. Times are of the boot clock."""
+
+    def __init__(
+        self,
+        directory: "Directory",
+        neighbours: "Neighbours",
+        rhythm: "Rhythm",
+        config: "MeshConfig",
+        rng: "Random",
+        start_ns: int,
+    ) -> None:
+        self.sharding = Sharding(directory.own_key, config.shard_max)
+        self._directory = directory
+        self._neighbours = neighbours
+        self._rhythm = rhythm
+        self._kin_wanted = config.kin_wanted
+        self._rng = rng
+        self._topics: frozenset[str] = frozenset()
+        self._adopt_until_ns = start_ns + int(config.settle_s * SECOND_NS)
+
+    def told(self, bits: Sequence[int], ns: int) -> None:
+        """A peer told how large its shards are."""
+        if len(bits) != len(CAPABILITIES):
+            return
+        self.sharding.told(bits)
+        if not self.sharding.bits_max:  # a newcomer learns at once how large the topic is
+            self._rhythm.nodes = max(self._rhythm.nodes, len(self._directory))
+        if ns < self._adopt_until_ns and tuple(bits) != self.sharding.bits:
+            self._rhythm.sweep_ns = min(self._rhythm.sweep_ns, ns)
+
+    def resize(self, ns: int) -> list[Effect]:
+        """Count our shards, and follow larger or smaller ones if need be."""
+        counts, rhythm = self._counts(), self._rhythm
+        changed = self.sharding.adopt() if ns < self._adopt_until_ns else self.sharding.resize(counts)
+        if changed:
+            counts = self._counts()
+            rhythm.announce_ns = min(rhythm.announce_ns, rhythm.after(ns, 1.0))
+            rhythm.ask_ns = min(rhythm.ask_ns, rhythm.after(ns, 0.5))
+        rhythm.nodes = max(counts.values(), default=0)
+        self._directory.spacing_s = _LENIENCE * rhythm.spacing_s
+        topics = self.sharding.topics()
+        if topics == self._topics:
+            return []
+        self._topics = topics
+        return [Follow(topics)]
+
+    @property
+    def kin(self) -> Shard | None:
+        """The shard that our kin share: the smallest we follow; None if all nodes are in it."""
+        smallest = max(self.sharding.followed(), key=lambda shard: shard.bits)
+        return smallest if smallest.bits else None
+
+    @property
+    def lacks_kin(self) -> bool:
+        """Whether there are too few neighbours of our shard."""
+        return self.kin is not None and len(self._fellows()) < self._kin_wanted
+
+    def any_kin(self) -> bytes:
+        """Return one of them at random; any neighbour if there is none."""
+        fellows = self._fellows()
+        return self._rng.choice(fellows) if fellows else self._neighbours.any(self._rng)
+
+    def _fellows(self) -> list[bytes]:
+        kin = self.kin
+        return [peer for peer in self._neighbours.keys if kin is not None and kin.has_place(place_of(peer))]
+
+    def _counts(self) -> Counter[str]:
+        return Counter({shard.capability: len(self._directory.within([shard])) for shard in self.sharding.followed()})
