@@ -369,10 +369,11 @@ class BlobStore:
             self.reserve(manifest.size)  # all of it now: else two half blobs could wait for each other's room
         partial: PartialBlob | None = None
         try:
-            fd = await self.in_thread(lambda: _open_partial(path, manifest))
+            fd, is_new = await self.in_thread(lambda: _open_partial(path, manifest))
             partial = PartialBlob(self, blob_id, manifest, path, fd)
             self._open_partials[blob_id] = partial
-            await partial.find_chunks()
+            if not is_new:
+                await partial.find_chunks()
             yield partial
         finally:
             self._open_partials.pop(blob_id, None)
@@ -521,8 +522,10 @@ def _manifest_path(path: Path) -> Path:
     return path.with_name(path.name + MANIFEST_SUFFIX)
 
 
-def _open_partial(path: Path, manifest: Manifest) -> int:
-    if not path.exists():
+def _open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
+    """Return the open file, and whether there is nothing in it yet."""
+    is_new = not path.exists()
+    if is_new:
         save_manifest(_manifest_path(path), manifest)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -531,7 +534,7 @@ def _open_partial(path: Path, manifest: Manifest) -> int:
     except BaseException:  # whatever it was: the descriptor is let go; raised again
         os.close(fd)
         raise
-    return fd
+    return fd, is_new
 
 
 def _allocate(fd: int, start: int, end: int) -> None:

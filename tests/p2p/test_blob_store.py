@@ -181,6 +181,12 @@ async def test_chunks_of_a_partial_blob_are_checked_one_by_one_in_any_order(tmp_
     assert (store.used_bytes, files(tmp_path)) == (len(data), [good.blob_id().hex()])
 
 
+async def test_nothing_is_looked_for_in_a_blob_of_which_nothing_has_come(tmp_path):
+    good = manifest(bytes(3 * CHUNK_BYTES))  # as room on disk that nobody has written to reads
+    async with BlobStore(tmp_path, quota_bytes=QUOTA).partial(good.blob_id(), good) as partial:
+        assert partial.arrivals.order == []
+
+
 async def half_of(store, data, *indices):
     good, parts = manifest(data), [bytes(part) for part in chunks(data)]
     async with store.partial(good.blob_id(), good) as partial:
