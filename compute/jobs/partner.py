@@ -1,8 +1,10 @@
 """A provider as the scheduler sees it: what it agreed to, what is open with it, how fast it does each job's tasks.
 
 How many attempts are kept open with a provider: enough that it is never idle between two messages, few enough
-that little is lost with it and the end of a job is even. Two a slot, and as many as it does in ``AHEAD_S``; never
-more than its bid allows. A provider has one queue for all jobs: what is ahead of a slot is counted in seconds.
+that little is lost with it and the end of a job is even. Two a slot, and as many as it runs in ``AHEAD_S`` and on the
+way there and back; never more than its bid allows. What a run takes is the provider's word: the time between its
+answers would shrink what is kept open whenever messages are slow, and so make them fewer and slower still.
+A provider has one queue for all jobs: what is ahead of a slot is counted in seconds.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,10 @@ from depin_node.core.clock import SECOND_NS
 
 AHEAD_S = 0.1
 """Several times the 18 ms that a verified task takes under full load (measured, notes on the pipeline)."""
+BESIDE_S = 0.0005
+"""What a task costs a provider beside its run (measured, notes on the pipeline)."""
+LAG_S_MAX = 1.0
+"""What is counted for the way there and back at most: more is somebody who was slow to agree."""
 FIRST_AHEAD = 4
 """Open attempts a slot, before anything is known of a provider's speed."""
 _SMOOTHING = 0.3
@@ -81,10 +87,17 @@ class Partner:
         self.open: dict[int, OpenTask] = {}
         self.stints: dict[bytes, Stint] = {}
         self._counted_ns = 0
+        self._bid_ns = 0
+        self._lag_s = 0.0
+
+    def bid(self, at_ns: int) -> None:
+        """Note that it has bid: from here to the agreement is one way there and back."""
+        self._bid_ns = at_ns
 
     def agreed(self, device_class: str, slots: int, window: int, until_ns: int, at_ns: int) -> None:
         """Note the agreement."""
         self.is_agreed = True
+        self._lag_s = min(LAG_S_MAX, (at_ns - self._bid_ns) / SECOND_NS) if self._bid_ns else 0.0
         self.device_class = device_class
         self.slots = slots
         self.window = window
@@ -104,9 +117,9 @@ class Partner:
         """Return the work of a job here, if there is any yet."""
         return self.stints.get(job_id)
 
-    def backlog_s(self) -> float:
-        """Return about how long the provider has to do with what is open."""
-        return sum(stint.open * stint.pace_s for stint in self.stints.values())
+    def _busy_s(self, stint: Stint) -> float:
+        """Return how long the provider has to do with a task of a job, by its word."""
+        return (stint.run_s + BESIDE_S) / self.slots
 
     def credit(self, job_id: bytes) -> int:
         """Return how many more attempts of a job are worth sending."""
@@ -119,7 +132,9 @@ class Partner:
         if stint is None or not stint.pace_s:
             more = FIRST_AHEAD * self.slots - total
         else:
-            more = ceil((AHEAD_S - self.backlog_s()) / stint.pace_s)  # long tasks get their turn beside short ones
+            ahead_s = AHEAD_S + 2 * self._lag_s  # to be answered and to be shown
+            backlog_s = sum(stint.open * self._busy_s(stint) for stint in self.stints.values())
+            more = ceil((ahead_s - backlog_s) / self._busy_s(stint))  # long tasks get their turn beside short ones
         return min(room, max(least, more, 0))
 
     def credit_max(self) -> int:
@@ -162,6 +177,8 @@ class Partner:
     def answered(self, answers: Sequence[tuple[bytes, int]], at_ns: int) -> None:
         """Note answers as (job, run time in µs as the provider tells it): the time since the last ones, measured here,
         is shared out among jobs as the provider says that it ran them."""
+        if not answers:
+            return
         elapsed_s = max(1e-6, (at_ns - self._counted_ns) / SECOND_NS)
         self._counted_ns = at_ns
         sums: dict[bytes, tuple[int, int]] = {}

@@ -238,6 +238,7 @@ class Scheduler:
         elif isinstance(event, Failed):
             self._deciding.failed(partner, event, now)
         elif isinstance(event, BidHeard):
+            partner.bid(now.boottime_ns)
             for progress in self._board.open_jobs():
                 progress.stage("first_bid", now)
                 detail = f"{event.slots} slots, window {event.window}"
