@@ -7,6 +7,7 @@ written atomically, so that a crash leaves either no identity or a whole one.
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import base58
@@ -16,6 +17,8 @@ from depin_node.core.errors import ConfigError
 
 # A libp2p peer id of an Ed25519 key: the identity multihash (0x00, length) of the protobuf {type: 1, data: key}.
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
+_SHOWN_CACHED = 8192
+"""Base 58 is slow, and the same few thousand peers are shown and named again and again."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class Identity:
         return self._signer.sign(data).signature
 
 
+@lru_cache(maxsize=_SHOWN_CACHED)
 def peer_id(key: bytes) -> str:
     """Return the libp2p peer id (``12D3Koo…``) of a 32-byte public key: how peers are shown to people."""
     shown: str = base58.b58encode(_PEER_ID_PREFIX + key).decode()
     return shown
 
 
+@lru_cache(maxsize=_SHOWN_CACHED)
 def key_of(peer: str) -> bytes:
     """Return the 32-byte public key of a peer id.
 

@@ -33,6 +33,8 @@ class Bucket:
 
     def wait_s(self, now: Now) -> float:
         """Return after how many seconds nothing is owed any more; 0 if nothing is."""
+        if self._left >= 0:
+            return 0.0
         self._fill(now)
         return max(0.0, -self._left / self._per_s)
 

@@ -13,12 +13,14 @@ groups.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec.structs import replace
 from blake3 import blake3
 
 from depin_node.core.clock import SECOND_NS, Now
@@ -29,6 +31,7 @@ from depin_node.crypto.ownership import OwnerCertificate, Owners, read_certifica
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import Advert, common_protocol, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
+from depin_node.p2p.members import Members
 from depin_node.p2p.shards import CAPABILITIES, Shard, capabilities_of, place_of
 
 if TYPE_CHECKING:
@@ -78,13 +81,12 @@ class Taken(Enum):
     """Our own, newer than what we remember having signed: from before a restart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """What is known of one peer. ``data`` is its advert as it arrived, ``heard_ns`` when (boot clock).
 
     ``seen_at`` is where it was last connected, None if it never was; ``is_unreachable``: its connection was lost or a
     dial failed, and it has not been heard since. ``certificate`` is its owner's, if it held when the advert came.
-    ``place`` and ``capabilities`` say in which shards it is.
+    ``place`` and ``capabilities`` say in which shards it is, ``line`` is its line in digests.
     """
 
     key: bytes
@@ -93,6 +95,7 @@ class Entry:
     addresses: tuple[Address, ...]
     heard_ns: int
     group: str
+    line: DigestLine
     seen_at: Address | None = None
     is_connected: bool = False
     is_unreachable: bool = False
@@ -179,6 +182,7 @@ class Directory:
         self._dials_loopback = dials_loopback
         self._listed = frozenset(listed)
         self._entries: dict[bytes, Entry] = {}
+        self._members = Members(self._entries)
         self._groups: dict[str, OrderedDict[bytes, None]] = {}  # in each the longest unheard first
         self._connections: dict[bytes, Address | None] = {}
         self._fleets: dict[bytes, _Fleet] = {}  # by owner
@@ -307,28 +311,27 @@ class Directory:
         wide = {shard.capability for shard in shards if not shard.bits}
         if len(wide) == len(CAPABILITIES):
             return list(self._entries.values())
-        narrow = {shard.capability: shard for shard in shards if shard.bits}
-        return [
-            entry
-            for entry in self._entries.values()
-            if any(
-                name in wide or (name in narrow and narrow[name].has_place(entry.place)) for name in entry.capabilities
-            )
-        ]
+        keys = self._members.of(shards[0]) if len(shards) == 1 else self._union(shards)
+        return [self._entries[key] for key in keys]
+
+    def _union(self, shards: Sequence[Shard]) -> Iterable[bytes]:
+        return dict.fromkeys(chain.from_iterable(self._members.of(shard) for shard in shards))
+
+    def count(self, shard: Shard) -> int:
+        """Return how many are known in ``shard``, ourselves and who left included."""
+        return self._members.count(shard)
 
     def digest(self, shards: Sequence[Shard]) -> Digest:
         """Return what we know of ``shards``."""
         entries = self.within(shards)[-DIGEST_MAX:]
-        return Digest(tuple(DigestLine(entry.key[:_PREFIX_BYTES], entry.advert.seq) for entry in entries))
+        return Digest(tuple(entry.line for entry in entries))
 
     def missing_from(self, digest: Digest, shards: Sequence[Shard], count_max: int, rng: "Random") -> list[bytes]:
         """Return at most ``count_max`` adverts of ``shards``, drawn by ``rng``, that the sender of ``digest`` lacks or
         has older.
         """
         theirs = {line.prefix: line.seq for line in digest.lines}
-        missing = [
-            entry.data for entry in self.within(shards) if theirs.get(entry.key[:_PREFIX_BYTES], -1) < entry.advert.seq
-        ]
+        missing = [entry.data for entry in self.within(shards) if theirs.get(entry.line.prefix, -1) < entry.line.seq]
         return missing if len(missing) <= count_max else rng.sample(missing, count_max)
 
     # Who can take work
@@ -423,6 +426,7 @@ class Directory:
             addresses=addresses,
             heard_ns=now.boottime_ns,
             group=self._group(key, seen_at, addresses, certificate.sender if certificate else None),
+            line=DigestLine(key[:_PREFIX_BYTES], advert.seq),
             seen_at=seen_at,
             is_connected=key in self._connections,
             allowance=allowance,
@@ -444,8 +448,12 @@ class Directory:
 
     def _put(self, entry: Entry, now: Now) -> None:
         """Keep a new advert: the peer becomes the most recently heard."""
-        self._remove(entry.key)
-        self._make_room(entry.group, now)
+        known = self._entries.get(entry.key)
+        if known is not None and (known.group, known.owner) == (entry.group, entry.owner):
+            self._groups[entry.group].move_to_end(entry.key)
+        else:
+            self._remove(entry.key)
+            self._make_room(entry.group, now)
         self._store(entry)
 
     def _store(self, entry: Entry) -> None:
@@ -453,7 +461,10 @@ class Directory:
         old = self._entries.get(entry.key)
         if old is not None and (old.group, old.owner) != (entry.group, entry.owner):
             self._remove(entry.key)
+            old = None
         self._entries[entry.key] = entry
+        if old is None or old.capabilities != entry.capabilities:
+            self._members.put(entry)
         members = self._groups.setdefault(entry.group, OrderedDict())
         members[entry.key] = None
         if entry.owner and entry.key not in self._listed:
@@ -475,6 +486,7 @@ class Directory:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        self._members.drop(key)
         members = self._groups[entry.group]
         del members[key]
         if not members:

@@ -59,8 +59,7 @@ class Following:
     def resize(self, ns: int) -> list[Effect]:
         """Count our shards, and follow larger or smaller ones if need be."""
         counts, rhythm = self._counts(), self._rhythm
-        changed = self.sharding.adopt() if ns < self._adopt_until_ns else self.sharding.resize(counts)
-        if changed:
+        if self.sharding.resize(counts, is_newcomer=ns < self._adopt_until_ns):
             counts = self._counts()
             rhythm.announce_ns = min(rhythm.announce_ns, rhythm.after(ns, 1.0))
             rhythm.ask_ns = min(rhythm.ask_ns, rhythm.after(ns, 0.5))
@@ -93,4 +92,4 @@ class Following:
         return [peer for peer in self._neighbours.keys if kin is not None and kin.has_place(place_of(peer))]
 
     def _counts(self) -> Counter[str]:
-        return Counter({shard.capability: len(self._directory.within([shard])) for shard in self.sharding.followed()})
+        return Counter({shard.capability: self._directory.count(shard) for shard in self.sharding.followed()})

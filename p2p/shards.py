@@ -6,8 +6,9 @@ and one topic. A node publishes in its own shard of each capability that it has,
 capability in which its own place falls: its place is random, so that is a random sample of them. While the mesh is
 small every shard has 0 bits: all know all.
 
-``Sharding`` counts who it knows in its shard. Above ``shard_max`` it halves the shard, below 0.3 of that it doubles
-it; between them lies a factor of more than three, so that a node does not go back and forth. Neighbours do not take
+``Sharding`` counts who it knows in its shard. Above ``shard_max`` it halves the shard (as often as it takes, so that a
+mesh that grows quickly is not followed as a whole meanwhile), below 0.3 of that it doubles it; between them lies a
+factor of more than three, so that a node does not go back and forth. Neighbours do not take
 each step at the same time: near a border a node also follows the shard one bit longer or shorter, and catching up by
 digest goes by places, not by topics.
 """
@@ -67,6 +68,11 @@ class Shard:
         return f"adverts-{self.capability}-{self.bits}-{self.prefix:x}/2"
 
 
+def _halvings(count: int, count_max: int) -> int:
+    """Return how often ``count`` is to be halved so that ``count_max`` is not exceeded."""
+    return max(0, (-(-count // count_max) - 1).bit_length())
+
+
 class Sharding:
     """How large one node's shards are: of more than ``shard_max`` nodes none stays."""
 
@@ -110,27 +116,24 @@ class Sharding:
         """Note how large a peer's shards are; a newcomer begins with what most say."""
         self._told.append(tuple(bits))
 
-    def resize(self, counts: Counter[str]) -> bool:
+    def resize(self, counts: Counter[str], *, is_newcomer: bool = False) -> bool:
         """Take how many nodes are known in each of our shards; return whether one changed its size.
 
-        What peers say can only shorten the way that our own count takes us.
+        A shard that holds too many is halved as often as it takes, one that holds too few is doubled. What peers say
+        can only shorten the way that our own count takes us; but a newcomer, that cannot count yet, takes what most say.
         """
-        before, self._counts = self.bits, counts
-        for index, name in enumerate(CAPABILITIES):
-            bits, told = self._bits[name], [line[index] for line in self._told]
-            usual = min(median_low(told), BITS_MAX) if told else bits
-            if counts[name] > self._max:
-                self._bits[name] = min(max(bits + 1, usual), BITS_MAX)
-            elif counts[name] < self._min and bits:
-                self._bits[name] = min(bits - 1, usual)
-        return self.bits != before
-
-    def adopt(self) -> bool:
-        """Take the sizes that most peers told, as a newcomer that cannot count yet; return whether they differ."""
         before = self.bits
         for index, name in enumerate(CAPABILITIES):
-            if self._told:
-                self._bits[name] = min(median_low([line[index] for line in self._told]), BITS_MAX)
+            bits, count, told = self._bits[name], counts[name], [line[index] for line in self._told]
+            usual = min(median_low(told), BITS_MAX) if told else bits
+            if count > self._max:
+                chosen = max(bits + _halvings(count, self._max), usual)
+            elif count < self._min and bits:
+                chosen = usual if is_newcomer else min(bits - 1, usual)
+            else:
+                chosen = max(bits, usual) if is_newcomer else bits
+            self._bits[name] = min(chosen, BITS_MAX)
+            self._counts[name] = count >> max(0, self._bits[name] - bits)
         return self.bits != before
 
     def _at(self, capability: str, bits: int) -> Shard:

@@ -69,7 +69,7 @@ def test_a_newcomer_begins_with_what_most_tell_and_then_trusts_its_own_count():
     sharding = Sharding(KEY)
     for bits in (5, 5, 16, 5, 0):
         sharding.told((0, bits, 0))
-    assert sharding.adopt()
+    assert sharding.resize(Counter(), is_newcomer=True)
     assert sharding.bits == (0, 5, 0)
     for _ in range(3):
         for _ in range(9):
