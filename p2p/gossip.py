@@ -80,14 +80,23 @@ FRAME_OVERHEAD_BYTES = 64 * 4 + 64
 IDS_BYTES_MAX = IDS_MAX * 34 + 16
 
 
+def read_post(body: bytes, size_bytes_max: int) -> tuple[Post, bytes]:
+    """Return the message in a frame of kind ``POST``, and its id.
+
+    Raises:
+        PeerViolation: malformed, or of more than ``size_bytes_max``.
+    """
+    post = decode(body, Post, size_bytes_max=size_bytes_max)
+    return post, message_id(post.topic, post.data)
+
+
 def message_id(topic: str, data: bytes) -> bytes:
     """Return the id of a message: who sends it has no part in it."""
     name = topic.encode()
     return blake3(_LABEL + len(name).to_bytes(2, "little") + name + data).digest()
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send one frame to a neighbour; it may be dropped if too many wait."""
 
     peer: PeerKey
@@ -95,18 +104,17 @@ class Send:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Judge:
-    """Have the handler of ``topic`` judge a message, and call ``judged`` with the verdict."""
+class Judge(msgspec.Struct, frozen=True):
+    """Have the handler of ``topic`` judge a message, and call ``judged`` with the verdict. ``body`` is the frame."""
 
     peer: PeerKey
     topic: str
     id: bytes
     data: bytes
+    body: bytes
 
 
-@dataclass(frozen=True)
-class Punish:
+class Punish(msgspec.Struct, frozen=True):
     """A neighbour's faults outweigh its use: disconnect it and keep it out."""
 
     peer: PeerKey
@@ -147,6 +155,7 @@ class Gossip:
         self._stored: OrderedDict[bytes, tuple[str, bytes, int]] = OrderedDict()
         self._missing: OrderedDict[bytes, _Missing] = OrderedDict()
         self._tell_ns: int | None = None
+        self._ask_ns: int | None = None  # not after the first is to be asked for
 
     @property
     def frame_bytes_max(self) -> int:
@@ -156,10 +165,9 @@ class Gossip:
     @property
     def wake_ns(self) -> int | None:
         """When (boot clock) the next ``tick`` is due."""
-        due = [missing.ask_ns for missing in self._missing.values()]
-        if self._tell_ns is not None:
-            due.append(self._tell_ns)
-        return min(due, default=None)
+        if self._tell_ns is None or self._ask_ns is None:
+            return self._ask_ns if self._tell_ns is None else self._tell_ns
+        return min(self._tell_ns, self._ask_ns)
 
     # Ourselves
 
@@ -234,7 +242,7 @@ class Gossip:
         if verdict is Verdict.ACCEPT:
             if neighbour:
                 neighbour.faults = max(0.0, neighbour.faults - FAULT_HEALED)
-            return self._spread(judged.id, judged.topic, encode(Post(judged.topic, judged.data)), judged.peer, now)
+            return self._spread(judged.id, judged.topic, judged.body, judged.peer, now)
         if verdict is Verdict.REJECT and neighbour:
             neighbour.faults += 1
             if neighbour.faults >= FAULTS_MAX:
@@ -250,30 +258,20 @@ class Gossip:
             for peer, neighbour in self._neighbours.items():
                 effects += [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(neighbour.untold)]
                 neighbour.untold = []
-        wants: dict[PeerKey, list[bytes]] = {}
-        for identity, missing in list(self._missing.items()):
-            if now.boottime_ns >= missing.ask_ns:
-                missing.ask_ns = now.boottime_ns + ASK_AGAIN_NS
-                missing.tellers = [peer for peer in missing.tellers if peer in self._neighbours]
-                if not missing.tellers:
-                    del self._missing[identity]
-                    continue
-                wants.setdefault(missing.tellers.pop(0), []).append(identity)
-        for peer, wanted in wants.items():
-            effects += [Send(peer, WANT, encode(Ids(ids))) for ids in _in_parts(wanted)]
+        if self._ask_ns is not None and now.boottime_ns >= self._ask_ns:
+            effects += self._ask(now)
         return effects
 
     # The parts
 
     def _heard_post(self, peer: PeerKey, body: bytes) -> list[Effect]:
-        post = decode(body, Post, size_bytes_max=self.frame_bytes_max)
+        post, identity = read_post(body, self.frame_bytes_max)
         if post.topic not in self._topics:
             return []  # it has cost its token
-        identity = message_id(post.topic, post.data)
         self._missing.pop(identity, None)
         if not self._is_new(identity):
             return []
-        return [Judge(peer, post.topic, identity, post.data)]
+        return [Judge(peer, post.topic, identity, post.data, body)]
 
     def _greet(self, peer: PeerKey, neighbour: _Neighbour, now: Now) -> list[Effect]:
         """Tell a neighbour that has named its topics what it may have missed of late: not what is old news by now."""
@@ -290,24 +288,44 @@ class Gossip:
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)
         others = [p for p, n in self._neighbours.items() if p != source and topic in n.topics]
-        eager = self._rng.sample(others, min(EAGER, len(others)))
-        for peer in set(others).difference(eager):
+        for turn in range(min(EAGER, len(others))):  # the first steps of a shuffle
+            drawn = turn + int(self._rng.random() * (len(others) - turn))
+            others[turn], others[drawn] = others[drawn], others[turn]
+        for peer in others[EAGER:]:
             untold = self._neighbours[peer].untold
             untold.append(identity)
-            del untold[:-STORED_MAX]
-            if self._tell_ns is None:
-                self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
-        return [Send(peer, POST, body) for peer in eager]
+            if len(untold) > STORED_MAX:
+                del untold[0]
+        if len(others) > EAGER and self._tell_ns is None:
+            self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
+        return [Send(peer, POST, body) for peer in others[:EAGER]]
 
     def _note_missing(self, peer: PeerKey, ids: Iterable[bytes], now: Now) -> None:
         for identity in ids:
             if identity in self._seen:
                 continue
-            missing = self._missing.setdefault(identity, _Missing([], now.boottime_ns + WANT_AFTER_NS))
+            missing = self._missing.get(identity)
+            if missing is None:
+                missing = self._missing[identity] = _Missing([], now.boottime_ns + WANT_AFTER_NS)
+                self._ask_ns = missing.ask_ns if self._ask_ns is None else min(self._ask_ns, missing.ask_ns)
             if len(missing.tellers) < TELLERS_MAX and peer not in missing.tellers:
                 missing.tellers.append(peer)
             if len(self._missing) > MISSING_MAX:
                 self._missing.popitem(last=False)
+
+    def _ask(self, now: Now) -> list[Effect]:
+        """Ask for what is missing, each of a neighbour that has it and was not asked yet."""
+        wants: dict[PeerKey, list[bytes]] = {}
+        for identity, missing in list(self._missing.items()):
+            if now.boottime_ns >= missing.ask_ns:
+                missing.ask_ns = now.boottime_ns + ASK_AGAIN_NS
+                missing.tellers = [peer for peer in missing.tellers if peer in self._neighbours]
+                if not missing.tellers:
+                    del self._missing[identity]
+                    continue
+                wants.setdefault(missing.tellers.pop(0), []).append(identity)
+        self._ask_ns = min((missing.ask_ns for missing in self._missing.values()), default=None)
+        return [Send(peer, WANT, encode(Ids(ids))) for peer, wanted in wants.items() for ids in _in_parts(wanted)]
 
     def _is_new(self, identity: bytes) -> bool:
         if identity in self._seen:
