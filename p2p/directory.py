@@ -20,8 +20,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from msgspec.structs import replace
 from blake3 import blake3
+from msgspec.structs import replace
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError

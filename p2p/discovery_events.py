@@ -1,8 +1,9 @@
 """What the discovery machine is told, and what it wants done; see ``discovery.py``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from depin_node.p2p.directory import Need
 from depin_node.p2p.shards import Shard
@@ -11,8 +12,7 @@ FOUND_MAX = 64
 """Peers in one answer to a question."""
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """Which peers are asked for: at most ``count`` that suit ``need`` (None: any), in ``shard`` (None: anywhere), in
     the order that ``point`` (16 random bytes) gives them.
     """
@@ -26,13 +26,11 @@ class Question:
 # What happens
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """``wake_ns`` has come."""
 
 
-@dataclass(frozen=True)
-class PeerConnected:
+class PeerConnected(msgspec.Struct, frozen=True):
     """The network has a connection to ``peer``."""
 
     peer: bytes
@@ -40,31 +38,27 @@ class PeerConnected:
     outbound: bool
 
 
-@dataclass(frozen=True)
-class PeerLost:
+class PeerLost(msgspec.Struct, frozen=True):
     """The network's last connection to ``peer`` is gone."""
 
     peer: bytes
 
 
-@dataclass(frozen=True)
-class DialEnded:
+class DialEnded(msgspec.Struct, frozen=True):
     """A dial has ended; ``error`` says why it failed."""
 
     peer: bytes
     error: str | None
 
 
-@dataclass(frozen=True)
-class Gossiped:
+class Gossiped(msgspec.Struct, frozen=True):
     """An advert came by gossip, handed on by ``peer``, who should have judged it."""
 
     peer: bytes
     data: bytes
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """``peer`` sent adverts. ``are_live``: it answered the question for live peers. ``bits`` are the sizes of its
     shards, if it caught us up.
     """
@@ -75,8 +69,7 @@ class Told:
     bits: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """``peer`` answered a question of a search (0: of none); no adverts if it failed to."""
 
     peer: bytes
@@ -84,8 +77,7 @@ class Found:
     adverts: Sequence[bytes]
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(msgspec.Struct, frozen=True):
     """Somebody here wants ``count`` live peers that suit ``need``. ``number`` is new."""
 
     number: int
@@ -93,16 +85,14 @@ class Search:
     count: int
 
 
-@dataclass(frozen=True)
-class Introduced:
+class Introduced(msgspec.Struct, frozen=True):
     """``peer`` sent its own advert over its own connection."""
 
     peer: bytes
     data: bytes
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """What we offer, or where we can be dialled, has changed."""
 
 
@@ -111,30 +101,26 @@ Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told
 # What is to be done
 
 
-@dataclass(frozen=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Dial ``peer`` at ``addresses``, one after the other; report by ``DialEnded``."""
 
     peer: bytes
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class AskPeers:
+class AskPeers(msgspec.Struct, frozen=True):
     """Ask ``peer`` for live peers; report by ``Told``."""
 
     peer: bytes
 
 
-@dataclass(frozen=True)
-class CatchUp:
+class CatchUp(msgspec.Struct, frozen=True):
     """Send ``peer`` our advert and digest, and take what we miss; report by ``Told``."""
 
     peer: bytes
 
 
-@dataclass(frozen=True)
-class Find:
+class Find(msgspec.Struct, frozen=True):
     """Put a question of a search to ``peer``; report by ``Found``."""
 
     peer: bytes
@@ -142,48 +128,41 @@ class Find:
     question: Question
 
 
-@dataclass(frozen=True)
-class SearchEnded:
+class SearchEnded(msgspec.Struct, frozen=True):
     """A search has ended with these peers, all connected."""
 
     number: int
     peers: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Follow:
+class Follow(msgspec.Struct, frozen=True):
     """Subscribe to these topics, and to no others that are for adverts."""
 
     topics: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Announce:
+class Announce(msgspec.Struct, frozen=True):
     """Sign a new advert, keep and gossip it."""
 
 
-@dataclass(frozen=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """The gossiped advert is news: pass it on."""
 
 
-@dataclass(frozen=True)
-class Disconnect:
+class Disconnect(msgspec.Struct, frozen=True):
     """Close the connection to ``peer``."""
 
     peer: bytes
 
 
-@dataclass(frozen=True)
-class Blame:
+class Blame(msgspec.Struct, frozen=True):
     """``peer`` broke the rules: the network counts it (``strikes``)."""
 
     peer: bytes
     reason: str
 
 
-@dataclass(frozen=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Something a person may want to see. ``what`` is one of ``joined``, ``alone``, ``connected``, ``lost``,
     ``discovered``, ``left``, ``expired``, ``undialled``, ``violated``.
     """

@@ -44,6 +44,10 @@ class Following:
         self._kin_wanted = config.kin_wanted
         self._rng = rng
         self._topics: frozenset[str] = frozenset()
+        self.kin: Shard | None = None
+        """The shard that our kin share: the smallest we follow; None if all nodes are in it."""
+        self._fellows_known: list[bytes] = []
+        self._fellows_at = -1  # by which change of the neighbours
         self._adopt_until_ns = start_ns + int(config.settle_s * SECOND_NS)
 
     def told(self, bits: Sequence[int], ns: int) -> None:
@@ -61,6 +65,8 @@ class Following:
         counts, rhythm = self._counts(), self._rhythm
         if self.sharding.resize(counts, is_newcomer=ns < self._adopt_until_ns):
             counts = self._counts()
+            smallest = max(self.sharding.followed(), key=lambda shard: shard.bits)
+            self.kin, self._fellows_at = smallest if smallest.bits else None, -1
             rhythm.announce_ns = min(rhythm.announce_ns, rhythm.after(ns, 1.0))
             rhythm.ask_ns = min(rhythm.ask_ns, rhythm.after(ns, 0.5))
         rhythm.nodes = max(counts.values(), default=0)
@@ -70,12 +76,6 @@ class Following:
             return []
         self._topics = topics
         return [Follow(topics)]
-
-    @property
-    def kin(self) -> Shard | None:
-        """The shard that our kin share: the smallest we follow; None if all nodes are in it."""
-        smallest = max(self.sharding.followed(), key=lambda shard: shard.bits)
-        return smallest if smallest.bits else None
 
     @property
     def lacks_kin(self) -> bool:
@@ -88,8 +88,10 @@ class Following:
         return self._rng.choice(fellows) if fellows else self._neighbours.any(self._rng)
 
     def _fellows(self) -> list[bytes]:
-        kin = self.kin
-        return [peer for peer in self._neighbours.keys if kin is not None and kin.has_place(place_of(peer))]
+        if self._fellows_at != self._neighbours.changes:
+            self._fellows_at, kin = self._neighbours.changes, self.kin
+            self._fellows_known = [p for p in self._neighbours.keys if kin is not None and kin.has_place(place_of(p))]
+        return self._fellows_known
 
     def _counts(self) -> Counter[str]:
         return Counter({shard.capability: self._directory.count(shard) for shard in self.sharding.followed()})

@@ -48,6 +48,8 @@ class Neighbours:
     def __init__(self) -> None:
         self._of: dict[bytes, Neighbour] = {}
         self._rooms: frozenset[str] = frozenset()
+        self.changes = 0
+        """How often somebody came or went."""
 
     def __len__(self) -> int:
         return len(self._of)
@@ -93,6 +95,7 @@ class Neighbours:
         return self._rooms
 
     def _count_rooms(self) -> None:
+        self.changes += 1
         self._rooms = frozenset(neighbour.room for neighbour in self._of.values() if neighbour.is_chosen)
 
     def any(self, rng: "Random") -> bytes:

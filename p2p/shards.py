@@ -120,7 +120,7 @@ class Sharding:
         """Take how many nodes are known in each of our shards; return whether one changed its size.
 
         A shard that holds too many is halved as often as it takes, one that holds too few is doubled. What peers say
-        can only shorten the way that our own count takes us; but a newcomer, that cannot count yet, takes what most say.
+        can only shorten the way that our own count takes us; a newcomer, who cannot count yet, takes what most say.
         """
         before = self.bits
         for index, name in enumerate(CAPABILITIES):
