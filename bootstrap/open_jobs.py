@@ -30,7 +30,8 @@ class OpenJob:
 
     job: Job
     program: Program
-    storing: int = 0
+    putting: int = 0
+    """Results that are being put into the blob store: the job's end waits for them."""
     ended: e.JobEnded | None = None
     lines: int = 0
     fault: JobError | None = None
@@ -101,8 +102,8 @@ class OpenJobs:
 
     def store(self, effect: e.StoreResult) -> None:
         """Have a task's result on disk; then tell the scheduler."""
-        self._jobs[effect.job_id].storing += 1
         if sum(len(output) for output in effect.outputs) > INLINE_BYTES_MAX:
+            self._jobs[effect.job_id].putting += 1
             self._jobs[effect.job_id].writing[effect.task] = effect
             self._nursery.start_soon(self._store_large, effect)
             return
@@ -110,24 +111,26 @@ class OpenJobs:
         self._journal_result(effect, outputs, ())
 
     async def _store_large(self, effect: e.StoreResult) -> None:
-        store = self._context.blobs.store
-        blobs = []
+        opened = self._jobs[effect.job_id]
         try:
-            for output in effect.outputs:
-                blob = await store.put(output)
-                store.pin(blob)
-                blobs.append(blob)
+            blobs = [await self._put_pinned(output) for output in effect.outputs]
         except ResourceError as error:
             self._stored(effect.job_id, error)
-            return
-        writing = self._jobs[effect.job_id].writing
-        if writing.get(effect.task) is not effect:
-            self._stored(effect.job_id, None)  # void: its bytes stay until the store needs the room
-            for blob in blobs:
-                store.unpin(blob)
-            return
-        del writing[effect.task]
-        self._journal_result(effect, [StoredOutput(b"", blob) for blob in blobs], blobs)
+        else:
+            if opened.writing.get(effect.task) is effect:
+                del opened.writing[effect.task]
+                self._journal_result(effect, [StoredOutput(b"", blob) for blob in blobs], blobs)
+            else:  # void: its bytes stay until the store needs the room
+                self._stored(effect.job_id, None)
+                for blob in blobs:
+                    self._context.blobs.store.unpin(blob)
+        opened.putting -= 1
+        self._end_if_put(effect.job_id)
+
+    async def _put_pinned(self, output: bytearray) -> bytes:
+        blob = await self._context.blobs.store.put(output)
+        self._context.blobs.store.pin(blob)
+        return blob
 
     def settle(self, effect: e.Settle) -> None:
         """Note that results are for good."""
@@ -149,7 +152,6 @@ class OpenJobs:
 
     def note_holders(self, effect: e.NoteHolders) -> None:
         """Have on disk who keeps a task's result; then tell the scheduler."""
-        self._jobs[effect.job_id].storing += 1
         outputs = [StoredOutput(b"", blob) for blob in effect.blobs]
         writes = [
             statements.put_result(effect.job_id, effect.task, effect.root, outputs),
@@ -162,14 +164,12 @@ class OpenJobs:
 
     def _stored(self, identifier: bytes, error: ResourceError | None) -> None:
         opened = self._jobs[identifier]
-        opened.storing -= 1
         if error is None:
             self._feed(e.ResultsStored(identifier, 1))
         elif opened.fault is None:
             log.error("a result cannot be stored", job=identifier.hex(), reason=str(error))
             opened.fault = JobError(error.code, str(error))
             self._feed(e.StoringFailed(identifier, opened.fault))
-        self._end_if_stored(identifier)
 
     # Ends.
 
@@ -180,24 +180,29 @@ class OpenJobs:
         ones are files first, so the end waits for them.
         """
         self._jobs[effect.job_id].ended = effect
-        self._end_if_stored(effect.job_id)
+        self._end_if_put(effect.job_id)
 
-    def _end_if_stored(self, identifier: bytes) -> None:
+    def _end_if_put(self, identifier: bytes) -> None:
         opened = self._jobs[identifier]
-        if opened.ended is None or opened.storing:
+        if opened.ended is None or opened.putting:
             return
         ended, opened.ended = opened.ended, None
-        self._write_end(identifier, opened, ended)
-
-    def _write_end(self, identifier: bytes, opened: OpenJob, ended: e.JobEnded) -> None:
         view = self.view(identifier)
         if view.state != ended.state:  # it never got its turn
             view = msgspec.structs.replace(view, state=ended.state, error=ended.error)
+        if ended.state == "done":  # what is not stored yet is by then, or it is no end
+            view = msgspec.structs.replace(view, tasks_done=view.tasks_total)
+        self._write_end(identifier, opened, view)
+
+    def _write_end(self, identifier: bytes, opened: OpenJob, view: JobView) -> None:
         if opened.fault is not None:
             view = msgspec.structs.replace(view, state="failed", error=opened.fault)
         inputs = [item.blob for item in opened.job.inputs]
 
         def note(error: ResourceError | None) -> None:
+            if opened.fault is not None and view.state == "done":  # a result before it could not be stored
+                self._write_end(identifier, opened, self.view(identifier))
+                return
             if error is not None:
                 log.error("the end of a job cannot be stored", job=identifier.hex(), reason=str(error))
             for blob in inputs:
@@ -206,7 +211,7 @@ class OpenJobs:
             self._over(identifier, view)
 
         writes = [
-            statements.end_job(identifier, view.state, view),
+            statements.end_job(identifier, view.state, view, results=opened.job.tasks if view.state == "done" else 0),
             statements.let_go(identifier, inputs),
             statements.drop_tabs(identifier),
         ]

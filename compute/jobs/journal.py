@@ -249,10 +249,11 @@ def reopen_job(job_id: bytes) -> Statement:
     return Statement("UPDATE jobs SET ended = '', view = NULL WHERE id = ?", [(job_id,)])
 
 
-def end_job(job_id: bytes, state: str, view: JobView) -> Statement:
-    """Note how a job ended."""
-    sql = "UPDATE jobs SET ended = ?, view = ? WHERE id = ? AND ended = ''"
-    return Statement(sql, [(state, msgspec.json.encode(view), job_id)])
+def end_job(job_id: bytes, state: str, view: JobView, *, results: int = 0) -> Statement:
+    """Note how a job ended; only if so many results of it are here, since those may be written just before."""
+    sql = """UPDATE jobs SET ended = ?, view = ? WHERE id = ? AND ended = ''
+        AND (? = 0 OR (SELECT count(*) FROM results WHERE job = ?) >= ?)"""
+    return Statement(sql, [(state, msgspec.json.encode(view), job_id, results, job_id, results)])
 
 
 def put_event(job_id: bytes, event: JobEvent) -> Statement:

@@ -58,6 +58,14 @@ def test_an_end_is_the_end(journal):
     assert journal.job(A).ended == "cancelled"
 
 
+def test_a_job_is_not_done_while_a_result_is_missing(journal):
+    journal.apply([j.put_job(A, "key", b"e", 5), j.put_result(A, 0, b"r" * 32, [])])
+    journal.apply([j.end_job(A, "done", view(), results=2)])
+    assert [job.id for job in journal.open_jobs()] == [A]
+    journal.apply([j.put_result(A, 1, b"r" * 32, []), j.end_job(A, "done", view(), results=2)])
+    assert not journal.open_jobs()
+
+
 def test_an_accepted_result_is_never_replaced(journal):
     journal.apply([j.put_result(A, 1, B, inline(b"first"))])
     journal.apply([j.put_result(A, 1, A, inline(b"second"))])
