@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import msgspec
 
@@ -27,6 +27,7 @@ CONFIG_BYTES_MAX = 1 << 20
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+_Device = Annotated[str, msgspec.Meta(pattern=r"^(cpu|gpu|(GPU|MIG)-[\w/-]{1,90}|[\w.]+:\w+)$")]
 _NetworkId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
@@ -109,9 +110,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lend: bool = False
     """Whether to run other people's tasks."""
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
-    """Tasks at once when lending; 0 means one for each core but one, at least one."""
+    """Tasks at once on the processor; 0 means one for each core but one, at least one. A GPU runs one at a time."""
     memory_mib: _Mib = 1024
-    """Memory one lent slot may use, in MiB."""
+    """Memory one lent slot of the processor may use, in MiB; a GPU is lent with all it has."""
     work_max: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 10**15
     """Threads of all launches and floating-point operations, together, that one lent task may have at most."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
@@ -126,23 +127,19 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Port of the control API on 127.0.0.1; 0 takes a free one."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """How much is logged: debug, info, warning or error."""
-    gpu: Annotated[str, msgspec.Meta(max_length=96)] = ""
-    """Lend this GPU or MIG instance, by its UUID, instead of the processor; ``first``: the first the driver knows."""
-    device: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:\w+$")] = "depin_node.compute.devices.wasm:WasmDevice"
-    """The class that runs tasks in the workers, as ``module:Class``; another one is for tests and experiments."""
+    devices: tuple[_Device, ...] = ()
+    """What is lent: ``cpu``; ``gpu``, which is every GPU; one GPU or MIG instance by its UUID. Without any: the
+    processor, and each GPU that gives the known answers. ``module:Class``, run as the processor is, is for tests and
+    experiments."""
     device_path: str = ""
-    """A folder that the workers add to Python's module search path, for a ``device`` outside the package."""
+    """A folder that the workers add to Python's module search path, for a class in ``devices`` outside the package."""
     waits: Waits = msgspec.field(default_factory=Waits)
     """Time-outs."""
     limits: Limits = msgspec.field(default_factory=Limits)
     """What peers may take of this node."""
 
-    def slots_lent(self) -> int:
-        """Return how many tasks run at once; 0 without ``lend``."""
-        if not self.lend:
-            return 0
-        if self.gpu:
-            return 1  # one agreement at a time
+    def slots_of_processor(self) -> int:
+        """Return how many tasks the processor runs at once, when it is lent."""
         return self.slots or max(1, (os.cpu_count() or 1) - 1)
 
 
@@ -173,7 +170,7 @@ def load(
     for key in _SCALARS:
         text = environ.get(variable(key))
         if text is not None:
-            several = FIELDS[key].type == tuple[str, ...]
+            several = get_origin(FIELDS[key].type) is tuple
             raw = [part.strip() for part in text.split(",") if part.strip()] if several else text
             values[key] = _convert(raw, key, variable(key), strict=False)
     for key, value in flags.items():

@@ -287,16 +287,19 @@ def _devices(patient: Patient) -> Iterator[Finding]:
     for device in patient.devices:
         if device.unusable:
             yield Finding(
-                "devices", False, f"{device.model or device.device_class}: {device.unusable}", "see docs/gpu.md"
+                "devices",
+                False,
+                f"{device.name} {device.model or device.device_class}: {device.unusable}".lstrip(),
+                "see docs/lending-gpus.md",
             )
     shown = ", ".join(f"{device.device_class} ({device.model})" for device in usable)
     yield Finding("devices", bool(usable), shown or "none can run tasks", "" if usable else "see depin-node devices")
-    for device in usable[:1]:
-        missing = device.layers_missing
+    for device in usable:
+        missing, of = device.layers_missing, f"{device.name}: " if len(usable) > 1 else ""
         yield Finding(
             "sandbox",
             not missing,
-            "; ".join(missing) or f"{len(device.layers)} layers hold",
+            of + ("; ".join(missing) or f"{len(device.layers)} layers hold"),
             "a worker without a layer runs all the same; THREATS.md says what that costs" if missing else "",
         )
 

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -22,29 +22,22 @@ from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.control import application, serving
 from depin_node.bootstrap.evidence import open_evidence
 from depin_node.bootstrap.first_peers import first_peers, remembered_peers
+from depin_node.bootstrap.lent import measure, offers, open_lent
 from depin_node.bootstrap.market import MarketContext, open_market
 from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
 from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
-from depin_node.compute.devices.benchmark import Speed
-from depin_node.compute.devices.gpu.nvidia import Gpu, find_gpus
-from depin_node.compute.devices.power import find_meter
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
-from depin_node.compute.market.lender import Lending
-from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config, open_gpu_pool
-from depin_node.compute.sandbox.measuring import processor_name, speed_of
-from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir
-from depin_node.core.text import printable
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
-from depin_node.p2p.advert import MODEL_CHARACTERS_MAX, DeviceOffer, Offer
+from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.direct import DirectChannels, open_direct
@@ -242,32 +235,8 @@ def _listen_addresses(config: NodeConfig) -> list[str]:
 
 
 async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: MarketContext) -> Provider:
-    slots = config.slots_lent()
-    pool: AnyPool
-    if config.gpu:
-        gpu = _gpu(config.gpu)
-        meter = find_meter(gpu)
-        pool = await stack.enter_async_context(open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)))
-    else:
-        meter = find_meter()
-        worker = WorkerConfig(device=config.device, sys_path=(config.device_path,) if config.device_path else ())
-        pool = await stack.enter_async_context(
-            open_pool(PoolConfig(worker, workers_max=slots, work_max=config.work_max))
-        )
-    device_class = await pool.device_class()
-    lending = Lending(
-        (device_class,), slots, config.memory_mib, config.price_millicredits, unpaid_share=config.unpaid_share
-    )
-    return await stack.enter_async_context(open_provider(market, pool, lending, meter))
-
-
-def _gpu(wanted: str) -> Gpu:
-    found = find_gpus()
-    chosen = [gpu for gpu in found.gpus if wanted in ("first", gpu.uuid)]
-    if not chosen:
-        known = ", ".join(gpu.uuid for gpu in found.gpus)
-        raise ConfigError(f"gpu: there is no {wanted} to lend: {found.reason or f'the driver knows {known}'}")
-    return chosen[0]
+    lent = await stack.enter_async_context(open_lent(config))
+    return await stack.enter_async_context(open_provider(market, lent, config.unpaid_share))
 
 
 @asynccontextmanager
@@ -278,10 +247,9 @@ async def _housekeeping(
     block runs."""
     async with trio.open_nursery() as nursery:
         if provider is not None:
-            shown = _Shown(_gpu(config.gpu).name if config.gpu else processor_name())
-            _advertise(market.mesh, provider, shown)
-            nursery.start_soon(_measure, provider, shown, data_dir)
-            nursery.start_soon(_keep_advertising, market.mesh, provider, shown)
+            _advertise(market.mesh, provider, config)
+            nursery.start_soon(measure, provider.devices, data_dir.speeds)
+            nursery.start_soon(_keep_advertising, market.mesh, provider, config)
         nursery.start_soon(_keep_remembering, market)
         if market.mesh.owners.own is not None:
             nursery.start_soon(_keep_revocations, market.mesh, data_dir)
@@ -294,34 +262,15 @@ async def _housekeeping(
             market.journal.write_soon(put_peers(market.mesh.remembered()))
 
 
-@dataclass
-class _Shown:
-    """What the advert says of the device beside its class and slots."""
-
-    model: str
-    speed: Speed = field(default_factory=Speed)
-
-
-async def _measure(provider: Provider, shown: _Shown, data_dir: DataDir) -> None:
-    """Find out how fast a slot is; meanwhile the node lends already."""
-    shown.speed = await speed_of(provider.pool, shown.model, data_dir.speeds)
-
-
-async def _keep_advertising(mesh: Mesh, provider: Provider, shown: _Shown) -> None:
+async def _keep_advertising(mesh: Mesh, provider: Provider, config: NodeConfig) -> None:
     while True:
         await trio.sleep(ADVERTISE_S)
-        _advertise(mesh, provider, shown)
+        _advertise(mesh, provider, config)
 
 
-def _advertise(mesh: Mesh, provider: Provider, shown: _Shown) -> None:
-    lending, free = provider.lender.lending, provider.lender.slots_free()
-    assert lending is not None
-    model = printable(shown.model, length_max=MODEL_CHARACTERS_MAX)
-    speed = (shown.speed.mflops_f32, shown.speed.mflops_f64, shown.speed.mbytes_s)
-    devices = [
-        DeviceOffer(name, lending.memory_mib, lending.slots, free, model, *speed) for name in lending.device_classes
-    ]
-    mesh.set_offer(devices, lending=True, price=lending.price)
+def _advertise(mesh: Mesh, provider: Provider, config: NodeConfig) -> None:
+    devices = offers(provider.devices, provider.lender)
+    mesh.set_offer(devices, lending=bool(devices), price=config.price_millicredits)
 
 
 async def _keep_revocations(mesh: Mesh, data_dir: DataDir) -> None:

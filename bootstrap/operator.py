@@ -86,7 +86,7 @@ class Operator:
             started_s=self._started_s,
             addresses=tuple(self._reach.addresses() or market.network.addresses()),
             lending=self._provider is not None,
-            slots=self._config.slots_lent(),
+            slots=self._provider.lender.slots() if self._provider else 0,
             peers_connected=len(market.network.peers()),
             peers_known=len(market.mesh.directory.peers()),
             jobs=dict(jobs),
@@ -118,23 +118,8 @@ class Operator:
         return sorted(views, key=lambda view: (not view.connected, view.peer))
 
     def devices(self) -> list[DeviceView]:
-        """Return what this node lends."""
-        layers = self._provider.pool.layers() if self._provider else ()
-        return [
-            DeviceView(
-                device.device_class,
-                device.memory_mib,
-                device.slots,
-                device.free_slots,
-                tuple(str(layer) for layer in layers if layer.active),
-                tuple(str(layer) for layer in layers if not layer.active),
-                device.model,
-                device.mflops_f32,
-                device.mflops_f64,
-                device.mbytes_s,
-            )
-            for device in self._market.mesh.offer.devices
-        ]
+        """Return what this node lends, and what it cannot lend."""
+        return self._provider.views() if self._provider else []
 
     async def receipts(self, limit: int) -> list[ReceiptView]:
         """Return the newest receipts."""
@@ -322,4 +307,5 @@ def _receipt_view(stored: StoredReceipt, network_id: str) -> ReceiptView:
         verified_by=verified.payload.verified_by,
         issued_s=float(stored.at_s),
         signed_by=("requester",) if stored.countersign is None else ("requester", "provider"),
+        device_class=verified.payload.device_class,
     )

@@ -15,18 +15,19 @@ import trio
 
 from depin_node.bootstrap.finished import FinishedResults, open_finished
 from depin_node.bootstrap.kept import KeptResults, open_kept
+from depin_node.bootstrap.lent import LentDevice, LentDevices
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
-from depin_node.compute.devices.power import Meter, PowerShare
 from depin_node.compute.jobs import journal as statements
 from depin_node.compute.market import provider as market
 from depin_node.compute.market.happenings import StoreAgreement
-from depin_node.compute.market.lender import Lender, Lending
+from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import PROTOCOL, EndCode
 from depin_node.compute.market.provider import ProviderTalk
-from depin_node.compute.sandbox.gpu_pool import AnyPool
+from depin_node.compute.trust.credit import UNPAID_SHARE
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError
+from depin_node.core.views import DeviceView
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
 from depin_node.p2p.network import Stream
@@ -47,23 +48,23 @@ class Provider:
     def __init__(
         self,
         context: MarketContext,
-        pool: AnyPool,
-        lending: Lending,
+        lent: LentDevices,
+        unpaid_share: float,
         kept: KeptResults,
         finished: FinishedResults,
         nursery: trio.Nursery,
-        meter: Meter | None = None,
     ) -> None:
         self.context = context
-        self.pool = pool
+        self.devices: list[LentDevice] = lent.devices
+        self._left_out = lent.left_out
+        self._unpaid_share = unpaid_share
         self.keep = kept.keep
         self.remember, self.recall, self.forget_finished = finished.remember, finished.recall, finished.forget
-        self.lender = Lender(lending, banned=context.book.banned, credit=context.credit)
-        context.credit.lend(lending.slots, lending.unpaid_share)
+        lendings = [device.lending for device in lent.devices]
+        self.lender = Lender(lendings, banned=context.book.banned, credit=context.credit)
+        context.credit.lend(self.lender.slots(), unpaid_share)
         self.tasks_run = 0
         self._nursery = nursery
-        self._meter = meter
-        self._power = PowerShare()
         self._talks: dict[ProviderTalk, tuple[Conversation, Shop]] = {}
         context.network.serve(PROTOCOL, self._serve)
 
@@ -77,8 +78,8 @@ class Provider:
             await stream.reset()
             return
         talk = ProviderTalk(context.pen, peer, group, self.lender, context.secret())
-        talk.energy_by = self._meter.name if self._meter is not None else ""
-        shop = Shop(self, self.pool, talk, context.clock, lambda: conversation.wake())
+        pools = [device.pool for device in self.devices]
+        shop = Shop(self, pools, talk, context.clock, lambda: conversation.wake())
         conversation = Conversation(stream, talk, context.clock, shop.data)
         self._talks[talk] = (conversation, shop)
 
@@ -118,6 +119,7 @@ class Provider:
             elif isinstance(order, market.Forget):
                 shop.forget(order.work)
             elif isinstance(order, market.Open):
+                talk.energy_by = self._metered_by(order)
                 self._nursery.start_soon(self._contained, talk, shop.run, order)
             elif isinstance(order, market.Over):
                 shop.close()
@@ -131,6 +133,10 @@ class Provider:
         """Run something for one agreement; a fault of our own in it ends that agreement, and nothing else."""
         try:
             await run(order)
+            shop = self._talks[talk][1] if talk in self._talks else None
+            if isinstance(order, market.Open) and shop is not None and not shop.scope.cancel_called:
+                log.warning("an agreement ends: its devices are gone", peer=peer_id(talk.peer))
+                self._carry_out(talk, talk.end(EndCode.RESOURCE))
         except Exception:
             log.exception("an agreement ends by a fault of this node", peer=peer_id(talk.peer))
             if talk in self._talks:
@@ -208,16 +214,31 @@ class Provider:
         """Return the bytes of a blob that was fetched."""
         return await self.context.blobs.store.read(blob)
 
-    def ran(self, requester: bytes, duration_ns: int) -> int:
+    def ran(self, requester: bytes, device: int, duration_ns: int) -> int:
         """Note slot time that was used for a requester, whatever came of it; return the energy that it took, in mJ."""
         self.context.credit.ran(requester, duration_ns // 1000, self.context.clock())
-        slots = self.lender.lending.slots if self.lender.lending else 0
-        return self._power.share_mj(duration_ns, slots - self.lender.slots_free())
+        lent = self.devices[device]
+        return lent.power.share_mj(duration_ns, lent.lending.slots - self.lender.slots_free(device))
 
-    def _read_meter(self, now: Now) -> None:
-        energy_mj = self._meter.read() if self._meter is not None else None
-        if energy_mj is not None:
-            self._power.reading(energy_mj, now.boottime_ns)
+    def _metered_by(self, order: market.Open) -> str:
+        meters = (self.devices[device].meter for device in order.shares)
+        return next((meter.name for meter in meters if meter is not None), "")
+
+    def _look_at_devices(self, now: Now) -> None:
+        """Read the meters, and lend no more what is lost."""
+        for index in self.lender.devices():
+            device = self.devices[index]
+            energy_mj = device.meter.read() if device.meter is not None else None
+            if energy_mj is not None:
+                device.power.reading(energy_mj, now.boottime_ns)
+            if device.pool.withdrawn():
+                self.lender.withdraw(index)
+                self.context.credit.lend(self.lender.slots(), self._unpaid_share)
+
+    def views(self) -> list[DeviceView]:
+        """Return what the operator is told of the devices."""
+        lent = [device.view(self.lender.slots_free(index)) for index, device in enumerate(self.devices)]
+        return lent + self._left_out
 
     def unpin(self, work: Work) -> None:
         """Let a work's blobs be dropped when room is needed."""
@@ -229,7 +250,7 @@ class Provider:
         while True:
             await trio.sleep(TICK_S)
             now = self.context.clock()
-            self._read_meter(now)
+            self._look_at_devices(now)
             for talk in list(self._talks):
                 self._carry_out(talk, talk.tick(now))
 
@@ -242,15 +263,18 @@ class Provider:
 
 @asynccontextmanager
 async def open_provider(
-    context: MarketContext, pool: AnyPool, lending: Lending, meter: Meter | None = None
+    context: MarketContext, lent: LentDevices, unpaid_share: float = UNPAID_SHARE
 ) -> AsyncIterator[Provider]:
-    """Lend as long as the block runs; on the way out agreements are ended. ``meter`` measures the device's energy."""
+    """Lend as long as the block runs; on the way out agreements are ended.
+
+    ``unpaid_share``: of the slot time, for peers beyond their credit together; 1 is without a limit.
+    """
     async with (
         open_kept(context) as kept,
         open_finished(context, kept) as finished,
         trio.open_nursery() as nursery,
     ):
-        provider = Provider(context, pool, lending, kept, finished, nursery, meter)
+        provider = Provider(context, lent, unpaid_share, kept, finished, nursery)
         nursery.start_soon(provider.run)
         try:
             yield provider

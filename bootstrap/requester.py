@@ -384,8 +384,7 @@ class Requester:
             e.Candidate(
                 entry.key,
                 entry.group,
-                tuple(device.device_class for device in entry.advert.devices),
-                max(device.memory_mib for device in entry.advert.devices),
+                tuple((device.device_class, device.memory_mib) for device in entry.advert.devices),
                 entry.advert.price,
             )
             for entry in entries

@@ -1,8 +1,9 @@
-"""What runs under one agreement: a queue of attempts, and for each slot a lane that takes the next.
+"""What runs under one agreement: a queue of attempts, and for each slot of a device a lane that takes the next.
 
 A lane has one worker process at a time, loaded with the program of the work that is next; for another program
 it takes a fresh one. It keeps just enough submitted that the worker never waits. Results are copied out of
-the worker's memory and wait here until they are released.
+the worker's memory and wait here until they are released. A lane whose device is withdrawn ends, and leaves what is
+queued to the others; with the last lane the agreement ends.
 """
 
 from collections import deque
@@ -48,7 +49,7 @@ class Supplier(Protocol):
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
 
-    def ran(self, requester: bytes, duration_ns: int) -> int:
+    def ran(self, requester: bytes, device: int, duration_ns: int) -> int:
         """Note slot time that was used; return the energy that it took, in mJ."""
 
     def unpin(self, work: "Work") -> None:
@@ -92,14 +93,14 @@ class Shop:
     def __init__(
         self,
         supplier: Supplier,
-        pool: AnyPool,
+        pools: Sequence[AnyPool],
         talk: ProviderTalk,
         clock: Callable[[], Now],
         wake: Callable[[], None],
     ) -> None:
-        """``wake`` is called when the machine may have something to send."""
+        """``pools``: of all devices; ``wake`` is called when the machine may have something to send."""
         self._supplier = supplier
-        self._pool = pool
+        self._pools = pools
         self._talk = talk
         self._clock = clock
         self._wake = wake
@@ -116,11 +117,13 @@ class Shop:
     # Orders.
 
     async def run(self, order: market.Open) -> None:
-        """Keep ``slots`` lanes until the agreement is over."""
+        """Keep a lane for each slot until the agreement is over, or all its devices are withdrawn."""
+        devices = [device for device, slots in order.shares.items() for _ in range(slots)]
         with self.scope:
             async with trio.open_nursery() as nursery:
-                for number in range(order.slots):
-                    nursery.start_soon(_Lane(self, f"{order.agreement.hex()[:8]}/{number}").run, self._pool)
+                for number, device in enumerate(devices):
+                    lane = _Lane(self, f"{order.agreement.hex()[:8]}/{number}", device, self._pools[device])
+                    nursery.start_soon(lane.run)
 
     async def prepare(self, order: market.Prepare) -> None:
         """Fetch a work's program and inputs; what fails is told to each of its attempts."""
@@ -236,10 +239,10 @@ class Shop:
         self._wake()
         return True
 
-    def finished(self, number: int, attempt: int, result: Result) -> None:
+    def finished(self, number: int, attempt: int, result: Result, device: int) -> None:
         """Keep a result's bytes, and have it committed to."""
         self._running.discard(attempt)
-        energy_mj = self._supplier.ran(self._talk.peer, result.duration_ns)
+        energy_mj = self._supplier.ran(self._talk.peer, device, result.duration_ns)
         if attempt in self._released:
             self._released.discard(attempt)
             return
@@ -290,24 +293,26 @@ class Shop:
 class _Lane:
     """One slot: one worker at a time, loaded with the program of the work that is next."""
 
-    def __init__(self, shop: Shop, name: str) -> None:
+    def __init__(self, shop: Shop, name: str, device: int, pool: AnyPool) -> None:
         self._shop = shop
         self._name = name
+        self._device = device
+        self._pool = pool
         self._lease: Lease | None = None
         self._loaded: object = None
         self._in_flight: dict[bytes, tuple[int, int]] = {}  # attempt and task, in the order in which they run
         self._done = trio.lowlevel.ParkingLot()
         self._mean_s = AHEAD_S
 
-    async def run(self, pool: AnyPool) -> None:
-        """Run attempts until cancelled."""
+    async def run(self) -> None:
+        """Run attempts until cancelled, or the device is withdrawn."""
         try:
-            while True:
+            while not self._pool.withdrawn():
                 number, work = await self._shop.next_item()
                 await work.ready.wait()
                 if work.failure is not None:
                     self._fail_next(number, work.failure)
-                elif work.key() == self._loaded or await self._load(pool, number, work):
+                elif work.key() == self._loaded or await self._load(number, work):
                     await self._run_work(number)
         finally:
             await self._close()
@@ -316,20 +321,21 @@ class _Lane:
         for attempt, _ in self._shop.take(number, AHEAD_MAX):
             self._shop.failed(attempt, code)
 
-    async def _load(self, pool: AnyPool, number: int, work: Work) -> bool:
+    async def _load(self, number: int, work: Work) -> bool:
         """Get a worker for another program; what fails, fails the attempts that wait for it."""
         await self._close()
-        self._lease = await pool.acquire(self._name)
         limits = work.body.terms.limits
         try:
+            self._lease = await self._pool.acquire(self._name)
             program = await self._shop.read_program(work)
             await self._lease.load(
                 program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
             )
         except (TaskError, ResourceError) as error:
             log.warning("a program cannot be loaded", lane=self._name, reason=str(error))
-            code = FailCode.RESOURCE if isinstance(error, ResourceError) else _fail_code(error)
-            self._fail_next(number, code)
+            if not self._pool.withdrawn():  # else it is not the program's fault, and another lane may do it
+                code = FailCode.RESOURCE if isinstance(error, ResourceError) else _fail_code(error)
+                self._fail_next(number, code)
             await self._close()
             return False
         self._loaded = work.key()
@@ -370,7 +376,7 @@ class _Lane:
             if attempt is None:
                 continue  # given back: its worker is being killed
             self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
-            self._shop.finished(number, attempt, result)
+            self._shop.finished(number, attempt, result, self._device)
             lease.release(result.attempt)
             self._done.unpark_all()
         # The lease is closed: it has told what became of each attempt it held.

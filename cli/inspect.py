@@ -137,10 +137,15 @@ def _devices_text(views: "list[DeviceView]") -> str:
     if not views:
         return "no device can run tasks here"
     rows = [
-        (v.device_class, v.model, f"{v.memory_mib} MiB", v.slots, v.slots_free, _speed_words(v) or v.unusable)
+        (v.name, v.device_class, v.model, f"{v.memory_mib} MiB", v.slots, v.slots_free, v.unusable or _speed_words(v))
         for v in views
     ]
-    layers = [("held by", layer) for view in views[:1] for layer in view.layers]
-    layers += [("NOT held by", layer) for view in views[:1] for layer in view.layers_missing]
-    text = table(("CLASS", "MODEL", "MEMORY", "SLOTS", "FREE", "ONE SLOT"), rows)
-    return text + "\n" + table(("", ""), layers) if layers else text
+    text = table(("DEVICE", "CLASS", "MODEL", "MEMORY", "SLOTS", "FREE", "ONE SLOT"), rows)
+    held: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for view in views:
+        held.setdefault((view.layers, view.layers_missing), []).append(view.name)
+    for (layers, missing), names in held.items():
+        words = [("held by", layer) for layer in layers] + [("NOT held by", layer) for layer in missing]
+        if words:
+            text += "\n\n" + ", ".join(names) + table(("", ""), words)
+    return text

@@ -30,9 +30,18 @@ def receipts_list(settings: Settings, /, as_json: bool) -> None:
     """
     with settings.mesh() as mesh:
         views = mesh.receipts()
-    headings = ("ROLE", "PEER", "JOB", "ACCEPTED", "REFUSED", "VERIFIED BY", "SIGNED BY")
+    headings = ("ROLE", "PEER", "CLASS", "JOB", "ACCEPTED", "REFUSED", "VERIFIED BY", "SIGNED BY")
     rows = [
-        (v.role, v.peer, v.job[:12], v.tasks_accepted, v.tasks_refused, v.verified_by, " + ".join(v.signed_by))
+        (
+            v.role,
+            v.peer,
+            v.device_class,
+            v.job[:12],
+            v.tasks_accepted,
+            v.tasks_refused,
+            v.verified_by,
+            " + ".join(v.signed_by),
+        )
         for v in views
     ]
     emit(views, as_json, lambda: table(headings, rows) if rows else "no receipts yet")

@@ -19,14 +19,26 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
 @click.option("--lend/--no-lend", default=None, help="Run other people's tasks.  [default: no]")
 @click.option("--slots", type=int, metavar="N", help="Tasks at once when lending.  [default: cores - 1]")
 @click.option("--memory-mib", type=int, metavar="MIB", help="Memory of one lent slot.  [default: 1024]")
-@click.option("--gpu", metavar="UUID", help="Lend this GPU or MIG instance, or the 'first', not the processor.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="Lend this: cpu, gpu (all), or a GPU's UUID; repeatable.  [default: all that work]",
+)
 @click.option("--data-listen", metavar="ADDRESS", help="Where data channels connect.  [default: the host of --listen]")
 @click.option("--disk-mib", type=int, metavar="MIB", help="Disk for blobs.  [default: 10240]")
 @click.option("--control-port", type=int, metavar="PORT", help="Port of the control API.  [default: a free one]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @pass_settings
 def start(
-    settings: Settings, /, as_json: bool, config: str | None, first_peers: tuple[str, ...], **flags: object
+    settings: Settings,
+    /,
+    as_json: bool,
+    config: str | None,
+    first_peers: tuple[str, ...],
+    devices: tuple[str, ...],
+    **flags: object,
 ) -> int:
     """Run a node: join the mesh, and lend with --lend.
 
@@ -38,6 +50,7 @@ def start(
     Examples:
       depin-node start
       depin-node start --listen /ip4/127.0.0.1/tcp/4701
+      depin-node start --lend --device cpu --device GPU-5a2f…
       depin-node start --lend --peer /ip4/192.0.2.1/tcp/4701/p2p/12D3KooW…
     """
     from depin_node.bootstrap.config import load
@@ -46,7 +59,7 @@ def start(
     named = config or os.environ.get("DEPIN_CONFIG")
     node_config = load(
         Path(named) if named else data_dir.config,
-        flags={**flags, "first_peers": first_peers or None},
+        flags={**flags, "first_peers": first_peers or None, "devices": devices or None},
         environ=os.environ,
         file_must_exist=bool(named),
     )

@@ -73,20 +73,26 @@ def local_devices(remembered: Path | None = None) -> list[DeviceView]:
     async def ask() -> list[DeviceView]:
         async with open_pool(PoolConfig()) as pool:
             memory_mib = psutil.virtual_memory().total >> 20
-            views = [await _view(pool, processor_name(), memory_mib, os.cpu_count() or 1, remembered)]
+            views = [await _view("cpu", pool, processor_name(), memory_mib, os.cpu_count() or 1, remembered)]
         for gpu in find_gpus().gpus:
             memory_mib = gpu.memory_bytes >> 20
             async with open_gpu_pool(gpu_config(gpu), DriverProbe(gpu)) as gpu_pool:
                 try:
-                    views.append(await _view(gpu_pool, gpu.name, memory_mib, 1, remembered))
+                    views.append(await _view(gpu.uuid, gpu_pool, gpu.name, memory_mib, 1, remembered))
                 except ResourceError as error:
-                    views.append(DeviceView(gpu.architecture, memory_mib, 0, 0, model=gpu.name, unusable=str(error)))
+                    views.append(
+                        DeviceView(
+                            gpu.architecture, memory_mib, 0, 0, model=gpu.name, unusable=str(error), name=gpu.uuid
+                        )
+                    )
         return views
 
     return trio.run(ask)
 
 
-async def _view(pool: AnyPool, model: str, memory_mib: int, slots: int, remembered: Path | None) -> DeviceView:
+async def _view(
+    name: str, pool: AnyPool, model: str, memory_mib: int, slots: int, remembered: Path | None
+) -> DeviceView:
     device_class, speed, layers = await pool.device_class(), await speed_of(pool, model, remembered), pool.layers()
     return DeviceView(
         device_class,
@@ -99,6 +105,7 @@ async def _view(pool: AnyPool, model: str, memory_mib: int, slots: int, remember
         speed.mflops_f32,
         speed.mflops_f64,
         speed.mbytes_s,
+        name=name,
     )
 
 

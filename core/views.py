@@ -27,7 +27,8 @@ class DeviceView(View, frozen=True):
     ``model`` is what the device calls itself; the speeds are of one slot, as its node measured them, 0 if it did not:
     millions of float32 and float64 operations a second, and MB/s of memory. Of our own devices also what the operating
     system confines their workers by: ``layers``, and ``layers_missing`` with the reasons; each is ``name: how or why
-    not``. A device that is there and cannot be lent says why in ``unusable``.
+    not``; and ``name``, how the configuration calls it: ``cpu``, or a GPU's UUID. A device that is there and cannot be
+    lent, or not any more, says why in ``unusable``.
     """
 
     device_class: str
@@ -41,6 +42,7 @@ class DeviceView(View, frozen=True):
     mflops_f64: int = 0
     mbytes_s: int = 0
     unusable: str = ""
+    name: str = ""
 
 
 class PeerView(View, frozen=True):
@@ -103,7 +105,8 @@ class StatusView(View, frozen=True):
 
 
 class ReceiptView(View, frozen=True):
-    """A receipt as kept in the journal. ``role`` is ours: ``requester`` or ``provider``."""
+    """A receipt as kept in the journal. ``role`` is ours: ``requester`` or ``provider``; ``device_class`` is the
+    provider's."""
 
     id: str
     role: str
@@ -114,6 +117,7 @@ class ReceiptView(View, frozen=True):
     verified_by: str
     issued_s: float
     signed_by: tuple[str, ...]
+    device_class: str = ""
 
 
 class AccountView(View, frozen=True):

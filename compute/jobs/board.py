@@ -73,8 +73,10 @@ class Board:
         """Tell whether a candidate's advert fits a job."""
         return (
             candidate.peer not in self.banned
-            and any(name in candidate.device_classes for name in progress.job.device_classes)
-            and candidate.memory_mib >= progress.job.limits.memory_mib
+            and any(
+                name in progress.job.device_classes and memory_mib >= progress.job.limits.memory_mib
+                for name, memory_mib in candidate.devices
+            )
             and candidate.price <= self.config.price_max
         )
 

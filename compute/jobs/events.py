@@ -15,13 +15,12 @@ OutputSizes = Callable[[int], tuple[int, ...]]
 
 
 class Candidate(NamedTuple):
-    """A peer that lends, as the directory knows it. ``group``: peers that may have one owner have the
-    same."""
+    """A peer that lends, as the directory knows it: the class of each device and the memory of its slots, in MiB.
+    ``group``: peers that may have one owner have the same."""
 
     peer: bytes
     group: str
-    device_classes: tuple[str, ...]
-    memory_mib: int
+    devices: tuple[tuple[str, int], ...]
     price: int
 
 

@@ -43,7 +43,7 @@ class Recruiting:
         stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
         useful += max((task.ballot.attempts_ended for task in stuck), default=0)
         wanted = min(board.config.providers_max, useful)
-        engaged = sum(self._serves(partner, progress, now) for partner in board.partners.values())
+        engaged = sum(self.serves(partner, progress, now) for partner in board.partners.values())
         for candidate in board.candidates:
             if engaged >= wanted or len(board.partners) >= board.config.providers_max:
                 break
@@ -59,10 +59,24 @@ class Recruiting:
             board.note(progress, now, "asked", candidate.peer)
             board.do(Ask(candidate.peer, terms, board.config.price_max, DURATION_S))
 
-    def _serves(self, partner: Partner, progress: Progress, now: Now) -> bool:
+    def serves(self, partner: Partner, progress: Progress, now: Now) -> bool:
+        """Tell whether a provider's agreement, or what it was asked for, covers a job."""
         if partner.is_agreed:
             return partner.suits(progress.job, progress.terms, now.boottime_ns)
         return any(partner.terms.cover(progress.terms, name) for name in progress.job.device_classes)
+
+    def waits(self, progress: Progress, now: Now) -> bool:
+        """Tell whether a provider might do a job, but works for us under an agreement that does not cover it, about
+        another of its devices for example: there is one agreement with a provider at a time."""
+        engaged = {
+            partner.peer
+            for partner in self._board.partners.values()
+            if partner.open and not partner.suits(progress.job, progress.terms, now.boottime_ns)
+        }
+        return any(
+            candidate.peer in engaged and self._board.might_do(candidate, progress)
+            for candidate in self._board.candidates
+        )
 
     def idle(self, now: Now) -> list[Partner]:
         """Return whom nobody needs: agreements idle for long, and those that no open job can use."""

@@ -240,9 +240,10 @@ class Scheduler:
         elif isinstance(event, BidHeard):
             partner.bid(now.boottime_ns)
             for progress in self._board.open_jobs():
-                progress.stage("first_bid", now)
-                detail = f"{event.slots} slots, window {event.window}"
-                self._board.note(progress, now, "bid", heard.peer, detail=detail)
+                if self._recruiting.serves(partner, progress, now):
+                    progress.stage("first_bid", now)
+                    detail = f"{event.slots} slots, window {event.window}"
+                    self._board.note(progress, now, "bid", heard.peer, detail=detail)
         elif isinstance(event, Agreed):
             self._agreed(partner, event, now)
         elif isinstance(event, Declined | Ended):
@@ -292,6 +293,7 @@ class Scheduler:
             or progress.running
             or len(progress.tasks) > len(progress.needy)
             or self._placing.waits_its_turn(progress, now)
+            or self._recruiting.waits(progress, now)
         )
 
 

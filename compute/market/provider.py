@@ -20,7 +20,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from depin_node.compute.market.happenings import StoreAgreement
-from depin_node.compute.market.lender import Lender
+from depin_node.compute.market.lender import Lender, Quote
 from depin_node.compute.market.messages import (
     BATCH_MAX,
     FROM_REQUESTER,
@@ -87,11 +87,11 @@ _SALT_CONTEXT = "depin-node market 2026 salt v1"
 
 @dataclass(frozen=True)
 class Open:
-    """The agreement stands: get ``slots`` workers ready."""
+    """The agreement stands: get so many workers of each device ready."""
 
     agreement: bytes
     terms: Terms
-    slots: int
+    shares: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ class ProviderTalk:
         self._state = _State.IDLE
         self._terms: Terms | None = None
         self._bid = b""
-        self._bid_body: Bid | None = None
+        self._quote: Quote | None = None
+        self._shares: dict[int, int] = {}
         self._deadline_ns = 0
         self._idle_since_ns = 0
         self._sent_ns = 0
@@ -271,13 +272,13 @@ class ProviderTalk:
         """The agreement is stored: accept the award."""
         if self._state is not _State.STORING:
             return []
-        assert self._bid_body is not None
+        assert self._quote is not None
         assert self._terms is not None
         self._state = _State.AGREED
         self._idle_since_ns = now.boottime_ns
-        self._deadline_ns = now.boottime_ns + (self._bid_body.duration_s + EXPIRY_GRACE_S) * SECOND_NS
+        self._deadline_ns = now.boottime_ns + (self._quote.duration_s + EXPIRY_GRACE_S) * SECOND_NS
         self._out.append((Kind.ACCEPT, self._pen.sign(Accept, self.peer, now, self.agreement)))
-        return [Open(self.agreement, self._terms, self._bid_body.slots)]
+        return [Open(self.agreement, self._terms, self._shares)]
 
     def finished(
         self,
@@ -499,9 +500,7 @@ class ProviderTalk:
             quote.duration_s,
         )
         self._bid = answer
-        self._bid_body = Bid(
-            self.peer, 0, 0, b"", quote.device_class, quote.window, quote.slots, quote.price, quote.duration_s
-        )
+        self._quote = quote
         self._terms = offer.terms
         self._state = _State.BID
         self._deadline_ns = now.boottime_ns + LIFETIME_S * SECOND_NS
@@ -509,24 +508,25 @@ class ProviderTalk:
         return []
 
     def _award(self, award: Award, envelope: bytes, now: Now) -> list[Order]:
-        assert self._bid_body is not None
+        assert self._quote is not None
         if award.bid != digest(self._bid):
             raise PeerViolation("award: of another bid")
-        code = self._lender.take(self, self.group, self._bid_body.slots)
-        if code is not None:
+        shares = self._lender.take(self, self.group, self._quote)
+        if isinstance(shares, DeclineCode):
             self._state = _State.IDLE
-            self._out.append((Kind.DECLINE, self._pen.sign(Decline, self.peer, now, digest(envelope), code)))
+            self._out.append((Kind.DECLINE, self._pen.sign(Decline, self.peer, now, digest(envelope), shares)))
             return []
+        self._shares = shares
         self.agreement = agreement_id(self._bid, envelope)
         self._state = _State.STORING
         return [StoreAgreement(self.agreement, self._bid, envelope, award.seq)]
 
     def _work(self, work: Work) -> list[Order]:
         assert self._terms is not None
-        assert self._bid_body is not None
+        assert self._quote is not None
         if work.work < self._next_work or len(self._works) >= WORKS_MAX:
             raise PeerViolation("work: its number was used, or too many are open")
-        if not self._terms.cover(work.body.terms, self._bid_body.device_class):
+        if not self._terms.cover(work.body.terms, self._quote.device_class):
             raise PeerViolation("work: beyond the terms of the agreement")
         self._next_work = work.work + 1
         self._works[work.work] = _Work(work.body, work_id(self.agreement, work.work, work.body))
@@ -534,11 +534,11 @@ class ProviderTalk:
         return [Prepare(work.work, work.body, work.grant)]
 
     def _tasks(self, tasks: Tasks) -> list[Order]:
-        assert self._bid_body is not None
+        assert self._quote is not None
         work = self._works.get(tasks.work)
         if work is None or tasks.first_attempt < self._next_attempt:
             raise PeerViolation("tasks: of no open work, or with numbers that were used")
-        if len(self._attempts) + len(tasks.tasks) > self._bid_body.window:
+        if len(self._attempts) + len(tasks.tasks) > self._quote.window:
             raise PeerViolation("tasks: more than the window holds")
         if max(tasks.tasks) >= work.body.tasks:
             raise PeerViolation("tasks: beyond the number of the work's tasks")
@@ -622,11 +622,11 @@ class ProviderTalk:
 
     def _receipt(self, receipt: Receipt, envelope: bytes, now: Now) -> list[Order]:
         account = self._accounts.get(receipt.work)
-        if receipt.agreement != self.agreement or account is None or self._bid_body is None:
+        if receipt.agreement != self.agreement or account is None or self._quote is None:
             raise PeerViolation("receipt: about another agreement, or a work that has its last receipt")
-        if receipt.inputs != account.inputs or receipt.device_class != self._bid_body.device_class:
+        if receipt.inputs != account.inputs or receipt.device_class != self._quote.device_class:
             raise PeerViolation("receipt: of other inputs, or another device class, than was agreed")
-        if receipt.price != self._bid_body.price:
+        if receipt.price != self._quote.price:
             raise PeerViolation("receipt: at another price than was agreed")
         busy_us = fuel = energy_mj = 0
         for settled in receipt.settled:

@@ -148,6 +148,10 @@ class GpuPool:
                 self._tell(e.Returned(START_UP))
         return self._device_class
 
+    def withdrawn(self) -> str:
+        """Return why the device is lent no more, or nothing."""
+        return self.custody.reason if self.custody.state is State.WITHDRAWN else ""
+
     def layers(self) -> tuple[Layer, ...]:
         """Return what confines the workers and what does not, as the first of them told; before it, nothing."""
         return self._layers

@@ -87,6 +87,10 @@ class SandboxPool:
                 await worker.aclose()
         return self._device_class
 
+    def withdrawn(self) -> str:
+        """Return why the device is lent no more, or nothing: a processor is never lost."""
+        return ""
+
     def layers(self) -> tuple[Layer, ...]:
         """Return what confines the workers and what does not, as the first of them told; before it, nothing."""
         return self._layers

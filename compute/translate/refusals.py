@@ -10,6 +10,8 @@ _HOST = "the CUDA runtime cannot be called from a kernel"
 _HALF = "half precision needs #include <cuda_fp16.h>, for float16 <cupy/float16.cuh>"
 _COMPLEX = "complex numbers need #include <cupy/complex.cuh>"
 _CUCOMPLEX = "these complex numbers need #include <cuComplex.h>"
+_FP8 = "floats of 8 bits are not supported: use half, or integers"
+_MANAGED = "managed memory is not supported: pass the array as a pointer"
 _BFLOAT = "bfloat16 is not supported: use float, or half"
 _STD = "of the C++ library there are maths, <algorithm>'s min and max, <limits>, <type_traits> and <utility>"
 _LIBRARY = "libraries of device code are not supported: write it in CUDA C, or as an array operation"
@@ -32,12 +34,14 @@ NAMES = {
     **dict.fromkeys(("cuFloatComplex", "cuDoubleComplex", "cuComplex"), _CUCOMPLEX),
     **dict.fromkeys(("std", "vector", "string", "array", "tuple", "pair", "function", "sort", "cout", "endl"), _STD),
     "cub": _LIBRARY,
+    "__managed__": _MANAGED,
     **dict.fromkeys(("wmma", "nvcuda", "mma"), _MATRIX),
 }
 PREFIXES = {
     "tex": _TEXTURE,
     "surf": _TEXTURE,
     "cudaTexture": _TEXTURE,
+    "cudaSurface": _TEXTURE,
     "curand": _RANDOM,
     "cuda": _HOST,
     "__reduce_": "warp reductions are not supported: use __shfl_down_sync",
@@ -46,12 +50,14 @@ PREFIXES = {
     "__h": _HALF,
     "__float2half": _HALF,
     "__bfloat": _BFLOAT,
+    "__nv_fp8": _FP8,
     "__v": _VECTOR,
 }
 FILES = {
     "cooperative_groups": _GROUPS,
     "curand": _RANDOM,
     "cuda_bf16": _BFLOAT,
+    "cuda_fp8": _FP8,
     "cupy/bfloat16": _BFLOAT,
     "cuda/": _STD,
     "complex": _COMPLEX,

@@ -62,7 +62,7 @@ class Lender:
     @property
     def config(self) -> str:
         """Its ``config.toml``: honest lenders have none."""
-        return f'device = "faulty:{self.device}"\ndevice_path = "{HERE}"\n' if self.device else ""
+        return f'devices = ["faulty:{self.device}"]\ndevice_path = "{HERE}"\n' if self.device else ""
 
 
 class Stage:

@@ -1,7 +1,7 @@
 """Devices that the demo's and the tests' bad lenders run on: one that lies, one that never finishes in time.
 
 They are wrappers around the real device, outside the package. A node runs on one of them only if its own
-configuration says so (``device``, ``device_path``).
+configuration says so (``devices``, ``device_path``).
 """
 
 import time

@@ -51,8 +51,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "disk_mib": ("9", "9"),
         "control_port": ("1234", "1234"),
         "log_level": ("debug", '"debug"'),
-        "gpu": ("GPU-1", '"GPU-1"'),
-        "device": ("a.b:C", '"a.b:C"'),
+        "devices": ("cpu, MIG-1a/2, a.b:C", '["cpu", "MIG-1a/2", "a.b:C"]'),
         "device_path": ("/x", '"/x"'),
     }
     assert set(examples) == set(FIELDS) - {"waits", "limits"}
@@ -109,8 +108,9 @@ def test_only_an_unnamed_listen_address_may_move(tmp_path):
         ("", {"DEPIN_SLOTS": "many"}, {}, r"DEPIN_SLOTS: Expected `int`, got `str`; it is 'many'"),
         ("", {"DEPIN_LEND": "perhaps"}, {}, r"DEPIN_LEND: Expected `bool`"),
         ("", {}, {"control_port": 70_000}, r"--control-port: .*65535; it is '70000'"),
-        ('device = "\x1b[2J"', {}, {}, r"not TOML"),
-        (r'device = "\u001b[2J"', {}, {}, r"device: .*'\\x1b\[2J'"),
+        ('devices = ["\x1b[2J"]', {}, {}, r"not TOML"),
+        (r'devices = ["\u001b[2J"]', {}, {}, r"devices: .*x1b\[2J"),
+        ("", {"DEPIN_DEVICES": "cpu, first"}, {}, r"DEPIN_DEVICES: .*'first'"),
     ],
 )
 def test_wrong_settings_name_their_source_and_key(tmp_path, toml, environ, flags, message):
@@ -133,18 +133,17 @@ def test_a_named_file_must_exist_and_be_small(tmp_path):
 
 
 def test_unknown_variables_are_pointed_out_not_refused(tmp_path):
-    environ = {"DEPIN_LENDS": "1", "DEPIN_SERVICE_HOST": "x", "DEPIN_DATA_DIR": "/", "DEPIN_LEND": "1", "OTHER": ""}
+    environ = {"DEPIN_LENDS": "1", "DEPIN_TCP_ADDR": "x", "DEPIN_DATA_DIR": "/", "DEPIN_LEND": "1", "OTHER": ""}
     assert unknown_variables(environ) == [
         "DEPIN_LENDS means nothing to depin-node; did you mean 'DEPIN_LEND'?",
-        "DEPIN_SERVICE_HOST means nothing to depin-node",
+        "DEPIN_TCP_ADDR means nothing to depin-node",
     ]
     assert load(tmp_path / "none", flags={}, environ=environ).lend
 
 
-def test_slots_lent():
-    assert NodeConfig(slots=5).slots_lent() == 0
-    assert NodeConfig(slots=5, lend=True).slots_lent() == 5
-    assert NodeConfig(lend=True).slots_lent() == max(1, (os.cpu_count() or 1) - 1)
+def test_slots_of_the_processor():
+    assert NodeConfig(slots=5).slots_of_processor() == 5
+    assert NodeConfig().slots_of_processor() == max(1, (os.cpu_count() or 1) - 1)
 
 
 def test_every_setting_is_explained():

@@ -182,7 +182,7 @@ async def test_large_results_lie_in_the_blob_store(tmp_path, autojump_clock):
 async def test_workers_are_real_processes_too(tmp_path):
     async with world(tmp_path) as w, open_pool(PoolConfig(WorkerConfig(nice=0), workers_max=2)) as pool:
         a = await w.start(1)
-        b = await w.start(2, pool=pool, lending=Lending(("wasm-1",), 2, 1024))
+        b = await w.start(2, pool=pool, lending=Lending("wasm-1", 2, 1024))
         await knows(a, [b])
         for key, candidate in (("many", MANY), ("large", LARGE), ("again", MANY)):
             job, x = await make_job(a, key=key, candidate=candidate)
@@ -283,8 +283,8 @@ async def test_nobody_and_no_agreement_fail_with_the_reasons(tmp_path, autojump_
     async with world(tmp_path) as w:
         a = await w.start(1, config=IMPATIENT)
         await w.start(2)
-        small = await w.start(3, pool=InlinePool(), lending=Lending(("wasm-1",), 1, 16))
-        dear = await w.start(4, pool=InlinePool(), lending=Lending(("wasm-1",), 1, 1024, seconds_max=5))
+        small = await w.start(3, pool=InlinePool(), lending=Lending("wasm-1", 1, 16))
+        dear = await w.start(4, pool=InlinePool(), lending=Lending("wasm-1", 1, 1024, seconds_max=5))
         await knows(a, [small, dear])
         job, _ = await make_job(a)
         view = await done(a, job)
@@ -469,7 +469,7 @@ async def test_an_idle_agreement_gives_way_to_another_requester(tmp_path, autoju
         await knows(c, [lender])
         job, _ = await make_job(a)
         assert (await done(a, job)).state == "done"
-        assert lender.provider.lender.slots_free() == 0  # kept for the next job
+        assert lender.provider.lender.slots_free(0) == 0  # kept for the next job
         job, _ = await make_job(c)
         begin = trio.current_time()
         assert (await done(c, job)).state == "done"
@@ -479,7 +479,7 @@ async def test_an_idle_agreement_gives_way_to_another_requester(tmp_path, autoju
 async def test_strangers_get_the_share_that_is_left_for_them_and_are_told(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1, config=IMPATIENT)
-        b = await w.start(2, pool=InlinePool(), lending=Lending((WASM,), slots=1, memory_mib=1024, unpaid_share=0.0))
+        b = await w.start(2, pool=InlinePool(), unpaid_share=0.0)
         await knows(a, [b])
         job, _ = await make_job(a, candidate=MANY)
         view = await done(a, job)

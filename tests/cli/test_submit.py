@@ -280,7 +280,7 @@ def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
 def test_answers_that_never_agree_fail_verification(nodes, job):
     config = nodes.folder / "config.toml"
     config.write_text(
-        f'device = "lying_device:LyingDevice"\ndevice_path = "{Path(__file__).parent.parent / "support"}"\n'
+        f'devices = ["lying_device:LyingDevice"]\ndevice_path = "{Path(__file__).parent.parent / "support"}"\n'
     )
     first, *_ = nodes.mesh(3, "--config", config)
     done = submit(first, job)

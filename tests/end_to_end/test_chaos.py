@@ -54,7 +54,7 @@ def test_a_job_survives_kills_frosts_and_a_liar(nodes, device):
     first = nodes.start()
     honest = [nodes.start("--lend", "--slots", 1, "--peer", first.address) for _ in range(3)]
     config = nodes.folder / "liar.toml"
-    config.write_text(f'device = "lying_device:{device}"\ndevice_path = "{SUPPORT}"\n')
+    config.write_text(f'devices = ["lying_device:{device}"]\ndevice_path = "{SUPPORT}"\n')
     liar = nodes.start("--lend", "--slots", 1, "--peer", first.address, "--config", config)
     chaos, listen = Chaos(nodes, honest, rng), first.address.partition("/p2p/")[0]
     n = TASKS * wat.BLOCK

@@ -73,7 +73,7 @@ def test_a_copier_gets_nothing_accepted(nodes, tmp_path):
     journal = DataDir(requester.data_dir).journal
     (tmp_path / "copier.py").write_text(COPIER.replace("{journal}", str(journal)))
     config = tmp_path / "copier.toml"
-    config.write_text(f'device = "copier:Copier"\ndevice_path = "{tmp_path}"\n')
+    config.write_text(f'devices = ["copier:Copier"]\ndevice_path = "{tmp_path}"\n')
     join = ("--lend", "--slots", 1, "--peer", requester.address)
     lenders = [nodes.spawn(*join), nodes.spawn(*join), nodes.spawn(*join, "--config", config)]
     *_, copier = (node.wait_ready() for node in lenders)

@@ -156,8 +156,8 @@ def test_who_is_banned_too_dear_or_too_small_is_not_asked():
     mesh.candidates = (
         mesh.candidates[0],
         mesh.candidates[1]._replace(price=1),
-        mesh.candidates[2]._replace(memory_mib=63),
-        mesh.candidates[3]._replace(device_classes=("cuda",)),
+        mesh.candidates[2]._replace(devices=(("wasm-1", 63), ("cuda", 1024))),
+        mesh.candidates[3]._replace(devices=(("cuda", 1024),)),
     )
     name = mesh.submit(3, Quorum(1, 1))
     mesh.run()
@@ -446,3 +446,25 @@ def test_a_budget_ends_a_job_when_what_runs_has_ended():
     assert (ended.job_id, ended.error.code) == (name, "budget")
     assert 20 <= answered <= 20 + 2 * 4
     assert f"{answered} of 1000" in ended.error.message
+
+
+def test_a_job_waits_for_a_provider_that_works_on_another_device_of_its_own():
+    """There is one agreement with a provider at a time: a job of another class has its turn, and does not fail."""
+    mesh = InstantMesh(providers=1)
+    mesh.candidates = (mesh.candidates[0]._replace(devices=(("wasm-1", 1024), ("strict-1", 1024))),)
+    answer, kept = mesh.carry_out, []
+    mesh.carry_out = lambda effect: kept.append(effect) if isinstance(effect, e.Assign) else answer(effect)
+    first = mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    second = mesh.submit(3, Quorum(1, 1), key="second", device_class="strict-1")
+    mesh.run()
+    assert not wait(mesh, 100)
+    assert mesh.scheduler.view(second).state == "queued"
+    mesh.carry_out = answer
+    for effect in kept:
+        answer(effect)
+    mesh.run()
+    for effect in wait(mesh, 2):
+        mesh.carry_out(effect)
+    mesh.run()
+    assert {name: ended.state for name, ended in mesh.ended.items()} == {first: "done", second: "done"}

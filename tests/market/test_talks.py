@@ -8,7 +8,7 @@ from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
-from depin_node.compute.market.lender import Lender, Lending
+from depin_node.compute.market.lender import Lender, Lending, Quote
 from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict, Want
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
@@ -40,8 +40,8 @@ class Pair:
 
     def __init__(self, **lending):
         self.at_s = 100
-        fields = {"device_classes": ("wasm-1",), "slots": 2, "memory_mib": 1024, "window_max": 4} | lending
-        self.lender = Lender(Lending(**fields))
+        fields = {"device_class": "wasm-1", "slots": 2, "memory_mib": 1024, "window_max": 4} | lending
+        self.lender = Lender([Lending(**fields)])
         self.pens = [self.pen(REQUESTER), self.pen(PROVIDER)]
         self.r = rm.RequesterTalk(self.pens[0], PROVIDER.key)
         self.p = pm.ProviderTalk(self.pens[1], REQUESTER.key, "g", self.lender, b"s" * 32)
@@ -375,7 +375,7 @@ def test_a_late_commitment_is_void():
 
 def test_a_decline_carries_its_code_and_ends_the_talk():
     pair = Pair()
-    pair.lender.lending = None
+    pair.lender.withdraw(0)
     pair.r.propose(TERMS, 0, 3600, pair.now)
     pair.to_provider()
     assert pair.to_requester() == [Kind.DECLINE]
@@ -389,7 +389,7 @@ def test_an_award_may_be_declined_as_busy():
         def is_idle(self):
             return False
 
-    pair.lender.take(Other(), "elsewhere", 2)
+    pair.lender.take(Other(), "elsewhere", Quote("wasm-1", 4, 2, 0, 60, (0,)))
     pair.r.stored(pair.now)
     pair.to_provider()
     assert pair.to_requester() == [Kind.DECLINE]
@@ -616,7 +616,7 @@ def test_after_the_end_only_receipts_count():
     assert pair.heard[-1] == hp.Ended("expired")
     assert pair.p.receive(Kind.TASKS, b"crossed", pair.now) == []
     assert pair.r.receive(Kind.COMMITS, b"crossed", pair.now) == []
-    assert pair.lender.slots_free() == 2
+    assert pair.lender.slots_free(0) == 2
 
 
 # Deadlines.

@@ -20,7 +20,7 @@ class InstantMesh:
         self.time_ns = 0
         self.scheduler = Scheduler(config or SchedulerConfig(), random.Random(seed), bytes(32), set())
         self.candidates = tuple(
-            e.Candidate(n.to_bytes(32, "big"), f"g{n}", ("wasm-1",), memory_mib, 0) for n in range(providers)
+            e.Candidate(n.to_bytes(32, "big"), f"g{n}", (("wasm-1", memory_mib),), 0) for n in range(providers)
         )
         self.window = window
         self.queue = deque()
@@ -32,10 +32,9 @@ class InstantMesh:
     def now(self):
         return Now(self.time_ns, self.time_ns)
 
-    def submit(self, tasks, policy, key="key", done=None, **whole):
-        job = Job(
-            key, "n", b"p" * 32, 1, (InputRef(0, b"i" * 32, 1),), tasks, ("wasm-1",), policy, Limits(60, 64), 1, **whole
-        )
+    def submit(self, tasks, policy, key="key", done=None, device_class="wasm-1", **whole):
+        inputs, classes = (InputRef(0, b"i" * 32, 1),), (device_class,)
+        job = Job(key, "n", b"p" * 32, 1, inputs, tasks, classes, policy, Limits(60, 64), 1, **whole)
         name = job_id(b"me" * 16, job)
         self.queue.append(e.Submitted(name, job, done or bytearray(tasks), lambda task: (8,), 8))
         self.queue.append(e.Candidates(self.candidates, {}))
@@ -57,7 +56,9 @@ class InstantMesh:
             self.queue.extend(e.Heard(effect.peer, event) for event in events)
 
         if isinstance(effect, e.Ask):
-            heard(hp.BidHeard(1, self.window, 0), hp.Agreed(b"a" * 32, "wasm-1", 1, self.window, effect.terms, 3600))
+            (device_class,) = effect.terms.device_classes
+            agreed = hp.Agreed(b"a" * 32, device_class, 1, self.window, effect.terms, 3600)
+            heard(hp.BidHeard(1, self.window, 0), agreed)
         elif isinstance(effect, e.Assign):
             self.attempts[effect.peer] += len(effect.tasks)
             attempts = range(effect.first_attempt, effect.first_attempt + len(effect.tasks))

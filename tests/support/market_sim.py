@@ -98,8 +98,8 @@ class World:
         self.group_of = {node.key: f"g{groups[i]}" for i, node in self.nodes.items()}
         self.pen = self.requester.pen(self.now())
         self.provider_pens = {i: node.pen(self.now()) for i, node in self.nodes.items()}
-        lending = Lending(("wasm-1",), scenario.slots, 1024, window_max=scenario.window)
-        self.lenders = {i: Lender(lending) for i in self.nodes}
+        lending = Lending("wasm-1", scenario.slots, 1024, window_max=scenario.window)
+        self.lenders = {i: Lender([lending]) for i in self.nodes}
         self.links = {}
         self.journal = deque()  # what waits to be confirmed
         self.results = defaultdict(dict)  # durable: job → task → root
@@ -427,7 +427,7 @@ class World:
         unsuitable = {}
         if self.scheduler.needs() is not None:
             items = [
-                e.Candidate(node.key, self.group_of[node.key], ("wasm-1",), 1024, 0) for node in self.nodes.values()
+                e.Candidate(node.key, self.group_of[node.key], (("wasm-1", 1024),), 0) for node in self.nodes.values()
             ]
             self.rng.shuffle(items)
             self.feed(e.Candidates(tuple(items), unsuitable))

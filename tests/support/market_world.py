@@ -11,6 +11,7 @@ import trio
 from wat_programs import numbers, program
 
 from depin_node.bootstrap.evidence import open_evidence
+from depin_node.bootstrap.lent import LentDevice, LentDevices, offers
 from depin_node.bootstrap.market import open_market
 from depin_node.bootstrap.provider import open_provider
 from depin_node.bootstrap.receipts import open_logs
@@ -19,16 +20,17 @@ from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum
 from depin_node.compute.jobs.scheduler import SchedulerConfig
-from depin_node.compute.market.lender import Lending
+from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.programs.shards import result_bytes, scatter
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox.pool import Output, Result
+from depin_node.compute.trust.credit import UNPAID_SHARE
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import TaskError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.identity import Identity
-from depin_node.p2p.advert import DeviceOffer, Offer
+from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.memory import MemoryFabric
@@ -55,6 +57,12 @@ class InlinePool:
 
     async def acquire(self, name):
         return InlineLease(self)
+
+    def withdrawn(self):
+        return ""
+
+    def layers(self):
+        return ()
 
     @asynccontextmanager
     async def opened(self, config):
@@ -142,18 +150,21 @@ class World:
         self.audits = InlinePool()
         self._nursery = nursery
 
-    async def start(self, number, *, pool=None, lending=None, config=None, group=None):
-        """Start a node that requests, and lends if it has a pool. ``group``: which /16 it lives in."""
-        return await self._nursery.start(self._run, number, pool, lending, config, group or number)
+    async def start(
+        self, number, *, pool=None, lending=None, devices=(), config=None, group=None, unpaid_share=UNPAID_SHARE
+    ):
+        """Start a node that requests, and lends if it has a pool, or several ``devices``. ``group``: its /16."""
+        if pool is not None:
+            lending = lending or Lending(WASM, slots=1, memory_mib=1024)
+            devices = [LentDevice("cpu", pool, lending, "a processor")]
+        return await self._nursery.start(self._run, number, list(devices), config, group or number, unpaid_share)
 
-    async def _run(self, number, pool, lending, config, group, *, task_status):
+    async def _run(self, number, devices, config, group, unpaid_share, *, task_status):
         identity = Identity(number.to_bytes(32, "big"))
         folder = self.path / str(number)
         folder.mkdir(exist_ok=True)
-        lending = lending or Lending((WASM,), slots=1, memory_mib=1024)
-        offer = Offer(
-            lending=pool is not None, devices=(DeviceOffer(WASM, lending.memory_mib, lending.slots, lending.slots),)
-        )
+        told = offers(devices, Lender([device.lending for device in devices]))
+        offer = Offer(lending=bool(devices), devices=tuple(told))
         with trio.CancelScope() as scope:
             async with (
                 self.fabric.open(identity.key, host=f"10.{group}.0.{number}") as network,
@@ -174,14 +185,15 @@ class World:
                     open_evidence(context) as evidence,
                     open_logs(context) as logs,
                 ):
+                    pool = devices[0].pool if devices else None
                     peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence, logs=logs)
                     async with open_requester(
                         context, config or SchedulerConfig(), self.audits.opened
                     ) as peer.requester:
-                        if pool is None:
+                        if not devices:
                             task_status.started(peer)
                             await trio.sleep_forever()
-                        async with open_provider(context, pool, lending) as peer.provider:
+                        async with open_provider(context, LentDevices(devices, []), unpaid_share) as peer.provider:
                             task_status.started(peer)
                             await trio.sleep_forever()
 

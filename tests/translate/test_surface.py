@@ -75,7 +75,18 @@ def test_every_template_is_implemented(build: Any) -> None:
         lines.append(f"x[0] += {name}(n) + {name}((unsigned char)n) + {name}(3L) + {name}(4ull) + {name}(true);")
     for name in ["pow", "atan2", "fmod", "hypot", "copysign", "fmax", "fmin", "fdim"]:
         lines.append(f"x[0] += {name}(x[1], 2.0) + {name}(2.0, x[1]) + {name}(n, 2.0) + {name}(2.0, n);")
+        lines.append(f"x[0] += {name}(2, n) + {name}(3u, 5ll) + {name}(n, x[1]);")
     build("__global__ void k(float* x, float2* y, int n) {\n" + "\n".join(lines) + "\n}")
+
+
+def test_integers_count_as_double_in_functions_of_two(host: Any, build: Any) -> None:
+    calls = (
+        "pow(2, n), fmax(0, x[0]), fmin(x[1], 3), pow(3u, -2l), hypot(3, 4), fmod(7, n), std::pow(2, n), pow(x[1], 2)"
+    )
+    lines = "".join(f"y[{place}] = {call};" for place, call in enumerate(calls.replace("), ", ");").split(";")))
+    kernel = build(f"__global__ void k(const float* x, double* y, int n) {{ {lines} }}")
+    _, y = host.run(kernel, [1], [1], [np.float32([-1.5, 7]), np.zeros(8), 5])
+    assert y.tolist() == [32, 0, 3, 1 / 9, 5, 2, 32, 49]
 
 
 def test_every_typedef_is_known(declarations: list[dict[str, Any]], build: Any) -> None:

@@ -360,6 +360,7 @@ void __sincosf(float, float*, float*);
 
 // ---- maths: f for float, plain for double, and the plain name for float and for integers as C++ has it
 template <class T> struct Integral_ {};
+template <class T, class U, class = typename Integral_<T>::Double> struct Both_ : Integral_<U> {};
 #define INTEGRAL_(T) template <> struct Integral_<T> { typedef double Double; };
 INTEGRAL_(bool) INTEGRAL_(char) INTEGRAL_(signed char) INTEGRAL_(unsigned char) INTEGRAL_(short) INTEGRAL_(unsigned short)
 INTEGRAL_(int) INTEGRAL_(unsigned int) INTEGRAL_(long) INTEGRAL_(unsigned long) INTEGRAL_(long long)
@@ -385,7 +386,10 @@ MATHS1_(erfcinv) MATHS1_(normcdf) MATHS1_(normcdfinv) MATHS1_(cyl_bessel_i0) MAT
   double N(float x, double y);             \
   double N(double x, float y);             \
   template <class T> typename Integral_<T>::Double N(T x, double y); \
-  template <class T> typename Integral_<T>::Double N(double x, T y);
+  template <class T> typename Integral_<T>::Double N(double x, T y); \
+  template <class T> typename Integral_<T>::Double N(T x, float y); \
+  template <class T> typename Integral_<T>::Double N(float x, T y); \
+  template <class T, class U> typename Both_<T, U>::Double N(T x, U y);
 MATHS2_(pow) MATHS2_(atan2) MATHS2_(fmod) MATHS2_(hypot) MATHS2_(copysign) MATHS2_(fmax) MATHS2_(fmin) MATHS2_(fdim)
 MATHS2_(remainder) MATHS2_(nextafter) MATHS2_(rhypot)
 #undef MATHS2_
