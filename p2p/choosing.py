@@ -1,9 +1,9 @@
 """Whom a node dials, and whom of those that are connected it counts as chosen.
 
 With nobody connected: anchors of last time, first peers, remembered ones, then whoever was heard of. With some: first
-peers that were not dialled yet, prospects out of the ``AddressBook`` as long as choices are left, now and then a feeler
-to somebody new, and first peers that got lost. Of each group one is dialled to be a neighbour (``Neighbours``), and
-nobody more often than ``Dialling`` allows. A part of the discovery machine.
+peers that were never reached, which may just be coming up, prospects out of the ``AddressBook`` as long as choices are
+left, now and then a feeler to somebody new, and first peers that got lost. Of each group one is dialled to be a
+neighbour (``Neighbours``), and nobody more often than ``Dialling`` allows. A part of the discovery machine.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,19 +51,23 @@ class Choosing:
         self._rng = rng
         self._first = _by_peer(first_peers, directory.own_key)
         self._remembered = _by_peer(remembered, directory.own_key)
-        self._first_left = dict.fromkeys(self._first)  # not dialled yet
+        self._unmet = dict.fromkeys(self._first)  # first peers that were never connected
         self._anchors = list(self._remembered)[:ANCHORS]
         self.neighbours = Neighbours()
-        self.dialling = Dialling(config.dial_pause_s, [*self._first, *self._remembered], rng)
+        self.dialling = Dialling(config.dial_pause_s, self._first, self._remembered, rng)
         self.book = AddressBook(rng.randbytes(32))
 
     # How many are wanted
 
     @property
     def lacks(self) -> bool:
-        """Whether there are too few neighbours, or too few that we chose, or a first peer was not dialled yet."""
-        few = len(self.neighbours) < self._config.neighbours_wanted
-        return few or self.choices_left > 0 or bool(self._first_left)
+        """Whether there are too few neighbours, or too few that we chose."""
+        return len(self.neighbours) < self._config.neighbours_wanted or self.choices_left > 0
+
+    @property
+    def has_unmet(self) -> bool:
+        """Whether a first peer was never connected."""
+        return bool(self._unmet)
 
     @property
     def choices_left(self) -> int:
@@ -86,12 +90,12 @@ class Choosing:
         order = [*self._anchors, *self._first, *self._remembered, *self._drawn(), *known]
         return self.neighbours_of(dict.fromkeys(order), ns)
 
-    def first_left(self, ns: int) -> list[Dial]:
-        """Dial first peers that were not dialled yet: each may be the only honest one."""
-        return self.neighbours_of(list(self._first_left), ns)
-
     def apart(self, ns: int) -> list[Dial]:
-        """Dial a first or remembered peer that is not connected: that joins meshes that were parted."""
+        """Dial all first peers that were never connected, since each may be the only honest one; else a first or
+        remembered one that is not connected now: that joins meshes that were parted.
+        """
+        if self._unmet:
+            return self.neighbours_of(list(self._unmet), ns)
         apart = [peer for peer in (*self._first, *self._remembered) if peer not in self.neighbours]
         return self.neighbours_of([self._rng.choice(apart)], ns) if apart else []
 
@@ -143,7 +147,6 @@ class Choosing:
         if not allowed:
             return []
         self.dialling.start(peer, allowed, purpose)
-        self._first_left.pop(peer, None)
         return [Dial(peer, tuple(str(address) for address in allowed))]
 
     # What came of it
@@ -165,7 +168,7 @@ class Choosing:
             and room not in self.neighbours.rooms()
             and (purpose is not Purpose.FEELER or self.choices_left > 0)
         )
-        self._first_left.pop(peer, None)
+        self._unmet.pop(peer, None)
         self.neighbours.put(peer, Neighbour(ns, outbound, is_chosen, room, place_of(peer)))
         if outbound and seen_at is not None:
             entry = self._directory.get(peer)

@@ -2,8 +2,9 @@
 
 Addresses are claims: whoever signs adverts can put a stranger's address into them. So it is the *target*, host and
 port, that is dialled less and less often while nobody who should be there answers, whatever peers are claimed to be at
-it; and a host at which many ports failed is left alone for a while. What the operator named is exempt, and so are
-hosts of this machine and of private networks from the limit of hosts.
+it; and a host at which many ports failed is left alone for a while. What the operator named, and what was reached last
+time, is exempt; first peers, which may be coming up, are dialled every two seconds for a minute. Exempt from the
+limit of hosts are those of this machine and of private networks.
 """
 
 from collections import OrderedDict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BOOK_MAX = 4096
 TARGET_PAUSE_S = (1.0, 3600.0)
+NAMED_PAUSE_S, NAMED_SHARE = 2.0, 16
 HOST_FAILURES_MAX = 8
 HOST_PAUSE_S = 600.0
 _Target = tuple[str, int, bytes]
@@ -75,13 +77,17 @@ class Dialling:
 
     Args:
         pause_s: first and longest pause before the same peer is dialled again; each failure doubles it.
-        trusted: peers whose addresses the operator named.
+        named: peers that the operator named: first peers.
+        remembered: peers that were reached when the node last ran.
         rng: spreads the pauses.
     """
 
-    def __init__(self, pause_s: tuple[float, float], trusted: Iterable[bytes], rng: "Random") -> None:
+    def __init__(
+        self, pause_s: tuple[float, float], named: Iterable[bytes], remembered: Iterable[bytes], rng: "Random"
+    ) -> None:
         self._pause_s = pause_s
-        self._trusted = frozenset(trusted)
+        self._named = frozenset(named)
+        self._trusted = self._named.union(remembered)
         self._rng = rng
         self.under_way: dict[bytes, Purpose] = {}
         self._meant: Book[bytes, Purpose] = Book()
@@ -126,7 +132,10 @@ class Dialling:
         self.under_way.pop(peer, None)
         self._meant.drop(peer)
         tries = self._peers.get(peer)
-        self._peers.put(peer, self._after(tries, self._pause_s, ns))
+        shortest_s, longest_s = self._pause_s
+        if peer in self._named:  # it may be coming up: look often at first
+            longest_s = min(longest_s, max(NAMED_PAUSE_S, tries.failed / NAMED_SHARE if tries else 0.0))
+        self._peers.put(peer, self._after(tries, (shortest_s, longest_s), ns))
         for address in self._targets_of.pop(peer, tuple(addresses)):
             target = _target(address)
             self._targets.put(target, self._after(self._targets.get(target), TARGET_PAUSE_S, ns))

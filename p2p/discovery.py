@@ -89,7 +89,7 @@ class Discovery:
         self._following = Following(directory, self._neighbours, self._rhythm, config, rng, now.boottime_ns)
         self.sharding = self._following.sharding
         self._searches = Searches(directory, self.sharding, self.choosing, rng)
-        self._hearing = Hearing(directory, self.choosing, self._rhythm)
+        self._hearing = Hearing(directory, self.choosing, self._following, self._rhythm, now)
         self._parting: set[bytes] = set()  # connections that we close ourselves
         self._asking: bytes | None = None
 
@@ -186,7 +186,7 @@ class Discovery:
         if ns >= due.ask_ns and self._lacks_neighbours():
             effects += self._look_for_neighbours(ns)
         if ns >= due.catch_up_ns:
-            due.caught_up(ns)
+            due.catching_up(ns)
             effects.append(CatchUp(self._following.any_kin()))
         if ns >= due.feel_ns:
             due.felt(ns)
@@ -196,7 +196,7 @@ class Discovery:
             if self.sharding.bits_max:
                 effects.append(Find(self._neighbours.any(self._rng), 0, self._question(None, None)))
         if ns >= due.heal_ns:
-            due.healed(ns)
+            due.healed(ns, has_unmet=self.choosing.has_unmet)
             effects += self.choosing.apart(ns)
         return effects
 
@@ -230,7 +230,6 @@ class Discovery:
             known = [entry.key for entry in self.directory.within([kin])]
             self._rng.shuffle(known)
             effects += self.choosing.among(known, ns, at_most=2)
-        effects += self.choosing.first_left(ns)
         effects += self.choosing.prospects(ns, at_most=2 if self._rhythm.is_asking_in_vain else 1)
         return effects
 
@@ -238,6 +237,8 @@ class Discovery:
         self, peer: bytes, adverts: Sequence[bytes], are_live: bool, bits: Sequence[int], now: Now
     ) -> list[Effect]:
         effects, keys = self._hearing.told(peer, adverts, now)
+        if any(isinstance(effect, Tell) and effect.what == "discovered" for effect in effects):
+            self._rhythm.taught(now.boottime_ns)
         self._following.told(bits, now.boottime_ns)
         if are_live:
             if self._asking == peer:

@@ -149,6 +149,12 @@ class Forward(msgspec.Struct, frozen=True):
     """The gossiped advert is news: pass it on."""
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """Gossip these adverts of others, each in its topic: answers to questions taught us."""
+
+    adverts: tuple[tuple[str, bytes], ...]
+
+
 class Disconnect(msgspec.Struct, frozen=True):
     """Close the connection to ``peer``."""
 
@@ -173,5 +179,5 @@ class Tell(msgspec.Struct, frozen=True):
 
 
 Effect: TypeAlias = (
-    Dial | AskPeers | CatchUp | Find | SearchEnded | Follow | Announce | Forward | Disconnect | Blame | Tell
+    Dial | AskPeers | CatchUp | Find | SearchEnded | Follow | Announce | Forward | Spread | Disconnect | Blame | Tell
 )

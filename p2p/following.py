@@ -77,6 +77,12 @@ class Following:
         self._topics = topics
         return [Follow(topics)]
 
+    def topics_of(self, peer: bytes) -> list[str]:
+        """Return the topics, of those that we follow, in which the advert of ``peer`` is at home."""
+        entry = self._directory.get(peer)
+        shards = [self.sharding.own(name) for name in entry.capabilities] if entry and not entry.advert.leaving else []
+        return [shard.topic for shard in shards if entry and shard.has_place(entry.place)]
+
     @property
     def lacks_kin(self) -> bool:
         """Whether there are too few neighbours of our shard."""

@@ -1,32 +1,42 @@
 """What comes in about peers: adverts, by gossip, over a peer's own connection, or as answers to questions.
 
 Each goes into the directory, which checks it; an address that is new also into the address book, under the group of who
-told it. What breaks the rules is blamed on who handed it on, since everybody judges before passing on. A part of the
-discovery machine.
+told it. What breaks the rules is blamed on who handed it on, since everybody judges before passing on. A node that
+joins two parts of a mesh learns all of one from one neighbour: what is new in an answer goes on by gossip, so that the
+other part knows it within seconds. A part of the discovery machine.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from depin_node.core.errors import PeerStale, PeerViolation
+from depin_node.p2p.bucket import Bucket
 from depin_node.p2p.directory import Taken
-from depin_node.p2p.discovery_events import Blame, Effect, Forward, Tell
+from depin_node.p2p.discovery_events import Blame, Effect, Forward, Spread, Tell
 from depin_node.p2p.neighbours import room_of
 
 if TYPE_CHECKING:
     from depin_node.core.clock import Now
     from depin_node.p2p.choosing import Choosing
     from depin_node.p2p.directory import Directory
+    from depin_node.p2p.following import Following
     from depin_node.p2p.rhythm import Rhythm
+
+SPREAD_BURST, SPREAD_PER_S = 256, 8.0
+"""Adverts that answers taught us and that we pass on: a shard holds some 200, and a teller must not make us flood."""
 
 
 class Hearing:
     """See the module."""
 
-    def __init__(self, directory: "Directory", choosing: "Choosing", rhythm: "Rhythm") -> None:
+    def __init__(
+        self, directory: "Directory", choosing: "Choosing", following: "Following", rhythm: "Rhythm", now: "Now"
+    ) -> None:
         self._directory = directory
         self._choosing = choosing
+        self._following = following
         self._rhythm = rhythm
+        self._spread = Bucket(SPREAD_BURST, SPREAD_PER_S, now)
 
     def gossiped(self, peer: bytes, data: bytes, now: "Now") -> list[Effect]:
         """Take anybody's advert from ``peer``, and pass on what is new. One that has expired on its way is no fault."""
@@ -54,7 +64,8 @@ class Hearing:
 
     def told(self, peer: bytes, adverts: Sequence[bytes], now: "Now") -> tuple[list[Effect], list[bytes]]:
         """Take adverts that ``peer`` told; return whose they are."""
-        effects, keys = list[Effect](), list[bytes]()
+        effects, keys, news = list[Effect](), list[bytes](), list[tuple[str, bytes]]()
+        has_others = any(neighbour != peer for neighbour in self._choosing.neighbours.keys)
         for data in adverts:
             try:
                 taken, key = self._directory.receive(data, now)
@@ -64,7 +75,11 @@ class Hearing:
             effects += self._noted(taken, key, peer, now)
             if taken is Taken.DISCOVERED and self._choosing.dialling.was_tried(key):
                 self._directory.unreachable(key)  # we tried before we knew its advert
+            if taken is Taken.DISCOVERED and has_others and self._spread.take(1, now):
+                news += [(topic, data) for topic in self._following.topics_of(key)]
             keys.append(key)
+        if news:
+            effects.append(Spread(tuple(news)))
         return effects, keys
 
     def _noted(self, taken: Taken, key: bytes, teller: bytes, now: "Now") -> list[Effect]:

@@ -50,6 +50,7 @@ from depin_node.p2p.discovery_events import (
     Question,
     Search,
     SearchEnded,
+    Spread,
     Tell,
     Tick,
     Told,
@@ -300,7 +301,9 @@ class Mesh:
                 self._follow(topics)
             case Announce():
                 self._sign()
-                start(self._publish)
+                start(self._publish, self._own_adverts())
+            case Spread(adverts):
+                start(self._publish, adverts)
             case Disconnect(peer):
                 start(self.network.disconnect, peer)
             case Blame(peer, reason):
@@ -351,10 +354,14 @@ class Mesh:
         )
         self.directory.keep_own(self._advert, now)
 
-    async def _publish(self) -> None:
-        for topic in self._discovery.topics_published(capabilities_of(self._offer.lending, self._offer.devices)):
+    def _own_adverts(self) -> list[tuple[str, bytes]]:
+        lent = capabilities_of(self._offer.lending, self._offer.devices)
+        return [(topic, self._advert) for topic in self._discovery.topics_published(lent)]
+
+    async def _publish(self, adverts: Iterable[tuple[str, bytes]]) -> None:
+        for topic, data in adverts:
             try:
-                await self.network.publish(topic, self._advert)
+                await self.network.publish(topic, data)
             except TransportError as error:
                 log.debug("advert not gossiped", topic=topic, reason=str(error))
 
@@ -522,7 +529,7 @@ class Mesh:
         with trio.move_on_after(_LEAVE_TIMEOUT_S) as scope:
             scope.shield = True
             self._sign(leaving=True)
-            await self._publish()
+            await self._publish(self._own_adverts())
             async with trio.open_nursery() as nursery:
                 for peer in list(self.network.peers())[:_LEAVE_TELLS_MAX]:
                     shards = self._discovery.sharding.followed()

@@ -34,7 +34,9 @@ class MeshConfig:
     change_spacing_s: float = 1.0
     """Least time between adverts when things change; with N nodes in the topic it is max(this, N × 0.1 s)."""
     catch_up_every_s: float = 5.0
-    """Catching up with a random neighbour; with N nodes in the topic it is max(this, N × 0.1 s)."""
+    """Catching up with a random neighbour; with N nodes in the topic it is max(this, N × 0.1 s). While that teaches
+    nothing the pause doubles, up to ``catch_up_rarely_s``: gossip carries what changes."""
+    catch_up_rarely_s: float = 40.0
     sample_every_s: float = 15.0
     """Asking a random neighbour for some peers of anywhere, once the mesh has several shards."""
     heal_every_s: float = 60.0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from depin_node.p2p.mesh_config import MeshConfig
 
 SWEEP_S = 5.0
+UNMET_SHARE = 16
 
 
 class Rhythm:
@@ -22,8 +23,10 @@ class Rhythm:
     def __init__(self, config: "MeshConfig", rng: "Random", start_ns: int) -> None:
         self._config = config
         self._rng = rng
+        self._start_ns = start_ns
         self._announced_ns = start_ns - int(config.change_spacing_s * SECOND_NS)
         self._ask_pause_s = config.ask_every_s
+        self._catch_up_pause_s = config.catch_up_every_s
         self.nodes = 0
         """How many nodes are known in the largest shard that we follow."""
         self.announce_ns = self.ask_ns = self.catch_up_ns = self.sweep_ns = self.heal_ns = start_ns
@@ -81,9 +84,15 @@ class Rhythm:
 
     # The rest
 
-    def caught_up(self, ns: int) -> None:
-        """A neighbour is being caught up with."""
-        self.catch_up_ns = self.after(ns, max(self._config.catch_up_every_s, 0.1 * self.nodes))
+    def catching_up(self, ns: int) -> None:
+        """A neighbour is being caught up with: while that teaches nothing the pause grows."""
+        self.catch_up_ns = self.after(ns, max(self._catch_up_pause_s, 0.1 * self.nodes))
+        self._catch_up_pause_s = min(2 * self._catch_up_pause_s, self._config.catch_up_rarely_s)
+
+    def taught(self, ns: int) -> None:
+        """An answer named peers that we did not know: there may be more."""
+        self._catch_up_pause_s = self._config.catch_up_every_s
+        self.catch_up_ns = min(self.catch_up_ns, self.after(ns, max(self._catch_up_pause_s, 0.1 * self.nodes)))
 
     def felt(self, ns: int) -> None:
         """Somebody we only heard of is being dialled."""
@@ -97,9 +106,13 @@ class Rhythm:
         """What has expired, and who is too many, is gone."""
         self.sweep_ns = self.after(ns, SWEEP_S)
 
-    def healed(self, ns: int) -> None:
-        """A first peer is being dialled that is not connected."""
-        self.heal_ns = self.after(ns, self._config.heal_every_s)
+    def healed(self, ns: int, *, has_unmet: bool) -> None:
+        """First peers are being dialled that are not connected. Those that were never met may be coming up: the pause
+        is a share of how long we have waited already.
+        """
+        waited_s = (ns - self._start_ns) / SECOND_NS
+        pause_s = max(1.0, waited_s / UNMET_SHARE) if has_unmet else self._config.heal_every_s
+        self.heal_ns = self.after(ns, min(pause_s, self._config.heal_every_s))
 
     def is_alone(self, ns: int) -> None:
         """With nobody connected only dialling is of use."""

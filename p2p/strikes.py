@@ -15,7 +15,7 @@ KEPT_OUT_S_MAX = 24 * 3600.0
 FORGIVEN_S = 24 * 3600.0
 """Who has kept the rules for so long begins anew."""
 STRIKES_MAX = 8.0
-STRIKE_FADES_S = 60.0
+STRIKE_FADES_S = 120.0
 
 
 @dataclass

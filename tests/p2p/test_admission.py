@@ -165,7 +165,7 @@ def test_lesser_faults_add_up_and_fade():
     admission = Admission(LIMITS)
     assert not any(admission.broke(key(1), at(0), weight=1) for _ in range(int(STRIKES_MAX) - 1))
     assert admission.broke(key(1), at(0), weight=1)
-    assert not any(admission.broke(key(2), at(100 * n), weight=1) for n in range(100))
+    assert not any(admission.broke(key(2), at(130 * n), weight=1) for n in range(100))
 
 
 def test_a_bucket():

@@ -16,7 +16,7 @@ def at(host, number, port=4001):
 
 
 def dialling(trusted=()):
-    return Dialling((0.25, 15.0), trusted, random.Random(1))
+    return Dialling((0.25, 15.0), trusted, [], random.Random(1))
 
 
 def attempts(dials, addresses, seconds):

@@ -28,10 +28,12 @@ from depin_node.p2p.discovery_events import (
     Gossiped,
     PeerConnected,
     PeerLost,
+    Spread,
     Tell,
     Tick,
     Told,
 )
+from depin_node.p2p.hearing import SPREAD_BURST
 from depin_node.p2p.mesh_config import MeshConfig
 
 US = Identity(bytes([255]) * 32)
@@ -94,14 +96,55 @@ def test_it_announces_itself_at_once_and_dials_anchors_then_first_peers_then_oth
     assert [effect.peer for _, effect in kinds(effects, Dial)] == [PEERS[number].key for number in (2, 3, 0, 1, 4)]
 
 
+def times_dialled_in_vain(discovery, end_s):
+    effects = run(
+        discovery, 0, end_s, lambda effect: [DialEnded(effect.peer, "no")] if isinstance(effect, Dial) else []
+    )
+    return [seconds for seconds, _ in kinds(effects, Dial)]
+
+
 def test_a_peer_that_does_not_answer_is_dialled_less_and_less_often():
-    discovery = machine(first=[0])
-    effects = run(discovery, 0, 200, lambda effect: [DialEnded(effect.peer, "no")] if isinstance(effect, Dial) else [])
-    times = [seconds for seconds, _ in kinds(effects, Dial)]
+    discovery = machine(remembered=[0])
+    times = times_dialled_in_vain(discovery, 200)
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[0] < 1
     assert all(pause < 22 for pause in pauses)  # 15 s, a third more, and the next tick
     assert 10 < len(times) < 30
+
+
+def test_a_first_peer_may_just_be_coming_up_and_is_dialled_every_few_seconds_until_it_seems_gone():
+    times = times_dialled_in_vain(machine(first=[0]), 3600)
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert max(pause for pause, seconds in zip(pauses, times, strict=False) if seconds < 60) < 4
+    assert max(pauses[-20:]) > 10
+
+
+def test_a_first_peer_that_was_never_met_is_looked_for_beside_others():
+    discovery = machine(first=[0])
+    run(discovery, 0, 0)
+    discovery.handle(DialEnded(PEERS[0].key, "refused"), at(0.1))
+    for number in range(1, 9):
+        connect(discovery, number, 0.2)
+    refused = lambda effect: [DialEnded(effect.peer, "refused")] if isinstance(effect, Dial) else []  # noqa: E731
+    dials = [s for s, dial in kinds(run(discovery, 0.3, 30, refused), Dial) if dial.peer == PEERS[0].key]
+    assert len(dials) >= 8
+    connect(discovery, 0, 30)
+    discovery.handle(PeerLost(PEERS[0].key), at(31))  # met once: now it is one of many
+    assert len([1 for _, dial in kinds(run(discovery, 31, 61, refused), Dial) if dial.peer == PEERS[0].key]) <= 2
+
+
+def test_what_an_answer_teaches_goes_on_to_others_by_gossip_but_not_without_end():
+    discovery = machine()
+    connect(discovery, 0)
+    teach = Told(PEERS[0].key, [advert(number) for number in range(2, 6)])
+    assert not any(isinstance(effect, Spread) for effect in discovery.handle(teach, at(0)))  # there is nobody else
+    connect(discovery, 1)
+    taught = [advert(number) for number in range(4, 9)]
+    (spread,) = [e for e in discovery.handle(Told(PEERS[0].key, taught), at(0)) if isinstance(e, Spread)]
+    assert {data for _, data in spread.adverts} == set(taught[2:])  # two were known
+    assert {topic for topic, _ in spread.adverts} <= discovery.sharding.topics()
+    discovery._hearing._spread.spend(SPREAD_BURST, at(0))
+    assert not any(isinstance(effect, Spread) for effect in discovery.handle(Told(PEERS[0].key, [advert(9)]), at(0.01)))
 
 
 def test_a_dead_peers_advert_that_comes_after_it_was_dialled_does_not_make_it_reachable():

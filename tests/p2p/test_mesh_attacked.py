@@ -1,7 +1,9 @@
 """``make sim``, short: few nodes and few seeds, all that is hostile included."""
 
+import random
 import statistics
 
+import mesh_sim
 import pytest
 from mesh_sim import MeshSim, Vice
 from mesh_world import WANTED, attacked, traffic
@@ -38,6 +40,16 @@ def test_whoever_calls_no_chosen_neighbour_goes():
     assert before <= set(victim.discovery.choosing.neighbours.chosen())
     chosen = [peer for peer in victim.discovery.choosing.neighbours.chosen() if peer in {node.key for node in crowd}]
     assert len(chosen) <= 1  # they are all of one group
+
+
+def test_nodes_that_come_up_in_any_order_each_knowing_one_other_know_all_soon_after_the_last(monkeypatch):
+    monkeypatch.setattr(mesh_sim, "DIAL_TIMEOUT_S", 0.01)  # where nobody listens yet a dial is refused at once
+    sim, rng, nodes = MeshSim(5, loss=0.0), random.Random(5), []
+    for _ in range(40):
+        nodes.append(sim.start([rng.choice(nodes)] if nodes else [], at_s=rng.uniform(0, 40)))
+    sim.run(50)
+    keys = {node.key for node in nodes}
+    assert all({entry.key for entry in n.discovery.directory.peers()} == keys - {n.key} for n in nodes)
 
 
 def test_traffic_hardly_grows_once_there_are_shards():

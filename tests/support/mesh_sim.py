@@ -44,6 +44,7 @@ from depin_node.p2p.discovery_events import (
     PeerLost,
     Search,
     SearchEnded,
+    Spread,
     Tick,
     Told,
 )
@@ -281,6 +282,11 @@ class MeshSim:
                 case Announce():
                     self._sign(node)
                     self._publish(node)
+                case Spread(adverts):
+                    for topic, data in adverts:
+                        if data not in node.seen:
+                            node.seen.add(data)
+                            self._spread(node, topic, data, None)
                 case Disconnect(peer):
                     self._in(0.0, self._unlink, node, peer)
                 case Blame(peer):
