@@ -1,5 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Each target first sets up what it needs, in .venv.
 .DEFAULT_GOAL := help
+# A node is some 1,800 modules: where none is kept compiled, as some machines ask for, each start costs seconds.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -106,3 +108,4 @@ gpu-bundle: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-out examples-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
