@@ -116,11 +116,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work_max: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 10**15
     """Threads of all launches and floating-point operations, together, that one lent task may have at most."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    """What a second of one lent slot costs."""
+    """What a reference-second (docs/credit.md) of the lent slots costs, in thousandths of a credit."""
     unpaid_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
     """The part of the lent slots' time that peers beyond their credit, strangers above all, get together; 1: all."""
     price_max_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    """The most that this node's own jobs may cost, for a second of one slot."""
+    """The most that this node's own jobs may cost, for a reference-second."""
     disk_mib: _Mib = 10_240
     """What the blob store may use, in MiB."""
     control_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0

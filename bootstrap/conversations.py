@@ -23,6 +23,7 @@ from depin_node.compute.jobs.recruiting import DURATION_S
 from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.compute.trust.book import OUTVOTED
 from depin_node.core.clock import SECOND_NS, Now
@@ -92,6 +93,7 @@ class Conversations:
         self._work_of = work_of
         self._partners: dict[bytes, _Partner] = {}
         self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
+        self._prices: dict[bytes, Prices] = {}
 
     # What the scheduler wants.
 
@@ -128,7 +130,12 @@ class Conversations:
     def _open_work(self, partner: _Partner, effect: e.OpenWork, now: Now) -> None:
         job, terms, sizes = self._work_of(effect.job_id)
         body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, terms)
-        partner.talk.open_work(effect.work, body, self._grant(partner, effect.peer, job, now), sizes, now)
+        prices = self._prices.setdefault(effect.job_id, Prices())
+        partner.talk.open_work(effect.work, body, self._grant(partner, effect.peer, job, now), sizes, prices, now)
+
+    def forget(self, job_id: bytes) -> None:
+        """A job has ended: nobody's prices for it are of interest."""
+        self._prices.pop(job_id, None)
 
     def _grant(self, partner: _Partner, peer: bytes, job: Job, now: Now) -> bytes:
         context, roots = self._context, tuple(blobs_of(job))

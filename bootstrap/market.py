@@ -47,7 +47,7 @@ _SEQUENCE = "sequence"
 
 
 class Talk(Protocol):
-    """What both machines of ``market/1`` have."""
+    """What both machines of ``market/2`` have."""
 
     def is_urgent(self) -> bool:
         """Tell whether the peer waits for something that waits to be written."""

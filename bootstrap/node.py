@@ -30,6 +30,7 @@ from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
 from depin_node.compute.jobs.journal import Journal, put_peers
 from depin_node.compute.jobs.scheduler import SchedulerConfig
+from depin_node.compute.market.pricing import reference_speed
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.views import StatusView
@@ -248,7 +249,7 @@ async def _housekeeping(
     async with trio.open_nursery() as nursery:
         if provider is not None:
             _advertise(market.mesh, provider, config)
-            nursery.start_soon(measure, provider.devices, data_dir.speeds)
+            nursery.start_soon(_measure, provider, data_dir)
             nursery.start_soon(_keep_advertising, market.mesh, provider, config)
         nursery.start_soon(_keep_remembering, market)
         if market.mesh.owners.own is not None:
@@ -260,6 +261,13 @@ async def _housekeeping(
         finally:
             nursery.cancel_scope.cancel()
             market.journal.write_soon(put_peers(market.mesh.remembered()))
+
+
+async def _measure(provider: Provider, data_dir: DataDir) -> None:
+    """Find out how fast the slots are, and bid by that from now on."""
+    await measure(provider.devices, data_dir.speeds)
+    for number, device in enumerate(provider.devices):
+        provider.lender.measured(number, reference_speed(*device.speed.numbers()))
 
 
 async def _keep_advertising(mesh: Mesh, provider: Provider, config: NodeConfig) -> None:

@@ -16,8 +16,9 @@ from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
 from depin_node.compute.jobs.journal import StoredReceipt
+from depin_node.compute.market.messages import Countersign, Meters
 from depin_node.compute.trust.credit import SECOND_US
-from depin_node.compute.trust.receipts import count, verify_receipt
+from depin_node.compute.trust.receipts import busy_us, count, verify_receipt
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
 from depin_node.core.views import (
@@ -297,6 +298,9 @@ def _peer_view(entry: Entry, banned: str) -> PeerView:
 def _receipt_view(stored: StoredReceipt, network_id: str) -> ReceiptView:
     verified = verify_receipt(stored.receipt, stored.countersign, network_id)
     accepted, refused = count(verified.payload)
+    meters = Meters(0, 0, 0, "")
+    if stored.countersign is not None:
+        meters = verify_signature(stored.countersign, Countersign, network_id).payload.meters
     return ReceiptView(
         id=stored.id.hex(),
         role=stored.role,
@@ -308,4 +312,9 @@ def _receipt_view(stored: StoredReceipt, network_id: str) -> ReceiptView:
         issued_s=float(stored.at_s),
         signed_by=("requester",) if stored.countersign is None else ("requester", "provider"),
         device_class=verified.payload.device_class,
+        cost_s=busy_us(verified.payload) / SECOND_US,
+        rate_millicredits=verified.payload.price,
+        ran_s=meters.busy_us / SECOND_US,
+        fuel=meters.fuel,
+        energy_j=meters.energy_mj / 1000,
     )

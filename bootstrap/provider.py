@@ -1,4 +1,4 @@
-"""The provider's shell: serves ``market/1`` while the node lends.
+"""The provider's shell: serves ``market/2`` while the node lends.
 
 The flow: each stream gets a machine (``ProviderTalk``) over the one lender's book. Its orders are carried out
 here: an agreement opens a ``Shop``, where attempts run; a work has its program and inputs fetched against the

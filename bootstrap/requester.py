@@ -308,6 +308,7 @@ class Requester:
             self._ban(effect, now)
         elif isinstance(effect, e.JobEnded):
             self._auditor.forget(effect.job_id)
+            self._conversations.forget(effect.job_id)
             self._open.end(effect)
         elif isinstance(effect, e.Caught):
             self._conversations.caught(effect)

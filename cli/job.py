@@ -189,7 +189,8 @@ def _explanation(view: "ExplainView") -> str:
     ]
     stages = [(stage.what, f"{stage.took_s:.3f} s") for stage in view.stages]
     providers = [
-        (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", p.reason) for p in view.providers
+        (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", f"{p.price_s:.6g} s", p.reason)
+        for p in view.providers
     ]
     rejected = [(line.kind, line.task if line.task >= 0 else "", line.peer, line.detail) for line in view.rejected]
     if lacking:
@@ -197,7 +198,9 @@ def _explanation(view: "ExplainView") -> str:
     if stages:
         parts.append(table(("TIME FOR", "TOOK"), stages))
     if providers:
-        parts.append(table(("PROVIDER", "STATE", "DONE", "FAILED", "RAN (ITS WORD)", "REASON"), providers))
+        parts.append(
+            table(("PROVIDER", "STATE", "DONE", "FAILED", "RAN (ITS WORD)", "A TASK COSTS", "REASON"), providers)
+        )
     if rejected:
         parts.append(table(("WHAT", "TASK", "PEER", ""), rejected))
     parts += [f"evidence: {e.peer}, task {e.task}: {e.reason}; see: depin-node evidence" for e in view.evidence]

@@ -22,7 +22,10 @@ def receipts() -> None:
 @json_option
 @pass_settings
 def receipts_list(settings: Settings, /, as_json: bool) -> None:
-    """List the newest receipts: what was run, by whom, how it was verified, and who signed.
+    """List the newest receipts: what was run, by whom, what it cost, how it was verified, and who signed.
+
+    COST is in seconds of the reference core, as fixed by the first task; RAN is how long all of them took, by the
+    provider's word.
 
     \b
     Example:
@@ -30,7 +33,7 @@ def receipts_list(settings: Settings, /, as_json: bool) -> None:
     """
     with settings.mesh() as mesh:
         views = mesh.receipts()
-    headings = ("ROLE", "PEER", "CLASS", "JOB", "ACCEPTED", "REFUSED", "VERIFIED BY", "SIGNED BY")
+    headings = ("ROLE", "PEER", "CLASS", "JOB", "ACCEPTED", "REFUSED", "COST", "RAN", "VERIFIED BY", "SIGNED BY")
     rows = [
         (
             v.role,
@@ -39,6 +42,8 @@ def receipts_list(settings: Settings, /, as_json: bool) -> None:
             v.job[:12],
             v.tasks_accepted,
             v.tasks_refused,
+            f"{v.cost_s:.3f} s",
+            f"{v.ran_s:.3f} s",
             v.verified_by,
             " + ".join(v.signed_by),
         )
@@ -96,7 +101,7 @@ def verify(settings: Settings, /, as_json: bool, file: Path) -> int:
 @json_option
 @pass_settings
 def credit(settings: Settings, /, as_json: bool) -> None:
-    """Show what lies between this node and its partners, in seconds of one slot.
+    """Show what lies between this node and its partners, in seconds of the reference core.
 
     A partner is on credit as long as what we gave it less what it gave us is below its limit, which grows with what
     both have done for each other. All others share a part of the lent slots' time (`unpaid_share`).

@@ -113,7 +113,7 @@ class Mesh:
             results: ``"come"``: they are brought to the node as they are accepted. ``"stay"``: large ones stay with
                 those who computed them, for an hour, until somebody asks for them.
             deadline_s: the job fails if it has not ended so long after its submission; 0: never.
-            budget_s: no more attempts once all together have run for so long, by the providers' word; 0: without end.
+            budget_s: no more attempts once all answers together cost so many reference-seconds; 0: without end.
             key: makes the submission idempotent: the same key is the same job; by default a new one.
 
         Raises:

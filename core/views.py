@@ -106,7 +106,11 @@ class StatusView(View, frozen=True):
 
 class ReceiptView(View, frozen=True):
     """A receipt as kept in the journal. ``role`` is ours: ``requester`` or ``provider``; ``device_class`` is the
-    provider's."""
+    provider's.
+
+    ``cost_s`` is what the answers that count as work cost, in reference-seconds, at ``rate_millicredits`` for each. By
+    the provider's word, once it has signed: ``ran_s`` that they took, ``fuel`` (wasm instructions) and ``energy_j``.
+    """
 
     id: str
     role: str
@@ -118,10 +122,15 @@ class ReceiptView(View, frozen=True):
     issued_s: float
     signed_by: tuple[str, ...]
     device_class: str = ""
+    cost_s: float = 0.0
+    rate_millicredits: int = 0
+    ran_s: float = 0.0
+    fuel: int = 0
+    energy_j: float = 0.0
 
 
 class AccountView(View, frozen=True):
-    """What lies between a peer and this node, in seconds of one slot, as receipts that both signed say.
+    """What lies between a peer and this node, in reference-seconds, as receipts that both signed say.
 
     Its debt is ``gave_s - got_s``; up to ``limit_s`` it is on credit. ``unsigned_s`` is work that was shown to it and
     that it did not sign for. ``refused`` is why its offers are declined now: ``credit``, ``unsigned``, or empty.

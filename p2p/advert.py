@@ -26,7 +26,7 @@ from depin_node.p2p.addresses import Address, parse, peer_id
 ADVERT_BYTES_MAX = 1024
 ADDRESSES_MAX = 8
 DEVICES_MAX = 8
-PROTOCOL_MIN = PROTOCOL_MAX = 1
+PROTOCOL_MIN = PROTOCOL_MAX = 2
 """The versions of the set of protocols that this software speaks; each protocol also has its own, in its name."""
 
 MODEL_CHARACTERS_MAX = 48
@@ -57,7 +57,7 @@ class DeviceOffer(Message, frozen=True):
 class Advert(Signed, frozen=True):
     """What a node can run, how loaded it is, its price and where it can be dialled.
 
-    ``price`` is in thousandths of a credit for one second of the reference device. ``protocol_min`` to
+    ``price`` is in thousandths of a credit for a reference-second. ``protocol_min`` to
     ``protocol_max`` are the versions of the stream protocols that it speaks. ``certificate`` is its owner's, or empty.
     """
 

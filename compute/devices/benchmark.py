@@ -51,6 +51,10 @@ class Speed(msgspec.Struct, frozen=True):
     mflops_f64: int = 0
     mbytes_s: int = 0
 
+    def numbers(self) -> tuple[int, int, int]:
+        """Return the three, as adverts and prices name them."""
+        return self.mflops_f32, self.mflops_f64, self.mbytes_s
+
 
 class Shipped(msgspec.Struct, frozen=True):
     """The compiled unit: its wasm module in base 64, and its CUDA text."""

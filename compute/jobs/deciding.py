@@ -59,7 +59,7 @@ class Deciding:
                 continue
             progress = board.jobs[task.job_id]
             progress.part(peer).run_us += run_us
-            progress.spent_us += run_us
+            progress.spent_us += partner.stints[task.job_id].price_us
             progress.running -= 1
             progress.active_ns = now.boottime_ns
             task.ballot.committed((peer, attempt), commitment)

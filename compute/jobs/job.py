@@ -101,8 +101,8 @@ class Job(Message, frozen=True):
     ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose
     results will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the
     program's shard count. ``results`` says where large results go. ``created_s`` is wall time, seconds since the Unix
-    epoch; ``deadline_s`` counts from then. ``budget_s`` is what all attempts together may run, in seconds of a slot by
-    the providers' word. 0 means without end.
+    epoch; ``deadline_s`` counts from then. ``budget_s`` is what all answers together may cost, in
+    reference-seconds (``market/pricing.py``). 0 means without end.
     """
 
     key: Name
@@ -144,7 +144,8 @@ class JobError(msgspec.Struct, frozen=True):
 
 class ProviderView(msgspec.Struct, frozen=True):
     """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``,
-    ``left``. ``run_s`` is how long its answers ran, by its own word."""
+    ``left``. ``run_s`` is how long its answers ran, by its own word; ``price_s`` what each of them costs since its last
+    probe, in reference-seconds."""
 
     peer: str
     state: str
@@ -153,6 +154,7 @@ class ProviderView(msgspec.Struct, frozen=True):
     reason: str = ""
     attempts_failed: int = 0
     run_s: float = 0.0
+    price_s: float = 0.0
 
 
 class Verification(msgspec.Struct, frozen=True):

@@ -28,15 +28,16 @@ _SMOOTHING = 0.3
 
 class Stint:
     """A job's work with one provider. ``pace_s``: seconds from one answer to the next, 0 while unknown; ``run_s``: the
-    mean time of a run as the provider tells it."""
+    mean time of a run as the provider tells it; ``price_us``: what each answer costs (``market/pricing.py``)."""
 
-    __slots__ = ("number", "open", "pace_s", "run_s")
+    __slots__ = ("number", "open", "pace_s", "price_us", "run_s")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.open = 0
         self.pace_s = 0.0
         self.run_s = 0.0
+        self.price_us = 0
 
 
 class OpenTask:

@@ -30,7 +30,7 @@ class Patience:
     def ended(self, peer: bytes, code: str, *, was_agreed: bool, now: Now) -> None:
         """A conversation ended with ``code``."""
         failures = self._waits.get(peer, (0, 0))[1] + 1
-        if code in _REFUSALS:
+        if code in _REFUSALS and not was_agreed:
             wait_s = REFUSED_S
             self._refusers.add(peer)
         elif was_agreed and code in ORDERLY:

@@ -37,7 +37,7 @@ shown = lru_cache(maxsize=4096)(peer_id)
 class Part:
     """A provider's part in one job."""
 
-    __slots__ = ("done", "failed", "reason", "run_us", "running", "state")
+    __slots__ = ("done", "failed", "price_us", "reason", "run_us", "running", "state")
 
     def __init__(self) -> None:
         self.state = "asked"
@@ -45,6 +45,7 @@ class Part:
         self.running = 0
         self.failed = 0
         self.run_us = 0
+        self.price_us = 0
         self.reason = ""
 
 
@@ -87,7 +88,7 @@ class Progress:
         self.tasks: dict[int, OpenTask] = {}
         self.needy: dict[int, OpenTask] = {}  # open tasks that want another attempt, oldest first
         self.served_s = 0.0  # of slots' time that was given to it: what fair sharing compares
-        self.spent_us = 0  # that all attempts have run, by the word of their providers
+        self.spent_us = 0  # what all answers cost, in µs of the reference core
         self.deadline_ns = deadline_ns(job, now)
         self.run_s = 0.0  # mean time of a run, by the word of all providers together
         self.looked_for_slow_ns = 0
@@ -192,7 +193,14 @@ class Progress:
             attempts_failed=self.attempts_failed,
             providers=tuple(
                 ProviderView(
-                    shown(peer), part.state, part.done, part.running, part.reason, part.failed, part.run_us / 1e6
+                    shown(peer),
+                    part.state,
+                    part.done,
+                    part.running,
+                    part.reason,
+                    part.failed,
+                    part.run_us / 1e6,
+                    part.price_us / 1e6,
                 )
                 for peer, part in self.parts.items()
             ),

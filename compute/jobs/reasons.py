@@ -42,11 +42,11 @@ def deadline(job: Job, done: int) -> JobError:
 
 
 def budget(job: Job, done: int) -> JobError:
-    """The attempts have run for longer than they may."""
+    """The answers have cost what they may."""
     return JobError(
         "budget",
-        f"{done} of {job.tasks} tasks were done when all attempts together had run for {job.budget_s} s of a slot:"
-        " raise [limits] budget_s",
+        f"{done} of {job.tasks} tasks were done when all answers together had cost {job.budget_s}"
+        " reference-seconds: raise [limits] budget_s",
     )
 
 

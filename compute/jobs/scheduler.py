@@ -48,6 +48,7 @@ from depin_node.compute.market.happenings import (
     Delivered,
     Ended,
     Failed,
+    Priced,
     Revealed,
     Stayed,
 )
@@ -72,7 +73,7 @@ class SchedulerConfig:
     attempts_ended_max: int = 16
     """Attempts of one task that may end without an answer."""
     price_max: int = 0
-    """Millicredits per second of a slot."""
+    """Millicredits per reference-second."""
 
 
 class Scheduler:
@@ -237,6 +238,8 @@ class Scheduler:
             self._deciding.stayed(partner, event)
         elif isinstance(event, Failed):
             self._deciding.failed(partner, event, now)
+        elif isinstance(event, Priced):
+            self._priced(partner, event, now)
         elif isinstance(event, BidHeard):
             partner.bid(now.boottime_ns)
             for progress in self._board.open_jobs():
@@ -249,6 +252,14 @@ class Scheduler:
         elif isinstance(event, Declined | Ended):
             self._deciding.gone(heard.peer, event.code, now)
             self._recruiting.recruit(now)
+
+    def _priced(self, partner: Partner, event: Priced, now: Now) -> None:
+        stint, progress = partner.stints.get(event.job), self._board.jobs.get(event.job)
+        if stint is not None and progress is not None:
+            stint.price_us = event.task_us
+            progress.part(partner.peer).price_us = event.task_us
+            detail = f"a task costs {event.task_us / 1e6:g} reference-seconds"
+            self._board.note(progress, now, "priced", partner.peer, detail=detail)
 
     def _agreed(self, partner: Partner, event: Agreed, now: Now) -> None:
         until_ns = now.boottime_ns + event.duration_s * SECOND_NS

@@ -1,1 +1,1 @@
-"""Offers, bids, agreements: the messages and the two machines of ``market/1``."""
+"""Offers, bids, agreements: the messages and the two machines of ``market/2``."""

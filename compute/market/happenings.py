@@ -82,6 +82,14 @@ class Declined:
 
 
 @dataclass(frozen=True)
+class Priced:
+    """What each task of a job costs with this provider, in µs of the reference core, from now on and up to here."""
+
+    job: bytes
+    task_us: int
+
+
+@dataclass(frozen=True)
 class Committed:
     """These attempts' answers are fixed: (attempt, commitment, run time in µs by the provider's word)."""
 
@@ -137,6 +145,7 @@ Event = (
     | BidHeard
     | Agreed
     | Declined
+    | Priced
     | Committed
     | Failed
     | Revealed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from depin_node.compute.market.messages import WINDOW_MAX, DeclineCode, Offer
+from depin_node.compute.market.pricing import NOMINAL
 from depin_node.compute.trust.credit import Credit
 from depin_node.core.clock import Now
 
@@ -54,6 +55,7 @@ class Quote:
     price: int
     duration_s: int
     devices: tuple[int, ...]
+    speed: int = NOMINAL
 
 
 @dataclass
@@ -72,11 +74,16 @@ class Lender:
     banned: set[bytes] = field(default_factory=set)
     credit: Credit | None = None
     _withdrawn: set[int] = field(default_factory=set)
+    _speeds: dict[int, int] = field(default_factory=dict)
     _held: dict[Holder, _Held] = field(default_factory=dict)
 
     def withdraw(self, device: int) -> None:
         """Lend a device no more. Agreements that have slots of it keep what they have of others."""
         self._withdrawn.add(device)
+
+    def measured(self, device: int, speed: int) -> None:
+        """Note the speed of a device's slots, in thousandths of the reference core's (``pricing``)."""
+        self._speeds[device] = speed
 
     def devices(self) -> list[int]:
         """Return the devices that are lent now."""
@@ -125,6 +132,7 @@ class Lender:
                     price=max(item.price for item in lent),
                     duration_s=min(offer.duration_s, max(DURATION_S_MAX, 2 * terms.limits.seconds)),
                     devices=devices,
+                    speed=min(self._speeds.get(device, NOMINAL) for device in devices),
                 )
         return code
 

@@ -1,14 +1,15 @@
-"""What requesters and providers say to each other on ``market/1``: one stream for each pair, PROTOCOL.md has
+"""What requesters and providers say to each other on ``market/2``: one stream for each pair, PROTOCOL.md has
 the table.
 
 Requester                     Provider
    Offer       ─────────────►            terms: what an attempt may use
-               ◄─────────────  Bid       a window, slots, a price; reserves nothing; or Decline with a code
+               ◄─────────────  Bid       a window, slots, a rate; reserves nothing; or Decline with a code
    Award       ─────────────►
                ◄─────────────  Accept    now there is an agreement; or Decline, busy for example
    Work        ─────────────►            once a job: program, inputs, a grant for their blobs
    Tasks       ─────────────►            many tasks, one signature
                ◄─────────────  Commits   answers fixed, not shown; failures with their codes
+   Price       ─────────────►            what each task costs, after the first answer: before further tasks
    CommitSet   ─────────────►            these answers are in: show them; says who sends the bytes, or keeps them
                ◄─────────────  Reveals   root and salt; then the bytes, in DATA frames under signed hashes
    Release     ─────────────►            the bytes may go
@@ -25,11 +26,12 @@ import msgspec
 from blake3 import blake3
 
 from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits
+from depin_node.compute.market.pricing import SPEED_MAX
 from depin_node.compute.trust.chain import Place
 from depin_node.core.wire import Digest, Message, Name, Uint, encode
 from depin_node.crypto.envelope import Signed
 
-PROTOCOL = "market/1"
+PROTOCOL = "market/2"
 BATCH_MAX = 128
 """Tasks in one message: beyond 32 the signature no longer counts; this bounds what one bad message can
 hold."""
@@ -61,7 +63,7 @@ _OUTPUTS_LABEL = b"depin/receipt-outputs/v1\0"
 
 
 class Kind(IntEnum):
-    """The kind byte of a frame on ``market/1``."""
+    """The kind byte of a frame on ``market/2``."""
 
     OFFER = 1
     BID = 2
@@ -81,6 +83,7 @@ class Kind(IntEnum):
     RECEIPT = 16
     COUNTERSIGN = 17
     END = 18
+    PRICE = 19
 
 
 class DeclineCode(StrEnum):
@@ -111,6 +114,8 @@ class EndCode(StrEnum):
     DONE = "done"
     STALLED = "stalled"
     RESOURCE = "resource"
+    PRICE = "price"
+    """Too much for the requester, or too little for the provider."""
 
 
 class FailCode(StrEnum):
@@ -203,7 +208,7 @@ class MarketMessage(Signed, frozen=True):
 
 
 class Offer(MarketMessage, frozen=True):
-    """A requester asks for a bid. ``price_max`` is in millicredits per second of a slot; 0 offers nothing."""
+    """A requester asks for a bid. ``price_max`` is in millicredits per reference-second; 0 offers nothing."""
 
     TYPE: ClassVar[str] = "offer"
     KIND: ClassVar[Kind] = Kind.OFFER
@@ -215,9 +220,11 @@ class Offer(MarketMessage, frozen=True):
 
 class Bid(MarketMessage, frozen=True):
     """A provider's answer. ``window`` attempts may be open at once, ``slots`` of them run at the same
-    time."""
+    time. ``price`` is in millicredits per reference-second; ``speed``, by which what a slot took becomes
+    reference-seconds, in thousandths of the reference core's (``pricing``)."""
 
     TYPE: ClassVar[str] = "bid"
+    VERSION: ClassVar[int] = 2
     KIND: ClassVar[Kind] = Kind.BID
 
     offer: Digest
@@ -226,6 +233,7 @@ class Bid(MarketMessage, frozen=True):
     slots: Annotated[int, msgspec.Meta(ge=1, le=SLOTS_MAX)]
     price: Uint
     duration_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+    speed: Annotated[int, msgspec.Meta(ge=1, le=SPEED_MAX)]
 
 
 class Decline(MarketMessage, frozen=True):
@@ -332,6 +340,18 @@ class Commits(MarketMessage, frozen=True):
     failures: Annotated[tuple[Failure, ...], msgspec.Meta(max_length=BATCH_MAX)]
 
 
+class Price(MarketMessage, frozen=True):
+    """What each answer of a work costs, its first ones included, in µs of the reference core: fixed once, after the
+    first commitment. A work that ends before more tasks are sent needs none: its receipt says it."""
+
+    TYPE: ClassVar[str] = "price"
+    KIND: ClassVar[Kind] = Kind.PRICE
+
+    agreement: Digest
+    work: WorkNumber
+    task_us: Micros
+
+
 class SetEntry(Message, frozen=True):
     """``digest`` seals all commitments that are in for the task of ``attempt``; ``want`` says what is to become of the
     bytes."""
@@ -419,17 +439,15 @@ class End(Message, frozen=True):
 
 
 class Settled(Message, frozen=True):
-    """One answer in a receipt; ``output`` is its root, keyed (``keyed_output``).
-
-    ``elapsed_us`` is the provider's word, as far as the time that the requester saw pass allows it.
-    """
+    """One answer in a receipt; ``output`` is its root, keyed (``keyed_output``). ``price_us`` is what each task of its
+    work costs, in µs of the reference core."""
 
     attempt: AttemptNumber
     task: TaskIndex
     commitment: Digest
     output: Digest
     verdict: Verdict
-    elapsed_us: Micros
+    price_us: Micros
 
 
 class Receipt(MarketMessage, frozen=True):
@@ -494,6 +512,7 @@ SIGNED_KINDS: dict[int, type[MarketMessage]] = {
         Work,
         Tasks,
         Commits,
+        Price,
         CommitSet,
         Reveals,
         Receipt,
@@ -510,7 +529,7 @@ UNSIGNED_KINDS: dict[int, type[Unsigned]] = {
 UNSIGNED_BYTES_MAX = 2048
 FROM_REQUESTER = frozenset(
     {Kind.OFFER, Kind.AWARD, Kind.WORK, Kind.TASKS, Kind.COMMIT_SET, Kind.UPLOAD, Kind.RELEASE, Kind.CANCEL, Kind.END}
-    | {Kind.RECEIPT}
+    | {Kind.PRICE, Kind.RECEIPT}
 )
 FROM_PROVIDER = frozenset(
     {Kind.BID, Kind.DECLINE, Kind.ACCEPT, Kind.COMMITS, Kind.REVEALS, Kind.DATA, Kind.PROGRESS, Kind.COUNTERSIGN}

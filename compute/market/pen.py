@@ -1,4 +1,4 @@
-"""Signing and reading for one end of ``market/1``: sequence numbers, expiry, replay, and who may say what.
+"""Signing and reading for one end of ``market/2``: sequence numbers, expiry, replay, and who may say what.
 
 A conversation has two channels a direction, each with rising sequence numbers: ``market`` for what is sent as
 soon as it is signed, ``receipts`` for what is signed first, stored, and sent when that is done.

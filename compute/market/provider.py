@@ -1,4 +1,4 @@
-"""A provider's end of one ``market/1`` stream: bytes in, orders for the shell out; and the other way.
+"""A provider's end of one ``market/2`` stream: bytes in, orders for the shell out; and the other way.
 
 The flow: an ``Offer`` is answered from the lender's book with ``Bid`` or ``Decline``. An ``Award`` takes the
 slots and has the agreement stored; then ``Accept`` goes out and the shell opens its workers (``Open``).
@@ -45,6 +45,7 @@ from depin_node.compute.market.messages import (
     Meters,
     Offer,
     Output,
+    Price,
     Progress,
     Receipt,
     Release,
@@ -65,6 +66,7 @@ from depin_node.compute.market.messages import (
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
+from depin_node.compute.market.pricing import is_too_little, reference_us
 from depin_node.compute.trust.chain import Entry
 from depin_node.compute.trust.receipts import busy_us as busy_us_of
 from depin_node.core.clock import SECOND_NS, Now
@@ -207,15 +209,27 @@ class _Work:
 
 
 class _Account:
-    """What receipts of a work have to name, and how many of its answers wait for one."""
+    """What receipts of a work have to name, how many of its answers wait for one, and what a task costs.
 
-    __slots__ = ("inputs", "is_closed", "key", "waiting")
+    ``unpriced`` counts the attempts before the price was told that have or may have an answer; ``ran_us`` is what
+    ``answers`` took, in µs of the reference core.
+    """
+
+    __slots__ = ("answers", "inputs", "is_closed", "key", "price_us", "ran_us", "unpriced", "waiting")
 
     def __init__(self, key: bytes, inputs: bytes) -> None:
         self.key = key
         self.inputs = inputs
         self.waiting = 0
         self.is_closed = False
+        self.price_us: int | None = None
+        self.unpriced = 0
+        self.answers = 0
+        self.ran_us = 0
+
+    def is_cheap(self) -> bool:
+        """Tell whether a task costs the requester far less than it takes us."""
+        return self.price_us is not None and is_too_little(self.price_us, self.ran_us, self.answers)
 
 
 class _Owed(NamedTuple):
@@ -310,6 +324,9 @@ class ProviderTalk:
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
         answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
         record.commitment = commit(answer, record.root, record.salt)
+        account = self._accounts[record.work]
+        account.answers += 1
+        account.ran_us += self._reference_us(elapsed_us)
         self._unended -= 1
         self._ended_count += 1
         self._out_commits.append((work.id, Commit(attempt, record.task, record.commitment, elapsed_us)))
@@ -324,6 +341,7 @@ class ProviderTalk:
         record = self._attempts.pop(attempt, None)
         if record is None or self._state is not _State.AGREED:
             return
+        self._accounts[record.work].unpriced -= 1
         self._unended -= 1
         self._ended_count += 1
         self._note_idle(now)
@@ -467,12 +485,14 @@ class ProviderTalk:
             payload = message  # type: ignore[assignment]
         if self._state is not _State.AGREED:
             raise PeerViolation(f"market: {type(payload).__name__.lower()} without an agreement")
-        if isinstance(payload, Work | Tasks | CommitSet) and payload.agreement != self.agreement:
+        if isinstance(payload, Work | Tasks | Price | CommitSet) and payload.agreement != self.agreement:
             raise PeerViolation(f"{payload.TYPE}: about another agreement")
         if isinstance(payload, Work):
             return self._work(payload)
         if isinstance(payload, Tasks):
             return self._tasks(payload)
+        if isinstance(payload, Price):
+            return self._priced(payload)
         if isinstance(payload, CommitSet):
             return self._commit_set(payload)
         if isinstance(payload, Upload):
@@ -498,6 +518,7 @@ class ProviderTalk:
             quote.slots,
             quote.price,
             quote.duration_s,
+            quote.speed,
         )
         self._bid = answer
         self._quote = quote
@@ -542,6 +563,11 @@ class ProviderTalk:
             raise PeerViolation("tasks: more than the window holds")
         if max(tasks.tasks) >= work.body.tasks:
             raise PeerViolation("tasks: beyond the number of the work's tasks")
+        account = self._accounts[tasks.work]
+        if account.price_us is None:
+            account.unpriced += len(tasks.tasks)
+            if account.unpriced > self._quote.window:  # the answer to one of them is known
+                raise PeerViolation("tasks: more than a window of them, and no price")
         if len(self._unreceipted) > UNRECEIPTED_MAX:
             return self.end(EndCode.RECEIPTS)
         items = list(enumerate(tasks.tasks, tasks.first_attempt))
@@ -550,6 +576,19 @@ class ProviderTalk:
         self._unended += len(items)
         self._next_attempt = tasks.first_attempt + len(items)
         return [Run(tasks.work, items)]
+
+    def _priced(self, price: Price) -> list[Order]:
+        account = self._accounts.get(price.work)
+        if account is None or price.work not in self._works or not account.answers:
+            raise PeerViolation("price: of no open work, or before its first answer")
+        if account.price_us not in (None, price.task_us):  # a receipt may have said it already
+            raise PeerViolation("price: another one than was fixed for the work")
+        account.price_us = price.task_us
+        return []
+
+    def _reference_us(self, elapsed_us: int) -> int:
+        assert self._quote is not None
+        return reference_us(elapsed_us, self._quote.speed)
 
     def _open(self, attempt: int, expected: _Phase) -> _Attempt | None:
         record = self._attempts.get(attempt)
@@ -592,6 +631,7 @@ class ProviderTalk:
             freed.append(attempt)
             if record.phase is _Phase.RUNNING:
                 self._unended -= 1
+                self._accounts[record.work].unpriced -= 1
             elif record.is_shown:
                 self._owe(attempt, record)
         self._note_idle(now)
@@ -626,6 +666,8 @@ class ProviderTalk:
             raise PeerViolation("receipt: about another agreement, or a work that has its last receipt")
         if receipt.inputs != account.inputs or receipt.device_class != self._quote.device_class:
             raise PeerViolation("receipt: of other inputs, or another device class, than was agreed")
+        if receipt.final and receipt.work in self._works:
+            raise PeerViolation("receipt: the last one of a work that is not closed")
         if receipt.price != self._quote.price:
             raise PeerViolation("receipt: at another price than was agreed")
         busy_us = fuel = energy_mj = 0
@@ -633,6 +675,10 @@ class ProviderTalk:
             owed = self._unreceipted.get(settled.attempt)
             if owed is None or owed[:4] != (receipt.work, settled.task, settled.commitment, settled.output):
                 raise PeerViolation("receipt: of an answer that was not given")
+            if account.price_us is None:
+                account.price_us = settled.price_us
+            elif account.price_us != settled.price_us:
+                raise PeerViolation("receipt: a task at another price than was fixed for the work")
             if settled.verdict is not Verdict.PROVISIONAL:  # those come once more
                 del self._unreceipted[settled.attempt]
                 account.waiting -= 1
@@ -665,6 +711,8 @@ class ProviderTalk:
             return []
         if at_ns > self._deadline_ns:
             return self.end(EndCode.EXPIRED)
+        if any(account.is_cheap() for account in self._accounts.values()):
+            return self.end(EndCode.PRICE)
         if not self._attempts and at_ns > self._idle_since_ns + IDLE_S * SECOND_NS:
             return self.end(EndCode.IDLE)
         if self._attempts and at_ns > self._sent_ns + PROGRESS_S * SECOND_NS:

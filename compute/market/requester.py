@@ -1,10 +1,11 @@
-"""A requester's end of one ``market/1`` stream: bytes in, events for the scheduler out; and the other way.
+"""A requester's end of one ``market/2`` stream: bytes in, events for the scheduler out; and the other way.
 
 The flow: ``propose`` offers terms; a bid is awarded as soon as the agreement is stored; ``Accept`` opens it
 (``Agreed``). Then ``assign`` sends attempts, whose commitments come back as ``Committed`` and whose failures
-as ``Failed``; ``ask`` sends the commit set, whose openings are checked and come back as ``Revealed``, with
-bytes as ``Delivered``, or as ``Stayed`` where the provider keeps them; ``release`` ends an attempt. ``settle``
-and ``close_work`` make receipts, which are stored before they are sent.
+as ``Failed``. The first commitment of a work fixes what each of its tasks costs (``Priced``), which is told
+before the next ones are sent. ``ask`` sends the commit set, whose openings are checked and come back as
+``Revealed``, with bytes as ``Delivered``, or as ``Stayed`` where the provider keeps them; ``release`` ends an
+attempt. ``settle`` and ``close_work`` make receipts, which are stored before they are sent.
 
 What goes out waits in queues that the stream's one writer empties with ``drain``: what has gathered since its
 last write leaves as one signed message. Anything that a peer may not say raises ``PeerViolation``; the
@@ -34,6 +35,7 @@ from depin_node.compute.market.happenings import (
     Event,
     Evidence,
     Failed,
+    Priced,
     Revealed,
     Stayed,
     StoreAgreement,
@@ -59,6 +61,7 @@ from depin_node.compute.market.messages import (
     FailCode,
     Kind,
     Offer,
+    Price,
     Progress,
     Receipt,
     Release,
@@ -81,6 +84,7 @@ from depin_node.compute.market.messages import (
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
+from depin_node.compute.market.pricing import Prices, reference_us
 from depin_node.compute.market.transfer import Incoming, check_sizes, header_of
 from depin_node.compute.trust.evidence import Proof, bad_opening, two_results
 from depin_node.compute.trust.receipts import PAID
@@ -125,7 +129,6 @@ class _Attempt:
         "asked_ns",
         "commitment",
         "commits",
-        "elapsed_us",
         "incoming",
         "phase",
         "reveals",
@@ -141,7 +144,6 @@ class _Attempt:
         self.phase = _Phase.SENT
         self.commitment = b""
         self.root = b""
-        self.elapsed_us = 0
         self.asked_ns = 0
         self.incoming: Incoming | None = None
         self.stays = False  # its bytes are asked to stay with the provider
@@ -155,7 +157,10 @@ class _Work:
         "blob_bytes",
         "body",
         "id",
+        "is_priced",
         "number",
+        "price_us",
+        "prices",
         "provisional",
         "receipt_key",
         "settled",
@@ -164,9 +169,18 @@ class _Work:
     )
 
     def __init__(
-        self, number: int, body: WorkBody, work: bytes, sizes: Callable[[int], tuple[int, ...]], receipt_key: bytes
+        self,
+        number: int,
+        body: WorkBody,
+        work: bytes,
+        sizes: Callable[[int], tuple[int, ...]],
+        receipt_key: bytes,
+        prices: Prices,
     ) -> None:
         self.number = number
+        self.prices = prices
+        self.price_us: int | None = None  # of each task, once the probe has been answered
+        self.is_priced = False  # the provider has been told
         self.body = body
         self.receipt_key = receipt_key
         self.id = work
@@ -244,11 +258,17 @@ class RequesterTalk:
             self._out.append((Kind.AWARD, self._award))
 
     def open_work(
-        self, number: int, body: WorkBody, grant: bytes, sizes: Callable[[int], tuple[int, ...]], now: Now
+        self,
+        number: int,
+        body: WorkBody,
+        grant: bytes,
+        sizes: Callable[[int], tuple[int, ...]],
+        prices: Prices,
+        now: Now,
     ) -> None:
-        """Announce a job's work. ``sizes`` tells the bytes of each output of a task."""
+        """Announce a job's work. ``sizes`` tells the bytes of each output of a task, ``prices`` what others ask."""
         key = self._pen.receipt_key(body.job)
-        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes, key)
+        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes, key, prices)
         self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant, key)))
 
     def assign(self, work: int, first_attempt: int, tasks: list[int], now: Now) -> None:
@@ -298,7 +318,8 @@ class RequesterTalk:
         if not work.settled:
             work.settled_since_ns = now.boottime_ns
         output = keyed_output(work.receipt_key, record.root)
-        settled = Settled(attempt, record.task, record.commitment, output, verdict, record.elapsed_us)
+        assert work.price_us is not None  # it was answered
+        settled = Settled(attempt, record.task, record.commitment, output, verdict, work.price_us)
         if verdict is Verdict.PROVISIONAL:
             work.provisional[record.task] = settled
         return self._put(work, settled, now)
@@ -387,6 +408,11 @@ class RequesterTalk:
         frames.extend(self._out_last)
         self._out_last.clear()
         if self._out_tasks:
+            work = self._works[self._out_tasks[0][1]]
+            if work.price_us is not None and not work.is_priced:
+                work.is_priced = True
+                price = self._pen.sign(Price, self.peer, now, self.agreement, work.number, work.price_us)
+                frames.append((Kind.PRICE, price))
             frames.append((Kind.TASKS, self._tasks(now)))
         return frames
 
@@ -417,7 +443,7 @@ class RequesterTalk:
             final,
             verified_by,
         )
-        busy_us = sum(item.elapsed_us for item in settled if item.verdict in PAID)
+        busy_us = sum(item.price_us for item in settled if item.verdict in PAID)
         return [StoreReceipt(digest(envelope), envelope, work.body.job, entry, busy_us)]
 
     # What comes in.
@@ -511,6 +537,7 @@ class RequesterTalk:
             raise PeerViolation("commits: empty")
         committed: list[tuple[int, bytes, int]] = []
         failed: list[tuple[int, FailCode]] = []
+        priced: list[Event] = []
         head = self._head()
         for commit in commits.commits:
             record = self._uncommitted(commit, envelope)
@@ -519,10 +546,12 @@ class RequesterTalk:
                     raise PeerViolation("commits: to another task than the attempt's")
                 record.phase = _Phase.COMMITTED
                 record.commitment = commit.commitment
-                record.elapsed_us = self._believable(commit.elapsed_us, now)
+                elapsed_us = self._believable(commit.elapsed_us, now)
                 record.commits = envelope
                 record.work.answered = True
-                committed.append((commit.attempt, commit.commitment, record.elapsed_us))
+                if record.work.price_us is None:
+                    priced.append(self._fix_price(record.work, elapsed_us))
+                committed.append((commit.attempt, commit.commitment, elapsed_us))
         for failure in commits.failures:
             record = self._open(failure.attempt, _Phase.SENT)
             if record is not None:
@@ -531,12 +560,18 @@ class RequesterTalk:
                 failed.append((failure.attempt, failure.code))
         if self._head() != head:
             self._head_since_ns = now.boottime_ns
-        events: list[Event] = []
+        events = priced
         if committed:
             events.append(Committed(committed))
         if failed:
             events.append(Failed(failed))
         return events
+
+    def _fix_price(self, work: _Work, probe_us: int) -> Priced:
+        """The probe of a work has been answered: fix what each of its tasks costs."""
+        assert self._bid is not None
+        work.price_us = work.prices.fix(self.peer, reference_us(probe_us, self._bid.speed))
+        return Priced(work.body.job, work.price_us)
 
     def _believable(self, elapsed_us: int, now: Now) -> int:
         """Return what a provider says to have run, as far as its slots can have in the time that has passed."""
@@ -629,10 +664,20 @@ class RequesterTalk:
     def tick(self, now: Now) -> list[Event]:
         """Look at the deadlines, about once a second."""
         reason = self._overdue(now.boottime_ns)
+        if reason is None and self._is_dear():
+            self.end(EndCode.PRICE)
+            return [Ended("dear")]
         if reason is None:
             return self._receipts_due(now)
         self._state = _State.OVER
         return [Ended(reason)]
+
+    def _is_dear(self) -> bool:
+        """Tell whether some work costs far more here than others ask for it."""
+        return any(
+            work.price_us is not None and work.prices.is_too_much(self.peer, work.price_us)
+            for work in self._works.values()
+        )
 
     def _receipts_due(self, now: Now) -> list[Event]:
         """Sign for what has waited long: should this node die, little that was done for it is unsigned."""

@@ -1,6 +1,7 @@
 """Who may still have work done: credit between two nodes, and a bounded share for everybody else.
 
-Work is counted in µs of one slot, as receipts that both sides signed say (``receipts.busy_us``). A peer's *debt* is
+Work is counted in µs of the reference core, as receipts that both sides signed say (``receipts.busy_us``;
+``market/pricing.py``). A peer's *debt* is
 what we gave it less what it gave us. It is on credit as long as the debt is below a limit that grows with what both
 have done for each other: the smaller of the two amounts. A stranger's limit is therefore 0, whatever it calls itself.
 
@@ -46,7 +47,8 @@ class Refusal(StrEnum):
 
 @dataclass
 class Account:
-    """What lies between a peer and us: µs of one slot. ``given`` we worked for it, ``received`` it for us."""
+    """What lies between a peer and us, in µs: ``given`` we worked for it, ``received`` it for us; ``unsigned`` is of
+    one of our slots."""
 
     given_us: int = 0
     received_us: int = 0

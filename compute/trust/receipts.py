@@ -39,8 +39,8 @@ def count(receipt: Receipt) -> tuple[int, int]:
 
 
 def busy_us(receipt: Receipt) -> int:
-    """Return how long the answers that a receipt counts as honest work took, in µs of one slot.
+    """Return what the answers that a receipt counts as honest work cost together, in µs of the reference core.
 
     Unused ones count: they were asked for and shown. Provisional ones do not yet.
     """
-    return sum(settled.elapsed_us for settled in receipt.settled if settled.verdict in PAID)
+    return sum(settled.price_us for settled in receipt.settled if settled.verdict in PAID)

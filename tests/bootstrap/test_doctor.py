@@ -31,6 +31,7 @@ def status(reach: ReachView | None = None, **changes) -> StatusView:
 def peer(**changes) -> PeerView:
     values = {
         "peer": OTHER, "address": FIRST, "connected": True, "lending": False, "devices": (), "price_millicredits": 0,
+        "protocol_min": 2, "protocol_max": 2,
         "version": "0.1.0", "group": "g",
     }  # fmt: skip
     return PeerView(**(values | changes))
@@ -61,7 +62,7 @@ def test_all_is_well(tmp_path):
         ("reachable", "no relay", {"status": status(ReachView("private", "endpoint-independent", missed=3))}),
         ("clock", "behind", {"status": status(ReachView("public", "none", reached=2, skew_s=90))}),
         ("clock", "ahead of", {"status": status(ReachView("public", "none", reached=2, skew_s=-90))}),
-        ("versions", "1 peers speak none", {"peers": [peer(protocol_min=2, protocol_max=3)]}),
+        ("versions", "1 peers speak none", {"peers": [peer(protocol_min=3, protocol_max=4)]}),
         ("devices", "broken", {"devices": [DeviceView("sm_89", 1, 0, 0, unusable="broken")]}),
         ("devices", "no worker", {"devices": None, "devices_error": "no worker can be started"}),
         ("sandbox", "seccomp", {"devices": [DeviceView("wasm-1", 1, 1, 1, layers_missing=("seccomp: no",))]}),
@@ -84,7 +85,7 @@ def test_what_is_not_wrong_but_could_be_better_has_advice(tmp_path):
     assert report.exit_code == 0
     assert "2 relays" in found["reachable"].says
     assert found["reachable"].do
-    _, found = examined(tmp_path, peers=[peer(protocol_max=2)])
+    _, found = examined(tmp_path, peers=[peer(protocol_max=3)])
     assert found["versions"].do == "update"
 
 

@@ -122,7 +122,7 @@ def wrong_result(number, root_shown):
     data, x = encode_program(copy), numbers(copy.buffers[0].elements).tobytes()
     identity = Identity(number.to_bytes(32, "big"))
     requester = Keeper(1).identity
-    bid = say(identity, Bid, b"o" * 32, WASM, 4, 2, 0, 60)
+    bid = say(identity, Bid, b"o" * 32, WASM, 4, 2, 0, 60, 1000)
     award = say(requester, Award, digest(bid), to=identity.key)
     agreement = agreement_id(bid, award)
     inputs = (InputRef(0, blob_id(x), len(x)),)

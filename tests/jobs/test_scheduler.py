@@ -309,8 +309,9 @@ class Slow:
         mesh.carry_out = carry
 
     def answer(self, sent, run_us):
-        peer, attempt, *_ = sent
+        peer, attempt, job, _ = sent
         self.sent.remove(sent)
+        self.mesh.queue.append(e.Heard(peer, hp.Priced(job, run_us)))
         self.mesh.queue.append(e.Heard(peer, hp.Committed([(attempt, attempt.to_bytes(32, "big"), run_us)])))
         self.mesh.run()
 

@@ -9,12 +9,15 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from market_sim import Scenario, World
+from market_sim import DEAR_US, HONEST_US, Scenario, World
 
 from depin_node.compute.jobs.job import Quorum
+from depin_node.compute.market.messages import Receipt
+from depin_node.compute.market.pricing import CAP
+from depin_node.crypto.envelope import verify_signature
 
 SINGLE, DOUBLE, TRIPLE = Quorum(1, 1), Quorum(2, 3), Quorum(3, 5)
-BEHAVIOURS = ["honest", "liar", "staller", "copier", "failer", "flaky", "slow"]
+BEHAVIOURS = ["honest", "liar", "staller", "copier", "failer", "flaky", "slow", "dear"]
 
 
 def run(**scenario):
@@ -138,6 +141,22 @@ def test_one_owner_with_many_nodes_has_one_vote():
         seed=3, providers=["colluder"] * 5 + ["honest"] * 3, groups=[0] * 5 + [1, 2, 3], policy=DOUBLE, tasks=20
     )
     assert states(world) == ["done"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_asks_too_much_for_a_task_gets_what_is_usual_or_goes(seed):
+    world = run(seed=seed, providers=["dear"] + ["honest"] * 3, policy=DOUBLE, tasks=60)
+    assert states(world) == ["done"]
+    assert not world.caught
+    dear = world.nodes[0].key
+    paid = {
+        settled.price_us
+        for event in world.receipts
+        if (receipt := verify_signature(event.envelope, Receipt, "sim").payload).to == dear
+        for settled in receipt.settled
+    }
+    assert paid <= {DEAR_US, CAP * HONEST_US}  # the first before there were two others to compare it with
+    assert CAP * HONEST_US in paid or world.left_for_the_price
 
 
 def test_too_few_groups_fail_the_job_with_the_reason():

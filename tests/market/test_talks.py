@@ -2,162 +2,35 @@
 
 import pytest
 from msgspec.structs import replace
+from talk_pair import (
+    ASKED,
+    BODY,
+    DIGEST,
+    NAMED,
+    OUTPUTS,
+    PLACE,
+    PROVIDER,
+    REQUESTER,
+    SIZES,
+    SOMETHING,
+    TERMS,
+    Pair,
+    due,
+)
 
-from depin_node.compute.jobs.job import InputRef, Limits
+from depin_node.compute.jobs.job import Limits
 from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
-from depin_node.compute.market.lender import Lender, Lending, Quote
+from depin_node.compute.market.lender import Quote
 from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict, Want
-from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.transfer import frames as data_frames
-from depin_node.compute.trust.chain import Place
 from depin_node.compute.trust.evidence import encode_case, verify_case
-from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
-from depin_node.crypto.blob import blob_id
 from depin_node.crypto.commitment import Answer, result_root, verify_opening
 from depin_node.crypto.envelope import Envelope, decode, sign, verify_signature
-from depin_node.crypto.identity import Identity
-from depin_node.crypto.replay import ReplayGuard, Sequence
-
-REQUESTER, PROVIDER = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
-WALL_NS = 1_800_000_000 * SECOND_NS
-TERMS = m.Terms(("wasm-1",), Limits(10, 64), 1 << 20)
-BODY = m.WorkBody(b"j" * 32, b"p" * 32, 100, (InputRef(0, b"i" * 32, 10),), 50, TERMS)
-OUTPUTS = [b"first output", b"", b"third"]
-NAMED = tuple(m.Output(blob_id(output), len(output)) for output in OUTPUTS)
-SIZES = tuple(len(output) for output in OUTPUTS)
-DIGEST = b"d" * 32
-ASKED = m.SetEntry(0, DIGEST, Want.BYTES)
-PLACE = Place(9, 4, DIGEST)
-
-
-class Pair:
-    """Both ends, at time ``at_s``; ``heard`` and ``ordered`` collect what each machine wants of its shell."""
-
-    def __init__(self, **lending):
-        self.at_s = 100
-        fields = {"device_class": "wasm-1", "slots": 2, "memory_mib": 1024, "window_max": 4} | lending
-        self.lender = Lender([Lending(**fields)])
-        self.pens = [self.pen(REQUESTER), self.pen(PROVIDER)]
-        self.r = rm.RequesterTalk(self.pens[0], PROVIDER.key)
-        self.p = pm.ProviderTalk(self.pens[1], REQUESTER.key, "g", self.lender, b"s" * 32)
-        self.heard, self.ordered = [], []
-
-    def pen(self, identity):
-        sequence = Sequence(0, self.now)
-        sequence.reserved += 1000
-        return Pen(identity, "net", sequence, ReplayGuard({}))
-
-    @property
-    def now(self):
-        return Now(self.at_s * SECOND_NS, WALL_NS + self.at_s * SECOND_NS)
-
-    def to_provider(self):
-        """Deliver what the requester has to say; return the kinds."""
-        frames = self.r.drain(self.now)
-        for kind, body in frames:
-            self.ordered += self.p.receive(kind, body, self.now)
-        return [Kind(kind) for kind, _ in frames]
-
-    def to_requester(self):
-        frames = self.p.drain(self.now)
-        while (attempt := self.p.next_upload()) is not None:
-            frames += [(Kind.DATA, body) for body in data_frames(attempt, [memoryview(o) for o in OUTPUTS])]
-        for kind, body in frames:
-            self.heard += self.r.receive(kind, body, self.now)
-        return [Kind(kind) for kind, _ in frames]
-
-    def take(self, kind):
-        """Return the one effect of a kind, and forget all others."""
-        (found,) = [item for item in self.heard + self.ordered if isinstance(item, kind)]
-        self.heard.clear()
-        self.ordered.clear()
-        return found
-
-    def bid(self):
-        self.r.propose(TERMS, 0, 3600, self.now)
-        assert self.to_provider() == [Kind.OFFER]
-        assert self.to_requester() == [Kind.BID]
-        return self
-
-    def agree(self):
-        self.bid()
-        assert not self.r.has_output()  # nothing is awarded before it is stored
-        self.take(hp.StoreAgreement)
-        self.r.stored(self.now)
-        assert self.to_provider() == [Kind.AWARD]
-        assert not self.p.has_output()
-        self.take(hp.StoreAgreement)
-        self.ordered += self.p.stored(self.now)
-        assert self.to_requester() == [Kind.ACCEPT]
-        self.take(hp.Agreed)
-        return self
-
-    def work(self, *tasks):
-        self.agree()
-        self.r.open_work(0, BODY, b"grant", lambda task: SIZES, self.now)
-        self.r.assign(0, 0, list(tasks or [7]), self.now)
-        assert self.to_provider() == [Kind.WORK, Kind.TASKS]
-        return self
-
-    def commit(self):
-        self.work()
-        self.p.energy_by = "rapl"
-        self.p.finished(0, NAMED, 55, fuel=9, energy_mj=70)
-        assert self.to_requester() == [Kind.COMMITS]
-        return self
-
-    def reveal(self, upload=True):
-        self.commit()
-        self.r.ask(0, DIGEST, Want.BYTES if upload else Want.ROOT, self.now)
-        assert self.to_provider() == [Kind.COMMIT_SET]
-        self.heard.clear()
-        self.to_requester()
-        return self
-
-    def release(self):
-        """The requester has what it wants, and has not said yet what it thinks of it."""
-        self.reveal()
-        self.r.release(0, Verdict.ACCEPTED, self.now)
-        self.to_provider()
-        self.heard.clear()
-        self.ordered.clear()
-        return self
-
-    def settle(self):
-        self.release()
-        self.requester_says(m.Receipt, *due(self))
-        self.ordered.clear()
-        return self
-
-    def say(self, identity, kind, *fields):
-        """Sign a message that the machine itself would not."""
-        pen = self.pens[0 if identity is REQUESTER else 1]
-        to = PROVIDER.key if identity is REQUESTER else REQUESTER.key
-        return kind.KIND, pen.sign(kind, to, self.now, *fields)
-
-    def provider_says(self, kind, *fields):
-        self.heard += self.r.receive(*self.say(PROVIDER, kind, *fields), self.now)
-
-    def requester_says(self, kind, *fields):
-        self.ordered += self.p.receive(*self.say(REQUESTER, kind, *fields), self.now)
-
-
-def due(pair, verdict=Verdict.ACCEPTED, *, agreement=None, work=0, price=0, final=False, **other):
-    """The fields of the receipt for attempt 0, but for what is changed."""
-    (owed,) = pair.p._unreceipted.values() or [pm._Owed(0, 7, SOMETHING, SOMETHING, 1, 0, 0)]
-    settled = m.Settled(
-        0, owed.task, other.get("commitment", owed.commitment), other.get("output", owed.output), verdict, 55
-    )
-    key = pair.pens[0].receipt_key(BODY.job)
-    inputs = other.get("inputs", m.keyed_inputs(key, BODY))
-    device_class = other.get("device_class", "wasm-1")
-    agreement = agreement or pair.p.agreement
-    return (agreement, work, BODY.job, inputs, device_class, (settled,), price, final, "", PLACE)
 
 
 def test_the_whole_way_of_an_attempt():
@@ -285,7 +158,7 @@ def test_what_a_task_printed_comes_with_its_bytes_and_only_then():
 
 def test_many_logs_share_no_message_that_they_do_not_fit():
     pair = Pair(window_max=1000).agree()
-    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.prices, pair.now)
     pair.r.assign(0, 0, [n % 50 for n in range(100)], pair.now)
     pair.to_provider()
     for attempt in range(100):
@@ -323,7 +196,7 @@ def test_an_answer_that_was_shown_is_paid_even_if_its_bytes_were_asked_for_once_
 
 def test_many_attempts_share_messages_of_128():
     pair = Pair(window_max=1000).agree()
-    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.prices, pair.now)
     pair.r.assign(0, 0, [n % 50 for n in range(300)], pair.now)
     assert pair.to_provider() == [Kind.WORK, Kind.TASKS]
     assert [len(order.items) for order in pair.ordered if isinstance(order, pm.Run)] == [128]
@@ -338,7 +211,7 @@ def test_many_attempts_share_messages_of_128():
 
 def test_what_was_never_sent_needs_no_release():
     pair = Pair().agree()
-    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.now)
+    pair.r.open_work(0, BODY, b"", lambda task: SIZES, pair.prices, pair.now)
     pair.r.assign(0, 0, [1, 2, 3], pair.now)
     pair.r.release(1, None, pair.now)
     assert pair.to_provider() == [Kind.WORK, Kind.TASKS]
@@ -370,7 +243,7 @@ def test_a_late_commitment_is_void():
     pair.p.finished(1, NAMED, 1)
     pair.heard.clear()
     pair.to_requester()
-    assert [attempt for event in pair.heard for attempt, *_ in event.items] == [1]
+    assert pair.heard == [hp.Priced(BODY.job, 1), hp.Committed([(1, pair.r._attempts[1].commitment, 1)])]
 
 
 def test_a_decline_carries_its_code_and_ends_the_talk():
@@ -397,8 +270,7 @@ def test_an_award_may_be_declined_as_busy():
 
 
 OFFER = (TERMS, 0, 60)
-BID = (b"o" * 32, "wasm-1", 4, 2, 0, 60)
-SOMETHING = b"?" * 32
+BID = (b"o" * 32, "wasm-1", 4, 2, 0, 60, 1000)
 WORK = SOMETHING  # the id of no work
 
 PROVIDER_MAY_NOT = {
@@ -573,6 +445,12 @@ REQUESTER_MAY_NOT = {
     "pay for another device": ("release", m.Receipt, lambda pair: due(pair, device_class="cuda")),
     "pay another price": ("release", m.Receipt, lambda pair: due(pair, price=1)),
     "pay twice": ("settle", m.Receipt, lambda pair: due(pair)),
+    "pay one task less than another": ("priced", m.Receipt, lambda pair: due(pair)),
+    "end a work that is open by its receipt": ("release", m.Receipt, lambda pair: due(pair, final=True)),
+    "fix a price before an answer": ("work", m.Price, lambda pair: (pair.p.agreement, 0, 55)),
+    "fix two prices": ("priced", m.Price, lambda pair: (pair.p.agreement, 0, 55)),
+    "fix the price of no work": ("priced", m.Price, lambda pair: (pair.p.agreement, 1, 56)),
+    "send on and on without a price": ("full", m.Tasks, lambda pair: (pair.p.agreement, 0, 4, (1,))),
     "bid": ("", m.Bid, lambda pair: BID),
 }  # fmt: skip
 
@@ -717,6 +595,7 @@ def test_verdicts_do_not_wait_long_for_their_receipt():
 
 def test_a_work_with_its_last_receipt_is_forgotten():
     pair = Pair().release()
+    pair.p.receive(Kind.CANCEL, encode(m.Cancel(0)), pair.now)
     pair.requester_says(m.Receipt, *due(pair, final=True))
     assert not pair.p._accounts
     assert not pair.p._unreceipted
@@ -730,8 +609,8 @@ def test_a_provider_has_not_run_for_longer_than_it_was_engaged():
     pair.p.finished(0, NAMED, 15_000_000)
     pair.p.finished(1, NAMED, 15_000_000)
     pair.to_requester()
-    attempts = pair.r._attempts
-    assert [attempts[number].elapsed_us for number in (0, 1)] == [15_000_000, 6_000_000]  # two slots, a second's grace
+    believed = [item[2] for event in pair.heard if isinstance(event, hp.Committed) for item in event.items]
+    assert believed == [15_000_000, 6_000_000]  # two slots, a second's grace
 
 
 def test_golden_vectors():
@@ -739,13 +618,14 @@ def test_golden_vectors():
     commit = m.Commit(5, 7, b"c" * 32, 12)
     messages = [
         m.Offer(PROVIDER.key, 1, 2, TERMS, 3, 60),
-        m.Bid(REQUESTER.key, 1, 2, DIGEST, "wasm-1", 4, 2, 0, 60),
+        m.Bid(REQUESTER.key, 1, 2, DIGEST, "wasm-1", 4, 2, 0, 60, 1500),
         m.Decline(REQUESTER.key, 1, 2, DIGEST, DeclineCode.BUSY),
         m.Award(PROVIDER.key, 1, 2, DIGEST),
         m.Accept(REQUESTER.key, 1, 2, DIGEST),
         m.Work(PROVIDER.key, 1, 2, DIGEST, 0, BODY, b"grant", DIGEST),
         m.Tasks(PROVIDER.key, 1, 2, DIGEST, 0, 300, (1, 2)),
         m.Commits(REQUESTER.key, 1, 2, DIGEST, DIGEST, (commit,), (m.Failure(6, FailCode.TRAPPED),)),
+        m.Price(PROVIDER.key, 1, 2, DIGEST, 3, 1234),
         m.CommitSet(PROVIDER.key, 1, 2, DIGEST, (m.SetEntry(5, DIGEST, Want.BYTES),)),
         m.Reveals(REQUESTER.key, 1, 2, DIGEST, (m.Reveal(5, DIGEST, DIGEST, NAMED[:1], b"7\n"),)),
         m.Receipt(
@@ -767,13 +647,14 @@ def test_golden_vectors():
 
 GOLDEN = {
     "offer": "a524a052cb0b427c",
-    "bid": "493af8e4b909dc3a",
+    "bid": "8a8ded1486fed475",
     "decline": "e4ffcb6ea8f971e6",
     "award": "ea190553f9295450",
     "accept": "ec6437a0c9113016",
     "work": "566e5dd3fcb57ab4",
     "tasks": "eaa5406e5619f491",
     "commits": "a8f2233deec33b50",
+    "price": "254a91cfe7dd0f77",
     "commit_set": "ccc4e53239333d3a",
     "reveals": "9edc85e2f9c00e7e",
     "receipt": "6681923c43611bc9",

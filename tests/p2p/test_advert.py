@@ -41,15 +41,15 @@ def test_an_advert_arrives():
 def test_golden_vector():
     envelope = decode(signed(), Envelope, size_bytes_max=ADVERT_BYTES_MAX)
     assert envelope.payload.hex() == (
-        "9cc400ce6b49d23c0791b72f6970342f3139322e302e322e312f7463702f343030310101c39198a67761736d2d31cd020004"
+        "9cc400ce6b49d23c0791b72f6970342f3139322e302e322e312f7463702f343030310202c39198a67761736d2d31cd020004"
         "03a3435055cd0fa0ce0001117009ccfaa5302e312e30c2c400"
     )
     assert envelope.signature.hex() == GOLDEN_SIGNATURE
 
 
 GOLDEN_SIGNATURE = (
-    "aac0f4f8d2ced5803eec7acb14b62af254dd81fd855bfc585d0b3b5aba5f523925cf01a1d6be0b3c0dfc4f4c3882bad7eb13"
-    "252254fb687dd313a3514216fe01"
+    "f7d64b323ff8ec3da0e62c0cf3c67e4d5286493426d3a340e1494f55790c3acadea75cead62f460f5b953a056a3e6ca79940"
+    "558aff84d86333d15f8f2457230f"
 )
 
 

@@ -18,6 +18,7 @@ from depin_node.compute.market import requester as rm
 from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.market.messages import PROTOCOL, FailCode, Kind, Output, Receipt, WorkBody
 from depin_node.compute.market.pen import Pen
+from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.transfer import frames as data_frames
 from depin_node.compute.trust.chain import Log, origin
 from depin_node.compute.trust.receipts import PAID
@@ -31,6 +32,8 @@ from depin_node.crypto.replay import ReplayGuard, Sequence
 
 WALL_NS = 1_800_000_000 * SECOND_NS
 STEPS_MAX = 300_000
+HONEST_US, DEAR_US = 5, 900_000
+"""What a task takes, and what it takes by the word of a provider that wants more for it."""
 
 
 @dataclass
@@ -101,6 +104,7 @@ class World:
         lending = Lending("wasm-1", scenario.slots, 1024, window_max=scenario.window)
         self.lenders = {i: Lender([lending]) for i in self.nodes}
         self.links = {}
+        self.prices = defaultdict(Prices)
         self.journal = deque()  # what waits to be confirmed
         self.results = defaultdict(dict)  # durable: job → task → root
         self.jobs = {}
@@ -117,6 +121,8 @@ class World:
         self.attempts_after_done = []
         self.receipts = []
         self.logs = defaultdict(list)  # durable: key → entries of its log
+        self.left_for_the_price = 0
+        self.price_of = {}  # (agreement, work): what each of its tasks costs
         self.paid = set()  # (agreement, attempt) that some receipt counts as work
         self.countersigned = set()
         self.violations = []
@@ -205,7 +211,9 @@ class World:
             job = self.jobs[effect.job_id]
             terms = self.scheduler.terms(effect.job_id)
             body = WorkBody(effect.job_id, job.program, 100, job.inputs, job.tasks, terms)
-            talk.open_work(effect.work, body, b"grant", self.scheduler.sizes(effect.job_id), now)
+            talk.open_work(
+                effect.work, body, b"grant", self.scheduler.sizes(effect.job_id), self.prices[effect.job_id], now
+            )
         elif isinstance(effect, e.CloseWork):
             self.take(link, talk.close_work(effect.work, effect.verified_by, now))
         else:
@@ -226,6 +234,7 @@ class World:
             elif link.open and self.links.get(link.requester.peer) is link and not link.closing:
                 if isinstance(event, hp.Revealed):
                     self.note_reveals(link, event)
+                self.left_for_the_price += isinstance(event, hp.Ended) and event.code in ("price", "dear")
                 self.feed(e.Heard(link.requester.peer, event))
                 if isinstance(event, hp.Ended | hp.Declined):
                     self.close(link)
@@ -302,7 +311,7 @@ class World:
         root = pm.result_root(output.blob for output in named)
         if behaviour != "copier":
             self.answers[(job, task, root)][link.requester.peer] = self.group_of[link.requester.peer]
-        link.provider.finished(attempt, named, 5)
+        link.provider.finished(attempt, named, DEAR_US if behaviour == "dear" else HONEST_US)
 
     # Steps.
 
@@ -408,9 +417,15 @@ class World:
         """No answer is paid twice, whatever happens."""
         receipt = verify_signature(event.envelope, Receipt, "sim").payload
         for settled in receipt.settled:
+            work = (receipt.agreement, receipt.work)
+            assert self.price_of.setdefault(work, settled.price_us) == settled.price_us, "a work with two prices"
+            assert settled.price_us <= (DEAR_US if self.is_dear(receipt.to) else HONEST_US), "more than was asked"
             if settled.verdict in PAID:
                 assert (receipt.agreement, settled.attempt) not in self.paid, "paid twice"
                 self.paid.add((receipt.agreement, settled.attempt))
+
+    def is_dear(self, key):
+        return self.s.providers[self.index_of[key]] == "dear"
 
     def check_logs(self):
         """Every node's entries hang together, and no place was used twice."""

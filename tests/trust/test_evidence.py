@@ -61,7 +61,7 @@ class Told:
 
     def __init__(self, committed=WRONG, shown=WRONG, device_class="wasm-1", by=LIAR):
         self.by = by
-        self.bid = say(by, Bid, b"o" * 32, device_class, 4, 2, 0, 60)
+        self.bid = say(by, Bid, b"o" * 32, device_class, 4, 2, 0, 60, 1000)
         self.award = say(REQUESTER, Award, digest(self.bid), to=by.key)
         self.agreement = agreement_id(self.bid, self.award)
         self.work = work_id(self.agreement, 0, BODY)
