@@ -8,6 +8,8 @@ browser can reach the port too, so that every request must bear the token and na
     HEAD /v1/blobs/ID             204 or 404          PUT /v1/blobs/ID    the bytes; they must have this id
     POST /v1/jobs                 a canonical ``Job`` → its view; the same key again is the same job
     GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
+    GET  /v1/copies               jobs of fellows that this node could go on with
+    POST /v1/jobs/ID/attach       goes on with such a job here → its view
     GET  /v1/jobs/ID/events       the view whenever it changes, as server-sent events, until the job has ended
     GET  /v1/jobs/ID/program      the encoded program: how to put outputs together
     GET  /v1/jobs/ID/story        what happened to it, line by line
@@ -48,6 +50,7 @@ from depin_node.core.errors import (
 )
 from depin_node.core.views import (
     BlobView,
+    CopyView,
     CreditView,
     DeviceView,
     ErrorView,
@@ -127,6 +130,12 @@ class Backend(Protocol):
     async def cancel(self, job_id: bytes) -> JobView:
         """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
 
+    def copies(self) -> list[CopyView]:
+        """Return the jobs of nodes of the same owner that this node could go on with."""
+
+    async def attach(self, job_id: bytes) -> JobView:
+        """Go on with such a job. Raises ``NotFoundError``, ``ConfigError``."""
+
     async def program(self, job_id: bytes) -> bytes:
         """Return a job's encoded program. Raises ``NotFoundError``."""
 
@@ -163,6 +172,8 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs", routes.jobs),
             Route("/v1/jobs/{job}", routes.job),
             Route("/v1/jobs/{job}", routes.cancel, methods=["DELETE"]),
+            Route("/v1/copies", routes.copies),
+            Route("/v1/jobs/{job}/attach", routes.attach, methods=["POST"]),
             Route("/v1/jobs/{job}/events", routes.events),
             Route("/v1/jobs/{job}/program", routes.program),
             Route("/v1/jobs/{job}/story", routes.story),
@@ -273,6 +284,14 @@ class Routes:
     async def cancel(self, request: Request) -> Response:
         """Answer ``DELETE /v1/jobs/ID``."""
         return _json(await self._backend.cancel(_digest(request, "job")))
+
+    async def copies(self, request: Request) -> Response:
+        """Answer ``GET /v1/copies``."""
+        return _json(self._backend.copies())
+
+    async def attach(self, request: Request) -> Response:
+        """Answer ``POST /v1/jobs/ID/attach``."""
+        return _json(await self._backend.attach(_digest(request, "job")))
 
     async def events(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/events``. ``connection: close`` lets the server end without waiting for readers."""

@@ -22,6 +22,7 @@ from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.control import application, serving
 from depin_node.bootstrap.evidence import open_evidence
 from depin_node.bootstrap.first_peers import first_peers, remembered_peers
+from depin_node.bootstrap.handover import open_handover
 from depin_node.bootstrap.lent import measure, offers, open_lent
 from depin_node.bootstrap.market import MarketContext, open_market
 from depin_node.bootstrap.operator import Operator
@@ -119,12 +120,14 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         await stack.enter_async_context(open_evidence(market))
         await stack.enter_async_context(open_logs(market))
         provider = await _open_provider(stack, config, market) if config.lend else None
-        requester = None
+        requester = handover = None
         if not config.bootstrap_only:
             scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
+            handover = await open_handover(market)
             requester = await stack.enter_async_context(open_requester(market, scheduling))
+            await stack.enter_async_context(handover.running(requester))
         await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
-        operator = Operator(config, data_dir, market, reach, requester, provider)
+        operator = Operator(config, data_dir, market, reach, requester, handover, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(url, token, os.getpid())))

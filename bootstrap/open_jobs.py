@@ -213,8 +213,9 @@ class OpenJobs:
         writes = [
             statements.end_job(identifier, view.state, view, results=opened.job.tasks if view.state == "done" else 0),
             statements.let_go(identifier, inputs),
-            statements.drop_tabs(identifier),
         ]
+        if view.state == "done":  # else what is provisional is never for good: a fellow that goes on is not shown it
+            writes.append(statements.drop_tabs(identifier))
         self._context.journal.write_soon(writes, note)
 
 

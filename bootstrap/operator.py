@@ -9,6 +9,7 @@ from importlib.metadata import version
 import trio
 
 from depin_node.bootstrap.config import NodeConfig
+from depin_node.bootstrap.handover import Handover
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.provider import Provider
 from depin_node.bootstrap.requester import Requester
@@ -23,6 +24,7 @@ from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
 from depin_node.core.views import (
     AccountView,
+    CopyView,
     CreditView,
     DeviceView,
     LogsView,
@@ -54,6 +56,7 @@ class Operator:
         market: MarketContext,
         reach: Reach,
         requester: Requester | None,
+        handover: Handover | None,
         provider: Provider | None,
     ) -> None:
         self._config = config
@@ -62,6 +65,7 @@ class Operator:
         self._store = market.blobs.store
         self._reach = reach
         self._jobs_of = requester
+        self._handover = handover
         self._provider = provider
         self._uploads = Uploads(self._store)
         self._started_s = time.time()
@@ -191,6 +195,16 @@ class Operator:
     async def cancel(self, job_id: bytes) -> JobView:
         """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
         return await self._requester.cancel(job_id)
+
+    def copies(self) -> list[CopyView]:
+        """Return the jobs of nodes of the same owner that this node could go on with."""
+        return self._handover.copies() if self._handover is not None else []
+
+    async def attach(self, job_id: bytes) -> JobView:
+        """Go on with such a job. Raises ``NotFoundError``, ``ConfigError``, ``ResourceError``."""
+        if self._handover is None:
+            raise ConfigError("this node is a first peer and takes no jobs (--bootstrap-only): attach on another node")
+        return await self._handover.attach(job_id)
 
     async def program(self, job_id: bytes) -> bytes:
         """Return a job's encoded program. Raises ``NotFoundError``."""

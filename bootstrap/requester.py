@@ -21,6 +21,7 @@ from depin_node.bootstrap.market import TICK_S, MarketContext
 from depin_node.bootstrap.open_jobs import OpenJobs
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.copies import StoredCopy, end_copy, put_epoch, spent_us
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import (
     Job,
@@ -236,6 +237,37 @@ class Requester:
             raise ConfigError(f"the key {job.key!r} is another job's ({known.id.hex()}): a key names one job")
         return self.job(known.id)
 
+    # Jobs that change hands (bootstrap/handover.py).
+
+    def is_open(self, identifier: bytes) -> bool:
+        """Tell whether a job is worked on here."""
+        return identifier in self._open
+
+    async def hand_over(self, identifier: bytes, error: JobError) -> None:
+        """End a job that a fellow goes on with, and wait until that is durable."""
+        if identifier in self._open:
+            self._feed(e.StoringFailed(identifier, error))
+            await self.wait(identifier)
+
+    async def take_over(self, copy: StoredCopy) -> JobView:
+        """Go on with a fellow's job where its copy ends.
+
+        Raises:
+            ConfigError: its program or an input is not here. ResourceError: the journal cannot be written.
+        """
+        context, job = self._context, self._records.signed(copy.envelope)
+        await self._records.check(job)
+        await context.journal.write(
+            [
+                # Its key is its requester's, and may be one of our own jobs' too.
+                statements.put_job(copy.job, f"taken over: {copy.job.hex()}", copy.envelope, job.created_s),
+                put_epoch(copy.job, copy.epoch + 1, copy.worker, copy.spent_us),
+                end_copy(copy.job),
+            ]
+        )
+        await self._resume(StoredJob(copy.job, copy.envelope, "", None))
+        return self.job(copy.job)
+
     # Views.
 
     def _open_view(self, identifier: bytes) -> JobView | None:
@@ -272,6 +304,7 @@ class Requester:
                 can_audit(job, program),
                 tuple(reader.tabs(identifier)),
                 reader.caught(identifier),
+                spent_us(reader, identifier),
             )
         )
         if not self._scheduler.knows_candidates():

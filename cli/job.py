@@ -138,6 +138,35 @@ def log(settings: Settings, /, as_json: bool, task: int | None, job_id: str) -> 
 @job.command()
 @global_options
 @json_option
+@click.argument("job_id", metavar="[ID]", required=False)
+@pass_settings
+def attach(settings: Settings, /, as_json: bool, job_id: str | None) -> None:
+    """Go on with a job of another node of the same owner on this one; without ID, list those that could be.
+
+    What is settled stays as it is. The other node ends the job when it hears of it: at once, or when it is back.
+
+    \b
+    Example:
+      depin-node job attach 3fa9
+    """
+    with settings.mesh() as mesh:
+        if job_id is None:
+            copies = mesh.copies()
+            headings = ("JOB", "NAME", "NODE", "SETTLED", "HEARD")
+            rows = [
+                (c.id[:12], c.name, c.worker, f"{c.tasks_settled}/{c.tasks_total}", ago(time.time() - c.heard_s))
+                for c in copies
+            ]
+            none = "no node of the same owner works on a job, as far as this one knows"
+            emit(copies, as_json, lambda: table(headings, rows) if rows else none)
+            return
+        view = mesh.attach(job_id).status()
+    emit(view, as_json, lambda: _text(view))
+
+
+@job.command()
+@global_options
+@json_option
 @click.argument("job_id", metavar="ID")
 @pass_settings
 def cancel(settings: Settings, /, as_json: bool, job_id: str) -> int:

@@ -20,6 +20,7 @@ from depin_node.core import errors
 from depin_node.core.local import DataDir, NotRunningError
 from depin_node.core.views import (
     BlobView,
+    CopyView,
     CreditView,
     DeviceView,
     ErrorView,
@@ -162,6 +163,16 @@ class Control:
         """Stop a job, and return how it stands."""
         with self._reaching():
             answer = self._http.delete(f"/v1/jobs/{job_id}")
+        return msgspec.json.decode(self._check(answer).content, type=JobView)
+
+    def copies(self) -> list[CopyView]:
+        """Return the jobs of nodes of the same owner that this node could go on with."""
+        return self._get("/v1/copies", list[CopyView])
+
+    def attach(self, job_id: str) -> JobView:
+        """Go on with such a job here, and return how it stands."""
+        with self._reaching():
+            answer = self._http.post(f"/v1/jobs/{job_id}/attach", timeout=ASSEMBLE_S)
         return msgspec.json.decode(self._check(answer).content, type=JobView)
 
     def program(self, job_id: str) -> bytes:

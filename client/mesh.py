@@ -29,7 +29,7 @@ from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError, NotFoundError
-from depin_node.core.views import CreditView, DeviceView, PeerView, ReceiptView, StatusView
+from depin_node.core.views import CopyView, CreditView, DeviceView, PeerView, ReceiptView, StatusView
 from depin_node.crypto.identity import key_of
 
 if TYPE_CHECKING:
@@ -293,6 +293,31 @@ class Mesh:
             many = f"{len(found)} jobs begin" if found else "no job begins"
             raise NotFoundError(f"{many} with {job_id!r}; `depin-node job list` shows them")
         return Future(self._control, found[0])
+
+    def copies(self) -> list[CopyView]:
+        """Return the jobs that other nodes of the same owner work on, and that this node could go on with."""
+        return self._control.copies()
+
+    def attach(self, job_id: str) -> Future:
+        """Go on with a job of another node of the same owner here, and return its future: what is settled stays.
+
+        The other node ends it as soon as it is reached (``taken_over``), at the latest when it comes back.
+
+        Args:
+            job_id: its id, or the beginning of it; ``copies`` has them.
+
+        Raises:
+            NotFoundError: this node has no copy of it. ConfigError: it cannot run here.
+        """
+        if len(job_id) < PREFIX_LENGTH_MIN:
+            raise ConfigError(f"{job_id!r} is too short for a job id: give at least {PREFIX_LENGTH_MIN} of its digits")
+        if len(job_id) < _ID_LENGTH:
+            found = [view.id for view in self._control.copies() if view.id.startswith(job_id.lower())]
+            if len(found) != 1:
+                many = f"{len(found)} copies begin" if found else "no copy begins"
+                raise NotFoundError(f"{many} with {job_id!r}; `depin-node job attach` shows them")
+            job_id = found[0]
+        return Future(self._control, self._control.attach(job_id))
 
     def jobs(self) -> list[JobView]:
         """Return the newest jobs of the node."""

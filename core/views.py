@@ -151,6 +151,19 @@ class CreditView(View, frozen=True):
     strangers_s: float
 
 
+class CopyView(View, frozen=True):
+    """A job that ``worker``, a node of the same owner, works on, as far as this node has a copy: it could go on with
+    it. ``heard_s`` is when the worker last said how far it is."""
+
+    id: str
+    name: str
+    worker: str
+    tasks_total: int
+    tasks_settled: int
+    epoch: int
+    heard_s: float
+
+
 class CaseView(View, frozen=True):
     """Proof that ``accused`` has lied. ``told_by`` is the peer that handed it out, empty if this node found it."""
 

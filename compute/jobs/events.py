@@ -52,6 +52,8 @@ class Submitted:
     """Answers from before a restart that are on a tab."""
     caught: int = 0
     """How many providers were caught in it before a restart."""
+    spent_us: int = 0
+    """What its answers have cost before a restart, by receipts."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class ResultsStored:
 
 @dataclass(frozen=True)
 class StoringFailed:
-    """The results of a job cannot be stored (the disk is full, for example)."""
+    """A job cannot go on here: its results cannot be stored (the disk is full, for example), or a fellow goes on."""
 
     job_id: bytes
     error: JobError

@@ -123,6 +123,15 @@ _MIGRATIONS = (
     CREATE TABLE catches (job BLOB NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, peer)) WITHOUT ROWID;
     """,
     "CREATE TABLE finished (name BLOB PRIMARY KEY, result BLOB NOT NULL, until_s INTEGER NOT NULL) WITHOUT ROWID;",
+    """
+    CREATE TABLE copies (
+        job BLOB PRIMARY KEY, worker BLOB NOT NULL, certificate BLOB NOT NULL, envelope BLOB NOT NULL,
+        epoch INTEGER NOT NULL, spent_us INTEGER NOT NULL, at_s INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE epochs (
+        job BLOB PRIMARY KEY, epoch INTEGER NOT NULL, other BLOB NOT NULL, spent_us INTEGER NOT NULL
+    );
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -475,6 +484,10 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    def rows(self, sql: str, *arguments: Any) -> list[Any]:
+        """Return what a query finds: for the modules beside this one that have tables of their own."""
+        return self._rows(sql, *arguments)
 
     def _rows(self, sql: str, *arguments: Any) -> list[Any]:
         with self._errors():

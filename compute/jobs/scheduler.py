@@ -185,6 +185,7 @@ class Scheduler:
             can_audit=event.can_audit,
             caught=event.caught,
         )
+        progress.spent_us = event.spent_us
         progress.served_s = min((other.served_s for other in board.open_jobs()), default=0.0)
         board.jobs[event.job_id] = progress
         board.patience.new_terms()

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import wat_programs as wat
+from copier import copier_config
 
 from depin_node.client import Limits, Mesh, quorum
 from depin_node.client.work import Work
@@ -25,55 +26,11 @@ pytestmark = [pytest.mark.net, pytest.mark.slow]
 TASKS = 6
 WAIT_S = 120
 
-COPIER = """
-import os, sqlite3, struct, time
-from depin_node.compute.devices.wasm import WasmDevice
-from depin_node.compute.jobs.journal import StoredResult
-from depin_node.core.wire import decode
-
-HEAD = struct.Struct("<II")
-
-class Copier(WasmDevice):
-    def __init__(self):  # before the worker is confined; the child dies with the worker's session
-        super().__init__()
-        read_fd, write_fd = os.pipe()
-        if os.fork() == 0:
-            tell(write_fd)
-        os.close(write_fd)
-        self.told, self.answers = os.fdopen(read_fd, "rb"), {}
-
-    def load(self, program, inputs, limits):
-        return self
-
-    def run(self, task, limits, results):
-        while task not in self.answers:  # for ever, if nobody answers before us
-            number, size = HEAD.unpack(self.told.read(HEAD.size))
-            self.answers[number] = self.told.read(size)
-        (result,) = results
-        result.cast("B")[:] = self.answers[task]
-        return 1
-
-def tell(write_fd):
-    worker, told = os.getppid(), set()
-    while os.getppid() == worker:
-        journal = sqlite3.connect("file:{journal}?mode=ro", uri=True)
-        for task, stored in journal.execute("SELECT task, outputs FROM results").fetchall():
-            if task not in told:
-                told.add(task)
-                (output,) = decode(stored, StoredResult, size_bytes_max=1 << 20).outputs
-                os.write(write_fd, HEAD.pack(task, len(output.inline)) + output.inline)
-        journal.close()
-        time.sleep(0.02)
-    os._exit(0)
-"""
-
 
 def test_a_copier_gets_nothing_accepted(nodes, tmp_path):
     requester = nodes.start()
     journal = DataDir(requester.data_dir).journal
-    (tmp_path / "copier.py").write_text(COPIER.replace("{journal}", str(journal)))
-    config = tmp_path / "copier.toml"
-    config.write_text(f'devices = ["copier:Copier"]\ndevice_path = "{tmp_path}"\n')
+    config = copier_config(tmp_path, journal)
     join = ("--lend", "--slots", 1, "--peer", requester.address)
     lenders = [nodes.spawn(*join), nodes.spawn(*join), nodes.spawn(*join, "--config", config)]
     *_, copier = (node.wait_ready() for node in lenders)

@@ -1,6 +1,7 @@
 """A device whose results are wrong, each worker's in its own way: for lenders that lie."""
 
 import os
+import time
 
 from depin_node.compute.devices.wasm import WasmDevice
 
@@ -58,3 +59,59 @@ class Stale:
         for result, old in zip(results, self.first, strict=True):
             result[:] = old
         return fuel
+
+
+class ConstantDevice(WasmDevice):
+    """Answers everything with zeros, at once."""
+
+    def load(self, program, inputs, limits):
+        return Constant()
+
+
+class Constant:
+    def run(self, task, limits, results):
+        for result in results:
+            result[:] = bytes(len(result))
+        return 1
+
+
+class ColludingDevice(WasmDevice):
+    """Wrong in every second task, and just so wherever it runs: for lenders in league."""
+
+    def load(self, program, inputs, limits):
+        return Colluding(super().load(program, inputs, limits))
+
+
+class Colluding:
+    def __init__(self, honest):
+        self.honest = honest
+
+    def run(self, task, limits, results):
+        fuel = self.honest.run(task, limits, results)
+        if task % 2:
+            results[0][0] ^= 0xA5
+        return fuel
+
+
+class SlowDevice(WasmDevice):
+    """Right, and so slow that jobs of many tasks can be watched."""
+
+    PAUSE_S = 0.01
+
+    def load(self, program, inputs, limits):
+        return Slow(super().load(program, inputs, limits), self.PAUSE_S)
+
+
+class SluggishDevice(SlowDevice):
+    """Right, and so slow that others do its tasks once more."""
+
+    PAUSE_S = 2.0
+
+
+class Slow:
+    def __init__(self, honest, pause_s):
+        self.honest, self.pause_s = honest, pause_s
+
+    def run(self, task, limits, results):
+        time.sleep(self.pause_s)
+        return self.honest.run(task, limits, results)

@@ -102,18 +102,22 @@ class Nodes:
         listen: str | None = "/ip4/127.0.0.1/tcp/0",
         data_dir: Path | None = None,
         env: dict[str, str] | None = None,
+        lie: str | None = None,
     ) -> NodeProcess:
         """Start ``depin-node start`` without waiting for it. With ``listen=None`` ``args`` must say where it listens:
-        by default that is every interface, and no test may talk beyond this machine.
+        by default that is every interface, and no test may talk beyond this machine. ``lie``: see ``lying_node.py``.
         """
         assert listen or "--listen" in args
         home = self.folder / f"node-{len(self.started)}"
         home.mkdir(mode=0o700)
         data_dir = data_dir or home / "data"
         listening = ("--listen", listen) if listen else ()
+        line = command("start", "--json", "--data-dir", data_dir, *listening, *args)
+        if lie is not None:
+            line = [sys.executable, str(Path(__file__).with_name("lying_node.py")), lie, *line[3:]]
         with open(home / "stderr", "wb") as stderr:
             process = subprocess.Popen(
-                command("start", "--json", "--data-dir", data_dir, *listening, *args),
+                line,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=environment(env),

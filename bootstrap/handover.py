@@ -1,0 +1,434 @@
+"""Jobs that another node of the same owner can go on with: ``jobs/1`` between fellows, and ``job attach``.
+
+The flow: every ``COPY_S`` a node with an owner's certificate asks a few of its fellows what they work on, and copies
+what it lacks of each job: what is settled, with the bytes, and nothing that is provisional, which it would run again.
+When its user attaches to such a job, the fellow is told to end it, if it is there; what is settled by then is copied;
+then the job goes on here, one epoch later. A node that comes back asks its fellows before it goes on with its jobs,
+and is told by who has taken one over: the higher epoch goes on, the other ends its job, with a code that says where.
+
+What this cannot do: hold back a node that is alive and reaches none of its fellows. Then both go on, with equal
+results; providers that both engage are paid by both.
+
+Only fellows are asked or answered; a copy is bounded like a job of our own, and there are ``JOBS_MAX`` of them.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+import trio
+
+from depin_node.bootstrap.job_records import blobs_of, queued
+from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.requester import Requester
+from depin_node.compute.jobs import copies
+from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.copies import StoredCopy
+from depin_node.compute.jobs.handover import (
+    BLOBS_MAX,
+    CAUGHT_MAX,
+    HAVE_BYTES_MAX,
+    JOBS_MAX,
+    PROTOCOL,
+    RESULT_BYTES_MAX,
+    RESULTS_MAX,
+    CopiedOutput,
+    CopiedResult,
+    JobState,
+    Line,
+    Lines,
+    More,
+    Question,
+    Taken,
+    Working,
+    bits,
+    has_bit,
+)
+from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob, job_id
+from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.programs.validation import decode_program
+from depin_node.core.clock import SECOND_NS
+from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, TransportError
+from depin_node.core.views import CopyView
+from depin_node.core.wire import decode, encode
+from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign, verify, verify_signature
+from depin_node.crypto.identity import peer_id
+from depin_node.crypto.ownership import read_certificate
+from depin_node.p2p.blobs import issue_grant
+from depin_node.p2p.frames import request, serve_requests
+
+log = structlog.get_logger("depin_node.handover")
+
+COPY_S = 2.0
+FELLOWS_MAX = 4
+"""Each node keeps copies for so many of its fellows: those whose keys follow its own."""
+FIRST_S = 5.0
+"""A node that has open jobs waits so long, at its start, for a fellow to ask."""
+TIMEOUT_S = 20.0
+FETCH_TIMEOUT_S = 300.0
+GRANT_S = 600
+INPUT_BYTES_MAX = 4 << 30
+"""A job with larger inputs is not copied."""
+TAKEN_OVER = "taken_over"
+CAUGHT_BY_A_FELLOW = "a node of the same owner has found it out"
+_QUESTION_BYTES_MAX = 8 * 1024
+_ANSWER_BYTES_MAX = JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES
+
+
+class NotAFellowError(DepinError):
+    """Only nodes of one owner are told of each other's jobs."""
+
+    code = "not_a_fellow"
+
+
+class Handover:
+    """See the module. ``requester`` is set once it is open."""
+
+    def __init__(self, context: MarketContext) -> None:
+        self._context = context
+        self._requester: Requester | None = None
+        self._refused: set[bytes] = set()
+        """Jobs that were too large to copy, or could not be."""
+        self._attaching = trio.Lock()
+        serve_requests(context.network, PROTOCOL, self._answer, size_bytes_max=_QUESTION_BYTES_MAX, timeout_s=TIMEOUT_S)
+
+    # What fellows ask.
+
+    async def _answer(self, peer: bytes, body: bytes) -> bytes:
+        if not self._context.mesh.is_fellow(peer):
+            raise NotAFellowError("ask who has your owner's certificate")
+        question = decode(body, Question, size_bytes_max=_QUESTION_BYTES_MAX).what
+        if isinstance(question, Taken):
+            await self._yield(peer, question.job, question.epoch)
+        elif isinstance(question, More):
+            return self._state(peer, question)
+        return encode(self._lines())
+
+    def _lines(self) -> Lines:
+        reader = self._context.journal.reader
+        changed = dict(copies.taken_over(reader, JOBS_MAX))
+        working = [stored.id for stored in reader.open_jobs()][:JOBS_MAX] if self._requester is not None else []
+        lines = [Line(job, changed.get(job, 0), True) for job in working]
+        return Lines((*lines, *(Line(job, epoch, False) for job, epoch in changed.items() if job not in working)))
+
+    def _state(self, peer: bytes, more: More) -> bytes:
+        """Return what a fellow lacks of a job, as far as it fits."""
+        context = self._context
+        reader, now = context.journal.reader, context.clock()
+        stored = reader.job(more.job)
+        if stored is None:
+            raise NotFoundError("there is no such job here")
+        job = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
+        blobs, size_bytes, results, is_all = blobs_of(job), 0, list[CopiedResult](), True
+        for task in copies.settled_tasks(reader, more.job, more.first, 8 * HAVE_BYTES_MAX):
+            if has_bit(more.have, task - more.first):
+                continue
+            root, outputs = copies.result_of(reader, more.job, task)
+            copied = [self._copied(output) for output in outputs]
+            if None in copied:
+                continue  # it is with those who computed it: they would be asked to compute it again
+            result = CopiedResult(task, root, tuple(output for output in copied if output is not None))
+            named = [output.blob for output in result.outputs if output.blob is not None]
+            if len(results) >= RESULTS_MAX or size_bytes >= RESULT_BYTES_MAX or len(blobs) + len(named) > BLOBS_MAX:
+                is_all = False
+                break
+            results.append(result)
+            blobs += named
+            size_bytes += sum(len(output.inline) for output in result.outputs)
+        grant = issue_grant(
+            context.identity,
+            context.network.network_id,
+            peer,
+            list(dict.fromkeys(blobs))[:BLOBS_MAX],
+            seq=context.pen.next_seq(),
+            now=now,
+            lifetime_s=GRANT_S,
+        )
+        state = JobState(
+            peer,
+            now.wall_ns // SECOND_NS + JobState.LIFETIME_S_MAX,
+            context.pen.next_seq(),
+            more.job,
+            stored.envelope,
+            copies.epoch_of(reader, more.job)[0],
+            copies.spent_us(reader, more.job),
+            tuple(copies.caught_in(reader, more.job)[:CAUGHT_MAX]),
+            tuple(results),
+            not is_all,
+            grant,
+        )
+        return sign(context.identity, context.network.network_id, state)
+
+    def _copied(self, output: StoredOutput) -> CopiedOutput | None:
+        store = self._context.blobs.store
+        if output.blob is None:
+            return CopiedOutput(output.inline, None, len(output.inline))
+        return CopiedOutput(b"", output.blob, store.size_bytes(output.blob)) if store.has(output.blob) else None
+
+    async def _yield(self, peer: bytes, job: bytes, epoch: int) -> None:
+        """A fellow goes on with a job: end it here, if that is news."""
+        context = self._context
+        reader = context.journal.reader
+        stored = reader.job(job)
+        if stored is None or epoch <= copies.epoch_of(reader, job)[0]:
+            return
+        await context.journal.write([copies.put_epoch(job, epoch, peer, 0)])
+        error = JobError(
+            TAKEN_OVER,
+            f"node {peer_id(peer)} of the same owner has taken this job over: see it there, with the same id",
+        )
+        log.warning("a fellow has taken a job over", job=job.hex(), peer=peer_id(peer))
+        if self._requester is not None:
+            await self._requester.hand_over(job, error)
+        elif not stored.ended:
+            known = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
+            view = msgspec.structs.replace(queued(job, known), state="failed", error=error)
+            await context.journal.write([statements.end_job(job, "failed", view)])
+
+    # What we ask of fellows.
+
+    async def _ask(self, peer: bytes, what: Working | More | Taken) -> bytes:
+        await self._context.mesh.connect(peer)
+        return await request(
+            self._context.network,
+            peer,
+            PROTOCOL,
+            encode(Question(what)),
+            size_bytes_max=_ANSWER_BYTES_MAX,
+            timeout_s=TIMEOUT_S,
+        )
+
+    def _fellows(self) -> list[bytes]:
+        mesh, own = self._context.mesh, self._context.identity.key
+        if mesh.owners.own is None:
+            return []
+        keys = sorted(entry.key for entry in mesh.directory.peers() if mesh.is_fellow(entry.key))
+        return ([key for key in keys if key > own] + [key for key in keys if key < own])[:FELLOWS_MAX]
+
+    async def before_resuming(self) -> None:
+        """Ask the fellows, before this node goes on with its jobs, whether one of them has taken a job over."""
+        if self._context.mesh.owners.own is None or not self._context.journal.reader.open_jobs():
+            return
+        heard = self._context.mesh.watch()
+        with trio.move_on_after(FIRST_S):
+            if await self._hears_a_fellow():
+                return
+            async for tell in heard:
+                if tell.what in ("discovered", "connected", "joined") and await self._hears_a_fellow():
+                    return
+
+    async def _hears_a_fellow(self) -> bool:
+        return bool([peer for peer in self._fellows() if await self._listen(peer)])
+
+    async def _listen(self, peer: bytes) -> Lines | None:
+        """Ask a fellow what it works on, and yield what it has taken over; None if it does not answer."""
+        try:
+            lines = decode(await self._ask(peer, Working()), Lines, size_bytes_max=_ANSWER_BYTES_MAX)
+            for line in lines.jobs:
+                await self._yield(peer, line.job, line.epoch)
+        except PeerViolation as error:
+            self._context.mesh.report(peer, error)
+        except TransportError as error:
+            log.debug("a fellow does not answer", peer=peer_id(peer), reason=str(error))
+        else:
+            return lines
+        return None
+
+    @asynccontextmanager
+    async def running(self, requester: Requester) -> AsyncIterator[None]:
+        """Keep copies of what fellows work on, as long as the block runs."""
+        self._requester = requester
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_copying)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _keep_copying(self) -> None:
+        while True:
+            await trio.sleep(COPY_S)
+            for peer in self._fellows():
+                lines = await self._listen(peer)
+                if lines is not None:
+                    await self._copy_from(peer, lines)
+
+    async def _copy_from(self, peer: bytes, lines: Lines) -> None:
+        context = self._context
+        known = {copy.job: copy for copy in copies.copies(context.journal.reader) if copy.worker == peer}
+        working = [line.job for line in lines.jobs if line.open and line.job not in self._refused]
+        for job in set(known) - {line.job for line in lines.jobs if line.open}:
+            await self._drop(job)
+        for job in working[:JOBS_MAX]:
+            if self._mine(job):
+                continue
+            try:
+                await self._copy(peer, job)
+            except PeerViolation as error:
+                context.mesh.report(peer, error)
+            except DepinError as error:
+                log.warning("a fellow's job is not copied", job=job.hex(), peer=peer_id(peer), reason=str(error))
+                if not isinstance(error, TransportError):
+                    self._refused.add(job)
+
+    def _mine(self, job: bytes) -> bool:
+        return self._context.journal.reader.job(job) is not None
+
+    async def _copy(self, peer: bytes, job: bytes) -> None:
+        """Copy what is new of a fellow's job.
+
+        Raises:
+            PeerViolation: what it says cannot be. TransportError: it does not say all. ConfigError, ResourceError:
+                the job is too large to copy, or there is no room.
+        """
+        reader = self._context.journal.reader
+        tasks = first = 0
+        while True:
+            done = reader.done(job, tasks) if tasks else bytearray()
+            have = bits(done[first : first + 8 * HAVE_BYTES_MAX])
+            envelope = await self._ask(peer, More(job, first, have))
+            tasks, more = await self._take(peer, job, envelope)
+            if not more:
+                first += 8 * HAVE_BYTES_MAX
+                if first >= tasks:
+                    return
+
+    async def _take(self, peer: bytes, job: bytes, envelope: bytes) -> tuple[int, bool]:
+        """Store a part of a job's state; return how many tasks the job has, and whether more follows."""
+        context = self._context
+        network, reader, now = context.network.network_id, context.journal.reader, context.clock()
+        verified = verify(envelope, JobState, network, to=context.identity.key, now=now)
+        state = verified.payload
+        signed = verify_signature(state.envelope, SignedJob, network)
+        asked = signed.payload.job
+        if verified.sender != peer or state.job != job or job_id(signed.sender, asked) != job:
+            raise PeerViolation("jobs: the state of another job, or signed by somebody else")
+        known = copies.copy_of(reader, job)
+        if known is not None and known.epoch > state.epoch:
+            return asked.tasks, False  # who has it now says more
+        entry = context.mesh.directory.get(peer)
+        if entry is None or entry.certificate is None:
+            raise TransportError("the fellow is not known any more")
+        await self._fetch(peer, asked, state, is_first=known is None)
+        shown, at_s = entry.certificate.data, now.wall_ns // SECOND_NS
+        copy = StoredCopy(job, peer, shown, state.envelope, state.epoch, state.spent_us, at_s)
+        writes = [copies.put_copy(copy), statements.hold(job, blobs_of(asked))]
+        for result in state.results:
+            if result.task >= asked.tasks:
+                raise PeerViolation("jobs: a result of a task that the job does not have")
+            outputs = [StoredOutput(output.inline, output.blob) for output in result.outputs]
+            writes.append(statements.put_result(job, result.task, result.root, outputs))
+            writes.append(statements.hold(job, [output.blob for output in outputs if output.blob is not None]))
+        writes += [statements.put_catch(caught, job) for caught in state.caught]
+        await context.journal.write(writes)
+        return asked.tasks, state.more
+
+    async def _fetch(self, peer: bytes, job: Job, state: JobState, *, is_first: bool) -> None:
+        """Get the blobs that a part of a state names: pinned from now on."""
+        sizes = {job.program: job.program_bytes} | {item.blob: item.size_bytes for item in job.inputs}
+        if sum(sizes.values()) > INPUT_BYTES_MAX:
+            raise ConfigError(f"its inputs have {sum(sizes.values()) >> 20} MiB, {INPUT_BYTES_MAX >> 20} are copied")
+        pinned: list[bytes] = []
+        try:
+            if is_first:
+                await self._fetch_all(peer, sizes, state.grant, pinned)
+            await self._fetch_all(peer, await self._outputs(job, state), state.grant, pinned)
+        except DepinError:
+            for blob in pinned:
+                self._context.blobs.store.unpin(blob)
+            raise
+
+    async def _outputs(self, job: Job, state: JobState) -> dict[bytes, int]:
+        """Return the blobs of results, and what they may have."""
+        sizes: dict[bytes, int] = {}
+        if any(output.blob for result in state.results for output in result.outputs):
+            program = decode_program(await self._context.blobs.store.read(job.program))
+            for result in state.results:
+                if result.task >= job.tasks or len(result.outputs) != len(program.outputs):
+                    raise PeerViolation("jobs: a result that the job cannot have")
+                for position, output in enumerate(result.outputs):
+                    if output.blob is not None:
+                        sizes[output.blob] = result_bytes(program, result.task, position)
+        return sizes
+
+    async def _fetch_all(self, peer: bytes, sizes: dict[bytes, int], grant: bytes, pinned: list[bytes]) -> None:
+        blobs = self._context.blobs
+        for blob, size_bytes in sizes.items():
+            blobs.store.pin(blob)
+            pinned.append(blob)
+            await blobs.fetch(blob, [peer], grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S, durable=True)
+
+    async def _drop(self, job: bytes) -> None:
+        """A fellow's job has ended, or is another's now."""
+        context = self._context
+        if not self._mine(job):
+            held = context.journal.reader.held_by(job)
+            await context.journal.write(copies.drop_copy(job))
+            for blob in held:
+                context.blobs.store.unpin(blob)
+
+    def _was_fellow(self, copy: StoredCopy) -> bool:
+        """Tell whether who worked on a job has a certificate of our owner: it may be long gone."""
+        context = self._context
+        try:
+            certificate = read_certificate(copy.certificate, context.network.network_id, copy.worker)
+        except PeerViolation:
+            return False
+        return context.mesh.owners.is_fellow(certificate, context.clock())
+
+    # What the user asks.
+
+    def copies(self) -> list[CopyView]:
+        """Return the jobs of fellows that this node could go on with."""
+        context = self._context
+        views = []
+        for copy in copies.copies(context.journal.reader):
+            job = verify_signature(copy.envelope, SignedJob, context.network.network_id).payload.job
+            done = sum(context.journal.reader.done(copy.job, job.tasks))
+            views.append(
+                CopyView(copy.job.hex(), job.name, peer_id(copy.worker), job.tasks, done, copy.epoch, float(copy.at_s))
+            )
+        return views
+
+    async def attach(self, job: bytes) -> JobView:
+        """Go on with a fellow's job here; the fellow ends it, if it is there.
+
+        Raises:
+            NotFoundError: there is no copy of it. ConfigError: it is no fellow's any more, or does not run here.
+            ResourceError: the journal cannot be written.
+        """
+        assert self._requester is not None
+        async with self._attaching:
+            context = self._context
+            reader = context.journal.reader
+            if reader.job(job) is not None:
+                return self._requester.job(job)
+            copy = copies.copy_of(reader, job)
+            if copy is None:
+                raise NotFoundError(
+                    f"there is no copy of job {job.hex()} here: nodes with the same owner's certificate keep them,"
+                    " of jobs that have not ended; see: depin-node job attach"
+                )
+            if not self._was_fellow(copy):
+                raise ConfigError(
+                    f"{peer_id(copy.worker)}, which worked on it, shows no certificate of this node's owner any more"
+                )
+            try:
+                await self._ask(copy.worker, Taken(job, copy.epoch + 1))
+                await self._copy(copy.worker, job)
+            except TransportError as error:
+                log.info("the node that worked on it is not there", peer=peer_id(copy.worker), reason=str(error))
+            copy = copies.copy_of(reader, job) or copy
+            now_s = context.clock().wall_ns // SECOND_NS
+            for caught in copies.caught_in(reader, job):
+                if context.book.caught(caught, CAUGHT_BY_A_FELLOW):
+                    context.journal.write_soon([statements.put_ban(caught, CAUGHT_BY_A_FELLOW, now_s)])
+            log.info("a fellow's job goes on here", job=job.hex(), peer=peer_id(copy.worker))
+            return await self._requester.take_over(copy)
+
+
+async def open_handover(context: MarketContext) -> Handover:
+    """Answer fellows, and learn of them which of this node's jobs are theirs by now, before it goes on with them."""
+    handover = Handover(context)
+    await handover.before_resuming()
+    return handover
