@@ -101,7 +101,7 @@ class Handover:
             raise NotAFellowError("ask who has your owner's certificate")
         question = decode(body, Question, size_bytes_max=_QUESTION_BYTES_MAX).what
         if isinstance(question, Taken):
-            await self._yield(peer, question.job, question.epoch)
+            await self._yield(peer, Line(question.job, question.epoch, True))
         elif isinstance(question, More):
             return self._state(peer, question)
         return encode(self._lines())
@@ -167,12 +167,14 @@ class Handover:
             return CopiedOutput(output.inline, None, len(output.inline))
         return CopiedOutput(b"", output.blob, store.size_bytes(output.blob)) if store.has(output.blob) else None
 
-    async def _yield(self, peer: bytes, job: bytes, epoch: int) -> None:
-        """A fellow goes on with a job: end it here, if that is news."""
-        context = self._context
+    async def _yield(self, peer: bytes, line: Line) -> None:
+        """A fellow goes on with a job: end it here, if that is news. Of two that took it over at once, the one with the
+        higher key goes on."""
+        context, job, epoch = self._context, line.job, line.epoch
         reader = context.journal.reader
-        stored = reader.job(job)
-        if stored is None or epoch <= copies.epoch_of(reader, job)[0]:
+        stored, ours = reader.job(job), copies.epoch_of(reader, job)[0]
+        is_tie = epoch == ours > 0 and line.open and stored is not None and not stored.ended
+        if stored is None or not (epoch > ours or (is_tie and peer > context.identity.key)):
             return
         await context.journal.write([copies.put_epoch(job, epoch, peer, 0)])
         error = JobError(
@@ -227,7 +229,7 @@ class Handover:
         try:
             lines = decode(await self._ask(peer, Working()), Lines, size_bytes_max=_ANSWER_BYTES_MAX)
             for line in lines.jobs:
-                await self._yield(peer, line.job, line.epoch)
+                await self._yield(peer, line)
         except PeerViolation as error:
             self._context.mesh.report(peer, error)
         except TransportError as error:
@@ -413,8 +415,9 @@ class Handover:
                 raise ConfigError(
                     f"{peer_id(copy.worker)}, which worked on it, shows no certificate of this node's owner any more"
                 )
+            epoch = copy.epoch + 1
             try:
-                await self._ask(copy.worker, Taken(job, copy.epoch + 1))
+                await self._ask(copy.worker, Taken(job, epoch))
                 await self._copy(copy.worker, job)
             except TransportError as error:
                 log.info("the node that worked on it is not there", peer=peer_id(copy.worker), reason=str(error))
@@ -424,7 +427,7 @@ class Handover:
                 if context.book.caught(caught, CAUGHT_BY_A_FELLOW):
                     context.journal.write_soon([statements.put_ban(caught, CAUGHT_BY_A_FELLOW, now_s)])
             log.info("a fellow's job goes on here", job=job.hex(), peer=peer_id(copy.worker))
-            return await self._requester.take_over(copy)
+            return await self._requester.take_over(copy, epoch)
 
 
 async def open_handover(context: MarketContext) -> Handover:

@@ -249,8 +249,8 @@ class Requester:
             self._feed(e.StoringFailed(identifier, error))
             await self.wait(identifier)
 
-    async def take_over(self, copy: StoredCopy) -> JobView:
-        """Go on with a fellow's job where its copy ends.
+    async def take_over(self, copy: StoredCopy, epoch: int) -> JobView:
+        """Go on with a fellow's job where its copy ends, in a later epoch.
 
         Raises:
             ConfigError: its program or an input is not here. ResourceError: the journal cannot be written.
@@ -261,7 +261,7 @@ class Requester:
             [
                 # Its key is its requester's, and may be one of our own jobs' too.
                 statements.put_job(copy.job, f"taken over: {copy.job.hex()}", copy.envelope, job.created_s),
-                put_epoch(copy.job, copy.epoch + 1, copy.worker, copy.spent_us),
+                put_epoch(copy.job, epoch, copy.worker, copy.spent_us),
                 end_copy(copy.job),
             ]
         )

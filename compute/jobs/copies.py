@@ -4,7 +4,6 @@ A copy is a row of ``copies``; its results lie where those of our own jobs do, u
 requester. Statements are as in ``journal.py``; the rest reads.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from depin_node.compute.jobs.journal import Journal, Statement, StoredOutput, StoredResult
@@ -92,7 +91,7 @@ def caught_in(journal: Journal, job: bytes) -> list[bytes]:
     return [peer for (peer,) in rows]
 
 
-def settled_tasks(journal: Journal, job: bytes, first: int, count: int) -> Iterable[int]:
+def settled_tasks(journal: Journal, job: bytes, first: int, count: int) -> list[int]:
     """Return which of ``count`` tasks from ``first`` on have a result for good, in order."""
     sql = """SELECT task FROM results WHERE job = ?1 AND task >= ?2 AND task < ?3 AND NOT EXISTS (
         SELECT 1 FROM tabs WHERE tabs.job = ?1 AND tabs.task = results.task AND NOT confirmed) ORDER BY task"""

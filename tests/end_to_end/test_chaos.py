@@ -70,10 +70,10 @@ class Chaos:
 
 def fill(folder):
     filler = folder / "filler"
-    with open(filler, "wb", buffering=0) as file:
-        with contextlib.suppress(OSError):  # no space left: that is what it is for
-            while True:
-                file.write(bytes(1 << 16))
+    # No space left is what it is for.
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
     return filler
 
 

@@ -11,6 +11,7 @@ import trio
 from wat_programs import numbers, program
 
 from depin_node.bootstrap.evidence import open_evidence
+from depin_node.bootstrap.handover import open_handover
 from depin_node.bootstrap.lent import LentDevice, LentDevices, offers
 from depin_node.bootstrap.market import open_market
 from depin_node.bootstrap.provider import open_provider
@@ -30,6 +31,7 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import TaskError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import Owners, certify
 from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
@@ -38,6 +40,7 @@ from depin_node.p2p.mesh import open_mesh
 
 WALL_NS = 1_800_000_000 * SECOND_NS
 WASM = WasmDevice.device_class
+NETWORK = "test"
 
 
 def clock():
@@ -137,6 +140,7 @@ class Peer:
     requester: object = None
     provider: object = None
     evidence: object = None
+    handover: object = None
     logs: object = None
 
 
@@ -151,18 +155,29 @@ class World:
         self._nursery = nursery
 
     async def start(
-        self, number, *, pool=None, lending=None, devices=(), config=None, group=None, unpaid_share=UNPAID_SHARE
+        self,
+        number,
+        *,
+        pool=None,
+        lending=None,
+        devices=(),
+        config=None,
+        group=None,
+        unpaid_share=UNPAID_SHARE,
+        owner=None,
     ):
-        """Start a node that requests, and lends if it has a pool, or several ``devices``. ``group``: its /16."""
+        """Start a node that requests, and lends if it has a pool, or several ``devices``. ``group``: its /16;
+        ``owner``: whose certificate it has."""
         if pool is not None:
             lending = lending or Lending(WASM, slots=1, memory_mib=1024)
             devices = [LentDevice("cpu", pool, lending, "a processor")]
-        return await self._nursery.start(self._run, number, list(devices), config, group or number, unpaid_share)
+        return await self._nursery.start(self._run, number, list(devices), config, group or number, unpaid_share, owner)
 
-    async def _run(self, number, devices, config, group, unpaid_share, *, task_status):
+    async def _run(self, number, devices, config, group, unpaid_share, owner, *, task_status):
         identity = Identity(number.to_bytes(32, "big"))
         folder = self.path / str(number)
         folder.mkdir(exist_ok=True)
+        certificate = b"" if owner is None else certify(owner, NETWORK, identity.key, now=clock(), days=1)
         told = offers(devices, Lender([device.lending for device in devices]))
         offer = Offer(lending=bool(devices), devices=tuple(told))
         with trio.CancelScope() as scope:
@@ -175,6 +190,7 @@ class World:
                     offer=offer,
                     clock=clock,
                     rng=random.Random(number),
+                    owners=Owners(NETWORK, identity.key, certificate),
                 ) as mesh,
             ):
                 self.first = self.first or network.addresses()[0]
@@ -187,9 +203,11 @@ class World:
                 ):
                     pool = devices[0].pool if devices else None
                     peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence, logs=logs)
-                    async with open_requester(
-                        context, config or SchedulerConfig(), self.audits.opened
-                    ) as peer.requester:
+                    peer.handover = await open_handover(context)
+                    async with (
+                        open_requester(context, config or SchedulerConfig(), self.audits.opened) as peer.requester,
+                        peer.handover.running(peer.requester),
+                    ):
                         if not devices:
                             task_status.started(peer)
                             await trio.sleep_forever()

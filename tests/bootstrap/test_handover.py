@@ -1,0 +1,178 @@
+"""Jobs that change hands between nodes of one owner: what is copied, who may ask, and that the higher epoch goes on."""
+
+import pytest
+import trio
+import trio.testing
+from market_world import NETWORK, InlinePool, World, clock, knows, make_job, output_of, world
+from wat_programs import program
+
+from depin_node.bootstrap.handover import NotAFellowError
+from depin_node.compute.jobs import copies
+from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
+from depin_node.compute.jobs.journal import Journal, StoredOutput
+from depin_node.compute.market.messages import Receipt
+from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, TransportError
+from depin_node.core.wire import encode
+from depin_node.crypto.envelope import sign, verify_signature
+from depin_node.crypto.identity import Identity
+from depin_node.crypto.ownership import revoke
+
+OWNER, OTHER = Identity(b"o" * 32), Identity(b"x" * 32)
+TASKS = 24
+MANY = program(tasks=TASKS, n=TASKS * 64)
+LARGE = program(tasks=6, n=6 << 15, block=1024)  # 128 KiB a task: results are blobs
+
+
+@pytest.fixture
+def autojump_clock():
+    """As in ``test_requester_provider``: the journal's thread is not seen by trio's own."""
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+async def pause(task, results):
+    await trio.sleep(0.5)
+
+
+async def started(w: World, *, owners=(OWNER, OWNER), candidate=MANY):
+    """Two nodes, a lender, and a job of the first that both know some results of."""
+    a, b = [await w.start(number, owner=owner) for number, owner in enumerate(owners, 1)]
+    lender = await w.start(3, pool=InlinePool(pause))
+    await knows(a, [b, lender])
+    await knows(b, [a, lender])
+    job, x = await make_job(a, candidate=candidate)
+    view = await a.requester.submit(job)
+    return a, b, bytes.fromhex(view.id), x
+
+
+async def copied(node, least):
+    """Return the view of a copy that has so many results; nothing but time brings them."""
+    while not (views := [view for view in node.handover.copies() if view.tasks_settled >= least]):
+        await trio.sleep(0.2)
+    return views[0]
+
+
+@pytest.mark.parametrize("candidate", [MANY, LARGE], ids=["few bytes", "blobs"])
+async def test_a_fellow_goes_on_and_the_first_node_ends_the_job(tmp_path, autojump_clock, candidate):
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w, candidate=candidate)
+        view = await copied(b, 2)
+        assert (view.name, view.epoch, view.tasks_total) == ("copy", 0, candidate.tasks)
+        before = copies.settled_tasks(b.context.journal.reader, job, 0, candidate.tasks)
+        await b.handover.attach(job)
+        ended = a.requester.job(job)
+        assert (ended.state, ended.error.code) == ("failed", "taken_over")
+        done = await b.requester.wait(job)
+        assert done.state == "done", done.error
+        assert (await output_of(b, done, candidate) == x).all()
+        assert not b.handover.copies()
+        assert copies.epoch_of(b.context.journal.reader, job)[0] == 1
+        receipted = {
+            settled.task
+            for stored in b.context.journal.reader.receipts_of(job)
+            for settled in verify_signature(stored.receipt, Receipt, NETWORK).payload.settled
+        }
+        assert not receipted & set(before), "what was settled was run again"
+        assert await b.handover.attach(job) == done  # again is harmless
+
+
+async def test_a_node_that_was_killed_learns_of_it_before_it_goes_on(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w)
+        await copied(b, 2)
+        w.fabric.kill(a.key)
+        a.scope.cancel()
+        await b.handover.attach(job)
+        w.first = b.context.network.addresses()[0]
+        back = await w.start(1, owner=OWNER)
+        ended = back.requester.job(job)
+        assert (ended.state, ended.error.code) == ("failed", "taken_over")
+        done = await b.requester.wait(job)
+        assert (await output_of(b, done, MANY) == x).all()
+
+
+async def test_of_two_that_take_a_job_over_at_once_one_goes_on(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w)
+        c = await w.start(4, owner=OWNER)
+        await knows(c, [a, b])
+        await copied(b, 1)
+        await copied(c, 1)
+        w.fabric.kill(a.key)
+        for node in (b, c):
+            await node.handover.attach(job)
+        ends = [await node.requester.wait(job) for node in (b, c)]
+        winner = max((b, c), key=lambda node: node.key)
+        assert {view.state for view in ends} == {"done", "failed"}
+        done = winner.requester.job(job)
+        assert done.state == "done", done.error
+        assert (await output_of(winner, done, MANY) == x).all()
+
+
+async def test_a_copy_goes_when_its_job_has_ended(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        await copied(b, 1)
+        await a.requester.wait(job)
+        while b.handover.copies():
+            await trio.sleep(0.2)
+        assert not any(b.context.journal.reader.done(job, TASKS))
+        with pytest.raises(NotFoundError):
+            await b.handover.attach(job)
+
+
+@pytest.mark.parametrize("owners", [(OWNER, OTHER), (OWNER, None), (None, None)], ids=["other", "none", "neither"])
+async def test_nobody_but_a_fellow_is_told_anything(tmp_path, autojump_clock, owners):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w, owners=owners)
+        with pytest.raises(NotAFellowError):
+            await a.handover._answer(b.key, encode(Question(Working())))
+        with pytest.raises(TransportError, match="not_a_fellow"):
+            await b.handover._ask(a.key, Working())
+        await a.requester.wait(job)
+        assert not b.handover.copies()
+
+
+async def test_a_revoked_node_neither_hands_over_nor_takes(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        await copied(b, 1)
+        w.fabric.kill(a.key)
+        b.mesh.revoke(revoke(OWNER, NETWORK, [a.key], None, now=clock()))
+        with pytest.raises(ConfigError, match="no certificate"):
+            await b.handover.attach(job)
+
+
+async def test_a_state_of_another_job_or_by_somebody_else_is_a_violation(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        envelope = a.context.journal.reader.job(job).envelope
+        now_s = clock().wall_ns // 10**9
+
+        def state(identity, name, signed=envelope):
+            fields = (b.key, now_s + 30, 1 << 60, name, signed, 0, 0, (), (), False, b"")
+            return sign(identity, NETWORK, JobState(*fields))
+
+        first = a.context.identity
+        for wrong in (state(first, b"?" * 32), state(OTHER, job), state(first, job, b"damaged")):
+            with pytest.raises(PeerViolation):
+                await b.handover._take(a.key, job, wrong)
+        assert not b.handover.copies()
+
+
+def test_what_is_provisional_is_not_told(tmp_path):
+    journal = Journal(tmp_path / "journal.db")
+    job, output = b"j" * 32, [StoredOutput(b"1", None)]
+    journal.apply([statements.put_result(job, task, b"r" * 32, output) for task in range(5)])
+    journal.apply([statements.put_tab(job, task, b"p" * 32, 7) for task in (1, 2, 3)])
+    journal.apply([statements.settle(job, [2], confirmed=True)])
+    assert copies.settled_tasks(journal, job, 0, 5) == [0, 2, 4]
+    assert copies.settled_tasks(journal, job, 1, 2) == [2]
+    journal.close()
+
+
+def test_bits_name_tasks():
+    tasks = bytearray([1, 0, 0, 1, 0, 0, 0, 0, 0, 1])
+    packed = bits(tasks)
+    assert packed == b"\x09\x02"
+    assert [has_bit(packed, number) for number in range(12)] == [*map(bool, tasks), False, False]
