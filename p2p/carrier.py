@@ -185,20 +185,19 @@ class StreamCarrier:
         self._more_credit.set()
 
     async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> Parcel:
-        """Read a chunk into a buffer of its own, giving credit on the way."""
-        body, at = bytearray(size_bytes), 0
-        held = self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes]
-        del self._buffer[: FRAME_HEADER.size + len(held)]
-        data: bytes | bytearray = held
-        while True:
-            body[at : at + len(data)] = data
-            at += len(data)
-            await self._give_credit(len(data))
-            if at == size_bytes:
-                return _parcel(CHUNK, body)
-            data = await self._read(min(_READ_BYTES, size_bytes - at), timeout_s)
+        """Read a chunk, giving credit on the way; its pieces are put together by who opens it, in a thread."""
+        pieces = [bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])]
+        del self._buffer[: FRAME_HEADER.size + size_bytes]
+        left = size_bytes - len(pieces[0])
+        await self._give_credit(len(pieces[0]))
+        while left:
+            data = await self._read(min(_READ_BYTES, left), timeout_s)
             if not data:
                 raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
+            pieces.append(data)
+            left -= len(data)
+            await self._give_credit(len(data))
+        return Parcel(CHUNK, size_bytes, lambda: memoryview(b"".join(pieces)))
 
     async def _give_credit(self, size_bytes: int) -> None:
         """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""

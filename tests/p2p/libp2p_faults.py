@@ -23,7 +23,8 @@ import structlog
 import trio
 import trio.testing
 from libp2p.custom_types import TProtocol
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.stream_muxer.yamux.yamux import TYPE_WINDOW_UPDATE, Yamux
 from multiaddr import Multiaddr
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -310,7 +311,7 @@ async def two_nodes_listen_on_one_port(open_node: Open) -> bool:
 # Speed
 
 
-@fault("buffered_reads")
+@fault("noise_messages:read")
 async def each_message_takes_two_reads(open_node: Open) -> bool:
     calls = 0
     receive_some = trio.SocketStream.receive_some
@@ -330,6 +331,56 @@ async def each_message_takes_two_reads(open_node: Open) -> bool:
             await stream.send_all(b"x" * 100)
             await stream.receive_exactly(100)
     return calls >= 400  # a question and an answer, a length and a body each
+
+
+@fault("noise_messages:written")
+async def each_message_is_a_write_of_its_own(open_node: Open) -> bool:
+    calls = 0
+    write = RawConnection.write
+
+    async def counted(self: Any, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        await write(self, data)
+
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("echo/1", echo)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "echo/1")
+        no_more_window = registry.FRAME_HEADER.pack(0, TYPE_WINDOW_UPDATE, 0, stream._yamux.stream_id, 0)
+        RawConnection.write = counted
+        await connection_of(a, b.key).secured_conn.write(no_more_window * 10_000)  # two messages
+        RawConnection.write = write
+        await stream.send_all(b"still one connection")
+        assert await stream.receive_exactly(20) == b"still one connection"
+    return calls > 1
+
+
+@fault("stream_reads")
+async def a_read_waits_for_the_lock_of_all_streams(open_node: Open) -> bool:
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("echo/1", echo)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "echo/1")
+        connection = connection_of(a, b.key)
+        await stream.send_all(b"there")
+        while not connection.stream_buffers[stream._yamux.stream_id]:
+            await trio.sleep(0.01)
+        async with trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                async with connection.streams_lock:
+                    held.set()
+                    await trio.sleep_forever()
+
+            held = trio.Event()
+            nursery.start_soon(hold)
+            await held.wait()
+            data = b""
+            with trio.move_on_after(2):
+                data = await stream.receive_some()
+            nursery.cancel_scope.cancel()
+    return data != b"there"
 
 
 @fault("window_updates")
@@ -359,7 +410,7 @@ async def each_read_sends_a_window_update(open_node: Open) -> bool:
 # Connections that stay whole
 
 
-@fault("short_reads")
+@fault("noise_messages:segments")
 async def small_segments_end_a_connection(open_node: Open) -> bool:
     async with open_node("a") as a, open_node("b") as b:
         b.serve("echo/1", echo)

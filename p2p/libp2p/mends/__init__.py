@@ -6,7 +6,7 @@ that shows the fault with that mend left out, and shows it gone with all of them
 test without the mend fails: then the mend goes.
 """
 
-from depin_node.p2p.libp2p.mends import connections, dialling, strangers, yamux_rules  # which register themselves
+from depin_node.p2p.libp2p.mends import bulk, connections, dialling, strangers, yamux_rules  # which register themselves
 from depin_node.p2p.libp2p.mends.registry import MENDS, Plan, abort, apply, limits_of, tcp_of
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "abort",
     "apply",
+    "bulk",
     "connections",
     "dialling",
     "limits_of",

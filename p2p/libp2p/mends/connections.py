@@ -1,13 +1,12 @@
-"""Mends that make connections fast and keep them whole, in this order: later ones wrap what earlier ones put in."""
+"""Mends that keep connections whole and streams flowing, in this order: later ones wrap what earlier ones put in."""
 
 import contextlib
 from typing import Any
 
 import libp2p.io.trio as tcp_io
-import libp2p.io.utils as io_utils
 import libp2p.stream_muxer.yamux.yamux as yamux_module
 import trio
-from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
@@ -17,43 +16,11 @@ from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of,
 # One yamux frame (header and payload) that fits one Noise message: 65,535 − 16 bytes of tag (noise/io.py).
 _FRAME_BYTES_MAX = 65_519
 _PAYLOAD_BYTES_MAX = _FRAME_BYTES_MAX - yamux_module.HEADER_SIZE
-_TCP_READ_BYTES = 256 * 1024
+_FRAMES_AT_ONCE_MAX = 4
+_QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one frame at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
 _ANSWERS_MAX = 1024  # frames of 12 bytes
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Speed (before what follows: ``frozen_peers`` wraps the read that ``buffered_reads`` puts in)
-
-
-@patch
-def buffered_reads() -> None:
-    """Two system calls for each Noise message: one for its length, one or more for its body.
-
-    Mend: read what is there, up to 256 KiB, and cut from it (measured: 400 → 567 MB/s). Until: > 0.8.1 buffers.
-    """
-
-    async def read(self: Any, n: int | None = None) -> bytes:
-        if n == 0:
-            return b""
-        waiting = self.__dict__.setdefault("depin_waiting", bytearray())
-        if not waiting:
-            try:
-                data = await self.stream.receive_some(_TCP_READ_BYTES)
-            except trio.BrokenResourceError as error:
-                raise ConnectionClosedError(f"connection reset: {error}", transport="tcp") from error
-            except trio.ClosedResourceError:
-                return b""
-            if n is None or len(data) <= n:
-                return bytes(data)
-            waiting += data
-        size_bytes = len(waiting) if n is None else n
-        taken = bytes(waiting[:size_bytes])
-        del waiting[:size_bytes]
-        return taken
-
-    tcp_io.TrioTCPStream.read = read
 
 
 @patch
@@ -88,43 +55,12 @@ def _growth_left(connection: Any) -> int:
     return max(0, limits_of(connection).window_growth_bytes_max - grown)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Connections that stay whole
-
-
-@patch
-def short_reads() -> None:
-    """Fault: ``read_exactly`` gives up after 101 partial reads, so small TCP segments end a connection.
-
-    Measured: with segments of 536 bytes a 1 MB transfer dies. The code object is replaced because other modules have
-    imported the function by name. Until: it loops until the end (> 0.8.1).
-    """
-
-    async def read_exactly(reader, n, retry_count=0):  # type: ignore[no-untyped-def]
-        data = await reader.read(n)
-        if len(data) == n:
-            return data
-        buffer = bytearray(data)
-        while len(buffer) < n:
-            if not data:
-                raise IncompleteReadError(
-                    f"connection closed after {len(buffer)} of {n} bytes",
-                    expected_bytes=n,
-                    received_bytes=len(buffer),
-                )
-            data = await reader.read(n - len(buffer))
-            buffer += data
-        return bytes(buffer)
-
-    io_utils.read_exactly.__code__ = read_exactly.__code__
-
-
 @patch
 def cancelled_writes() -> None:
     """Fault: a write cancelled in the middle leaves half a Noise message on the wire; the peer fails to decrypt what
     follows, and all streams of the connection die.
 
-    Mend: once begun, a frame (64 KiB at most) is written whole; a connection that does not take it within
+    Mend: once begun, a write (256 KiB at most) is done; a connection that does not take it within
     ``dead_after_s`` is closed. Until: py-libp2p shields frame writes (> 0.8.1).
     """
 
@@ -186,7 +122,8 @@ def slow_readers() -> None:
     """Fault: a write fails after 5 s without window, polling every 10 ms until then: slow readers break writers.
 
     Mend: wait for the window, without polling, ``stall_timeout_s`` at a time; and cut frames so that one fits one
-    Noise message (measured: 267 → 400 MB/s). Until: the wait is configurable (> 0.8.1).
+    Noise message (measured: 267 → 400 MB/s), a few in one write as long as the peer takes them quickly. Until: the
+    wait is configurable (> 0.8.1).
     """
     # A change of these two is what a waiting writer waits for; they are set in many places of the library.
     for name in ("send_window", "closed"):
@@ -196,11 +133,20 @@ def slow_readers() -> None:
         rest = memoryview(data)
         while len(rest):
             await _wait_for_window(self)
-            size_bytes = min(self.send_window, _PAYLOAD_BYTES_MAX, len(rest))
-            self.send_window -= size_bytes
-            header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, size_bytes)
-            await self.conn._write_frame(b"".join((header, rest[:size_bytes])))
-            rest = rest[size_bytes:]
+            frames: list[bytes | memoryview] = []
+            burst = self.conn.__dict__.get("depin_burst", 1)
+            for _ in range(burst):
+                size_bytes = min(self.send_window, _PAYLOAD_BYTES_MAX, len(rest))
+                if not size_bytes:
+                    break
+                self.send_window -= size_bytes
+                header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, size_bytes)
+                frames += (header, rest[:size_bytes])
+                rest = rest[size_bytes:]
+            began_s = trio.current_time()
+            await self.conn._write_frame(b"".join(frames))
+            quick = trio.current_time() - began_s < _QUICK_WRITE_S
+            self.conn.depin_burst = min(2 * burst, _FRAMES_AT_ONCE_MAX) if quick else 1
 
     YamuxStream.write = write
 

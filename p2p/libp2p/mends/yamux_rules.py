@@ -7,7 +7,6 @@ from typing import Any
 
 import trio
 from libp2p.io.exceptions import IncompleteReadError, IOException
-from libp2p.io.utils import read_exactly
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.yamux.yamux import (
     FLAG_ACK,
@@ -52,11 +51,41 @@ def yamux_rules() -> None:
     Yamux.handle_incoming = _read_frames
 
 
+class _Incoming:
+    """What the session brings, one message after the other, cut into headers and payloads."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._data = memoryview(session._drain(None))  # what came with the end of the negotiation
+
+    def holds(self, size_bytes: int) -> bool:
+        """Tell whether so much is here."""
+        return len(self._data) >= size_bytes
+
+    async def header(self) -> memoryview:
+        """Return the next header."""
+        while len(self._data) < HEADER_SIZE:
+            more = await self._session.conn.read_msg()
+            self._data = memoryview(bytes(self._data) + more if self._data else more)
+        return self._cut(HEADER_SIZE)
+
+    async def piece(self, size_bytes_max: int) -> memoryview:
+        """Return what is here of a payload, or comes next."""
+        while not self._data:
+            self._data = memoryview(await self._session.conn.read_msg())
+        return self._cut(size_bytes_max)
+
+    def _cut(self, size_bytes: int) -> memoryview:
+        cut, self._data = self._data[:size_bytes], self._data[size_bytes:]
+        return cut
+
+
 async def _read_frames(self: Any) -> None:
+    incoming = _Incoming(self.secured_conn)
     try:
         while not self.event_shutting_down.is_set():
             for _ in range(_FRAMES_IN_A_ROW):
-                header = await read_exactly(self.secured_conn, HEADER_SIZE)
+                header = await incoming.header()
                 version, kind, flags, stream_id, length = FRAME_HEADER.unpack(header)
                 if version or kind > TYPE_GO_AWAY or flags & ~_FLAGS:
                     raise BrokenRuleError(f"a yamux frame of version {version}, type {kind}, flags {flags}")
@@ -65,7 +94,7 @@ async def _read_frames(self: Any) -> None:
                 if kind == TYPE_PING:
                     await _pinged(self, flags, length)
                 else:
-                    await _on_stream(self, kind, flags, stream_id, length)
+                    await _on_stream(self, incoming, kind, flags, stream_id, length)
             else:
                 await trio.lowlevel.checkpoint()
                 continue
@@ -98,7 +127,7 @@ async def _pinged(self: Any, flags: int, value: int) -> None:
     await self._write_frame(FRAME_HEADER.pack(0, TYPE_PING, FLAG_ACK, 0, value))
 
 
-async def _on_stream(self: Any, kind: int, flags: int, stream_id: int, length: int) -> None:
+async def _on_stream(self: Any, incoming: _Incoming, kind: int, flags: int, stream_id: int, length: int) -> None:
     if flags & FLAG_SYN:
         await _opened(self, flags, stream_id)
     stream = self.streams.get(stream_id)
@@ -110,7 +139,7 @@ async def _on_stream(self: Any, kind: int, flags: int, stream_id: int, length: i
             if stream.send_window > _SEND_WINDOW_MAX:
                 raise BrokenRuleError("a send window of more than 4 GiB")
     elif length:
-        await _received(self, stream, length)
+        await _received(self, incoming, stream, length)
     if stream is not None and flags & (FLAG_FIN | FLAG_RST):
         _ended(self, stream, flags)
 
@@ -139,19 +168,29 @@ def _has_been(self: Any, stream_id: int) -> bool:
     return bool(0 < stream_id <= self.__dict__.get("depin_highest", 0))
 
 
-async def _received(self: Any, stream: Any, length: int) -> None:
+async def _received(self: Any, incoming: _Incoming, stream: Any, length: int) -> None:
     if length > (_FRAME_BYTES_MAX if stream is None else min(_FRAME_BYTES_MAX, stream.recv_window)):
         raise BrokenRuleError(f"a frame of {length} bytes, more than the window")
+    if stream is not None:
+        stream.recv_window -= length
+    if incoming.holds(length):
+        _keep(self, stream, await incoming.piece(length))
+        return
     with trio.fail_after(limits_of(self).stall_timeout_s):
-        data = await read_exactly(self.secured_conn, length)
+        while length:
+            piece = await incoming.piece(length)
+            length -= len(piece)
+            _keep(self, stream, piece)
+
+
+def _keep(self: Any, stream: Any, piece: memoryview) -> None:
     buffer = self.stream_buffers.get(stream.stream_id) if stream is not None else None
     if buffer is None or stream.recv_closed:
         return  # it was reset meanwhile
-    buffer += data
-    stream.recv_window -= length
+    buffer += piece
     self.stream_events[stream.stream_id].set()
     if (guard := guard_of(self)) is not None:
-        guard.received(self, length)
+        guard.received(self, len(piece))
 
 
 def _ended(self: Any, stream: Any, flags: int) -> None:

@@ -1,0 +1,142 @@
+"""Mends that make each byte cheap: fewer system calls, waits and copies."""
+
+from collections import deque
+from typing import Any
+
+import trio
+from libp2p.io.exceptions import IncompleteReadError
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, SIZE_NOISE_MESSAGE_LEN, NoiseTransportReadWriter
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+
+from depin_node.p2p.libp2p.mends.registry import patch
+
+_TCP_READ_BYTES = 256 * 1024
+_LARGE_PIECE_BYTES = 4096
+
+
+@patch
+def noise_messages() -> None:
+    """Two system calls read a Noise message, one its length, one or more its body, and one writes it; on the way it is
+    copied five times. A message that comes in more than 101 TCP segments ends the connection: with segments of 536
+    bytes a transfer of 1 MB dies.
+
+    Mend: read what is there, up to 256 KiB, and cut all messages from it; all of one write go out together.
+    Until: > 0.8.1 buffers.
+    """
+
+    async def read_msg(self: Any, prefix_encoded: bool = False) -> bytes:
+        while True:
+            data, at = self.__dict__.get("depin_sealed", (b"", 0))
+            begin = at + SIZE_NOISE_MESSAGE_LEN
+            end = begin + int.from_bytes(data[at:begin], "big")
+            if begin <= len(data) and end <= len(data):
+                self.depin_sealed = (data, end) if end < len(data) else (b"", 0)
+                plain: bytes = self.decrypt(data[begin:end])
+                return plain
+            more = await self.read_writer.read_write_closer.read(_TCP_READ_BYTES)
+            if not more:
+                raise IncompleteReadError("connection closed", expected_bytes=end - at, received_bytes=len(data) - at)
+            self.depin_sealed = (data[at:] + more, 0)
+
+    async def write_msg(self: Any, msg: bytes, prefix_encoded: bool = False) -> None:
+        parts: list[bytes] = []
+        for at in range(0, len(msg), MAX_PLAINTEXT_LENGTH):
+            sealed = self.encrypt(msg[at : at + MAX_PLAINTEXT_LENGTH])
+            parts += (len(sealed).to_bytes(SIZE_NOISE_MESSAGE_LEN, "big"), sealed)
+        await self.read_writer.read_write_closer.write(b"".join(parts))
+
+    NoiseTransportReadWriter.read_msg = read_msg
+    NoiseTransportReadWriter.write_msg = write_msg
+
+
+@patch
+def stream_reads() -> None:
+    """Each read of a stream takes the lock of all streams of its connection, builds debug texts that nobody sees, and
+    copies twice; what waits to be read is one ``bytearray``, which moves all that it holds again and again.
+
+    Mend: keep the pieces, look whether one is there, and take it. Until: > 0.8.1 does likewise.
+    """
+    make = Yamux.__init__
+
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        self.stream_buffers = _Buffers()
+
+    Yamux.__init__ = init
+    YamuxStream.read = _read
+
+
+async def _read(self: Any, n: int | None = -1) -> bytes:
+    connection = self.conn
+    await trio.lowlevel.checkpoint_if_cancelled()
+    while True:
+        pieces = connection.stream_buffers.get(self.stream_id)
+        if pieces:
+            data: bytes = pieces.take(len(pieces) if n is None or n < 0 else n)
+            if self.closed and not pieces:
+                await connection._finalize_stream(self, fully_closed=True)
+            await self._auto_tune_and_send_window_update(bytes_read=len(data))
+            return data
+        if self.reset_received:
+            raise MuxedStreamReset("the stream was reset")
+        if pieces is None or self.recv_closed or connection.event_shutting_down.is_set():
+            raise MuxedStreamEOF("the stream has ended")
+        await connection.stream_events[self.stream_id].wait()
+        if self.stream_id in connection.stream_events:
+            connection.stream_events[self.stream_id] = trio.Event()
+
+
+class Pieces:
+    """What of a stream waits to be read: large pieces as they came, small ones put together."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | bytearray] = deque()
+        self._at = 0  # so much of the first is taken
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __iadd__(self, data: bytes | memoryview) -> "Pieces":
+        self.extend(data)
+        return self
+
+    def extend(self, data: bytes | memoryview) -> None:
+        """Put so many bytes at the end."""
+        last = self._pieces[-1] if self._pieces else None
+        if len(data) >= _LARGE_PIECE_BYTES:
+            self._pieces.append(bytes(data))
+        elif isinstance(last, bytearray) and len(last) < _TCP_READ_BYTES:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
+        self._size_bytes += len(data)
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._pieces.clear()
+        self._at = self._size_bytes = 0
+
+    def take(self, size_bytes_max: int) -> bytes:
+        """Remove up to so many bytes from the front, and return them."""
+        left = min(size_bytes_max, self._size_bytes)
+        self._size_bytes -= left
+        parts = []
+        while left:
+            first = self._pieces[0]
+            part = memoryview(first)[self._at : self._at + left]
+            parts.append(part)
+            left -= len(part)
+            self._at += len(part)
+            if self._at == len(first):
+                self._pieces.popleft()
+                self._at = 0
+        return b"".join(parts)
+
+
+class _Buffers(dict[int, Pieces]):
+    """Of a connection's streams, by number; the library puts in a ``bytearray`` for each."""
+
+    def __setitem__(self, stream_id: int, buffer: object) -> None:
+        super().__setitem__(stream_id, Pieces())
