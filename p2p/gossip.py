@@ -1,10 +1,12 @@
 """Gossip: how a message reaches every node that subscribes to its topic. A machine without I/O.
 
 The flow: each node tells its neighbours its topics. A message goes at once to ``EAGER`` random neighbours that want its
-topic; the others get its id (``Have``) a moment later, and ask for the message (``Want``) if nobody has sent it to them
-meanwhile. So every message takes several ways at once, chosen anew each time: there is no tree or mesh that hostile
-neighbours could cut. What arrives is judged by the topic's handler before anybody else sees it; only ``ACCEPT`` is
-passed on, so that whoever hands us a message that breaks the rules is to blame for it himself.
+topic; the others get its id (``Have``) a second later, unless they have shown that they have it, and ask for the
+message (``Want``) if nobody has sent it to them meanwhile. So every message takes several ways at once, chosen anew
+each time: there is no tree or mesh that hostile neighbours could cut.
+
+What arrives is judged by the topic's handler before anybody else sees it; only ``ACCEPT`` is passed on, so that whoever
+hands us a message that breaks the rules is to blame for it himself.
 
 A message's id is the hash of topic and content: who tells it does not matter, and saying it twice changes nothing. Who
 it is by, its own signature says.
@@ -40,7 +42,8 @@ SEEN_MAX = 16_384
 STORED_MAX = 512
 MISSING_MAX = 1024
 TELLERS_MAX = 4
-HAVE_AFTER_NS = SECOND_NS // 4
+HAVE_AFTER_NS = SECOND_NS
+"""By then most have it from others, which they tell by sending it, or its id."""
 WANT_AFTER_NS = SECOND_NS // 4
 ASK_AGAIN_NS = 2 * SECOND_NS
 NEWS_NS = 10 * SECOND_NS
@@ -129,7 +132,7 @@ class _Neighbour:
     bucket: Bucket
     topics: frozenset[str] = frozenset()
     faults: float = 0.0
-    untold: list[bytes] = field(default_factory=list)
+    untold: dict[bytes, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -221,7 +224,7 @@ class Gossip:
             return []
         if kind == POST:
             neighbour.bucket.spend(1, now)
-            return self._heard_post(peer, body)
+            return self._heard_post(peer, neighbour, body)
         if kind == TOPICS:
             neighbour.bucket.spend(1, now)
             neighbour.topics = frozenset(decode(body, Topics, size_bytes_max=self.frame_bytes_max).topics)
@@ -232,6 +235,8 @@ class Gossip:
                 neighbour.bucket.spend(len(ids), now)
                 return [Send(peer, POST, self._stored[i][1]) for i in dict.fromkeys(ids) if i in self._stored]
             neighbour.bucket.spend(1 + len(ids) / 8, now)
+            for identity in ids:
+                neighbour.untold.pop(identity, None)
             self._note_missing(peer, ids, now)
             return []
         raise PeerViolation(f"gossip: a frame of kind {kind} means nothing")
@@ -256,16 +261,17 @@ class Gossip:
         if self._tell_ns is not None and now.boottime_ns >= self._tell_ns:
             self._tell_ns = None
             for peer, neighbour in self._neighbours.items():
-                effects += [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(neighbour.untold)]
-                neighbour.untold = []
+                effects += [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(list(neighbour.untold))]
+                neighbour.untold = {}
         if self._ask_ns is not None and now.boottime_ns >= self._ask_ns:
             effects += self._ask(now)
         return effects
 
     # The parts
 
-    def _heard_post(self, peer: PeerKey, body: bytes) -> list[Effect]:
+    def _heard_post(self, peer: PeerKey, neighbour: _Neighbour, body: bytes) -> list[Effect]:
         post, identity = read_post(body, self.frame_bytes_max)
+        neighbour.untold.pop(identity, None)
         if post.topic not in self._topics:
             return []  # it has cost its token
         self._missing.pop(identity, None)
@@ -293,9 +299,9 @@ class Gossip:
             others[turn], others[drawn] = others[drawn], others[turn]
         for peer in others[EAGER:]:
             untold = self._neighbours[peer].untold
-            untold.append(identity)
+            untold[identity] = None
             if len(untold) > STORED_MAX:
-                del untold[0]
+                del untold[next(iter(untold))]
         if len(others) > EAGER and self._tell_ns is None:
             self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
         return [Send(peer, POST, body) for peer in others[:EAGER]]

@@ -3,14 +3,15 @@
 Each goes into the directory, which checks it; an address that is new also into the address book, under the group of who
 told it. What breaks the rules is blamed on who handed it on, since everybody judges before passing on. A node that
 joins two parts of a mesh learns all of one from one neighbour: what is new in an answer goes on by gossip, so that the
-other part knows it within seconds. A part of the discovery machine.
+other part knows it within seconds. What one group's nodes gossip goes on only so often, however many they are. A part
+of the discovery machine.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from depin_node.core.errors import PeerStale, PeerViolation
-from depin_node.p2p.bucket import Bucket
+from depin_node.p2p.bucket import Bucket, Buckets
 from depin_node.p2p.directory import Taken
 from depin_node.p2p.discovery_events import Blame, Effect, Forward, Spread, Tell
 from depin_node.p2p.neighbours import room_of
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SPREAD_BURST, SPREAD_PER_S = 256, 8.0
 """Adverts that answers taught us and that we pass on: a shard holds some 200, and a teller must not make us flood."""
+ORIGIN_BURST, ORIGIN_PER_S = 256, 4.0
+"""Gossiped adverts of one group that we pass on: all nodes of a topic together make about one a second."""
 
 
 class Hearing:
@@ -37,6 +40,7 @@ class Hearing:
         self._following = following
         self._rhythm = rhythm
         self._spread = Bucket(SPREAD_BURST, SPREAD_PER_S, now)
+        self._origins = Buckets(ORIGIN_BURST, ORIGIN_PER_S)
 
     def gossiped(self, peer: bytes, data: bytes, now: "Now") -> list[Effect]:
         """Take anybody's advert from ``peer``, and pass on what is new. One that has expired on its way is no fault."""
@@ -46,8 +50,9 @@ class Hearing:
             return []
         except PeerViolation as error:
             return [Blame(peer, str(error))]
-        effects = self._noted(taken, key, peer, now)
-        if taken in (Taken.DISCOVERED, Taken.UPDATED):
+        effects, entry = self._noted(taken, key, peer, now), self._directory.get(key)
+        is_news = taken in (Taken.DISCOVERED, Taken.UPDATED)
+        if is_news and (entry is None or self._origins.of(entry.group, now).take(1, now)):
             effects.append(Forward())
         return effects
 

@@ -33,7 +33,7 @@ from depin_node.p2p.discovery_events import (
     Tick,
     Told,
 )
-from depin_node.p2p.hearing import SPREAD_BURST
+from depin_node.p2p.hearing import ORIGIN_BURST, ORIGIN_PER_S, SPREAD_BURST
 from depin_node.p2p.mesh_config import MeshConfig
 
 US = Identity(bytes([255]) * 32)
@@ -245,6 +245,23 @@ def test_news_are_passed_on_once_whoever_brings_them():
     assert Forward() not in discovery.handle(Gossiped(PEERS[0].key, advert(0, seq=4)), at(0))
     assert Forward() in discovery.handle(Gossiped(PEERS[1].key, advert(2)), at(0))
     assert [Blame] == [type(e) for e in discovery.handle(Gossiped(PEERS[1].key, b"garbage"), at(0))]
+
+
+def test_adverts_of_one_group_go_on_only_so_often_however_many_its_nodes_are():
+    discovery = machine()
+
+    def forwarded(group, numbers, seconds):
+        passed = 0
+        for number in numbers:
+            identity = Identity(bytes([group]) + number.to_bytes(31, "big"))
+            where = Address("ip4", f"{group}.7.{number % 256}.{number // 256}", 4001, identity.key)
+            data = sign_advert(identity, "net", Offer(), [str(where)], seq=1, now=at(seconds), lifetime_s=14_000)
+            passed += Forward() in discovery.handle(Gossiped(PEERS[0].key, data), at(seconds))
+        return passed
+
+    assert forwarded(203, range(1, ORIGIN_BURST + 50), 0) == ORIGIN_BURST
+    assert forwarded(198, range(1, 20), 0) == 19  # another group has its own
+    assert forwarded(203, range(1000, 1050), 5) == 5 * ORIGIN_PER_S
 
 
 def test_it_introduces_only_who_it_has_dialled_itself():

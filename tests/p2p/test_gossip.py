@@ -12,6 +12,7 @@ from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import decode, encode
 from depin_node.p2p import gossip
 from depin_node.p2p.gossip import (
+    EAGER,
     HAVE,
     IDS_BYTES_MAX,
     POST,
@@ -169,6 +170,19 @@ def test_a_flood_has_to_wait_and_others_do_not():
     assert node.wait_s(key(1), at(1)) > 20
     assert node.wait_s(key(2), at(1)) == 0
     assert node.wait_s(key(1), at(100)) == 0
+
+
+def test_who_has_shown_that_it_has_a_message_is_not_told_of_it():
+    node, peers = Gossip(1000, random.Random(1)), [key(number) for number in range(1, EAGER + 4)]
+    node.subscribe(TOPIC)
+    for peer in peers:
+        node.joined(peer, at(0))
+        node.heard(peer, TOPICS, node.greeting(), at(0))
+    eager = {effect.peer for effect in node.publish(TOPIC, b"news", at(0))}
+    sent_it, named_it, silent = (peer for peer in peers if peer not in eager)
+    node.heard(sent_it, POST, encode(Post(TOPIC, b"news")), at(0.1))
+    node.heard(named_it, HAVE, encode(Ids((message_id(TOPIC, b"news"),))), at(0.2))
+    assert [(effect.peer, effect.kind) for effect in node.tick(at(1))] == [(silent, HAVE)]
 
 
 def test_asking_for_much_costs_as_much_as_sending_it():

@@ -20,6 +20,7 @@ _FRAMES_AT_ONCE_MAX = 4
 _QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one frame at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
+_CALLER_SOONER = 0.8
 _ANSWERS_MAX = 1024  # frames of 12 bytes
 
 
@@ -200,7 +201,9 @@ def frozen_peers() -> None:
     link for a dead one.
 
     Mend: yamux's ping, which only measures time, closes a connection on which nothing at all arrives after it, within
-    ``dead_after_s``, each on its own. Until: py-libp2p has keep-alives (> 0.8.1).
+    ``dead_after_s``, each on its own. After the first, a ping is sent only when nothing has arrived for a while: the
+    end that called asks a little sooner, and what it asks tells the other as much. Until: py-libp2p has keep-alives
+    (> 0.8.1).
     """
     read = tcp_io.TrioTCPStream.read
 
@@ -211,6 +214,7 @@ def frozen_peers() -> None:
 
     async def ping_forever(self: Any) -> None:
         period_s = (limits_of(self).dead_after_s - _LAST_CHANCE_S) / 2
+        quiet_s = _CALLER_SOONER * period_s if self.is_initiator else period_s
         socket = tcp_of(self)
         while not self.event_shutting_down.is_set():
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
@@ -232,8 +236,10 @@ def frozen_peers() -> None:
                 log.info("peer is silent: closing", peer=str(self.peer_id))
                 abort(self)
                 return
-            with trio.move_on_after(period_s):
-                await self.event_shutting_down.wait()
+            while (left_s := socket.__dict__.get("depin_heard_s", 0) + quiet_s - trio.current_time()) > 0:
+                with trio.move_on_after(left_s):
+                    await self.event_shutting_down.wait()
+                    return
 
     tcp_io.TrioTCPStream.read = noted_read
     Yamux._measure_rtt_loop = ping_forever
