@@ -17,7 +17,7 @@ import trio
 
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.shards import result_bytes, result_bytes_max
+from depin_node.compute.programs.shards import result_bytes_max, result_sizes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.programs.work import work
 from depin_node.compute.sandbox import messages as m
@@ -117,6 +117,7 @@ class Lease:
             raise ResourceError(
                 f"a task is of {size:,} threads and operations, this node takes {self._config.work_max:,}"
             )
+        self._sizes_of = result_sizes(self.program)
         largest = result_bytes_max(self.program)
         capacity = 0 if largest < m.ARENA_BYTES_MIN else max(self._config.arena_bytes, 2 * largest)
         for index in self.program.inputs:
@@ -154,7 +155,7 @@ class Lease:
         for attempt, task in tasks:
             if attempt in self._held:
                 raise ValueError("an attempt is submitted once")
-            sizes = tuple(result_bytes(self.program, task, output) for output in range(len(self.program.outputs)))
+            sizes = self._sizes_of(task)
             while (places := self._reserve(sizes)) is None:
                 await self._room.park()
             if self._ended.is_set():

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits, access_of
 from depin_node.compute.programs.program import BUFFERS_MAX, Program
-from depin_node.compute.programs.shards import result_bytes
+from depin_node.compute.programs.shards import result_sizes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.confine import confine, limit_cpu, limit_data, orphaned, seal
@@ -113,6 +113,7 @@ class Agreement:
         self.loaded: Loaded = device.load(self.program, inputs, self.limits)
         if (results_in := getattr(self.loaded, "results_in", None)) is not None:
             results_in(self.arena)
+        self._sizes_of = result_sizes(self.program)
         self.started = self.finished = 0
 
     def run(self, task: m.Task) -> m.Outcome:
@@ -124,7 +125,8 @@ class Agreement:
         code, detail, fuel = "", "", 0
         pieces: tuple[m.Piece, ...] = ()
         try:
-            results = [self._place(task, output, place) for output, place in enumerate(task.places)]
+            sizes = self._sizes_of(task.task)
+            results = [self._place(size, place) for size, place in zip(sizes, task.places, strict=True)]
             fuel = self.loaded.run(task.task, self.limits, results)
             pieces = tuple(
                 m.Piece(blob_id(result), bytes(result) if place == m.INLINE else b"")
@@ -143,8 +145,7 @@ class Agreement:
         """Whether the device can run nothing more in this process: its context is lost. The next task needs another."""
         return bool(getattr(self.loaded, "is_spent", False))
 
-    def _place(self, task: m.Task, output: int, place: int) -> memoryview:
-        size = result_bytes(self.program, task.task, output)
+    def _place(self, size: int, place: int) -> memoryview:
         if place == m.INLINE:
             return memoryview(bytearray(size))
         if place < m.PROGRESS_PAGE_BYTES or place + size > len(self.arena):
