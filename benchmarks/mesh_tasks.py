@@ -81,7 +81,10 @@ def black_scholes(policy: Quorum, results: Results = Results.COME) -> Work:
     """Return the map of 2²⁴ options, which the tasks make themselves."""
     kernel = RawKernel((KERNELS / "black_scholes.cu").read_text(), "black_scholes")
     args = [Out("float32", (OPTIONS,), tile=(256,)), 0.02, 0.3, OPTIONS]
-    return prepare_launch(kernel, (OPTIONS // 256,), (256,), args, shards=SHARDS, verify=policy, limits=Limits(60, 256))
+    return prepare_launch(
+        kernel, (OPTIONS // 256,), (256,), args,
+        shards=SHARDS, verify=policy, limits=Limits(60, 256), results=results.value,
+    )  # fmt: skip
 
 
 async def put(node: Node, work: Work) -> Job:
