@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo examples test check format bench bench-net bench-compute bench-mesh sim sim-trust fuzz soak test-gpu gpu-bundle clean
+.PHONY: help setup demo examples test check format bench bench-net bench-compute bench-mesh sim sim-trust fuzz soak chaos test-gpu gpu-bundle clean
 
 help:
 	@echo "make demo       set up, then run the demo: five nodes, a CUDA kernel, a liar, a kill"
@@ -22,6 +22,7 @@ help:
 	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
 	@echo "make bench-mesh     the mesh beside Ray and Dask, in one run"
 	@echo "make soak       set up, then a mesh at work with churn, SECONDS=1200: nothing may grow"
+	@echo "make chaos      set up, then a job of TASKS=2000 tasks under kills, frosts, full disks and each kind of cheat"
 	@echo "make fuzz       set up, then hostile input made from seeds, SECONDS=60 for each target"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: what agrees with WebAssembly, and how fast"
 	@echo "make gpu-bundle the same to take to such a machine: build/depin-gpu.tar.gz"
@@ -96,6 +97,10 @@ fuzz: $(STAMP)
 # SECONDS is 60 for fuzzing, unless somebody says otherwise; a soak takes longer.
 soak: $(STAMP)
 	@$(BIN)/python tests/soak/run.py --seconds $(if $(filter file,$(origin SECONDS)),1200,$(SECONDS))
+
+TASKS ?= 2000
+chaos: $(STAMP)
+	DEPIN_CHAOS_TASKS=$(TASKS) $(BIN)/python -m pytest -q -n0 tests/end_to_end/test_chaos.py
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu tests/devices tests/gpu

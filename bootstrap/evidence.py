@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.compute.jobs import journal as statements
 from depin_node.compute.market.happenings import Evidence as Answered
 from depin_node.compute.market.messages import WorkBody
@@ -48,21 +49,17 @@ from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import DepinError, NotFoundError, PeerViolation, TransportError
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.identity import peer_id
-from depin_node.p2p.directory_protocol import Allowance
-from depin_node.p2p.frames import request, serve_requests
 
 log = structlog.get_logger("depin_node.evidence")
 
 CASES_MAX = 4096
-TIMEOUT_S = 20.0
 AGAIN_S = 60.0
 """How often a neighbour is asked once more: an accused may have become known to us since."""
 TRIED_AT_ONCE_MAX = 8
 RUN_BYTES_MAX = 64 << 20
 """Program and inputs of a task that is run again for the sake of evidence."""
 BlobsHere = Callable[[Iterable[bytes]], Awaitable[tuple[bytes, ...]]]
-_REQUEST_BYTES_MAX = 16 * 1024
-_ANSWER_BYTES_MAX = CASE_BYTES_MAX + 64
+_BOUNDS = Bounds(question_bytes_max=16 * 1024, answer_bytes_max=CASE_BYTES_MAX + 64, burst=64, per_s=1.0)
 
 
 class Evidence:
@@ -72,11 +69,10 @@ class Evidence:
         self._context = context
         self._nursery = nursery
         self._held: dict[bytes, bytes] = dict(context.journal.reader.case_names())  # accused: digest
-        self._allowance = Allowance(burst=64, per_s=1.0)
         self._checking = trio.Semaphore(1)
         self._pulling: set[bytes] = set()
         self._trying: set[bytes] = set()
-        serve_requests(context.network, PROTOCOL, self._answer, size_bytes_max=_REQUEST_BYTES_MAX, timeout_s=TIMEOUT_S)
+        self._questions = Questions(context, PROTOCOL, Question, _BOUNDS, self._answer)
 
     # Our own.
 
@@ -144,19 +140,14 @@ class Evidence:
 
     async def _tell(self, neighbour: bytes, line: Line) -> None:
         try:
-            await self._request(neighbour, Notice(line))
+            await self._questions.ask(neighbour, Question(Notice(line)))
         except DepinError as error:
             log.debug("a notice did not arrive", peer=peer_id(neighbour), reason=str(error))
 
     # What peers ask.
 
-    async def _answer(self, peer: bytes, body: bytes) -> bytes:
-        self._allowance.spend(peer, self._context.clock())
-        try:
-            question = decode(body, Question, size_bytes_max=_REQUEST_BYTES_MAX).what
-        except PeerViolation as error:
-            self._context.mesh.report(peer, error)
-            raise
+    async def _answer(self, peer: bytes, asked: Question) -> bytes:
+        question = asked.what
         if isinstance(question, Pull):
             data = self._context.journal.reader.case(question.digest)
             if data is None:
@@ -189,8 +180,7 @@ class Evidence:
     async def _catch_up(self, peer: bytes) -> None:
         known = tuple(digest[:8] for digest in list(self._held.values())[-KNOWN_MAX:])
         try:
-            answer = await self._request(peer, Ask(known))
-            lines = decode(answer, Lines, size_bytes_max=_ANSWER_BYTES_MAX).lines
+            lines = (await self._questions.ask_for(Lines, peer, Question(Ask(known)))).lines
         except PeerViolation as error:
             self._context.mesh.report(peer, error)
         except TransportError as error:
@@ -210,7 +200,7 @@ class Evidence:
                 continue  # somebody else was faster
             self._pulling.add(line.digest)
             try:
-                data = await self._request(peer, Pull(line.digest))
+                data = await self._questions.ask(peer, Question(Pull(line.digest)))
                 await self._judge(peer, line, data)
             except PeerViolation as error:
                 self._context.mesh.report(peer, error)
@@ -234,16 +224,6 @@ class Evidence:
         if proven.accused != line.accused:
             raise PeerViolation("evidence: about somebody else than was named")
         self._believe(data, proven, told_by=peer)
-
-    async def _request(self, peer: bytes, what: Ask | Pull | Notice) -> bytes:
-        return await request(
-            self._context.network,
-            peer,
-            PROTOCOL,
-            encode(Question(what)),
-            size_bytes_max=_ANSWER_BYTES_MAX,
-            timeout_s=TIMEOUT_S,
-        )
 
 
 async def verify_with_execution(data: bytes, network: str | None, blobs: BlobsHere | None = None) -> Proven:

@@ -21,6 +21,7 @@ import trio
 
 from depin_node.bootstrap.job_records import blobs_of, queued
 from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.bootstrap.requester import Requester
 from depin_node.compute.jobs import copies
 from depin_node.compute.jobs import journal as statements
@@ -57,7 +58,6 @@ from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign, verify, ve
 from depin_node.crypto.identity import peer_id
 from depin_node.crypto.ownership import read_certificate
 from depin_node.p2p.blobs import issue_grant
-from depin_node.p2p.frames import request, serve_requests
 
 log = structlog.get_logger("depin_node.handover")
 
@@ -66,15 +66,18 @@ FELLOWS_MAX = 4
 """Each node keeps copies for so many of its fellows: those whose keys follow its own."""
 FIRST_S = 5.0
 """A node that has open jobs waits so long, at its start, for a fellow to ask."""
-TIMEOUT_S = 20.0
 FETCH_TIMEOUT_S = 300.0
 GRANT_S = 600
 INPUT_BYTES_MAX = 4 << 30
 """A job with larger inputs is not copied."""
 TAKEN_OVER = "taken_over"
 CAUGHT_BY_A_FELLOW = "a node of the same owner has found it out"
-_QUESTION_BYTES_MAX = 8 * 1024
-_ANSWER_BYTES_MAX = JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES
+_BOUNDS = Bounds(
+    question_bytes_max=8 * 1024,
+    answer_bytes_max=JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES,
+    burst=256,
+    per_s=20.0,
+)
 
 
 class NotAFellowError(DepinError):
@@ -92,14 +95,14 @@ class Handover:
         self._refused: set[bytes] = set()
         """Jobs that were too large to copy, or could not be."""
         self._attaching = trio.Lock()
-        serve_requests(context.network, PROTOCOL, self._answer, size_bytes_max=_QUESTION_BYTES_MAX, timeout_s=TIMEOUT_S)
+        self._questions = Questions(context, PROTOCOL, Question, _BOUNDS, self._answer)
 
     # What fellows ask.
 
-    async def _answer(self, peer: bytes, body: bytes) -> bytes:
+    async def _answer(self, peer: bytes, asked: Question) -> bytes:
         if not self._context.mesh.is_fellow(peer):
             raise NotAFellowError("ask who has your owner's certificate")
-        question = decode(body, Question, size_bytes_max=_QUESTION_BYTES_MAX).what
+        question = asked.what
         if isinstance(question, Taken):
             await self._yield(peer, Line(question.job, question.epoch, True))
         elif isinstance(question, More):
@@ -193,14 +196,7 @@ class Handover:
 
     async def _ask(self, peer: bytes, what: Working | More | Taken) -> bytes:
         await self._context.mesh.connect(peer)
-        return await request(
-            self._context.network,
-            peer,
-            PROTOCOL,
-            encode(Question(what)),
-            size_bytes_max=_ANSWER_BYTES_MAX,
-            timeout_s=TIMEOUT_S,
-        )
+        return await self._questions.ask(peer, Question(what))
 
     def _fellows(self) -> list[bytes]:
         mesh, own = self._context.mesh, self._context.identity.key
@@ -227,7 +223,7 @@ class Handover:
     async def _listen(self, peer: bytes) -> Lines | None:
         """Ask a fellow what it works on, and yield what it has taken over; None if it does not answer."""
         try:
-            lines = decode(await self._ask(peer, Working()), Lines, size_bytes_max=_ANSWER_BYTES_MAX)
+            lines = decode(await self._ask(peer, Working()), Lines, size_bytes_max=_BOUNDS.answer_bytes_max)
             for line in lines.jobs:
                 await self._yield(peer, line)
         except PeerViolation as error:

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.compute.jobs import journal as statements
 from depin_node.compute.market.messages import Countersign, Receipt, digest
 from depin_node.compute.trust.chain import Entry, link, origin
@@ -40,11 +41,9 @@ from depin_node.compute.trust.log_messages import (
 from depin_node.compute.trust.receipts import busy_us, verify_receipt
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import PeerViolation, TransportError
-from depin_node.core.wire import decode, encode
+from depin_node.core.wire import encode
 from depin_node.crypto.envelope import NOBODY, sign, verify_signature
 from depin_node.crypto.identity import peer_id
-from depin_node.p2p.directory_protocol import Allowance
-from depin_node.p2p.frames import request, serve_requests
 
 log = structlog.get_logger("depin_node.receipts")
 
@@ -54,10 +53,13 @@ LOOK_S = 10.0
 """A partner's log is looked at so often at most."""
 ROUNDS_MAX = 64
 WITNESSES_MAX = 512
-TIMEOUT_S = 20.0
 RUN_LIFETIME_S = 600
-_QUESTION_BYTES_MAX = 16 * 1024
-_ANSWER_BYTES_MAX = max((OTHERS_MAX + 1) * (RUN_BYTES_MAX + 8), FETCHED_MAX * (RECORD_BYTES_MAX + 16))
+_BOUNDS = Bounds(
+    question_bytes_max=16 * 1024,
+    answer_bytes_max=max((OTHERS_MAX + 1) * (RUN_BYTES_MAX + 8), FETCHED_MAX * (RECORD_BYTES_MAX + 16)),
+    burst=2 * ROUNDS_MAX,
+    per_s=2.0,
+)
 
 
 class Logs:
@@ -69,9 +71,8 @@ class Logs:
         self._witnesses: OrderedDict[bytes, Witness] = OrderedDict()
         self._looked_ns: OrderedDict[bytes, int] = OrderedDict()
         self._restoring: set[bytes] = set()
-        self._allowance = Allowance(burst=2 * ROUNDS_MAX, per_s=2.0)
         self.restored = 0
-        serve_requests(context.network, PROTOCOL, self._answer, size_bytes_max=_QUESTION_BYTES_MAX, timeout_s=TIMEOUT_S)
+        self._questions = Questions(context, PROTOCOL, Question, _BOUNDS, self._answer)
 
     def witness(self, owner: bytes) -> Witness:
         """Return what we have seen of a log."""
@@ -101,7 +102,7 @@ class Logs:
         try:
             for _ in range(ROUNDS_MAX):
                 haves = tuple(self.witness(peer).haves()) if self.witness(peer).last() else ()
-                shown = decode(await self._ask(peer, Since(haves)), Shown, size_bytes_max=_ANSWER_BYTES_MAX)
+                shown = await self._questions.ask_for(Shown, peer, Question(Since(haves)))
                 for run in shown.others:
                     self._compare(run)
                 if not shown.run or not self._take(peer, shown.run):
@@ -138,13 +139,8 @@ class Logs:
 
     # Showing our own.
 
-    async def _answer(self, peer: bytes, body: bytes) -> bytes:
-        self._allowance.spend(peer, self._context.clock())
-        try:
-            question = decode(body, Question, size_bytes_max=_QUESTION_BYTES_MAX).what
-        except PeerViolation as error:
-            self._context.mesh.report(peer, error)
-            raise
+    async def _answer(self, peer: bytes, asked: Question) -> bytes:
+        question = asked.what
         reader = self._context.journal.reader
         if isinstance(question, Since):
             return encode(self._since(peer, question.haves))
@@ -194,8 +190,7 @@ class Logs:
         try:
             before = 0
             for _ in range(ROUNDS_MAX):
-                answer = await self._ask(partner, Listing(before))
-                listed = decode(answer, Listed, size_bytes_max=_ANSWER_BYTES_MAX)
+                listed = await self._questions.ask_for(Listed, partner, Question(Listing(before)))
                 missing = [name for name in listed.receipts if not self._context.journal.reader.has_receipt(name)]
                 for at in range(0, len(missing), FETCHED_MAX):
                     await self._take_back(partner, tuple(missing[at : at + FETCHED_MAX]))
@@ -210,8 +205,7 @@ class Logs:
             self._restoring.discard(partner)
 
     async def _take_back(self, partner: bytes, names: tuple[bytes, ...]) -> None:
-        answer = await self._ask(partner, Fetch(names))
-        for record in decode(answer, Fetched, size_bytes_max=_ANSWER_BYTES_MAX).records:
+        for record in (await self._questions.ask_for(Fetched, partner, Question(Fetch(names)))).records:
             await self._keep(partner, record, names)
 
     async def _keep(self, partner: bytes, record: Record, names: tuple[bytes, ...]) -> None:
@@ -247,16 +241,6 @@ class Logs:
             context.credit.gave(partner, work_us)
         elif signed:
             context.credit.received(partner, work_us)
-
-    async def _ask(self, peer: bytes, what: Since | Listing | Fetch) -> bytes:
-        return await request(
-            self._context.network,
-            peer,
-            PROTOCOL,
-            encode(Question(what)),
-            size_bytes_max=_ANSWER_BYTES_MAX,
-            timeout_s=TIMEOUT_S,
-        )
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from depin_node.compute.jobs.handover import JobState, Question, Working, bits, 
 from depin_node.compute.jobs.journal import Journal, StoredOutput
 from depin_node.compute.market.messages import Receipt
 from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, TransportError
-from depin_node.core.wire import encode
 from depin_node.crypto.envelope import sign, verify_signature
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import revoke
@@ -126,7 +125,7 @@ async def test_nobody_but_a_fellow_is_told_anything(tmp_path, autojump_clock, ow
     async with world(tmp_path) as w:
         a, b, job, _ = await started(w, owners=owners)
         with pytest.raises(NotAFellowError):
-            await a.handover._answer(b.key, encode(Question(Working())))
+            await a.handover._answer(b.key, Question(Working()))
         with pytest.raises(TransportError, match="not_a_fellow"):
             await b.handover._ask(a.key, Working())
         await a.requester.wait(job)
