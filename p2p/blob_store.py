@@ -94,6 +94,29 @@ class BlobWriter:
         self._hashes.append(digest)
         self._size_bytes += size_bytes
 
+    async def write_all(self, chunk: Buffer, *, durable: bool = False) -> bytes:
+        """Write a blob of one chunk, give it its name and return its 32-byte id: one way to a thread and back.
+
+        Raises:
+            ResourceError: no room on disk or in the quota.
+        """
+
+        def write() -> Manifest:
+            manifest = Manifest(size_bytes, (self._hash_and_write(chunk),))
+            self._move(self._store.path(manifest.blob_id()), durable)
+            return manifest
+
+        size_bytes = memoryview(chunk).nbytes
+        self._store.reserve(size_bytes)
+        manifest: Manifest | None = None
+        try:
+            manifest = await self._store.in_thread(write)
+        finally:
+            if manifest is None:
+                self._store.release(size_bytes)
+        self._store.adopt(manifest.blob_id(), manifest)
+        return manifest.blob_id()
+
     def _hash_and_write(self, chunk: Buffer) -> bytes:
         digest = chunk_hash(chunk)
         end = self._size_bytes + memoryview(chunk).nbytes
@@ -316,6 +339,8 @@ class BlobStore:
         """
         size_bytes = memoryview(data).nbytes
         with self.writer(size_bytes_max=size_bytes) as writer:
+            if 0 < size_bytes <= CHUNK_BYTES:
+                return await writer.write_all(data, durable=durable)
             for chunk in chunks(data):
                 await writer.write_chunk(chunk)
             return await writer.finish(durable=durable)
