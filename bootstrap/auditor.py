@@ -2,24 +2,27 @@
 
 The flow: ``audit`` queues a task and, if none are there, opens a pool of workers; each lane loads the program of the
 job whose turn it is and runs its tasks; the scheduler hears ``Audited`` for each, with no root where this machine
-could not run it. The workers go when nothing was to be audited for a while: a node that lends nothing has no others.
+could not run it. Where the bits are not defined, what is not equal is compared with the stored answer as numbers. The
+workers go when nothing was to be audited for a while: a node that lends nothing has no others.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import structlog
 import trio
 
+from depin_node.bootstrap.judge import compare
 from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.open_jobs import OpenJob
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.programs.program import Program
 from depin_node.compute.sandbox.gpu_pool import AnyPool
-from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, WorkerConfig
+from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, Result, WorkerConfig
 from depin_node.core.errors import DepinError
 from depin_node.crypto.commitment import result_root
 
@@ -31,8 +34,14 @@ DEVICE_CLASS = "wasm-1"
 OpenPool = Callable[[PoolConfig], AbstractAsyncContextManager[AnyPool]]
 
 
+Stored = Callable[[bytes, int, bytes], Awaitable[list[bytes] | None]]
+"""Returns the outputs of an accepted answer, by job, task and root."""
+
+
 def can_audit(job: Job, program: Program) -> bool:
-    """Tell whether this node gets the same bits as any provider of a job."""
+    """Tell whether this node gets the same bits as any provider of a job, or numbers that can be compared."""
+    if job.tolerances:
+        return DEVICE_CLASS in job.device_classes
     return job.device_classes == (DEVICE_CLASS,) and program.exact
 
 
@@ -40,19 +49,28 @@ class Auditor:
     """Runs audits; ``feed`` takes what the scheduler is to hear."""
 
     def __init__(
-        self, context: MarketContext, nursery: trio.Nursery, feed: Callable[[e.Event], None], open_pool: OpenPool
+        self,
+        context: MarketContext,
+        nursery: trio.Nursery,
+        feed: Callable[[e.Event], None],
+        open_pool: OpenPool,
+        stored: Stored,
     ) -> None:
         self._context = context
+        self._stored = stored
         self._open_pool = open_pool
         self._nursery = nursery
         self._feed = feed
-        self._queues: dict[bytes, tuple[Job, deque[int]]] = {}
+        self._queues: dict[bytes, tuple[OpenJob, deque[e.Audit]]] = {}
         self._arrived = trio.lowlevel.ParkingLot()
         self._is_open = False
+        self._wanted: dict[tuple[bytes, int], bytes] = {}  # by job and task, the root of the answer that is audited
+        self._waiting: dict[tuple[bytes, int], trio.CancelScope] = {}  # for the bytes of an answer
 
-    def audit(self, identifier: bytes, job: Job, task: int) -> None:
+    def audit(self, audit: e.Audit, opened: OpenJob) -> None:
         """Run a task of an open job, soon."""
-        self._queues.setdefault(identifier, (job, deque()))[1].append(task)
+        self._wanted[audit.job_id, audit.task] = audit.root
+        self._queues.setdefault(audit.job_id, (opened, deque()))[1].append(audit)
         self._arrived.unpark_all()
         if not self._is_open:
             self._is_open = True
@@ -61,6 +79,15 @@ class Auditor:
     def forget(self, identifier: bytes) -> None:
         """A job has ended: what is queued of it is of no use."""
         self._queues.pop(identifier, None)
+        for job, task in [name for name in self._wanted if name[0] == identifier]:
+            del self._wanted[job, task]
+
+    def void(self, effect: e.Void) -> None:
+        """Answers are void: nobody waits for what becomes of their audits."""
+        for task in effect.tasks:
+            self._wanted.pop((effect.job_id, task), None)
+            if (waiting := self._waiting.get((effect.job_id, task))) is not None:
+                waiting.cancel()
 
     async def _run(self) -> None:
         lanes = min(LANES_MAX, os.cpu_count() or 1)
@@ -87,38 +114,64 @@ class Auditor:
 
     async def _run_job(self, pool: AnyPool, number: int, identifier: bytes) -> None:
         """Run what is queued of a job with one worker, until nothing is."""
-        job, _ = self._queues[identifier]
+        opened, _ = self._queues[identifier]
         lease = await pool.acquire(f"audit {number}")
-        task: int | None = None
+        audit: e.Audit | None = None
         try:
-            await self._load(lease, job)
+            await self._load(lease, opened.job)
             results = lease.results()
-            while (task := self._next(identifier)) is not None:
-                await lease.submit([(task.to_bytes(16, "little"), task)])
+            while (audit := self._next(identifier)) is not None:
+                await lease.submit([(audit.task.to_bytes(16, "little"), audit.task)])
                 result = await anext(results)
-                root = b""
+                heard = e.Audited(identifier, audit.task, audit.root, b"")
                 if result.error is None:
-                    root = result_root(output.blob_id for output in result.outputs)
+                    heard = await self._judged(audit, opened, result)
                     lease.release(result.attempt)
                 else:
-                    log.warning("an audit failed", job=identifier.hex(), task=task, reason=str(result.error))
-                self._feed(e.Audited(identifier, task, root))
+                    log.warning("an audit failed", job=identifier.hex(), task=audit.task, reason=str(result.error))
+                if self._is_wanted(audit):
+                    del self._wanted[audit.job_id, audit.task]
+                self._feed(heard)
         except (StopAsyncIteration, DepinError) as error:
             log.warning("a job cannot be audited here", job=identifier.hex(), reason=str(error))
-            while task is not None or (task := self._next(identifier)) is not None:
-                self._feed(e.Audited(identifier, task, b""))
-                task = None
+            while audit is not None or (audit := self._next(identifier)) is not None:
+                self._feed(e.Audited(identifier, audit.task, audit.root, b""))
+                audit = None
         finally:
             await lease.aclose()
 
-    def _next(self, identifier: bytes) -> int | None:
-        queue = self._queues.get(identifier)
-        if queue is None:
-            return None
-        task = queue[1].popleft()
-        if not queue[1]:
-            del self._queues[identifier]
-        return task
+    async def _judged(self, audit: e.Audit, opened: OpenJob, result: Result) -> e.Audited:
+        """Tell what our own result of a task says of the answer."""
+        root = result_root(output.blob_id for output in result.outputs)
+        bits = opened.program.exact and audit.device_class == DEVICE_CLASS
+        if root == audit.root or bits or not opened.job.tolerances:
+            return e.Audited(audit.job_id, audit.task, audit.root, root)
+        stored = None
+        if not self._is_wanted(audit):
+            return e.Audited(audit.job_id, audit.task, audit.root, b"")
+        with trio.CancelScope() as self._waiting[audit.job_id, audit.task]:
+            stored = await self._stored(audit.job_id, audit.task, audit.root)
+        del self._waiting[audit.job_id, audit.task]
+        if stored is None:
+            return e.Audited(audit.job_id, audit.task, audit.root, b"")
+        ours = [bytes(output.data) for output in result.outputs]
+        shown = e.Shown(audit.root, audit.device_class, stored), e.Shown(root, "", ours)
+        found = await trio.to_thread.run_sync(compare, opened.program, opened.job, shown)
+        pair = (audit.root, root)
+        ours_or_as_good = audit.root if pair in found.close else root
+        return e.Audited(audit.job_id, audit.task, audit.root, ours_or_as_good, pair in found.far)
+
+    def _next(self, identifier: bytes) -> e.Audit | None:
+        while (queue := self._queues.get(identifier)) is not None:
+            audit = queue[1].popleft()
+            if not queue[1]:
+                del self._queues[identifier]
+            if self._is_wanted(audit):
+                return audit
+        return None
+
+    def _is_wanted(self, audit: e.Audit) -> bool:
+        return self._wanted.get((audit.job_id, audit.task)) == audit.root
 
     async def _load(self, lease: Lease, job: Job) -> None:
         store = self._context.blobs.store

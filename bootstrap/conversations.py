@@ -14,6 +14,7 @@ import trio
 
 from depin_node.bootstrap.job_records import blobs_of
 from depin_node.bootstrap.market import Conversation, MarketContext, open_conversation_stream
+from depin_node.compute.jobs import deciding
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import journal as statements
 from depin_node.compute.jobs.events import OutputSizes
@@ -39,6 +40,8 @@ GRANT_S = 2 * DURATION_S
 """Grants are used again for the next job under the same agreement, and so outlive it."""
 GRANTS_KEPT_MAX = 64
 EVIDENCE_KEPT_MAX = 4096
+UNAUDITED_KEPT_MAX = 65_536
+"""Answers whose signed messages are kept until they are settled: they share the messages that they came in."""
 _TO_STORE = (market.StoreAgreement, market.StoreReceipt, market.StoreCountersign)
 
 WorkOf = Callable[[bytes], tuple[Job, Terms, OutputSizes]]
@@ -94,6 +97,7 @@ class Conversations:
         self._partners: dict[bytes, _Partner] = {}
         self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
         self._prices: dict[bytes, Prices] = {}
+        self._unaudited: dict[bytes, dict[tuple[int, bytes], market.Evidence]] = {}  # by job; task and peer
 
     # What the scheduler wants.
 
@@ -111,6 +115,8 @@ class Conversations:
         if isinstance(effect, e.AskReveal):
             talk.ask(effect.attempt, effect.set_digest, effect.want, now)
         elif isinstance(effect, e.ReleaseAttempt):
+            if effect.keeps:
+                self._keep_until_audited(talk, effect.attempt)
             self._take(partner, talk.release(effect.attempt, effect.verdict, now))
         elif isinstance(effect, e.Assign):
             talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
@@ -129,13 +135,14 @@ class Conversations:
 
     def _open_work(self, partner: _Partner, effect: e.OpenWork, now: Now) -> None:
         job, terms, sizes = self._work_of(effect.job_id)
-        body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, terms)
+        body = WorkBody(effect.job_id, job.program, job.program_bytes, job.inputs, job.tasks, terms, job.tolerances)
         prices = self._prices.setdefault(effect.job_id, Prices())
         partner.talk.open_work(effect.work, body, self._grant(partner, effect.peer, job, now), sizes, prices, now)
 
     def forget(self, job_id: bytes) -> None:
-        """A job has ended: nobody's prices for it are of interest."""
+        """A job has ended: nobody's prices for it are of interest, and nothing of it will be audited any more."""
         self._prices.pop(job_id, None)
+        self._unaudited.pop(job_id, None)
 
     def _grant(self, partner: _Partner, peer: bytes, job: Job, now: Now) -> bytes:
         context, roots = self._context, tuple(blobs_of(job))
@@ -158,13 +165,37 @@ class Conversations:
     # Evidence.
 
     def caught(self, effect: e.Caught) -> None:
-        """Keep what shows that a peer's answer lost, and ban it."""
+        """Keep what shows that a peer's answer is wrong, and ban it."""
         partner = self._partners.get(effect.peer)
         evidence = partner.talk.evidence(effect.attempt) if partner is not None else None
         evidence = evidence or self._evidence.get((effect.peer, effect.attempt))
+        evidence = evidence or self._audited(effect.peer, effect.job_id, effect.task)
+        reason = OUTVOTED if effect.reason == deciding.OUTVOTED else effect.reason
         if evidence is not None:
-            self._ban(effect.peer, effect.job_id, effect.task, OUTVOTED, evidence)
+            self._ban(effect.peer, effect.job_id, effect.task, reason, evidence)
             self._context.outvoted(effect.peer, evidence)
+        elif self._context.book.caught(effect.peer, reason):  # what showed it is from before a restart
+            now_s = self._context.clock().wall_ns // SECOND_NS
+            self._context.journal.write_soon([statements.put_ban(effect.peer, reason, now_s)])
+
+    def contradicted(self, effect: e.Ban) -> None:
+        """This node has run a task itself and got something else: make a case of it, if the messages are here."""
+        evidence = self._audited(effect.peer, effect.job_id, effect.task)
+        if evidence is not None:
+            self._ban(effect.peer, effect.job_id, effect.task, effect.reason, evidence)
+            self._context.outvoted(effect.peer, evidence)
+
+    def _keep_until_audited(self, talk: RequesterTalk, attempt: int) -> None:
+        evidence = talk.evidence(attempt)
+        if evidence is None or evidence.body is None:
+            return
+        kept = self._unaudited.setdefault(evidence.body.job, {})
+        kept[(evidence.task, talk.peer)] = evidence
+        if sum(map(len, self._unaudited.values())) > UNAUDITED_KEPT_MAX:
+            del kept[next(iter(kept))]
+
+    def _audited(self, peer: bytes, job: bytes, task: int) -> market.Evidence | None:
+        return self._unaudited.get(job, {}).get((task, peer))
 
     def _keep_evidence(self, talk: RequesterTalk) -> None:
         """A conversation is over, but what was shown in it still counts in ballots."""

@@ -9,11 +9,12 @@ from functools import partial
 from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import journal as statements
-from depin_node.compute.jobs.job import Job, JobView, Results, SignedJob, Verification
+from depin_node.compute.jobs.job import Algebraic, Job, JobView, Quorum, Results, SignedJob, Verification
 from depin_node.compute.jobs.journal import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
+from depin_node.compute.verification.checkable import operation_of
 from depin_node.core.errors import ConfigError, ResourceError, TaskError, TransportError
 from depin_node.core.views import NO_TASK
 from depin_node.crypto.blob import CHUNK_BYTES
@@ -60,6 +61,7 @@ class JobRecords:
             raise ConfigError("the job gives its program another size than it has")
         if tuple(item.buffer for item in job.inputs) != program.inputs:
             raise ConfigError(f"the job's inputs are for other buffers than the program's, which are {program.inputs}")
+        check_policy(job, program)
         for item in job.inputs:
             expected = program.buffers[item.buffer].size_bytes
             if not item.size_bytes == store.size_bytes(item.blob) == expected:
@@ -219,6 +221,18 @@ class JobRecords:
                 del waiting[:size]
                 await self._context.blobs.store.in_thread(partial(scatter_bytes, program, task, position, data, whole))
                 task += 1
+
+
+def check_policy(job: Job, program: Program) -> None:
+    """Raises ``ConfigError`` if a job's policy does not go with its program."""
+    if job.tolerances and len(job.tolerances) != len(program.outputs):
+        raise ConfigError(f"the job has {len(job.tolerances)} tolerances, its program {len(program.outputs)} outputs")
+    is_checked = isinstance(job.policy, Algebraic)
+    if is_checked and (operation_of(program) is None or not job.tolerances):
+        raise ConfigError("no algebraic check judges this program: use quorum, lead or confidence")
+    is_single = isinstance(job.policy, Quorum) and job.policy.k == 1
+    if not program.exact and not job.tolerances and not is_single:
+        raise ConfigError("the program's bits are not defined: the job has to say how far numbers may be apart")
 
 
 def blobs_of(job: Job) -> list[bytes]:

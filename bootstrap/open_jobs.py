@@ -23,6 +23,9 @@ from depin_node.core.errors import ResourceError
 
 log = structlog.get_logger("depin_node.requester")
 
+STORED_S = 30.0
+"""How long a result that was just accepted is waited for: the disk is slower than that only if it is broken."""
+
 
 @dataclass
 class OpenJob:
@@ -37,6 +40,7 @@ class OpenJob:
     fault: JobError | None = None
     writing: dict[int, object] = field(default_factory=dict)
     """By task, the result that is being put into the blob store; what is void meanwhile must not be journaled."""
+    written: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
 
 class OpenJobs:
@@ -132,6 +136,17 @@ class OpenJobs:
         self._context.blobs.store.pin(blob)
         return blob
 
+    async def result(self, identifier: bytes, task: int, root: bytes) -> list[bytes] | None:
+        """Wait until a task's result with this root is on disk, and return its outputs; None if its job is over."""
+        store, reader = self._context.blobs.store, self._context.journal.reader
+        with trio.move_on_after(STORED_S):
+            while identifier in self._jobs:
+                for _, stored, outputs in reader.results(identifier, task, 1):
+                    if stored == root:
+                        return [await store.read(o.blob) if o.blob is not None else o.inline for o in outputs]
+                await self._jobs[identifier].written.park()
+        return None
+
     def settle(self, effect: e.Settle) -> None:
         """Note that results are for good."""
         self._context.journal.write_soon([statements.settle(effect.job_id, effect.tasks, confirmed=effect.confirmed)])
@@ -164,6 +179,7 @@ class OpenJobs:
 
     def _stored(self, identifier: bytes, error: ResourceError | None) -> None:
         opened = self._jobs[identifier]
+        opened.written.unpark_all()
         if error is None:
             self._feed(e.ResultsStored(identifier, 1))
         elif opened.fault is None:

@@ -17,6 +17,7 @@ from depin_node.bootstrap.auditor import Auditor, OpenPool, can_audit
 from depin_node.bootstrap.conversations import Conversations
 from depin_node.bootstrap.explaining import explained
 from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
+from depin_node.bootstrap.judge import Judge
 from depin_node.bootstrap.market import TICK_S, MarketContext
 from depin_node.bootstrap.open_jobs import OpenJobs
 from depin_node.compute.jobs import events as e
@@ -69,8 +70,9 @@ class Requester:
         self._context = context
         self._config = config
         self._scheduler = Scheduler(config, context.rng, context.secret(), context.book.banned, self._missing)
-        self._auditor = Auditor(context, nursery, self._feed, audit_pool)
         self._open = OpenJobs(context, nursery, self._feed, self._scheduler.view, self._over)
+        self._auditor = Auditor(context, nursery, self._feed, audit_pool, self._open.result)
+        self._judge = Judge(context, nursery, self._open, self._feed)
         self._conversations = Conversations(context, nursery, self._feed, self._work_of)
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
@@ -331,12 +333,15 @@ class Requester:
                 effect.peer, effect.device_class, effect.answers, by_established=effect.by_established, now=now
             )
         elif isinstance(effect, e.Audit):
-            self._auditor.audit(effect.job_id, self._open[effect.job_id].job, effect.task)
+            self._auditor.audit(effect, self._open[effect.job_id])
+        elif isinstance(effect, e.Compare | e.Check):
+            self._judge.take(effect)
         elif isinstance(effect, e.Settle):
             self._open.settle(effect)
             self._tell(effect.job_id)
         elif isinstance(effect, e.Void):
             self._open.void(effect)
+            self._auditor.void(effect)
         elif isinstance(effect, e.Ban):
             self._ban(effect, now)
         elif isinstance(effect, e.JobEnded):
@@ -352,6 +357,7 @@ class Requester:
 
     def _ban(self, effect: e.Ban, now: Now) -> None:
         now_s = now.wall_ns // SECOND_NS
+        self._conversations.contradicted(effect)
         self._context.book.caught(effect.peer, effect.reason)
         self._context.journal.write_soon(
             [
@@ -420,6 +426,7 @@ class Requester:
                 entry.group,
                 tuple((device.device_class, device.memory_mib) for device in entry.advert.devices),
                 entry.advert.price,
+                mesh.is_fellow(entry.key) and not self._context.book.is_listed(entry.key),
             )
             for entry in entries
         )

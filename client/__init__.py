@@ -2,11 +2,8 @@
 
 from depin_node.client.futures import Future, JobFailed, NobodySuitable
 from depin_node.client.mesh import Mesh
-from depin_node.compute.jobs.job import Algebraic as algebraic  # noqa: N813 - these read as the policies' names
-from depin_node.compute.jobs.job import Confidence as confidence  # noqa: N813
-from depin_node.compute.jobs.job import Lead as lead  # noqa: N813
-from depin_node.compute.jobs.job import Limits
-from depin_node.compute.jobs.job import Quorum as quorum  # noqa: N813
+from depin_node.client.policies import algebraic, confidence, lead, quorum
+from depin_node.compute.jobs.job import Limits, Tolerance
 from depin_node.compute.programs.arrays import Spec, Split, TraceError, trace
 from depin_node.compute.programs.arrays import namespace as xp
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -31,6 +28,7 @@ __all__ = [
     "Reference",
     "Spec",
     "Split",
+    "Tolerance",
     "TraceError",
     "algebraic",
     "confidence",

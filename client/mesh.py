@@ -23,7 +23,7 @@ from depin_node.client.blob_files import get_file, put_file
 from depin_node.client.futures import Future
 from depin_node.client.outputs import Array
 from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
-from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy
+from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy, Tolerance
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
@@ -80,7 +80,8 @@ class Mesh:
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
-        device_class: str = DEVICE_CLASS,
+        device_class: str | Sequence[str] = DEVICE_CLASS,
+        tolerance: Tolerance | None = None,
         results: str = "come",
         deadline_s: int = 0,
         budget_s: int = 0,
@@ -109,7 +110,10 @@ class Mesh:
                 default ``quorum(2, 3)``. See docs/verification.md.
             limits: what one task may use; by default 60 s and what its arrays need.
             name: what to call the job; by default the kernel's name.
-            device_class: of the peers that are asked, whose answers agree bit for bit; ``depin-node peers`` shows them.
+            device_class: of the peers that are asked; ``depin-node peers`` shows them. Answers of one class agree bit
+                for bit, if the program's bits are defined; those of several classes are compared as numbers.
+            tolerance: how far numbers may be apart that are as good, where they are compared; by default what the
+                outputs' dtypes can hold.
             results: ``"come"``: they are brought to the node as they are accepted. ``"stay"``: large ones stay with
                 those who computed them, for an hour, until somebody asks for them.
             deadline_s: the job fails if it has not ended so long after its submission; 0: never.
@@ -136,6 +140,7 @@ class Mesh:
             limits=limits,
             name=name,
             device_class=device_class,
+            tolerance=tolerance,
             results=results,
         )
         return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
@@ -147,7 +152,8 @@ class Mesh:
         verify: Policy = DEFAULT_POLICY,
         limits: Limits | None = None,
         name: str | None = None,
-        device_class: str = DEVICE_CLASS,
+        device_class: str | Sequence[str] = DEVICE_CLASS,
+        tolerance: Tolerance | None = None,
         results: str = "come",
         deadline_s: int = 0,
         budget_s: int = 0,
@@ -161,11 +167,12 @@ class Mesh:
             program: a ``ProgramBuilder``, or what ``trace`` gave. Its kernels are compiled and all is checked before
                 anything is sent.
             arrays: of a traced function, its arguments; none: those that it was traced with.
-            verify: as for ``launch``. Only ``quorum(1, 1)`` goes with operations of the providers' libraries (matmul,
-                factorisations, FFT).
+            verify: as for ``launch``. Results of operations of the providers' libraries (matmul, factorisations, FFT)
+                are compared as numbers; ``algebraic()`` checks a program of one such operation without a second run.
             limits: as for ``launch``.
             name: what to call the job; by default the function's name, or ``program``.
             device_class: as for ``launch``.
+            tolerance: as for ``launch``.
             results: as for ``launch``.
             deadline_s: as for ``launch``.
             budget_s: as for ``launch``.
@@ -176,7 +183,14 @@ class Mesh:
             TransportError: the node went away.
         """
         work = prepare_program(
-            program, arrays, verify=verify, limits=limits, name=name, device_class=device_class, results=results
+            program,
+            arrays,
+            verify=verify,
+            limits=limits,
+            name=name,
+            device_class=device_class,
+            tolerance=tolerance,
+            results=results,
         )
         return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
 
@@ -221,12 +235,13 @@ class Mesh:
             program_bytes=len(program_bytes),
             inputs=tuple(inputs),
             tasks=bound.program.tasks,
-            device_classes=(work.device_class,),
+            device_classes=work.device_classes,
             policy=work.policy,
             limits=work.limits,
             results=work.results,
             deadline_s=work.deadline_s,
             budget_s=work.budget_s,
+            tolerances=work.tolerances,
             created_s=int(time.time()),
         )
 

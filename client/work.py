@@ -13,7 +13,16 @@ from typing import Any
 
 import msgspec
 
-from depin_node.compute.jobs.job import Algebraic, Limits, Policy, Quorum, Results
+from depin_node.compute.jobs.job import (
+    AGREED_AUDITS,
+    DEVICE_CLASSES_MAX,
+    Algebraic,
+    Limits,
+    Policy,
+    Quorum,
+    Results,
+    Tolerance,
+)
 from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
@@ -25,7 +34,7 @@ from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Operation, encode_program, flattened
 from depin_node.core.errors import ConfigError
 
-DEFAULT_POLICY = Quorum(2, 3)
+DEFAULT_POLICY = Quorum(2, 3, AGREED_AUDITS)
 """Two of at most three answers agree: a result is believed only when verified."""
 DEFAULT_SECONDS = 60
 MEMORY_MIB_MIN = 64
@@ -35,17 +44,21 @@ NAME_LENGTH_MAX = 64
 
 @dataclass(frozen=True)
 class Work:
-    """A program with its inputs, and how it is to be run. ``notes`` are the compiler's, for the user."""
+    """A program with its inputs, and how it is to be run. ``notes`` are the compiler's, for the user.
+
+    ``tolerances``: how far the numbers of each output may be apart; none: answers are compared bit for bit.
+    """
 
     name: str
     bound: Bound
     policy: Policy
     limits: Limits
     notes: tuple[str, ...] = ()
-    device_class: str = DEVICE_CLASS
+    device_classes: tuple[str, ...] = (DEVICE_CLASS,)
     results: Results = Results.COME
     deadline_s: int = 0
     budget_s: int = 0
+    tolerances: tuple[Tolerance, ...] = ()
 
     @cached_property
     def program_bytes(self) -> bytes:
@@ -69,7 +82,8 @@ def prepare_launch(
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
     name: str | None = None,
-    device_class: str = DEVICE_CLASS,
+    device_class: str | Sequence[str] = DEVICE_CLASS,
+    tolerance: Tolerance | None = None,
     results: str = "come",
     local: bool = False,
 ) -> Work:
@@ -105,7 +119,7 @@ def prepare_launch(
         constants=constants,
     )
     notes = tuple(raw.compile().notes)
-    return _work(bound, verify, limits, name or raw.name, notes, device_class, _results(results), local)
+    return _work(bound, verify, limits, name or raw.name, notes, device_class, tolerance, _results(results), local)
 
 
 def prepare_program(
@@ -115,7 +129,8 @@ def prepare_program(
     verify: Policy = DEFAULT_POLICY,
     limits: Limits | None = None,
     name: str | None = None,
-    device_class: str = DEVICE_CLASS,
+    device_class: str | Sequence[str] = DEVICE_CLASS,
+    tolerance: Tolerance | None = None,
     results: str = "come",
     local: bool = False,
 ) -> Work:
@@ -126,11 +141,13 @@ def prepare_program(
     """
     if isinstance(program, Traced):
         bound, name = bind_traced(program, arrays), name or program.name
-        return _work(bound, verify, limits, name, (), device_class, _results(results), local)
+        return _work(bound, verify, limits, name, (), device_class, tolerance, _results(results), local)
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
     bound = program.build()
-    return _work(bound, verify, limits, name or "program", program.notes, device_class, _results(results), local)
+    return _work(
+        bound, verify, limits, name or "program", program.notes, device_class, tolerance, _results(results), local
+    )
 
 
 def _work(
@@ -139,41 +156,71 @@ def _work(
     limits: Limits | None,
     name: str,
     notes: tuple[str, ...],
-    device_class: str,
+    device_class: str | Sequence[str],
+    tolerance: Tolerance | None,
     results: Results,
     local: bool,
 ) -> Work:
     limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
     _check_memory(bound, limits, "limits")
-    return _decided(Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes, device_class, results), local)
+    classes = (device_class,) if isinstance(device_class, str) else tuple(dict.fromkeys(device_class))
+    if not 1 <= len(classes) <= DEVICE_CLASSES_MAX:
+        raise ConfigError(f"device_class: give one to {DEVICE_CLASSES_MAX} names")
+    work = Work(name[:NAME_LENGTH_MAX], bound, verify, limits, notes, classes, results)
+    return _decided(work, tolerance, local)
 
 
-def _decided(work: Work, local: bool, fresh: bool = False) -> Work:
-    """Find out whether the program is exact; what is not goes to peers only if nothing has to be compared.
+def _decided(work: Work, tolerance: Tolerance | None, local: bool, fresh: bool = False) -> Work:
+    """Find out whether the program is exact, and say how the answers of several peers are compared.
 
     Raises:
-        ConfigError: its policy wants answers compared that are different each time.
+        ConfigError: its policy does not go with the program.
     """
     from depin_node.compute.devices.trial import Verdict, try_bits
 
     program = work.bound.program
     verdict = Verdict(program.exact) if local and not fresh else try_bits(work.bound, fresh=fresh)
-    if not local and not verdict.tried and not verdict.holds_for(work.device_class):
+    holds = all(map(verdict.holds_for, work.device_classes))
+    if not local and not verdict.tried and not holds:
         verdict = try_bits(work.bound, fresh=True)  # what is kept may be from inputs that failed
+        holds = all(map(verdict.holds_for, work.device_classes))
     if verdict.note:
         work = replace(work, notes=(*work.notes, verdict.note))
-    if program.exact and not verdict.holds_for(work.device_class):
+    if program.exact and not holds:
         kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in program.kernels)
         bound = replace(work.bound, program=msgspec.structs.replace(program, kernels=kernels))
         work = replace(work, bound=bound)
-    if isinstance(work.policy, Algebraic) and not local:
-        raise ConfigError(f"{work.name}: this release's nodes do not accept by algebraic checks yet; use quorum(1, 1)")
-    if work.policy != Quorum(1, 1) and not work.bound.program.exact and not local:
-        raise ConfigError(
-            f"{work.name} is not exact, so the answers of several peers cannot be compared: {_why_tolerant(work)}. "
-            "Take one peer's word for it with quorum(1, 1) ([verify] k = 1, n = 1), or run it on this machine (--local)"
-        )
-    return work
+    return work if local else _compared(work, tolerance)
+
+
+def _compared(work: Work, tolerance: Tolerance | None) -> Work:
+    """Say how far answers may be apart, where they are not compared bit for bit."""
+    program = work.bound.program
+    if isinstance(work.policy, Algebraic):
+        from depin_node.compute.verification.algebraic import CHECKS
+        from depin_node.compute.verification.checkable import operation_of
+
+        if operation_of(program) is None:
+            raise ConfigError(
+                f"{work.name}: algebraic() checks programs of one array operation ({', '.join(CHECKS)}) from input "
+                "arrays to outputs, without halo; use quorum(2, 3) or confidence(p, f)"
+            )
+    if program.exact and len(work.device_classes) == 1:
+        if tolerance is not None:
+            work = replace(work, notes=(*work.notes, "its bits are defined: answers are compared bit for bit"))
+        return work
+    from depin_node.compute.verification.comparing import EQUAL, TOLERANCES
+
+    dtypes = [program.buffers[index].dtype for index in program.outputs]
+    limits = [tolerance if tolerance is not None else TOLERANCES.get(dtype, EQUAL) for dtype in dtypes]
+    tolerances = tuple(one if dtype in TOLERANCES else EQUAL for one, dtype in zip(limits, dtypes, strict=True))
+    why = _why_tolerant(work) if not program.exact else "its device classes differ"
+    shown = "; ".join(
+        f"{program.buffers[index].name} within {one.relative:.2g} relative, {one.absolute:.2g} of the largest"
+        for index, one in zip(program.outputs, tolerances, strict=True)
+    )
+    note = f"answers are compared as numbers ({why}): {shown}"
+    return replace(work, tolerances=tolerances, notes=(*work.notes, note))
 
 
 def _why_tolerant(work: Work) -> str:
@@ -224,5 +271,5 @@ def prepare_file(
     bound, notes = job.compiled()
     policy, limits = job.policy, Limits(job.seconds, job.memory_mib)
     _check_memory(bound, limits, f"{path}: [limits] memory_mib")
-    work = Work(job.name, bound, policy, limits, notes, job.device_class, _results(job.results))
-    return _decided(replace(work, deadline_s=job.deadline_s, budget_s=job.budget_s), local, fresh)
+    work = Work(job.name, bound, policy, limits, notes, job.device_classes, _results(job.results))
+    return _decided(replace(work, deadline_s=job.deadline_s, budget_s=job.budget_s), job.tolerance, local, fresh)

@@ -67,12 +67,15 @@ class Board:
 
     def suitable(self, progress: Progress, now: Now) -> list[Partner]:
         """Return the partners whose agreement a job's attempts may be sent under."""
-        return [p for p in self.partners.values() if p.suits(progress.job, progress.terms, now.boottime_ns)]
+        partners = self.partners.values()
+        return [p for p in partners if progress.takes(p) and p.suits(progress.job, progress.terms, now.boottime_ns)]
 
     def might_do(self, candidate: Candidate, progress: Progress) -> bool:
         """Tell whether a candidate's advert fits a job."""
         return (
             candidate.peer not in self.banned
+            and candidate.peer not in progress.barred
+            and not (candidate.is_fellow and progress.rule.agree > 1)
             and any(
                 name in progress.job.device_classes and memory_mib >= progress.job.limits.memory_mib
                 for name, memory_mib in candidate.devices

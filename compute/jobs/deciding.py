@@ -15,26 +15,31 @@ from depin_node.compute.jobs.events import (
     AskUpload,
     Audited,
     Caught,
+    Checked,
     CloseWork,
+    Compared,
     EndAgreement,
     NoteHolders,
     ReleaseAttempt,
     StoreResult,
     Verified,
 )
+from depin_node.compute.jobs.judging import Judging
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.settling import CONTRADICTED, Settling
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
-from depin_node.compute.verification.quorum import Ballot, Phase
+from depin_node.compute.verification.findings import Outcome
+from depin_node.compute.verification.quorum import Ballot, Phase, Ref
 from depin_node.core.clock import Now
 
 LOST_KEPT_MAX = 64
 """Lost providers whose answers are remembered to be asked for: each has at most a window of them."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
 OUTVOTED = "its answer differs from the one that the others agree on"
+APART = "its answer differs from the others' by more than the job's tolerance: a dispute, and no proof of a lie"
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
 
 
@@ -44,7 +49,8 @@ class Deciding:
     def __init__(self, board: Board, secret: bytes) -> None:
         self._board = board
         self._secret = blake3(secret, derive_key_context=_SET_CONTEXT).digest()
-        self.settling = Settling(board, secret, self._found_out)
+        self.settling = Settling(board, secret, self._found_out, self._bar)
+        self._judging = Judging(board, secret, self._end_attempt)
 
     # Answers.
 
@@ -82,7 +88,7 @@ class Deciding:
         inputs = task.job_id + task.ballot.task.to_bytes(8, "little") + task.ballot.commitments()
         sealed = blake3(inputs, key=self._secret).digest()
         stays = self._board.jobs[task.job_id].stays(task.ballot.task)
-        if not stays and task.uploading is None and task.outputs is None:
+        if not stays and task.uploading is None and task.outputs is None and not task.answers:
             task.uploading = asked[task.ballot.task % len(asked)]
         for ref in asked:
             want = Want.STAY if stays else Want.BYTES if ref == task.uploading else Want.ROOT
@@ -105,14 +111,71 @@ class Deciding:
                 continue
             progress = self._board.jobs[task.job_id]
             progress.active_ns = now.boottime_ns
-            was_disputed = task.ballot.is_disputed()
             task.ballot.revealed((partner.peer, attempt), root)
-            if task.ballot.is_disputed() and not was_disputed:
-                progress.disputed += 1
-                self._board.note(
-                    progress, now, "disagreed", task=task.ballot.task, detail=reasons.who_said_what(task.ballot)
-                )
+            if not task.ballot.is_numeric:
+                self._note_dispute(progress, task, now)
             self._decide(progress, task, now)
+
+    def _note_dispute(self, progress: Progress, task: OpenTask, now: Now) -> None:
+        if task.is_disputed or not task.ballot.is_disputed():
+            return
+        task.is_disputed = True
+        progress.disputed += 1
+        self._board.note(progress, now, "disagreed", task=task.ballot.task, detail=reasons.who_said_what(task.ballot))
+
+    def compared(self, event: Compared, now: Now) -> None:
+        """Note how near the answers to a task are to each other."""
+        found = self._judged(event, now)
+        if found is not None:
+            progress, task = found
+            task.ballot.compared(event.roots, event.found)
+            self._note_dispute(progress, task, now)
+            self._decide(progress, task, now)
+
+    def _judged(self, event: Compared | Checked, now: Now) -> tuple[Progress, OpenTask] | None:
+        progress = self._board.jobs.get(event.job_id)
+        task = progress.tasks.get(event.task) if progress is not None else None
+        if progress is None or task is None or progress.is_over or task.sequence != event.sequence:
+            return None
+        progress.active_ns = now.boottime_ns
+        task.is_judged_now = False
+        return progress, task
+
+    def checked(self, event: Checked, now: Now) -> None:
+        """Accept an answer that was found right, or refuse it."""
+        found = self._judged(event, now)
+        if found is None or found[1].ballot.decided != event.root:
+            return
+        (progress, task), (outcome, why) = found, event.finding
+        progress.checks += 1
+        if outcome is Outcome.RIGHT:
+            task.is_checked = True
+            self._decide(progress, task, now)
+            return
+        ballot = task.ballot
+        ref = next(iter(ballot.runs))
+        ballot.decided = b""
+        task.outputs = None
+        if outcome is Outcome.UNCHECKED:
+            self._board.note(progress, now, "unchecked", ref[0], ballot.task, f"{why}: others' answers are asked for")
+            progress.replicated.add(ballot.task)
+            ballot.rule = progress.rule_for(ballot.task)
+            partner = self._board.partners.get(ref[0])
+            if partner is not None and partner.is_fellow:  # it has no vote
+                self._end_attempt(progress, task, ref, "fellow", now)
+            if not progress.is_over:
+                self._board.need(progress, task)
+            return
+        task.answers.clear()
+        is_lie = outcome is Outcome.WRONG
+        if is_lie:
+            self._board.do(Caught(*ref, progress.id, ballot.task, why))
+        self._board.do(ReleaseAttempt(*ref, Verdict.REJECTED))
+        self._end_attempt(progress, task, ref, "wrong", now)
+        if is_lie:
+            self._catch(progress, ref[0], ballot.task, now, why)
+        else:
+            self._bar(progress, ref[0], ballot.task, now, why)
 
     def delivered(self, partner: Partner, event: Delivered, now: Now) -> None:
         """Note the bytes of an answer."""
@@ -121,7 +184,10 @@ class Deciding:
             return
         if task.uploading == (partner.peer, event.attempt):
             task.uploading = None
-        task.outputs, task.outputs_root, task.log = event.outputs, event.root, event.log
+        if task.ballot.is_numeric:
+            task.answers[event.root] = event.outputs, event.log
+        else:
+            task.outputs, task.outputs_root, task.log = event.outputs, event.root, event.log
         self._decide(self._board.jobs[task.job_id], task, now)
 
     def stayed(self, partner: Partner, event: Stayed) -> None:
@@ -134,7 +200,7 @@ class Deciding:
     def _decide(self, progress: Progress, task: OpenTask, now: Now) -> None:
         """Go on with a task whose answers or bytes have changed."""
         ballot = task.ballot
-        if progress.is_over:
+        if progress.is_over or (ballot.is_numeric and self._judging.compares(progress, task, now)):
             return
         if ballot.is_undecided():
             self._board.finish(progress, "failed", reasons.undecided(ballot), now)
@@ -143,8 +209,13 @@ class Deciding:
             if ballot.wanted():
                 self._board.need(progress, task)
             return
+        if ballot.decided in task.answers:
+            task.outputs_root, (task.outputs, task.log) = ballot.decided, task.answers[ballot.decided]
         if _holders(task) or (task.outputs is not None and task.outputs_root == ballot.decided):
-            self._accept(progress, task, now)
+            if progress.is_checked and ballot.rule.agree == 1 and not task.is_checked:
+                self._judging.check(progress, task)
+            else:
+                self._accept(progress, task, now)
             return
         if task.uploading is not None:
             run = ballot.runs.get(task.uploading)
@@ -164,11 +235,12 @@ class Deciding:
         progress.done[ballot.task] = 1
         progress.accepted += 1
         progress.stage("first_result", now)
-        agreeing = [peer for (peer, _), run in ballot.runs.items() if run.root == ballot.decided]
+        agreeing = [ref for ref, run in ballot.runs.items() if ballot.agrees(run.root)]
         progress.groups[len(agreeing)] += 1
         tab = self.settling.tab_of(progress, ballot, now)
+        is_audited = tab is None and self.settling.agreed(progress, ballot, agreeing)
         if tab is None:
-            self._note_verified(ballot, agreeing, now)
+            self._note_verified(task, agreeing, now)
         if holders := _holders(task):
             blobs = task.stayed[holders[0]]
             peers = tuple(peer for peer, _ in holders)
@@ -176,11 +248,12 @@ class Deciding:
         else:
             assert task.outputs is not None
             self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab))
-        liars = ballot.dissenters()
-        for peer, attempt in liars:
-            self._board.do(Caught(peer, attempt, progress.id, ballot.task))
+        dissent = [(ref, ballot.is_far(ballot.runs[ref].root)) for ref in ballot.dissenters()]
+        for ref, is_lie in dissent:
+            if is_lie:
+                self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
         for (peer, attempt), run in ballot.runs.items():
-            agrees = run.root == ballot.decided
+            agrees = ballot.agrees(run.root)
             part = progress.part(peer)
             part.done += agrees
             if agrees:
@@ -188,9 +261,15 @@ class Deciding:
             if self._board.take_off(peer, attempt, now):
                 part.running -= 1
                 believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
-                self._board.do(ReleaseAttempt(peer, attempt, believed if agrees else Verdict.REJECTED))
-        for peer, _ in liars:
-            self._catch(progress, peer, ballot.task, now)
+                verdict = believed if agrees else Verdict.REJECTED
+                self._board.do(ReleaseAttempt(peer, attempt, verdict, agrees and (is_audited or tab is not None)))
+        for (peer, _), is_lie in dissent:
+            if is_lie:
+                self._catch(progress, peer, ballot.task, now)
+            else:
+                self._bar(progress, peer, ballot.task, now, APART)
+        if is_audited:
+            self.settling.audit_agreed(progress, ballot.task)
         if tab is not None:
             self.settling.put(progress, ballot, tab, now)
         self.finish_if_settled(progress, now)
@@ -208,14 +287,17 @@ class Deciding:
         if progress.is_settled and not progress.is_over:
             self._board.finish(progress, "done", None, now)
 
-    def _note_verified(self, ballot: Ballot, agreeing: list[bytes], now: Now) -> None:
-        """Who agrees with somebody established was right; newcomers that agree with each other earn nothing by it."""
-        if len(agreeing) < 2:
+    def _note_verified(self, task: OpenTask, agreeing: list[Ref], now: Now) -> None:
+        """Whose answer passed a check, or agrees with somebody established, was right; newcomers that agree with each
+        other earn nothing by it."""
+        ballot = task.ballot
+        if len(agreeing) < 2 and not task.is_checked:
             return
-        established = [peer for peer in agreeing if not self._board.missing(peer, ballot.device_class, now)]
-        for peer in agreeing:
-            by_established = any(other != peer for other in established)
-            self._board.do(Verified(peer, ballot.device_class, 1, by_established))
+        classes = {ref[0]: ballot.runs[ref].device_class for ref in agreeing}
+        established = [peer for peer, name in classes.items() if not self._board.missing(peer, name, now)]
+        for peer, name in classes.items():
+            by_established = task.is_checked or any(other != peer for other in established)
+            self._board.do(Verified(peer, name, 1, by_established))
 
     def _found_out(self, progress: Progress, peer: bytes, task: int, now: Now) -> None:
         self._catch(progress, peer, task, now, CONTRADICTED)
@@ -236,6 +318,25 @@ class Deciding:
             self.gone(peer, "caught", now)
             self._board.do(EndAgreement(peer, EndCode.DONE))
 
+    def _bar(self, progress: Progress, peer: bytes, task: int, now: Now, why: str) -> None:
+        """Give a peer nothing more of a job, since its answers are not as the others': nobody's lie. What it has open
+        of it goes elsewhere."""
+        if peer in progress.barred:
+            return
+        progress.barred.add(peer)
+        self._board.note(progress, now, "barred", peer, task, why)
+        self.settling.void_in(progress, peer, now)
+        part = progress.part(peer)
+        part.state, part.reason = "barred", "its numbers differ"
+        partner = self._board.partners.get(peer)
+        for attempt, open_task in list(partner.open.items()) if partner is not None else ():
+            if open_task.job_id != progress.id or open_task.ballot.decided or progress.is_over:
+                continue
+            shown = open_task.ballot.runs[(peer, attempt)].phase is Phase.REVEALED
+            self._board.do(ReleaseAttempt(peer, attempt, Verdict.UNUSED if shown else None))
+            self._end_attempt(progress, open_task, (peer, attempt), "barred", now)
+        self._board.has_room = True
+
     def _void_shown(self, partner: Partner, now: Now) -> None:
         """Take what a caught peer has shown, and is not accepted yet, off its ballots."""
         for attempt, task in list(partner.open.items()):
@@ -255,6 +356,7 @@ class Deciding:
         """An attempt has ended without an answer: replace it, or give the job up."""
         peer, attempt = ref
         ballot = task.ballot
+        was_shown = ballot.runs[ref].phase is Phase.REVEALED
         if ballot.runs[ref].phase is Phase.RUNNING:
             progress.running -= 1
         part = progress.part(peer)
@@ -272,7 +374,10 @@ class Deciding:
         elif ballot.attempts_ended > self._board.config.attempts_ended_max:
             self._board.finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
-            if ballot.wanted():
+            if ballot.is_numeric and was_shown:
+                ballot.recount()
+                self._decide(progress, task, now)
+            elif ballot.wanted():
                 self._board.need(progress, task)
             else:
                 self._seal(task, now)

@@ -1,6 +1,6 @@
 """What goes into the scheduler and what comes out: its events and its effects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import msgspec
 from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.market.happenings import Event as TalkEvent
 from depin_node.compute.market.messages import EndCode, Terms, Verdict, Want
+from depin_node.compute.verification.findings import Finding, Nearness
 
 OutputSizes = Callable[[int], tuple[int, ...]]
 """Bytes of each output of a task, by its index."""
@@ -16,12 +17,22 @@ OutputSizes = Callable[[int], tuple[int, ...]]
 
 class Candidate(NamedTuple):
     """A peer that lends, as the directory knows it: the class of each device and the memory of its slots, in MiB.
-    ``group``: peers that may have one owner have the same."""
+    ``group``: peers that may have one owner have the same; ``is_fellow``: its owner is this
+    node's."""
 
     peer: bytes
     group: str
     devices: tuple[tuple[str, int], ...]
     price: int
+    is_fellow: bool = False
+
+
+class Shown(NamedTuple):
+    """An answer that was shown, with its bytes; and the class of the device that it came from."""
+
+    root: bytes
+    device_class: str
+    outputs: Sequence[bytes | bytearray]
 
 
 class Kept(NamedTuple):
@@ -58,11 +69,36 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Audited:
-    """This node has run a task of a job itself: the root of what it got; empty if it could not."""
+    """This node has run a task of a job itself: the root of what it got; empty if it could not. What is as good as the
+    answer (whose root ``Audit`` gave) has the answer's root; ``is_far``: no rounding explains the difference."""
 
     job_id: bytes
     task: int
+    answer: bytes
     root: bytes
+    is_far: bool = True
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Answers to an open task were compared as numbers; ``sequence`` is that of ``Compare``."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    roots: tuple[bytes, ...]
+    found: Nearness
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An answer to an open task was checked; ``sequence`` is that of ``Check``."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    root: bytes
+    finding: Finding
 
 
 @dataclass(frozen=True)
@@ -117,7 +153,19 @@ class Tick:
     """Time passes: about once a second."""
 
 
-Event = Submitted | Audited | CancelAsked | Candidates | Heard | Gone | ResultsStored | StoringFailed | Tick
+Event = (
+    Submitted
+    | Audited
+    | Compared
+    | Checked
+    | CancelAsked
+    | Candidates
+    | Heard
+    | Gone
+    | ResultsStored
+    | StoringFailed
+    | Tick
+)
 
 
 # Effects.
@@ -172,11 +220,13 @@ class AskUpload:
 
 @dataclass(frozen=True)
 class ReleaseAttempt:
-    """The attempt is over; with a verdict it goes into a receipt."""
+    """The attempt is over; with a verdict it goes into a receipt. ``keeps``: what its provider signed may still be
+    needed, until the job is over: its answer is to be audited."""
 
     peer: bytes
     attempt: int
     verdict: Verdict | None
+    keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,21 +275,47 @@ class NoteHolders:
 
 @dataclass(frozen=True)
 class Caught:
-    """An answer lost against a quorum: keep its evidence and ban the peer. Comes before the attempt is
-    released."""
+    """An answer is wrong, as far as this node can tell: keep its evidence and ban the peer. Comes before the attempt is
+    released, or is about one whose messages were kept."""
 
     peer: bytes
     attempt: int
     job_id: bytes
     task: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare answers to a task as numbers, then tell ``Compared``."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    answers: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check an answer without running the task, with random numbers from ``seed``; then tell ``Checked``."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    root: bytes
+    outputs: list[bytearray]
+    seed: bytes
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Run a task here, then tell ``Audited``."""
+    """Run a task here, then tell ``Audited``. Its answer has ``root``, and came from a device of ``device_class``
+    (empty: not known any more)."""
 
     job_id: bytes
     task: int
+    root: bytes
+    device_class: str
 
 
 @dataclass(frozen=True)
@@ -261,7 +337,8 @@ class Void:
 
 @dataclass(frozen=True)
 class Ban:
-    """A peer's answer was wrong, as this node found itself: have nothing to do with it any more."""
+    """A peer's accepted answer was wrong, as this node found itself: have nothing to do with it any more, and tell
+    others what proves it, if that was kept."""
 
     peer: bytes
     job_id: bytes
@@ -320,5 +397,18 @@ class JobEnded:
 TalkEffect = OpenWork | Assign | AskReveal | AskUpload | ReleaseAttempt | SettleAttempts | CloseWork | EndAgreement
 """What is for the conversation with ``peer``."""
 Effect = (
-    TalkEffect | Ask | StoreResult | NoteHolders | Audit | Settle | Void | Ban | Verified | Caught | Note | JobEnded
+    TalkEffect
+    | Ask
+    | StoreResult
+    | NoteHolders
+    | Compare
+    | Check
+    | Audit
+    | Settle
+    | Void
+    | Ban
+    | Verified
+    | Caught
+    | Note
+    | JobEnded
 )

@@ -17,6 +17,7 @@ _JOB_LABEL = b"depin/job/v1\0"
 TASKS_MAX = 1_000_000
 INPUTS_MAX = 64
 BUFFERS_MAX = 256
+OUTPUTS_MAX = 64
 DEVICE_CLASSES_MAX = 8
 REPLICAS_MAX = 15
 WHOLE_SECONDS_MAX = 10 * 365 * 86_400
@@ -38,11 +39,31 @@ class Limits(Message, frozen=True):
     memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+AGREED_AUDITS = 1 / 512
+"""The share of agreed results that users have audited by default: next to no work, and accomplices that agree on
+wrong answers again and again are found."""
+
+
+class Tolerance(Message, frozen=True):
+    """How far an element of two honest answers may be apart: |a - b| <= ``relative`` · max(|a|, |b|) + ``absolute`` ·
+    the largest finite |element| of either answer. Integers and booleans are equal or not."""
+
+    relative: Share
+    absolute: Share
+
+
+Tolerances = Annotated[tuple[Tolerance, ...], msgspec.Meta(max_length=OUTPUTS_MAX)]
+"""One for each output of a program, in its order; none: answers are compared bit for bit."""
+
+
 class Quorum(Message, frozen=True, tag="quorum"):
-    """Accept a result that ``k`` of at most ``n`` answers agree on, from different groups; 2k > n."""
+    """Accept a result that ``k`` of at most ``n`` answers agree on, from different groups; 2k > n. The share
+    ``audits`` of the accepted ones is run once more by the requester's own node: accomplices agree too."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
     n: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+    audits: Share = 0.0
 
     def __post_init__(self) -> None:
         if not self.k <= self.n < 2 * self.k:
@@ -53,6 +74,7 @@ class Lead(Message, frozen=True, tag="lead"):
     """Accept the answer that ``d`` more groups gave than any other: wrong with probability 1/(1+((1-f)/f)^d)."""
 
     d: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+    audits: Share = 0.0
 
 
 class Confidence(Message, frozen=True, tag="confidence"):
@@ -74,12 +96,16 @@ Policy = Quorum | Lead | Confidence | Algebraic
 def describe(policy: Policy) -> str:
     """Return a policy in the words of receipts and of the command line."""
     if isinstance(policy, Quorum):
-        return f"quorum {policy.k} of {policy.n}"
+        return f"quorum {policy.k} of {policy.n}{_audited(policy.audits)}"
     if isinstance(policy, Lead):
-        return f"lead {policy.d}"
+        return f"lead {policy.d}{_audited(policy.audits)}"
     if isinstance(policy, Confidence):
         return f"confidence {policy.p:g} at {policy.f:g}"
     return "algebraic"
+
+
+def _audited(share: float) -> str:
+    return f", audits {share:.2g}" if share else ""
 
 
 class Results(StrEnum):
@@ -99,7 +125,8 @@ class Job(Message, frozen=True):
     """What is to be computed.
 
     ``key`` is the client's idempotency key: the same key is the same job. ``device_classes`` are those whose
-    results will do (one release has one: ``wasm-1``); answers are compared within one class. ``tasks`` is the
+    results will do. Answers are compared bit for bit, within one class; unless ``tolerances`` says, for each output,
+    how far those of a tolerant program, or of different classes, may be apart. ``tasks`` is the
     program's shard count. ``results`` says where large results go. ``created_s`` is wall time, seconds since the Unix
     epoch; ``deadline_s`` counts from then. ``budget_s`` is what all answers together may cost, in
     reference-seconds (``market/pricing.py``). 0 means without end.
@@ -118,6 +145,7 @@ class Job(Message, frozen=True):
     results: Results = Results.COME
     deadline_s: Annotated[int, msgspec.Meta(ge=0, le=WHOLE_SECONDS_MAX)] = 0
     budget_s: Annotated[int, msgspec.Meta(ge=0, le=WHOLE_SECONDS_MAX)] = 0
+    tolerances: Tolerances = ()
 
 
 def job_id(requester: bytes, job: Job) -> bytes:
@@ -129,7 +157,7 @@ class SignedJob(Signed, frozen=True):
     """A job with its requester's signature: what the journal keeps."""
 
     TYPE: ClassVar[str] = "job"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
     job: Job
@@ -143,9 +171,9 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``,
-    ``left``. ``run_s`` is how long its answers ran, by its own word; ``price_s`` what each of them costs since its last
-    probe, in reference-seconds."""
+    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``, ``left``,
+    ``barred`` (its numbers differ: it gets no more of this job). ``run_s`` is how long its answers ran, by its own
+    word; ``price_s`` what each of them costs since its last probe, in reference-seconds."""
 
     peer: str
     state: str
@@ -161,8 +189,9 @@ class Verification(msgspec.Struct, frozen=True):
     """What checking found and cost: tasks accepted, of these not yet settled, tasks whose answers disagreed, and the
     peer ids that were caught.
 
-    ``attempts`` were run by providers, ``audits`` by this node; ``groups`` is the mean number of different groups whose
-    answers agreed; ``confidence`` the expected share of right results among the settled, where the policy bounds it.
+    ``attempts`` were run by providers, ``audits`` by this node, which checked ``checks`` answers without running the
+    task; ``groups`` is the mean number of different groups whose answers agreed; ``confidence`` the expected share of
+    right results among the settled, where the policy bounds it.
     """
 
     agreed: int
@@ -174,6 +203,7 @@ class Verification(msgspec.Struct, frozen=True):
     audits: int = 0
     groups: float = 0.0
     confidence: float | None = None
+    checks: int = 0
 
 
 class JobView(msgspec.Struct, frozen=True):

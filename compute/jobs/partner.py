@@ -42,10 +42,18 @@ class Stint:
 
 class OpenTask:
     """A task with a ballot: what is undecided or not yet delivered. ``sequence`` rises with each task that is opened;
-    ``since_ns`` is when its last attempt was sent; ``spares`` counts attempts that doubled a slow one."""
+    ``since_ns`` is when its last attempt was sent; ``spares`` counts attempts that doubled a slow one.
+
+    Where numbers are looked at, ``answers`` are the bytes of different answers by root, with what their tasks printed;
+    ``is_judged_now``: they are being looked at; ``is_checked``: the one answer passed; ``is_disputed``: they differ.
+    """
 
     __slots__ = (
+        "answers",
         "ballot",
+        "is_checked",
+        "is_disputed",
+        "is_judged_now",
         "job_id",
         "log",
         "outputs",
@@ -63,6 +71,10 @@ class OpenTask:
         self.sequence = sequence
         self.since_ns = 0
         self.spares = 0
+        self.is_checked = False
+        self.is_disputed = False
+        self.is_judged_now = False
+        self.answers: dict[bytes, tuple[list[bytearray], bytes]] = {}
         self.outputs: list[bytearray] | None = None
         self.outputs_root = b""
         self.log = b""
@@ -73,9 +85,11 @@ class OpenTask:
 class Partner:
     """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not released."""
 
-    def __init__(self, peer: bytes, group: str, terms: Terms, first_attempt: int) -> None:
+    def __init__(self, peer: bytes, group: str, terms: Terms, first_attempt: int, *, is_fellow: bool = False) -> None:
         self.peer = peer
         self.group = group
+        self.is_fellow = is_fellow
+        self.is_newcomer = True  # as of when it was looked up last
         self.terms = terms
         self.is_agreed = False
         self.device_class = ""

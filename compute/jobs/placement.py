@@ -12,6 +12,7 @@ from depin_node.compute.jobs.partner import OpenTask, Partner
 if TYPE_CHECKING:
     from random import Random
 
+ANY_CLASS = ""
 ATTEMPTS_AGAIN_MAX = 3
 """How often a task may be tried again with one provider that failed it through no fault of the task."""
 
@@ -20,7 +21,7 @@ def draw(rng: "Random", ready: list[Partner], count: int, without: set[str], dev
     """Draw ``count`` providers of as many groups, none of ``without``; None if there are not so many."""
     groups: dict[str, list[Partner]] = {}
     for partner in ready:
-        if partner.device_class == device_class and partner.group not in without:
+        if device_class in (partner.device_class, ANY_CLASS) and partner.group not in without:
             groups.setdefault(partner.group, []).append(partner)
     if len(groups) < count:
         return None
@@ -29,9 +30,11 @@ def draw(rng: "Random", ready: list[Partner], count: int, without: set[str], dev
 
 
 class Ready:
-    """Providers that have credit for a job's new tasks, of one device class, by group; built once for many tasks."""
+    """Providers that have credit for a job's new tasks, whose answers can be compared, by group; built once for many
+    tasks. ``anchored``: one of those that are chosen for a task has to be established."""
 
-    def __init__(self, job_id: bytes, usual_s: float) -> None:
+    def __init__(self, job_id: bytes, usual_s: float, *, anchored: bool = False) -> None:
+        self._anchors: dict[Partner, None] | None = {} if anchored else None
         self._job_id = job_id
         self._usual_s = usual_s
         self._groups: dict[str, list[Partner]] = {}
@@ -43,6 +46,8 @@ class Ready:
     def add(self, partner: Partner, credit: int) -> None:
         """Add a provider that may get ``credit`` further attempts."""
         self._credit[partner] = credit
+        if self._anchors is not None and not partner.is_newcomer:
+            self._anchors[partner] = None
         heappush(self._soonest, (partner.load_s(self._job_id, self._usual_s), len(self._soonest), partner))
         members = self._groups.get(partner.group)
         if members is None:
@@ -56,13 +61,22 @@ class Ready:
         """Return how many groups have credit."""
         return len(self._names)
 
+    def suffices(self, k: int) -> bool:
+        """Tell whether providers of ``k`` groups can be chosen."""
+        return len(self._names) >= k and (k == 1 or self._anchors is None or bool(self._anchors))
+
     def draw(self, rng: "Random", k: int) -> list[Partner]:
-        """Choose providers of ``k`` groups, if there are so many: who has it soonest, then others by lot."""
+        """Choose providers of ``k`` groups, if that ``suffices``: who has it soonest, then others by lot."""
         first = self._take_soonest()
         if k == 1:
             return [first]
         drawn = [name for name in rng.sample(self._names, k) if name != first.group]
-        return [first, *(self._member(rng, name) for name in drawn[: k - 1])]
+        chosen = [first, *(self._member(rng, name) for name in drawn[: k - 1])]
+        if self._anchors is not None and all(partner.is_newcomer for partner in chosen):
+            anchor = rng.choice(list(self._anchors))
+            same = next((at for at, partner in enumerate(chosen) if partner.group == anchor.group), k - 1)
+            chosen[same] = anchor
+        return chosen
 
     def _member(self, rng: "Random", name: str) -> Partner:
         members = self._groups[name]
@@ -86,6 +100,8 @@ class Ready:
         if self._credit[partner] > 0:
             return
         del self._credit[partner]
+        if self._anchors is not None:
+            self._anchors.pop(partner, None)
         members = self._groups[partner.group]
         members.remove(partner)
         if not members:
@@ -104,10 +120,13 @@ def draw_replacements(
     Those who have not failed it come first; if they are only busy, they are waited for.
     """
     ballot = task.ballot
-    able = [partner for partner in suitable if not ballot.has_group(partner.group)]
+    has_vote = [partner for partner in suitable if not (partner.is_fellow and ballot.rule.agree > 1)]
+    able = [partner for partner in has_vote if not ballot.has_group(partner.group)]
     fresh = [partner for partner in able if not ballot.failed_before(partner.peer)]
     again = [p for p in able if 0 < ballot.failed_before(p.peer) < ATTEMPTS_AGAIN_MAX and not ballot.failures]
     classes = [ballot.device_class] if ballot.runs else list({partner.device_class for partner in able})
+    if ballot.mixes:
+        classes.append(ANY_CLASS)
     for pool in (fresh, fresh + again):
         for device_class in classes:
             ready = [partner for partner in pool if not needs_credit or partner.credit_max() > 0]

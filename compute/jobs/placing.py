@@ -36,6 +36,10 @@ SPARES_MAX = 2
 """Attempts that double a slow one, of one task."""
 SPARES_SEEN_MAX = 64
 SPARES_EVERY_S = 0.05
+NEWCOMER_OPEN_MAX = 8
+"""Attempts that a newcomer may have open, where there are established providers to compare it with."""
+LOOK_UP_NS = SECOND_NS // 4
+"""How old what is known of a provider's standing may be."""
 
 Batches = dict[Partner, list[int]]
 """By provider, the tasks whose attempts are to be sent in one message; numbers follow each other."""
@@ -86,32 +90,57 @@ class Placing:
         """
         board, by_class = self._board, dict[str, Ready]()
         full = []
+        anchored = self._anchored(progress, now)
+        mixed = progress.mixes and not self._has_class_of_its_own(progress, now)
         for partner in board.hungry:
             credit = min(partner.credit(progress.id), self._settling.room(progress, partner, now))
+            if anchored and partner.is_newcomer:
+                credit = min(credit, NEWCOMER_OPEN_MAX - len(partner.open))
             if credit <= 0:
                 if is_alone or partner.credit_max() <= 0:
                     full.append(partner)
-            elif partner.suits(progress.job, progress.terms, now.boottime_ns):
-                ready = by_class.get(partner.device_class)
+            elif progress.takes(partner) and partner.suits(progress.job, progress.terms, now.boottime_ns):
+                name = "" if mixed else partner.device_class
+                ready = by_class.get(name)
                 if ready is None:
-                    ready = by_class[partner.device_class] = Ready(progress.id, progress.run_s or RUN_S)
+                    ready = by_class[name] = Ready(progress.id, progress.run_s or RUN_S, anchored=anchored)
                 ready.add(partner, credit)
         for partner in full:
             del board.hungry[partner]
         return sorted(by_class.values(), key=Ready.groups, reverse=True)
+
+    def _anchored(self, progress: Progress, now: Now) -> bool:
+        """Tell whether each task that is replicated is to have an established provider: if there is one.
+
+        Newcomers can be many and one: what only they agree on is believed only where there is nobody else.
+        """
+        if progress.rule.agree > 1 and now.boottime_ns >= progress.looked_for_anchors_ns + LOOK_UP_NS:
+            progress.looked_for_anchors_ns = now.boottime_ns
+            suitable = self._board.suitable(progress, now)
+            for partner in suitable:
+                partner.is_newcomer = bool(self._board.missing(partner.peer, partner.device_class, now))
+            progress.is_anchored = any(not partner.is_newcomer for partner in suitable)
+        return progress.is_anchored
+
+    def _has_class_of_its_own(self, progress: Progress, now: Now) -> bool:
+        """Tell whether the providers of one device class are enough: only else answers of several are compared."""
+        groups: dict[str, set[str]] = {}
+        for partner in self._board.suitable(progress, now):
+            groups.setdefault(partner.device_class, set()).add(partner.group)
+        return any(len(names) >= progress.next_rule().agree for names in groups.values())
 
     def _open_new(self, progress: Progress, until_s: float | None, batches: Batches, now: Now) -> bool:
         """Open tasks while there is credit, and until the job has had its share; tell whether that stopped it."""
         if not progress.may_open():
             return False
         for ready in self._ready(progress, now, is_alone=until_s is None):
-            while progress.may_open() and ready.groups() >= (rule := progress.next_rule()).agree:
+            while progress.may_open() and ready.suffices(agree := progress.next_rule().agree):
                 if until_s is not None and progress.served_s > until_s:
                     return True
-                chosen = ready.draw(self._board.rng, rule.agree)
+                chosen = ready.draw(self._board.rng, agree)
                 number = progress.take_next()
                 self._opened += 1
-                task = OpenTask(progress.id, Ballot(number, rule), self._opened)
+                task = OpenTask(progress.id, progress.ballot(number), self._opened)
                 progress.tasks[number] = task
                 for partner in chosen:
                     self._start(progress, task, partner, batches, now)
@@ -175,7 +204,9 @@ class Placing:
             had.setdefault(job_id, []).append(number)
         for job_id, numbers in had.items():  # one by one: the numbers of a message's attempts follow each other
             progress = self._board.jobs.get(job_id)
-            if progress is not None and partner.suits(progress.job, progress.terms, now.boottime_ns):
+            if progress is None or not progress.takes(partner):
+                continue
+            if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 batches: Batches = {}
                 for number in numbers:
                     self._call_in_one(progress, number, partner, batches, now)
@@ -188,7 +219,7 @@ class Placing:
         ballot, is_needy = task.ballot, number in progress.needy
         if not ballot.runs:
             ballot.device_class = partner.device_class
-        if ballot.device_class != partner.device_class or ballot.has_group(partner.group):
+        if not ballot.takes(partner.device_class) or ballot.has_group(partner.group):
             return
         if not is_needy and (task.spares >= SPARES_MAX or not _is_running(ballot)):
             return
@@ -207,7 +238,9 @@ class Placing:
         idle = [
             partner
             for partner in self._board.hungry
-            if partner.has_idle_slot() and partner.suits(progress.job, progress.terms, now.boottime_ns)
+            if partner.has_idle_slot()
+            and progress.takes(partner)
+            and partner.suits(progress.job, progress.terms, now.boottime_ns)
         ]
         batches: Batches = {}
         for task in itertools.islice(progress.tasks.values(), SPARES_SEEN_MAX):
@@ -219,7 +252,7 @@ class Placing:
             able = [
                 partner
                 for partner in idle
-                if partner.device_class == task.ballot.device_class
+                if task.ballot.takes(partner.device_class)
                 and not task.ballot.has_group(partner.group)
                 and not task.ballot.failed_before(partner.peer)
                 and late_s > self._patience_s(progress, partner)
@@ -262,6 +295,8 @@ class Placing:
         groups: dict[str, set[str]] = {}
         for partner in suitable:
             groups.setdefault(partner.device_class, set()).add(partner.group)
+        if progress.mixes and len(set().union(*groups.values())) >= k:
+            return True
         return any(len(names) >= k for names in groups.values())
 
     def _unblock(self, partner: Partner, oldest: OpenTask, now: Now) -> None:

@@ -7,18 +7,23 @@ from functools import lru_cache
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import (
     INLINE_BYTES_MAX,
+    Algebraic,
     Confidence,
     Job,
     JobError,
     JobView,
+    Lead,
     ProviderView,
+    Quorum,
     Results,
     Verification,
     describe,
 )
-from depin_node.compute.jobs.partner import OpenTask
+from depin_node.compute.jobs.panels import Panels
+from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.market.messages import Terms
 from depin_node.compute.verification.bounds import lead_error, lead_for
+from depin_node.compute.verification.quorum import Ballot
 from depin_node.compute.verification.rules import Rule, rule_of
 from depin_node.compute.verification.settlement import Settlement
 from depin_node.core.clock import SECOND_NS, Now
@@ -66,14 +71,21 @@ class Progress:
     ) -> None:
         self.id = job_id
         self.job = job
-        self.rule = rule_of(job.policy, replicated=not can_audit)
+        self.rule = rule_of(job.policy, replicated=not can_audit and isinstance(job.policy, Confidence))
+        self.is_numeric = bool(job.tolerances)
+        self.mixes = self.is_numeric and len(job.device_classes) > 1
+        self.is_checked = isinstance(job.policy, Algebraic)
+        self.barred: set[bytes] = set()  # who gets no more of it: its answers differ from the others', which is no lie
+        self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
+        self.panels: Panels | None = Panels(job.tasks) if self.audits_agreed else None
         self.settlement: Settlement | None = None
         if can_audit and isinstance(job.policy, Confidence):
             self.settlement = Settlement(job.policy, job.tasks, catches=caught)
         self.provisional: dict[int, bytes] = {}  # tasks whose result is not settled, and by whom it is
-        self.replicated: set[int] = set()  # tasks that this node cannot run itself
+        self.replicated: set[int] = set()  # tasks that this node cannot run or check itself
         self.classes: dict[bytes, str] = {}  # of providers with a tab
         self.attempts = 0
+        self.checks = 0  # answers that were checked here without a second run
         self.groups: Counter[int] = Counter()  # accepted tasks by the number of groups that agreed
         self.sizes = sizes
         self.terms = Terms(job.device_classes, job.limits, output_bytes_max)
@@ -92,9 +104,12 @@ class Progress:
         self.deadline_ns = deadline_ns(job, now)
         self.run_s = 0.0  # mean time of a run, by the word of all providers together
         self.looked_for_slow_ns = 0
+        self.looked_for_anchors_ns = -(1 << 62)
+        self.is_anchored = False  # there are established providers for what is replicated
         self.running = 0  # attempts that have neither committed nor ended
         self.active_ns = now.boottime_ns
-        self.open_max = min(OPEN_TASKS_MAX, max(4, UPLOAD_BYTES_MAX // max(1, output_bytes_max)))
+        answers = self.rule.agree if self.is_numeric else 1
+        self.open_max = min(OPEN_TASKS_MAX, max(4, UPLOAD_BYTES_MAX // max(1, output_bytes_max * answers)))
         self.attempts_failed = 0
         self.disputed = 0
         self.liars: list[bytes] = []
@@ -106,13 +121,29 @@ class Progress:
         self.stages_s: dict[str, float] = {}
 
     def stays(self, task: int) -> bool:
-        """Tell whether the result of ``task`` is to stay with those who compute it."""
+        """Tell whether the result of ``task`` is to stay with those who compute it: not if its numbers are looked at
+        here."""
+        looked_at = self.rule.agree > 1 or self.settlement is not None or self.audits_agreed
+        if self.is_checked or (self.is_numeric and looked_at):
+            return False
         return self.job.results is Results.STAY and sum(self.sizes(task)) > INLINE_BYTES_MAX
+
+    def ballot(self, task: int) -> Ballot:
+        """Return the ballot of a task that is opened now."""
+        return Ballot(task, self.rule_for(task), is_numeric=self.is_numeric, mixes=self.mixes)
+
+    def takes(self, partner: Partner) -> bool:
+        """Tell whether a provider may have attempts of it: a node of our own owner has no vote in our own quorum."""
+        return partner.peer not in self.barred and not (partner.is_fellow and (self.rule.agree > 1 or self.replicated))
 
     @property
     def is_settled(self) -> bool:
         """Whether every task has a result that is believed for good."""
-        return self.accepted == self.job.tasks and not self.provisional
+        return (
+            self.accepted == self.job.tasks
+            and not self.provisional
+            and not (self.panels is not None and self.panels.auditing)
+        )
 
     def rule_for(self, task: int) -> Rule:
         """Return when an answer to a task is accepted."""
@@ -123,9 +154,9 @@ class Progress:
         task = self.next_open()
         return self.rule if task is None else self.rule_for(task)
 
-    def reopen(self, task: int) -> None:
-        """A task that had a single answer is to run once more."""
-        self.groups[1] -= 1
+    def reopen(self, task: int, groups: int = 1) -> None:
+        """A task that had a single answer, or so many ``groups`` that agreed, is to run once more."""
+        self.groups[groups] -= 1
         self.done[task] = 0
         self.accepted -= 1
         self.stored -= 1
@@ -214,6 +245,7 @@ class Progress:
 
     def _verification(self) -> Verification:
         audits = self.settlement.audits if self.settlement is not None else 0
+        audits += self.panels.audits if self.panels is not None else 0
         return Verification(
             self.accepted,
             self.disputed,
@@ -224,6 +256,7 @@ class Progress:
             audits=audits,
             groups=sum(groups * tasks for groups, tasks in self.groups.items()) / max(1, self.groups.total()),
             confidence=self._confidence(),
+            checks=self.checks,
         )
 
     def _confidence(self) -> float | None:

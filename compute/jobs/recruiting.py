@@ -39,6 +39,8 @@ class Recruiting:
     def _recruit_for(self, progress: Progress, now: Now) -> None:
         board, rule = self._board, progress.rule
         useful = max(rule.most, rule.agree * (progress.job.tasks - progress.accepted))
+        if progress.replicated:
+            useful = max(useful, progress.rule_for(next(iter(progress.replicated))).most)
         # Who has failed a task is of no use to it: each failure makes room for somebody else.
         stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
         useful += max((task.ballot.attempts_ended for task in stuck), default=0)
@@ -52,7 +54,9 @@ class Recruiting:
             if not board.patience.allows(candidate.peer, now):
                 continue
             terms = _rounded(progress.terms)
-            board.partners[candidate.peer] = Partner(candidate.peer, candidate.group, terms, board.next_attempt)
+            board.partners[candidate.peer] = Partner(
+                candidate.peer, candidate.group, terms, board.next_attempt, is_fellow=candidate.is_fellow
+            )
             engaged += 1
             progress.part(candidate.peer).state = "asked"
             progress.stage("first_offer", now)
@@ -61,6 +65,8 @@ class Recruiting:
 
     def serves(self, partner: Partner, progress: Progress, now: Now) -> bool:
         """Tell whether a provider's agreement, or what it was asked for, covers a job."""
+        if not progress.takes(partner):
+            return False
         if partner.is_agreed:
             return partner.suits(progress.job, progress.terms, now.boottime_ns)
         return any(partner.terms.cover(progress.terms, name) for name in progress.job.device_classes)
@@ -85,7 +91,10 @@ class Recruiting:
         for partner in self._board.partners.values():
             if not partner.is_agreed or partner.open:
                 continue
-            of_use = any(partner.suits(progress.job, progress.terms, now.boottime_ns) for progress in jobs)
+            of_use = any(
+                progress.takes(partner) and partner.suits(progress.job, progress.terms, now.boottime_ns)
+                for progress in jobs
+            )
             if not of_use and (jobs or now.boottime_ns > partner.idle_since_ns + IDLE_S * SECOND_NS):
                 idle.append(partner)
         return idle

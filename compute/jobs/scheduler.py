@@ -24,6 +24,8 @@ from depin_node.compute.jobs.events import (
     Audited,
     CancelAsked,
     Candidates,
+    Checked,
+    Compared,
     Effect,
     EndAgreement,
     Event,
@@ -113,6 +115,10 @@ class Scheduler:
             self._stored(event)
         elif isinstance(event, Audited):
             self._deciding.audited(event, now)
+        elif isinstance(event, Compared):
+            self._deciding.compared(event, now)
+        elif isinstance(event, Checked):
+            self._deciding.checked(event, now)
         elif isinstance(event, Tick):
             self._tick(now)
         elif isinstance(event, Submitted):
@@ -267,6 +273,7 @@ class Scheduler:
         partner.agreed(event.device_class, event.slots, event.window, until_ns, now.boottime_ns)
         self._board.feed(partner)
         for progress in self._board.open_jobs():
+            progress.looked_for_anchors_ns = -(1 << 62)
             if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 progress.stage("first_agreement", now)
                 progress.part(partner.peer).state = "working"
@@ -302,6 +309,7 @@ class Scheduler:
         """Tell whether something of a job runs, or is being shown; or waits for providers that are only full."""
         return bool(
             (progress.settlement is not None and progress.settlement.is_auditing())
+            or (progress.panels is not None and progress.panels.auditing)
             or progress.running
             or len(progress.tasks) > len(progress.needy)
             or self._placing.waits_its_turn(progress, now)

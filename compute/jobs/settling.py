@@ -5,33 +5,47 @@ becomes effects: this node runs tasks itself (``Audit``) and hears what it got (
 (``Settle``), or void and run again (``Void``); a provider is ``Ban``ned. When every task has an answer, ``close`` has
 audits drawn that are missing, and at last all is settled: only then the job is done.
 
+Under ``quorum`` and ``lead`` the lot falls on some of the agreed results, if this node can run the tasks: an audit that
+contradicts one catches all who agreed on it (``panels.py``).
+
 A task that this node cannot run itself is replicated. If it can run none of a job (another device class), the job is
 replicated as a whole: its rule is that of ``lead(lead_for(p, f))``, and nothing of it is provisional.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from depin_node.compute.jobs.board import Board
-from depin_node.compute.jobs.events import Audit, Audited, Ban, Kept, Settle, SettleAttempts, Verified, Void
+from depin_node.compute.jobs.events import Audit, Audited, Ban, Caught, Kept, Settle, SettleAttempts, Verified, Void
+from depin_node.compute.jobs.panels import Agreed
 from depin_node.compute.jobs.partner import Partner
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.market.messages import Verdict
-from depin_node.compute.verification.quorum import Ballot
+from depin_node.compute.verification.bounds import threshold
+from depin_node.compute.verification.quorum import Ballot, Ref
 from depin_node.compute.verification.settlement import Ruling, audit_key, draw_of
 from depin_node.core.clock import Now
 
 UNCONFIRMED_MAX = 8
 """Answers that a provider whose every answer is audited may have on the way: this node can run no more at once."""
 CONTRADICTED = "this node ran the task itself, and got something else"
+APART = "this node ran the task itself, and its numbers are further off than the job's tolerance"
 
 
 class Settling:
-    """The settling part of the scheduler. ``catch`` ends all business with a peer that was found out."""
+    """The settling part of the scheduler. ``catch`` ends all business with a peer that was found out, ``bar`` that of
+    one job with a peer whose numbers differ."""
 
-    def __init__(self, board: Board, secret: bytes, catch: Callable[[Progress, bytes, int, Now], None]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        secret: bytes,
+        catch: Callable[[Progress, bytes, int, Now], None],
+        bar: Callable[[Progress, bytes, int, Now, str], None],
+    ) -> None:
         self._board = board
         self._key = audit_key(secret)
         self._catch = catch
+        self._bar = bar
 
     def resume(self, progress: Progress, kept: Iterable[Kept], now: Now) -> None:
         """Go on with the tabs of a job from before a restart."""
@@ -61,8 +75,10 @@ class Settling:
         """Return the provider and the draw of an accepted answer that is provisional; None for others."""
         if progress.settlement is None or ballot.rule.agree > 1:
             return None
-        peer = next(peer for (peer, _), run in ballot.runs.items() if run.root == ballot.decided)
-        if progress.settlement.is_watched(peer) or self._board.missing(peer, ballot.device_class, now):
+        peer, name = next(
+            (peer, run.device_class) for (peer, _), run in ballot.runs.items() if run.root == ballot.decided
+        )
+        if progress.settlement.is_watched(peer) or self._board.missing(peer, name, now):
             return peer, 0
         return peer, draw_of(self._key, progress.id, ballot.task, ballot.commitments())
 
@@ -71,18 +87,23 @@ class Settling:
         assert progress.settlement is not None
         peer, draw = tab
         progress.provisional[ballot.task] = peer
-        progress.classes[peer] = ballot.device_class
+        progress.classes[peer] = next(run.device_class for (name, _), run in ballot.runs.items() if name == peer)
         ruling = progress.settlement.accepted(peer, ballot.task, ballot.decided, draw, is_newcomer=draw == 0)
         self._follow(progress, ruling, now)
 
     def audited(self, event: Audited, now: Now) -> None:
         """Take what this node got for a task."""
         progress = self._board.jobs.get(event.job_id)
-        if progress is None or progress.settlement is None or progress.is_over:
+        if progress is None or progress.is_over:
             return
         progress.active_ns = now.boottime_ns
+        if progress.settlement is None:
+            self._audited_agreed(progress, event, now)
+            return
         settlement = progress.settlement
         peer = settlement.provider(event.task)
+        if peer is not None and settlement.answer(event.task)[1] != event.answer:
+            return  # that answer is void, and another has come since
         partner = self._board.partners.get(peer or b"")
         if partner is not None:
             self._board.feed(partner)  # it may have been waiting for this
@@ -93,7 +114,7 @@ class Settling:
             ruling = settlement.audited(event.task, event.root)
             if peer is not None and not ruling.caught:
                 self._board.do(Verified(peer, progress.classes.get(peer, progress.job.device_classes[0]), 1, True))
-            self._follow(progress, ruling, now, is_confirmed=event.task)
+            self._follow(progress, ruling, now, is_confirmed=event.task, is_far=event.is_far)
         self._board.has_room = True
 
     def close(self, progress: Progress, now: Now) -> None:
@@ -105,19 +126,86 @@ class Settling:
     def void(self, peer: bytes, now: Now) -> None:
         """Whoever was caught, with whatever: nothing of it that is not settled counts."""
         for progress in self._board.open_jobs():
-            if progress.settlement is not None:
-                self._void(progress, peer, progress.settlement.void(peer), now)
+            self.void_in(progress, peer, now)
 
-    def _follow(self, progress: Progress, ruling: Ruling, now: Now, *, is_confirmed: int = -1) -> None:
+    def void_in(self, progress: Progress, peer: bytes, now: Now) -> None:
+        """Nothing of a peer that is not settled counts in a job; nor what was agreed on by such peers only."""
+        if progress.settlement is not None:
+            self._void(progress, peer, progress.settlement.void(peer), now)
+        if progress.panels is not None:
+            self._void_agreed(progress, progress.panels.void(self._board.banned), now)
+
+    # Agreed results.
+
+    def agreed(self, progress: Progress, ballot: Ballot, agreeing: Sequence[Ref]) -> bool:
+        """Note who agreed on a task; tell whether the lot falls on its result, to be audited."""
+        panels = progress.panels
+        if panels is None:
+            return False
+        panels.accepted(ballot.task, frozenset(peer for peer, _ in agreeing))
+        if draw_of(self._key, progress.id, ballot.task, ballot.commitments()) >= threshold(progress.audits_agreed):
+            return False
+        classes = {ballot.runs[ref].device_class for ref in agreeing}
+        panels.audit(ballot.task, Agreed(ballot.decided, classes.pop() if len(classes) == 1 else "", tuple(agreeing)))
+        return True
+
+    def audit_agreed(self, progress: Progress, task: int) -> None:
+        """Have an agreed result audited, now that the journal was given it."""
+        if progress.panels is not None and (agreed := progress.panels.auditing.get(task)) is not None:
+            self._board.do(Audit(progress.id, task, agreed.root, agreed.device_class))
+
+    def _audited_agreed(self, progress: Progress, event: Audited, now: Now) -> None:
+        agreed = progress.panels.auditing.get(event.task) if progress.panels is not None else None
+        if progress.panels is None or agreed is None or agreed.root != event.answer:
+            return  # void meanwhile
+        del progress.panels.auditing[event.task]
+        if not event.root:
+            return  # not to be had here
+        if agreed.root == event.root:
+            for peer, _ in agreed.attempts:
+                self._board.do(Verified(peer, agreed.device_class or progress.job.device_classes[0], 1, True))
+            return
+        progress.panels.forget(event.task)
+        self._void_agreed(progress, [(event.task, len(agreed.attempts))], now)
+        for peer, attempt in agreed.attempts:
+            if event.is_far:
+                self._board.do(Caught(peer, attempt, progress.id, event.task, CONTRADICTED))
+        for peer, _ in agreed.attempts:
+            if event.is_far:
+                self._catch(progress, peer, event.task, now)
+            else:
+                self._bar(progress, peer, event.task, now, APART)
+
+    def _void_agreed(self, progress: Progress, tasks: Sequence[tuple[int, int]], now: Now) -> None:
+        if not tasks:
+            return
+        for task, groups in tasks:
+            progress.reopen(task, groups)
+        void = tuple(task for task, _ in tasks)
+        self._board.do(Void(progress.id, void))
+        self._board.note(progress, now, "void", task=void[0], detail=f"{len(void)} results of who was caught run again")
+        self._board.has_room = True
+
+    # What follows.
+
+    def _follow(
+        self, progress: Progress, ruling: Ruling, now: Now, *, is_confirmed: int = -1, is_far: bool = True
+    ) -> None:
         if ruling.settled:
             self._settle(progress, ruling.settled, is_confirmed)
         for task in ruling.audit:
-            self._board.do(Audit(progress.id, task))
+            assert progress.settlement is not None
+            peer, root = progress.settlement.answer(task)
+            self._board.do(Audit(progress.id, task, root, progress.classes.get(peer, "")))
         if ruling.caught:
             task = ruling.void[0] if ruling.void else -1
-            self._board.do(Ban(ruling.caught, progress.id, task, CONTRADICTED))
+            if is_far:
+                self._board.do(Ban(ruling.caught, progress.id, is_confirmed, CONTRADICTED))
             self._void(progress, ruling.caught, ruling.void, now)
-            self._catch(progress, ruling.caught, task, now)
+            if is_far:
+                self._catch(progress, ruling.caught, task, now)
+            else:
+                self._bar(progress, ruling.caught, task, now, APART)
         elif ruling.void:
             self._void(progress, b"", ruling.void, now)
 

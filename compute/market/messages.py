@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from blake3 import blake3
 
-from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits
+from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits, Tolerances
 from depin_node.compute.market.pricing import SPEED_MAX
 from depin_node.compute.trust.chain import Place
 from depin_node.core.wire import Digest, Message, Name, Uint, encode
@@ -266,7 +266,8 @@ class Accept(MarketMessage, frozen=True):
 
 
 class WorkBody(Message, frozen=True):
-    """A program over inputs, as both ends understand it: what a commitment is about."""
+    """A program over inputs, as both ends understand it: what a commitment is about. ``tolerances`` says how far an
+    answer's outputs may be from another's that is as good; none: bit for bit."""
 
     job: Digest
     program: Digest
@@ -274,6 +275,7 @@ class WorkBody(Message, frozen=True):
     inputs: Annotated[tuple[InputRef, ...], msgspec.Meta(max_length=INPUTS_MAX)]
     tasks: Annotated[int, msgspec.Meta(ge=1, le=2**32)]
     terms: Terms
+    tolerances: Tolerances = ()
 
 
 class Work(MarketMessage, frozen=True):
@@ -282,7 +284,7 @@ class Work(MarketMessage, frozen=True):
     see whether they are about equal data."""
 
     TYPE: ClassVar[str] = "work"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     KIND: ClassVar[Kind] = Kind.WORK
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 

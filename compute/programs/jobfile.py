@@ -3,7 +3,8 @@
 One launch::
 
     name = "hillshade"
-    device_class = "wasm-1"       # whose answers are compared: what ``depin-node peers`` shows; this is the default
+    device_class = "wasm-1"       # whose answers are compared: what ``depin-node peers`` shows; this is the default.
+                                  # Several, ["wasm-1", "cuda:…"]: answers of different classes are compared as numbers
     results = "come"              # or "stay": large ones stay with those who compute them until they are asked for
     [kernel]    file, name, options = []
     [launch]    grid, block: one to three integers or expressions; shared_mem = 0
@@ -16,6 +17,9 @@ One launch::
                 by = "axis", count, axis = 0, halo = 0, edge = "none", fill = 0: how arrays are cut. An array of
                 [args] may differ: whole = true, or axis, halo, edge, fill; an out array has no halo by default
     [verify]    policy = "quorum", k = 2, n = 3 | "lead", d = 3 | "confidence", p = 0.999, f = 0.2 | "algebraic"
+                audits = 0.002: the share of what was agreed on (quorum, lead) that this node runs once more
+                relative = 6e-5, absolute = 4e-6: how far numbers may be apart that are as good, where the bits of the
+                program are not defined, or device classes differ; by default what its dtypes can hold
     [limits]    seconds = 60, memory_mib = 512      # of one task; of all: deadline_s = 3600, budget_s = 100
 
 Several steps have ``[kernels]``, ``[arrays]`` and ``[[steps]]`` instead; see ``job_steps.py``.
@@ -31,7 +35,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from depin_node.compute.jobs.job import REPLICAS_MAX, WHOLE_SECONDS_MAX, Algebraic, Confidence, Lead, Policy, Quorum
+from depin_node.compute.jobs.job import (
+    AGREED_AUDITS,
+    DEVICE_CLASSES_MAX,
+    REPLICAS_MAX,
+    WHOLE_SECONDS_MAX,
+    Algebraic,
+    Confidence,
+    Lead,
+    Policy,
+    Quorum,
+    Tolerance,
+)
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
 from depin_node.compute.programs.expressions import Value
 from depin_node.compute.programs.job_arrays import CUT_KEYS, References, load_along, load_array, load_cut
@@ -76,7 +91,8 @@ class JobFile:
     grid: tuple[int | str, ...] = ()
     block: tuple[int, ...] = ()
     shared_mem: int = 0
-    device_class: str = DEVICE_CLASS
+    device_classes: tuple[str, ...] = (DEVICE_CLASS,)
+    tolerance: Tolerance | None = None
     results: str = "come"
     deadline_s: int = 0
     budget_s: int = 0
@@ -152,29 +168,45 @@ def load_job(path: Path, references: References | None = None) -> JobFile:
         what[whole] = limits.integer(whole, 1, WHOLE_SECONDS_MAX, 0) if whole in limits.values else 0
     seconds = limits.integer("seconds", 1, SECONDS_MAX, DEFAULTS["seconds"])
     memory_mib = limits.integer("memory_mib", 1, MEMORY_MIB_MAX, DEFAULTS["memory_mib"])
-    what["device_class"] = job.text("device_class") if "device_class" in job.values else DEVICE_CLASS
+    what["device_classes"] = _device_classes(job)
+    what["tolerance"] = _tolerance(verify)
     what["results"] = job.text("results") if "results" in job.values else "come"
     if what["results"] not in ("come", "stay"):
         raise job.error("results", '"come" (to the node) or "stay" (with those who compute them)')
     return JobFile(name, count, along, policy, seconds, memory_mib, path, **what)
 
 
+def _device_classes(job: Table) -> tuple[str, ...]:
+    given = job.values.get("device_class", DEVICE_CLASS)
+    names = given if isinstance(given, list) else [given]
+    if not 1 <= len(names) <= DEVICE_CLASSES_MAX or not all(isinstance(name, str) and name for name in names):
+        raise job.error("device_class", f"expected the name of a device class, or up to {DEVICE_CLASSES_MAX} of them")
+    return tuple(dict.fromkeys(names))
+
+
+def _tolerance(verify: Table) -> Tolerance | None:
+    if not verify.values.keys() & {"relative", "absolute"}:
+        return None
+    return Tolerance(verify.number("relative", 0, 1, 0), verify.number("absolute", 0, 1, 0))
+
+
 def _policy(verify: Table) -> Policy:
     name = verify.get("policy", "quorum")
+    numeric = "policy", "relative", "absolute"
     if name == "quorum":
-        verify.allow("policy", "k", "n")
+        verify.allow(*numeric, "k", "n", "audits")
         k, n = verify.integer("k", 1, REPLICAS_MAX, 2), verify.integer("n", 1, REPLICAS_MAX, 3)
         if not k <= n < 2 * k:
             raise verify.error("k", f"k = {k}, n = {n}: k must be at most n, and more than half of it")
-        return Quorum(k, n)
+        return Quorum(k, n, verify.number("audits", 0, 1, AGREED_AUDITS if k > 1 else 0.0))
     if name == "lead":
-        verify.allow("policy", "d")
-        return Lead(verify.integer("d", 1, REPLICAS_MAX, 3))
+        verify.allow(*numeric, "d", "audits")
+        return Lead(verify.integer("d", 1, REPLICAS_MAX, 3), verify.number("audits", 0, 1, AGREED_AUDITS))
     if name == "confidence":
-        verify.allow("policy", "p", "f")
+        verify.allow(*numeric, "p", "f")
         return Confidence(verify.number("p", 0.5, 0.999999, 0.999), verify.number("f", 0.001, 0.45, 0.2))
     if name == "algebraic":
-        verify.allow("policy")
+        verify.allow(*numeric)
         return Algebraic()
     raise verify.error("policy", f'{name!r} is not known; known are: "quorum", "lead", "confidence", "algebraic"')
 

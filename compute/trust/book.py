@@ -136,6 +136,10 @@ class Book:
             observed=observed,
         )
 
+    def is_listed(self, peer: bytes) -> bool:
+        """Tell whether the operator trusts a peer."""
+        return peer in self._listed
+
     def verified(self, peer: bytes, device_class: str, answers: int, *, by_established: bool, now: Now) -> None:
         """Note answers of ``peer`` that were found right.
 

@@ -7,14 +7,24 @@ to be asked: from here on their answers are fixed. As each shows its root, ``rev
 most that the rule counts: then the ballot is undecided. An attempt that ends without an answer (``ended``) makes room
 for another; the pair is remembered, and so is the group that failed with a given code.
 
-Answers agree if their roots are equal, bit for bit, within one device class. A trap or a time-out is not an
-answer: it never agrees with anything.
+Answers agree if their roots are equal, bit for bit, within one device class. On a *numeric* ballot (a tolerant program,
+or answers of several classes) those agree too whose numbers are close: while different answers are shown, nothing is
+decided or wanted until they are ``compared`` (``comparing.py``). Each answer is then a candidate, and those close to it
+support it; the one with the most support, of these the one started first, leads all that are not close to it. A trap or
+a time-out is not an answer: it never agrees with anything.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from enum import Enum
+from itertools import combinations
 
+from depin_node.compute.verification.findings import Nearness
 from depin_node.compute.verification.rules import Rule
+
+COMPARED_MAX = 16
+"""Different answers to one task that are compared with each other: one more than the largest quorum has. Further ones
+count for themselves."""
 
 Ref = tuple[bytes, int]
 """An attempt: the provider's key and the attempt's number in its agreement."""
@@ -32,10 +42,11 @@ class Phase(Enum):
 class Run:
     """One attempt on the ballot. ``reachable``: its provider can still send the bytes."""
 
-    __slots__ = ("commitment", "group", "phase", "reachable", "root")
+    __slots__ = ("commitment", "device_class", "group", "phase", "reachable", "root")
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, device_class: str) -> None:
         self.group = group
+        self.device_class = device_class
         self.phase = Phase.RUNNING
         self.commitment = b""
         self.root = b""
@@ -45,11 +56,31 @@ class Run:
 class Ballot:
     """The state of one open task. A settled task needs none: its ballot is dropped."""
 
-    __slots__ = ("_ended", "attempts_ended", "decided", "device_class", "failures", "rule", "runs", "task")
+    __slots__ = (
+        "_close",
+        "_compared",
+        "_ended",
+        "_far",
+        "attempts_ended",
+        "decided",
+        "device_class",
+        "failures",
+        "is_numeric",
+        "mixes",
+        "rule",
+        "runs",
+        "task",
+    )
 
-    def __init__(self, task: int, rule: Rule) -> None:
+    def __init__(self, task: int, rule: Rule, *, is_numeric: bool = False, mixes: bool = False) -> None:
+        """``mixes``: answers of several device classes may be on it; then it is numeric too."""
         self.task = task
         self.rule = rule
+        self.is_numeric = is_numeric or mixes
+        self.mixes = mixes
+        self._close: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._far: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._compared: frozenset[bytes] = frozenset()
         self.device_class = ""
         self.runs: dict[Ref, Run] = {}
         self.decided = b""
@@ -62,7 +93,7 @@ class Ballot:
 
         None while answers are being shown: whoever began then could wait to be told them.
         """
-        if self.decided:
+        if self.decided or (self.is_numeric and self.uncompared()):
             return 0
         for run in self.runs.values():
             if run.phase is Phase.ASKED:
@@ -75,16 +106,58 @@ class Ballot:
         shown = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
         if len(shown) < 2 or shown.count(shown[0]) == len(shown):
             return (shown[0] if shown else b""), len(shown), 0, len(shown)
+        if self._close:
+            return *self._supported(shown), len(shown)
         (root, best), (_, second) = Counter(shown).most_common(2)
         return root, best, second, len(shown)
 
+    def _supported(self, shown: list[bytes]) -> tuple[bytes, int, int]:
+        """Count per candidate: what it has to lead are those that are not close to it."""
+        support = [sum(self._is_close(a, b) for b in shown) for a in shown]
+        at = support.index(max(support))
+        apart = [n for n, root in zip(support, shown, strict=True) if not self._is_close(shown[at], root)]
+        return shown[at], support[at], max(apart, default=0)
+
+    def _is_close(self, a: bytes, b: bytes) -> bool:
+        return a == b or (a, b) in self._close
+
+    def uncompared(self) -> list[bytes]:
+        """Return the different answers shown, if some of them have to be compared before anything can be decided."""
+        if not self.is_numeric:
+            return []
+        roots = list(dict.fromkeys(run.root for run in self.runs.values() if run.phase is Phase.REVEALED))
+        return roots if len(roots) > 1 and not self._compared.issuperset(roots[:COMPARED_MAX]) else []
+
+    def compared(self, roots: Iterable[bytes], found: Nearness) -> None:
+        """Note how near answers are to each other; sets ``decided`` as ``revealed`` does."""
+        self._compared, self._close, self._far = frozenset(roots), *found
+        self._decide()
+
+    def recount(self) -> None:
+        """See whether what is left after an answer was taken off decides."""
+        self._decide()
+
+    def agrees(self, root: bytes) -> bool:
+        """Tell whether an answer is the decided one, or as good."""
+        return self._is_close(self.decided, root)
+
+    def is_far(self, root: bytes) -> bool:
+        """Tell whether no rounding explains that an answer is not the decided one."""
+        return not self.is_numeric or (self.decided, root) in self._far
+
     def is_undecided(self) -> bool:
         """Tell whether as many answers are in as count, and none is accepted."""
-        return not self.decided and not self.wanted() and all(run.phase is Phase.REVEALED for run in self.runs.values())
+        if self.decided or self.wanted() or self.uncompared():
+            return False
+        return all(run.phase is Phase.REVEALED for run in self.runs.values())
 
     def failed_before(self, peer: bytes) -> int:
         """Return how many attempts of this task ended without an answer with ``peer``."""
         return self._ended[peer]
+
+    def takes(self, device_class: str) -> bool:
+        """Tell whether an answer of a device class can be compared with those that there are."""
+        return self.mixes or self.device_class == device_class
 
     def has_group(self, group: str) -> bool:
         """Tell whether a provider of ``group`` runs this task, or has answered."""
@@ -94,9 +167,9 @@ class Ballot:
         """Note a new attempt."""
         if not self.runs:
             self.device_class = device_class
-        assert self.device_class == device_class
+        assert self.device_class == device_class or self.mixes
         assert not self.has_group(group)
-        self.runs[ref] = Run(group)
+        self.runs[ref] = Run(group, device_class)
 
     def committed(self, ref: Ref, commitment: bytes) -> None:
         """Note that an answer is fixed."""
@@ -148,13 +221,20 @@ class Ballot:
         assert run.phase is Phase.ASKED
         run.phase = Phase.REVEALED
         run.root = root
+        self._decide()
+
+    def _decide(self) -> None:
+        if self.is_numeric and (self.decided or self.uncompared()):
+            return
         best_root, best, second, _ = self._count()
         if self.rule.accepts(best, second):
             self.decided = best_root
 
     def is_disputed(self) -> bool:
-        """Tell whether two answers differ."""
+        """Tell whether two answers differ, and are not known to be close."""
         roots = [run.root for run in self.runs.values() if run.root]
+        if self.is_numeric:
+            return any(not self._is_close(a, b) for a, b in combinations(dict.fromkeys(roots), 2))
         return len(roots) > 1 and roots.count(roots[0]) < len(roots)
 
     def ended(self, ref: Ref, code: str, *, is_task_fault: bool) -> int:
@@ -195,5 +275,5 @@ class Ballot:
         return gone
 
     def dissenters(self) -> list[Ref]:
-        """Return the attempts whose answer is not the decided one."""
-        return [ref for ref, run in self.runs.items() if run.root != self.decided]
+        """Return the attempts whose answer is not the decided one, nor as good."""
+        return [ref for ref, run in self.runs.items() if run.root and not self.agrees(run.root)]

@@ -11,11 +11,12 @@ than ``most`` are counted. What comes after an answer was accepted (audits, sett
 | ``confidence(p, f)``, audits on this node | 1 | 0 | 1 |
 | the same without a device of our own, where one audit by a peer cannot hold the bound | as ``lead(lead_for(p, f))`` |
 | algebraic | 1 | 0 | 1: the check is what accepts it |
+| the same where the numbers allow no check | 2 | 0 | 3 |
 """
 
 from typing import NamedTuple
 
-from depin_node.compute.jobs.job import Confidence, Lead, Policy, Quorum
+from depin_node.compute.jobs.job import Algebraic, Confidence, Lead, Policy, Quorum
 from depin_node.compute.verification.bounds import lead_for
 
 ATTEMPTS_MAX = 45
@@ -47,6 +48,7 @@ class Rule(NamedTuple):
 
 
 SINGLE = Rule(1, 0, 1)
+UNCHECKED = Rule(2, 0, 3)
 
 
 def leading(d: int) -> Rule:
@@ -55,11 +57,11 @@ def leading(d: int) -> Rule:
 
 
 def rule_of(policy: Policy, *, replicated: bool = False) -> Rule:
-    """Return what a policy asks of a task; ``replicated``: its provider is not one whose answer could be audited."""
+    """Return what a policy asks of a task; ``replicated``: its answer is not one that could be audited or checked."""
     if isinstance(policy, Quorum):
         return Rule(policy.k, 0, policy.n)
     if isinstance(policy, Lead):
         return leading(policy.d)
     if isinstance(policy, Confidence) and replicated:
         return leading(lead_for(policy.p, policy.f))
-    return SINGLE
+    return UNCHECKED if replicated and isinstance(policy, Algebraic) else SINGLE

@@ -152,6 +152,11 @@ class Settlement:
         found = self._auditing.get(task)
         return found[0].peer if found else None
 
+    def answer(self, task: int) -> tuple[bytes, bytes]:
+        """Return the provider and the root of an answer that is being audited."""
+        tab, index = self._auditing[task]
+        return tab.peer, tab.root(index)
+
     def is_auditing(self) -> bool:
         """Tell whether an audit is open."""
         return bool(self._auditing)

@@ -85,6 +85,8 @@ async def test_a_sleeper_is_caught_and_all_that_was_not_settled_of_it_runs_again
         assert "void" in kinds
         assert "caught" in kinds
         assert Verdict.PROVISIONAL not in verdicts(a, honest)
+        # What it signed, and the task run again, convince others too.
+        await until(lambda: sleeper.key in dict(a.context.journal.reader.case_names()))
 
 
 async def test_what_this_node_cannot_run_is_replicated(tmp_path, autojump_clock):

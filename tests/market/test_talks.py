@@ -642,7 +642,7 @@ def test_golden_vectors():
         found[message.TYPE] = m.digest(envelope).hex()[:16]
     assert found == GOLDEN
     assert m.agreement_id(b"bid", b"award").hex()[:16] == "6fe1db1920c0166c"
-    assert m.work_id(DIGEST, 3, BODY).hex()[:16] == "f30df547fa91a2b9"
+    assert m.work_id(DIGEST, 3, BODY).hex()[:16] == "8822e0dc4950c04c"
 
 
 GOLDEN = {
@@ -651,7 +651,7 @@ GOLDEN = {
     "decline": "e4ffcb6ea8f971e6",
     "award": "ea190553f9295450",
     "accept": "ec6437a0c9113016",
-    "work": "566e5dd3fcb57ab4",
+    "work": "a47fa1183decf272",
     "tasks": "eaa5406e5619f491",
     "commits": "a8f2233deec33b50",
     "price": "254a91cfe7dd0f77",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depin_node.compute.jobs.job import Quorum
+from depin_node.compute.jobs.job import AGREED_AUDITS, Quorum
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import Along, In, InOut, Out
 from depin_node.core.errors import ConfigError
@@ -67,7 +67,7 @@ def test_a_complete_file(folder):
     assert (job.name, job.kernel.name) == ("shade", "shade")
     assert job.kernel.filename == str(folder / "shade.cu")
     assert (job.grid, job.block, job.shared_mem) == ((4, 3), (16, 16), 0)
-    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (16, Quorum(2, 3), 60, 512)
+    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (16, Quorum(2, 3, AGREED_AUDITS), 60, 512)
     assert list(job.args) == ["z", "shade", "again", "rows", "cols", "one", "cell", "sun", "on"]
     z, again = job.args["z"], job.args["again"]
     assert isinstance(z, In)
@@ -82,7 +82,7 @@ def test_a_complete_file(folder):
 def test_what_may_be_left_out(folder):
     short = GOOD[: GOOD.index("[shards]")]
     job = load_job(write(folder, short))
-    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (1, Quorum(2, 3), 60, 512)
+    assert (job.shards, job.policy, job.seconds, job.memory_mib) == (1, Quorum(2, 3, AGREED_AUDITS), 60, 512)
 
 
 MISTAKES = {

@@ -1,11 +1,11 @@
 """Requesters and providers in one process, over the in-memory network; kernels run for real, in this process
 or in workers."""
 
-import copy
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import trio
 from wat_programs import numbers, program
@@ -222,23 +222,39 @@ async def knows(peer, others):
         await trio.sleep(0.05)
 
 
-async def make_job(peer, *, key="job", candidate=None, policy=None, seconds=30, memory_mib=64):
-    """Put a program and its input on ``peer``; return the job and the expected output."""
+def tolerant(candidate):
+    """Return the program, as if its bits were not defined."""
+    kernels = tuple(msgspec.structs.replace(kernel, exact=False) for kernel in candidate.kernels)
+    return msgspec.structs.replace(candidate, kernels=kernels)
+
+
+def rounding(factor):
+    """Behave as a device whose results are that many times the right ones."""
+
+    async def scale(task, results):
+        results[0][:] = (np.frombuffer(results[0], np.float32) * np.float32(factor)).tobytes()
+
+    return scale
+
+
+async def make_job(peer, *, key="job", candidate=None, policy=None, seconds=30, memory_mib=64, arrays=None, **more):
+    """Put a program and its input (or ``arrays``) on ``peer``; return the job and the expected output of a copy."""
     candidate = candidate or program()
     data = encode_program(candidate)
     x = numbers(candidate.buffers[0].elements)
     store = peer.blobs.store
+    arrays = [x] if arrays is None else arrays
     job = Job(
         key=key,
         name="copy",
         program=await store.put(data),
         program_bytes=len(data),
-        inputs=(InputRef(0, await store.put(x.tobytes()), x.nbytes),),
+        inputs=tuple([InputRef(i, await store.put(array.tobytes()), array.nbytes) for i, array in enumerate(arrays)]),
         tasks=candidate.tasks,
-        device_classes=(WASM,),
         policy=policy or Quorum(1, 1),
         limits=Limits(seconds, memory_mib),
         created_s=WALL_NS // SECOND_NS,
+        **{"device_classes": (WASM,), **more},
     )
     return job, x
 
@@ -264,6 +280,3 @@ async def world(path, seed=1, **fabric):
         async with trio.open_nursery() as nursery:
             yield World(nursery, path, seed, **fabric)
             nursery.cancel_scope.cancel()
-
-
-__all__ = ["InlinePool", "World", "copy", "knows", "lie", "make_job", "output_of", "stall", "world"]

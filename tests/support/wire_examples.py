@@ -86,7 +86,7 @@ def _value(info: inspect.Type) -> Any:
         case inspect.IntType():
             return 7 if (info.ge or 0) <= 7 <= (7 if info.le is None else info.le) else info.ge or 0
         case inspect.FloatType():
-            return max(1.5, info.ge or 0.0)
+            return min(max(1.5, info.ge or 0.0), 1.5 if info.le is None else info.le)
         case inspect.BoolType():
             return True
         case inspect.BytesType():

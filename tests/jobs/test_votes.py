@@ -1,0 +1,80 @@
+"""Who has a vote: not the fleet of the requester's owner, and newcomers only beside somebody established."""
+
+import random
+from collections import defaultdict
+
+import pytest
+from instant_mesh import InstantMesh
+
+from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs.job import Lead, Quorum
+from depin_node.compute.jobs.panels import Agreed, Panels
+from depin_node.compute.jobs.placing import NEWCOMER_OPEN_MAX
+from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+
+
+class Mesh(InstantMesh):
+    """Keeps who ran which task, and the most attempts that each had open."""
+
+    def __init__(self, providers, *, fellows=(), established=()):
+        super().__init__(providers)
+        self.candidates = tuple(
+            item._replace(is_fellow=number in fellows) for number, item in enumerate(self.candidates)
+        )
+        known = {self.candidates[number].peer for number in established}
+        self.scheduler = Scheduler(
+            SchedulerConfig(), random.Random(1), bytes(32), set(), lambda peer, name, now: 0 if peer in known else 8
+        )
+        self.known = known
+        self.ran = defaultdict(set)
+        self.open_max = defaultdict(int)
+
+    def carry_out(self, effect):
+        if isinstance(effect, e.Assign):
+            partners = self.scheduler._board.partners
+            partner = partners[effect.peer]
+            if any(other.is_agreed and other.peer in self.known for other in partners.values()):
+                for task in effect.tasks:
+                    self.ran[task].add(effect.peer)
+            self.open_max[effect.peer] = max(self.open_max[effect.peer], len(partner.open))
+        super().carry_out(effect)
+
+
+@pytest.mark.parametrize(("policy", "has_vote"), [(Quorum(2, 3), False), (Lead(2), False), (Quorum(1, 1), True)],
+                         ids=["quorum", "lead", "single"])  # fmt: skip
+def test_nodes_of_our_own_owner_have_no_vote(policy, has_vote):
+    mesh = Mesh(3, fellows=[1])
+    name = mesh.submit(50, policy)
+    mesh.run()
+    assert mesh.ended[name].state == "done"
+    assert (mesh.attempts[mesh.candidates[1].peer] > 0) is has_vote
+
+
+def test_newcomers_vote_beside_somebody_established_and_have_few_places():
+    mesh = Mesh(8, established=[2, 5])
+    name = mesh.submit(400, Quorum(2, 3))
+    mesh.run()
+    assert mesh.ended[name].state == "done"
+    assert all(peers & mesh.known for peers in mesh.ran.values())
+    assert len(mesh.ran) > 380  # all but the first ones, when nobody established had agreed yet
+    newcomers = [item.peer for item in mesh.candidates if item.peer not in mesh.known]
+    assert all(0 < mesh.open_max[peer] <= NEWCOMER_OPEN_MAX for peer in newcomers)
+
+
+def test_newcomers_vote_alone_where_there_is_nobody_else():
+    mesh = Mesh(3)
+    name = mesh.submit(40, Quorum(2, 3))
+    mesh.run()
+    assert mesh.ended[name].state == "done"
+
+
+def test_what_only_caught_providers_agreed_on_is_void():
+    panels = Panels(5)
+    for task, peers in enumerate(["ab", "bc", "ab", "abc", "a"]):
+        panels.accepted(task, frozenset(peer.encode() for peer in peers))
+    panels.audit(0, Agreed(b"root", "wasm-1", ()))
+    assert panels.void({b"a"}) == [(4, 1)]
+    assert panels.void({b"a", b"b"}) == [(0, 2), (2, 2)]
+    assert panels.auditing == {}
+    panels.accepted(0, frozenset([b"c", b"d"]))
+    assert panels.void({b"a", b"b"}) == []
