@@ -4,9 +4,9 @@ Each seed: ``NODES`` machines with latency, loss and churn of 10 % a minute, a f
 addresses, eclipse, sybil groups), a tenth of the mesh cut off for a while. After 60 simulated seconds some honest
 nodes each look for 32 providers; how many of those found are alive, and how many hostile? A newcomer that knows one
 honest node among hostile ones joins at 20 s; how many of its chosen neighbours, and of whom it finds, are hostile?
-Seeds run on all cores.
+Seeds run on all cores; the line of each is appended to a file, and a seed that is there is not run again.
 
-    python benchmarks/sim_mesh.py                       100 seeds of 1,000 nodes
+    python benchmarks/sim_mesh.py                       100 seeds of 1,000 nodes; build/sim-mesh.jsonl
     python benchmarks/sim_mesh.py --seeds 5 --nodes 300
     python benchmarks/sim_mesh.py --traffic             bytes a second and node, 10 to 10,000 nodes: docs/traffic.csv
 
@@ -37,16 +37,26 @@ def run_seed(arguments):
     gc.disable()  # a process ends before its cycles matter
     started_s = time.process_time()
     outcome = attacked(seed, nodes)
-    return outcome | {"seed": seed, "cpu_s": time.process_time() - started_s}
+    return {"nodes": nodes, "seed": seed} | outcome | {"cpu_s": round(time.process_time() - started_s, 1)}
 
 
-def attack(seeds, nodes, processes):
-    """Print each seed's outcome, and all of them together."""
-    outcomes = []
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        for outcome in pool.imap_unordered(run_seed, [(seed, nodes) for seed in range(1, seeds + 1)]):
-            outcomes.append(outcome)
+def attack(seeds, nodes, processes, out):
+    """Run the seeds whose outcome is not in ``out`` yet; return all of them together."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    outcomes = {line["seed"]: line for line in known if line["nodes"] == nodes and line["seed"] <= seeds}
+    missing = [(seed, nodes) for seed in range(1, seeds + 1) if seed not in outcomes]
+    print(f"{len(outcomes)} of {seeds} seeds are in {out}", flush=True)
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool, out.open("a") as file:
+        for outcome in pool.imap_unordered(run_seed, missing):
+            outcomes[outcome["seed"]] = outcome
             print(json.dumps(outcome), flush=True)
+            print(json.dumps(outcome), file=file, flush=True)
+    return summary(list(outcomes.values()), nodes)
+
+
+def summary(outcomes, nodes):
+    """Return what all seeds together show."""
     shares = [share for outcome in outcomes for share in outcome["hostile_shares"]]
     population = statistics.mean(outcome["hostile_population"] for outcome in outcomes)
     return {
@@ -62,31 +72,35 @@ def attack(seeds, nodes, processes):
 
 
 def measure_traffic(sizes, out):
-    """Write bytes a second and node for each size to a CSV file."""
+    """Measure bytes a second and node at each size that is not in the CSV file ``out`` yet; draw them all."""
     rows = []
-    for nodes in sizes:
+    if out.exists():
+        with out.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    for nodes in sorted(set(sizes) - {row["nodes"] for row in rows}):
         rows.append(traffic(1, nodes))
         print(json.dumps(rows[-1]), flush=True)
         with out.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
-            writer.writerows(rows)
-    plot(rows, out.with_suffix(".png"))
+            writer.writerows({name: f"{value:g}" for name, value in row.items()} for row in rows)
+    plot(rows, out.with_suffix(".svg"))
     first, last = next((row for row in rows if row["nodes"] >= 300), rows[0]), rows[-1]
     ratio = last["bytes_per_s"] / first["bytes_per_s"]
-    return {f"traffic_{last['nodes']}_over_{first['nodes']}": round(ratio, 3)}
+    return {f"traffic_{last['nodes']:g}_over_{first['nodes']:g}": round(ratio, 3)}
 
 
 def plot(rows, out):
     """Draw bytes a second over the number of nodes."""
     from matplotlib import pyplot
 
+    pyplot.rcParams["svg.hashsalt"] = "traffic"
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot([row["nodes"] for row in rows], [row["bytes_per_s"] / 1000 for row in rows], "o-", label="mean")
     axes.plot([row["nodes"] for row in rows], [row["bytes_per_s_p99"] / 1000 for row in rows], ":", label="99 %")
     axes.set(xscale="log", xlabel="nodes in the mesh", ylabel="kB a second that a node sends", ylim=(0, None))
     axes.legend()
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, metadata={"Date": None})
 
 
 def main():
@@ -96,12 +110,12 @@ def main():
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--traffic", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--out", type=Path, default=Path("docs/traffic.csv"))
+    parser.add_argument("--out", type=Path, help="where outcomes are kept; begin anew by removing it")
     options = parser.parse_args()
     if options.traffic:
-        result = measure_traffic(options.sizes, options.out)
+        result = measure_traffic(options.sizes, options.out or Path("docs/traffic.csv"))
     else:
-        result = attack(options.seeds, options.nodes, options.processes)
+        result = attack(options.seeds, options.nodes, options.processes, options.out or Path("build/sim-mesh.jsonl"))
     print(json.dumps(result))
 
 

@@ -44,9 +44,10 @@ class Bucket:
         return self._left >= self._burst
 
     def _fill(self, now: Now) -> None:
-        elapsed_s = max(0, now.boottime_ns - self._since_ns) / SECOND_NS
-        self._left = min(self._burst, self._left + elapsed_s * self._per_s)
-        self._since_ns = now.boottime_ns
+        elapsed_ns = now.boottime_ns - self._since_ns
+        if elapsed_ns > 0:
+            self._left = min(self._burst, self._left + elapsed_ns / SECOND_NS * self._per_s)
+            self._since_ns = now.boottime_ns
 
 
 class Buckets:

@@ -54,6 +54,8 @@ class Choosing:
         self._unmet = dict.fromkeys(self._first)  # first peers that were never connected
         self._anchors = list(self._remembered)[:ANCHORS]
         self.neighbours = Neighbours()
+        self._left = 0
+        self._left_at = -1  # by which change of the neighbours
         self.dialling = Dialling(config.dial_pause_s, self._first, self._remembered, rng)
         self.book = AddressBook(rng.randbytes(32))
 
@@ -72,8 +74,11 @@ class Choosing:
     @property
     def choices_left(self) -> int:
         """How many neighbours are still to be chosen; first peers do not count: others chose those for us."""
-        named = sum(peer in self.neighbours for peer in self._first)
-        return self._config.chosen_wanted + min(named, ANCHORS) - len(self.neighbours.rooms())
+        if self._left_at != self.neighbours.changes:
+            self._left_at = self.neighbours.changes
+            named = sum(peer in self.neighbours for peer in self._first)
+            self._left = self._config.chosen_wanted + min(named, ANCHORS) - len(self.neighbours.rooms())
+        return self._left
 
     @property
     def places_left(self) -> int:

@@ -62,12 +62,14 @@ class Following:
 
     def resize(self, ns: int) -> list[Effect]:
         """Count our shards, and follow larger or smaller ones if need be."""
-        counts, rhythm = self._counts(), self._rhythm
+        counts, rhythm, before = self._counts(), self._rhythm, self.sharding.bits
         if self.sharding.resize(counts, is_newcomer=ns < self._adopt_until_ns):
             counts = self._counts()
             smallest = max(self.sharding.followed(), key=lambda shard: shard.bits)
             self.kin, self._fellows_at = smallest if smallest.bits else None, -1
-            rhythm.announce_ns = min(rhythm.announce_ns, rhythm.after(ns, 1.0))
+            if any(now < then for now, then in zip(self.sharding.bits, before, strict=True)):
+                # The other half does not know us; but who halves a shard is known to all that stay in it.
+                rhythm.announce_ns = min(rhythm.announce_ns, rhythm.after(ns, 1.0))
             rhythm.ask_ns = min(rhythm.ask_ns, rhythm.after(ns, 0.5))
         rhythm.nodes = max(counts.values(), default=0)
         self._directory.spacing_s = _LENIENCE * rhythm.spacing_s

@@ -227,8 +227,9 @@ class Gossip:
             return self._heard_post(peer, neighbour, body)
         if kind == TOPICS:
             neighbour.bucket.spend(1, now)
+            before = neighbour.topics
             neighbour.topics = frozenset(decode(body, Topics, size_bytes_max=self.frame_bytes_max).topics)
-            return self._greet(peer, neighbour, now)
+            return self._greet(peer, neighbour.topics - before, now)
         if kind in (HAVE, WANT):
             ids = decode(body, Ids, size_bytes_max=IDS_BYTES_MAX).ids
             if kind == WANT:
@@ -279,15 +280,15 @@ class Gossip:
             return []
         return [Judge(peer, post.topic, identity, post.data, body)]
 
-    def _greet(self, peer: PeerKey, neighbour: _Neighbour, now: Now) -> list[Effect]:
-        """Tell a neighbour that has named its topics what it may have missed of late: not what is old news by now."""
-        since_ns = now.boottime_ns - NEWS_NS
-        known = [
-            identity
-            for identity, (topic, _, stored_ns) in self._stored.items()
-            if topic in neighbour.topics and stored_ns > since_ns
-        ]
-        return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known[-IDS_MAX:])]
+    def _greet(self, peer: PeerKey, topics: frozenset[str], now: Now) -> list[Effect]:
+        """Tell a neighbour that now wants ``topics`` what it may have missed of late: not what is old news by now."""
+        since_ns, known = now.boottime_ns - NEWS_NS, list[bytes]()
+        for identity, (topic, _, stored_ns) in reversed(self._stored.items()):  # the newest first
+            if stored_ns <= since_ns or len(known) == IDS_MAX:
+                break
+            if topic in topics:
+                known.append(identity)
+        return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known)]
 
     def _spread(self, identity: bytes, topic: str, body: bytes, source: PeerKey | None, now: Now) -> list[Effect]:
         self._stored[identity] = (topic, body, now.boottime_ns)

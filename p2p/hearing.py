@@ -50,6 +50,11 @@ class Hearing:
             return []
         except PeerViolation as error:
             return [Blame(peer, str(error))]
+        if taken is Taken.KNOWN:
+            return []
+        if taken is Taken.TOO_OFTEN:
+            # Who relays it could not know what we take; who signed it could.
+            return [Blame(peer, "advert: changed more often than it may be")] if key == peer else []
         effects, entry = self._noted(taken, key, peer, now), self._directory.get(key)
         is_news = taken in (Taken.DISCOVERED, Taken.UPDATED)
         if is_news and (entry is None or self._origins.of(entry.group, now).take(1, now)):

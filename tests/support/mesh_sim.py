@@ -1,28 +1,30 @@
-"""A thousand discovery machines in one process: no trio, no sockets, one queue of events in simulated time.
+"""Thousands of nodes in one process: no trio, no sockets, one queue of events in simulated time.
 
-``MeshSim`` carries out the effects of each node's ``Discovery`` as ``p2p/mesh.py`` does, over a network of links with
-latency, loss, partitions and kills; all choices follow from one seed. Gossip is what gossipsub makes of it: a message
-goes on to at most ``DEGREE`` neighbours that follow its topic, once, after the machine has judged it. Bytes are
-counted as they would be sent, frames and gossip envelopes included.
+``MeshSim`` carries out the effects of each node's machines, ``Discovery`` and ``Gossip`` with all that they are made
+of, as ``p2p/mesh.py`` and ``p2p/gossip_streams.py`` do, over a network of links with latency, loss, partitions and
+kills; all choices follow from one seed. Bytes are counted as they would be sent, frames included. Hostile nodes run the
+same machines, and do one thing more each (``mesh_vices``).
 
-Hostile nodes run the same machine, and do one thing more each (``Vice``).
+What nodes share, because they share this process, is the work of checking bytes: the signature and encoding of each
+advert, and the encoding and hash of each gossiped frame, are checked by the node's own code once a simulation, and the
+outcome is kept by the exact bytes. Adverts that break a rule are not kept: each node finds that out itself.
 """
 
-import heapq
-import itertools
 import random
-from collections import Counter
-from dataclasses import dataclass, replace
-from enum import Enum
-from functools import lru_cache
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+
+from mesh_vices import Vice, Vices
+from timeline import TURN_NS, WALL_NS, Timeline
 
 from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import PeerViolation, ResourceError
 from depin_node.core.wire import encode
-from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import Identity
 from depin_node.p2p import directory as directory_module
 from depin_node.p2p import directory_protocol as protocol
-from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p import gossip as gossip_module
+from depin_node.p2p.addresses import Address, parse
 from depin_node.p2p.advert import Advert, DeviceOffer, Offer, read_advert, sign_advert
 from depin_node.p2p.directory import Directory, Need
 from depin_node.p2p.discovery import Discovery
@@ -48,40 +50,26 @@ from depin_node.p2p.discovery_events import (
     Tick,
     Told,
 )
+from depin_node.p2p.gossip import HAVE, TOPICS, Gossip, Judge, read_post
+from depin_node.p2p.gossip import Send as SendFrame
 from depin_node.p2p.mesh_config import MeshConfig
-from depin_node.p2p.network import NetworkLimits
+from depin_node.p2p.network import NetworkLimits, Verdict
 from depin_node.p2p.shards import capabilities_of
 from depin_node.p2p.strikes import Strikes
 
-WALL_NS = 1_800_000_000 * SECOND_NS
-DEGREE = 8
-CONNECTIONS_MAX = 128
+LIMITS = NetworkLimits()
+CATCH_UP_ROUNDS_MAX = 40
 DIAL_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 6.0
 FRAME_BYTES = 5 + 12 + 16  # a frame's head, yamux's, Noise's tag
-GOSSIP_BYTES = 200  # author, signature, sequence number and topic of gossipsub
-DIAL_BYTES = 1200  # TCP, Noise, yamux, hello and gossip's subscriptions, each way
+DIAL_BYTES = 1200  # TCP, Noise, yamux and hello, each way
 LENDER = Offer(lending=True, devices=(DeviceOffer("wasm-1", 512, 2, 2, "a processor", 4000, 2000, 9000),))
 NEED = Need(frozenset({"wasm-1"}), 256)
 
 
-class Vice(Enum):
-    """What a hostile node does beside its part in the mesh."""
-
-    NONE = "none"
-    FLOOD = "flood"
-    """Publishes a new advert ten times a second."""
-    FALSE = "false addresses"
-    """Advertises where somebody else is, or nobody."""
-    ECLIPSE = "eclipse"
-    """Tells of hostile nodes only, and dials as many nodes as it can."""
-    SYBIL = "sybil"
-    """One of many in two address ranges; tells of hostile nodes only."""
-
-
 @dataclass(eq=False)
 class SimNode:
-    """One node. ``links`` are its connections, by key."""
+    """One node. ``links`` are its connections: by key, the one-way delay in turns of the timeline."""
 
     number: int
     identity: Identity
@@ -90,70 +78,72 @@ class SimNode:
     rng: random.Random
     vice: Vice
     offer: Offer
+    gossip: Gossip
     is_alive: bool = True
     advert: bytes = b""
     seq: int = 0
+    sent_bytes: int = 0
+    wake_ns: int | None = None
+    gossip_wake_ns: int | None = None
+    links: dict = field(default_factory=dict)
+    held: dict = field(default_factory=dict)  # what neighbours that sent too much have sent since, by key
+    topics: frozenset = frozenset()
+    catching_up: set = field(default_factory=set)
+    found: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.links = {}
-        self.topics = frozenset()
-        self.seen = set()
-        self.catching_up = set()
-        self.found = {}
-        self.strikes = Strikes(NetworkLimits().kept_out_s)
-        self.wake_ns = None
-        self.sent_bytes = 0
-
-    @property
-    def key(self):
-        return self.identity.key
-
-    @property
-    def is_hostile(self):
-        return self.vice is not Vice.NONE
+        self.key = self.identity.key
+        self.is_hostile = self.vice is not Vice.NONE
+        self.strikes = Strikes(LIMITS.kept_out_s)
+        self.allowance = protocol.Allowance(burst=CATCH_UP_ROUNDS_MAX, per_s=2.0)
 
 
-@lru_cache(maxsize=200_000)
-def _checked(data, network_id):
-    return read_advert(
-        data, network_id, Now(0, verify_signature(data, Advert, network_id).payload.expires_s * SECOND_NS)
-    )
-
-
-def _read_once(data, network_id, now):
-    """``read_advert``, with each signature checked once for all nodes: they share this process, not their knowledge."""
-    verified, addresses = _checked(data, network_id)
-    wall_s = now.wall_ns // SECOND_NS
-    if not wall_s - 60 <= verified.payload.expires_s <= wall_s + Advert.LIFETIME_S_MAX + 60:
-        return read_advert(data, network_id, now)  # which raises
-    return verified, addresses
-
-
-class MeshSim:
+class MeshSim(Timeline):
     """See the module.
 
     Args:
         seed: of all choices.
         latency_s: bounds of a link's one-way delay, drawn once a link.
-        loss: probability that one hop of one gossiped message, or one question, is lost.
+        loss: probability that a gossiped frame, or a question, is lost.
         config: of every node.
     """
 
+    CONNECTIONS_MAX = 128
+
     def __init__(self, seed, *, latency_s=(0.005, 0.1), loss=0.01, config=None):
+        super().__init__()
         self.rng = random.Random(seed)
-        self.now_ns = 0
         self.nodes = []
         self.by_key = {}
         self.by_target = {}
         self.config = config or MeshConfig()
         self.counts = Counter()
+        self.vices = Vices(self)
         self._latency_s = latency_s
         self._loss = loss
-        self._events = []
-        self._order = itertools.count()
-        self._numbers = itertools.count(1)
+        self._searches = 0
         self._side = {}
-        directory_module.read_advert = _read_once
+        self._adverts = {}
+        self._posts = {}
+        directory_module.read_advert = self._read_advert
+        gossip_module.read_post = self._read_post
+
+    # What is checked once
+
+    def _read_advert(self, data, network_id, now):
+        known = self._adverts.get(data)
+        if known is None:
+            known = self._adverts[data] = read_advert(data, network_id, now)
+        expires_s, wall_s = known[0].payload.expires_s, now.wall_ns // SECOND_NS
+        if not wall_s - 60 <= expires_s <= wall_s + Advert.LIFETIME_S_MAX + 60:
+            return read_advert(data, network_id, now)  # which raises
+        return known
+
+    def _read_post(self, body, size_bytes_max):
+        known = self._posts.get(body)
+        if known is None:
+            known = self._posts[body] = read_post(body, size_bytes_max)
+        return known
 
     # Nodes
 
@@ -165,7 +155,6 @@ class MeshSim:
 
     def start(self, first=(), *, vice=Vice.NONE, block=None, offer=LENDER, at_s=0.0, remembered=()):
         """Add a node that comes up at ``at_s``, knowing the nodes ``first``."""
-        number = next(self._numbers)
         identity = Identity(self.rng.randbytes(32))
         address = Address("ip4", self.host(block=block), 1024 + self.rng.randrange(60_000), identity.key)
         start_ns = int(at_s * SECOND_NS)
@@ -177,21 +166,20 @@ class MeshSim:
             remembered=remembered,
             now=Now(start_ns, WALL_NS + start_ns),
         )
-        node = SimNode(number, identity, address, discovery, random.Random(self.rng.randbytes(8)), vice, offer)
+        rng = random.Random(self.rng.randbytes(8))
+        gossip = Gossip(LIMITS.gossip_size_bytes_max, rng)
+        node = SimNode(len(self.nodes), identity, address, discovery, rng, vice, offer, gossip)
         self.nodes.append(node)
-        self._at(start_ns, self._come_up, node)
+        self.at(start_ns, self._come_up, node)
         return node
 
     def _come_up(self, node):
         self.by_key[node.key] = node
         self.by_target[node.address.host, node.address.port] = node
-        node.topics = node.discovery.sharding.topics()
-        self._sign(node)
+        self.sign(node)
+        self._follow(node, node.discovery.sharding.topics())
         self._wake(node)
-        if node.vice is Vice.FLOOD:
-            self._in(node.rng.random(), self._flood, node)
-        if node.vice is Vice.ECLIPSE:
-            self._in(5 + node.rng.random(), self._crowd, node)
+        self.vices.begin(node)
 
     def kill(self, node):
         """End a node as SIGKILL would."""
@@ -207,9 +195,9 @@ class MeshSim:
 
     def search(self, node, count=32, need=NEED):
         """Start a search; ``node.found[number]`` has the peers when it has ended."""
-        number = next(self._numbers)
-        self._handle(node, Search(number, need, count))
-        return number
+        self._searches += 1
+        self._handle(node, Search(self._searches, need, count))
+        return self._searches
 
     def partition(self, nodes):
         """Cut ``nodes`` off from the others: what is between them breaks when it has been silent for long."""
@@ -217,37 +205,20 @@ class MeshSim:
         for node in nodes:
             for peer in list(node.links):
                 if self._is_cut(node.key, peer):
-                    self._in(DEAD_AFTER_S, self._break_if_cut, node, peer)
+                    self.after(DEAD_AFTER_S, self._break_if_cut, node, peer)
 
     def heal(self):
         """End the partition."""
         self._side = {}
 
-    # Time
-
-    def run(self, until_s):
-        """Let simulated time pass."""
-        end_ns = int(until_s * SECOND_NS)
-        while self._events and self._events[0][0] <= end_ns:
-            self.now_ns, _, function, arguments = heapq.heappop(self._events)
-            function(*arguments)
-        self.now_ns = end_ns
-
-    def _at(self, ns, function, *arguments):
-        heapq.heappush(self._events, (ns, next(self._order), function, arguments))
-
-    def _in(self, seconds, function, *arguments):
-        self._at(self.now_ns + int(seconds * SECOND_NS), function, *arguments)
-
-    def _now(self):
-        return Now(self.now_ns, WALL_NS + self.now_ns)
+    # The discovery machine and its effects, as in p2p/mesh.py
 
     def _wake(self, node):
         """See that the node's next tick is queued."""
         wake_ns = node.discovery.wake_ns
         if node.wake_ns is None or wake_ns < node.wake_ns:
             node.wake_ns = max(wake_ns, self.now_ns)
-            self._at(node.wake_ns, self._tick, node, node.wake_ns)
+            self.at(node.wake_ns, self._tick, node, node.wake_ns)
 
     def _tick(self, node, due_ns):
         if not node.is_alive or node.wake_ns != due_ns:
@@ -258,88 +229,143 @@ class MeshSim:
         else:
             self._wake(node)
 
-    # The machine and its effects, as in p2p/mesh.py
-
     def _handle(self, node, event):
+        """Feed the machine; return what is to become of the advert, if it was one that came by gossip."""
         if not node.is_alive:
-            return False
-        is_news = False
-        for effect in node.discovery.handle(event, self._now()):
+            return Verdict.IGNORE
+        verdict = Verdict.IGNORE
+        for effect in node.discovery.handle(event, self.now):
             match effect:
                 case Forward():
-                    is_news = True
+                    verdict = Verdict.ACCEPT
                 case Dial(peer, addresses):
                     self._dial(node, peer, list(addresses))
                 case CatchUp(peer):
                     if peer not in node.catching_up:
                         node.catching_up.add(peer)
-                        self._catch_up(node, peer, 40)
+                        self._catch_up(node, peer, CATCH_UP_ROUNDS_MAX)
                 case AskPeers(peer):
                     self._ask(node, peer, 40, self._peers_of, self._told_live)
                 case Find(peer, search, question):
                     size_bytes = len(encode(protocol.FindRequest.of(question)))
                     self._ask(node, peer, size_bytes, self._answers_of, self._found, question, search)
                 case Announce():
-                    self._sign(node)
-                    self._publish(node)
+                    self.sign(node)
+                    self._publish(node, [(topic, node.advert) for topic in self.topics(node)])
                 case Spread(adverts):
-                    for topic, data in adverts:
-                        if data not in node.seen:
-                            node.seen.add(data)
-                            self._spread(node, topic, data, None)
+                    self._publish(node, adverts)
                 case Disconnect(peer):
-                    self._in(0.0, self._unlink, node, peer)
+                    self.after(0.0, self._unlink, node, peer)
                 case Blame(peer):
-                    if node.strikes.broke(peer, self.now_ns, weight=1):
-                        self._in(0.0, self._unlink, node, peer)
+                    verdict = Verdict.REJECT
+                    self._blame(node, peer, 1)
                 case Follow(topics):
-                    node.topics = topics
+                    self._follow(node, topics)
                 case SearchEnded(number, peers):
                     node.found[number] = peers
         self._wake(node)
-        return is_news
+        return verdict
 
-    def _sign(self, node):
-        wall_us = (WALL_NS + self.now_ns) // 1000
-        node.seq = max(node.seq + 1, wall_us, node.discovery.directory.own_seq_seen + 1)
-        shown = node.address
-        if node.vice is Vice.FALSE:
-            victim = self.rng.choice(self.nodes).address
-            shown = replace(
-                victim if self.rng.random() < 0.5 else parse(f"/ip4/{self.host()}/tcp/9/p2p/{peer_id(node.key)}")
-            )
-            shown = replace(shown, peer=node.key)
+    def _blame(self, node, peer, weight):
+        if node.strikes.broke(peer, self.now_ns, weight=weight):
+            self.after(0.0, self._unlink, node, peer)
+
+    def sign(self, node):
+        """Have a node sign a new advert of its own."""
+        node.seq = max(node.seq + 1, self.now.wall_ns // 1000, node.discovery.directory.own_seq_seen + 1)
         node.advert = sign_advert(
             node.identity,
             "sim",
             node.offer,
-            [str(shown)],
+            [str(self.vices.shown_address(node))],
             seq=node.seq,
-            now=self._now(),
+            now=self.now,
             lifetime_s=node.discovery.config.advert_lifetime_s(node.discovery.nodes_in_topic),
         )
-        node.discovery.directory.keep_own(node.advert, self._now())
+        node.discovery.directory.keep_own(node.advert, self.now)
 
-    def _publish(self, node):
-        for topic in node.discovery.topics_published(capabilities_of(node.offer.lending, node.offer.devices)):
-            self._spread(node, topic, node.advert, None)
+    def topics(self, node):
+        """Return the topics of a node's own advert."""
+        return node.discovery.topics_published(capabilities_of(node.offer.lending, node.offer.devices))
 
-    def _spread(self, node, topic, data, came_by):
-        """Pass a message on; who has it, or will have it sooner by another way, is sent it all the same."""
-        followers = [peer for peer in node.links if peer != came_by and topic in self.by_key[peer].topics]
-        if len(followers) > DEGREE:
-            followers = node.rng.sample(followers, DEGREE)
-        for peer in followers:
-            self._send(node, len(data) + GOSSIP_BYTES)
-            other = self.by_key[peer]
-            if data in other.seen or self._is_lost(node.key, peer):
-                continue
-            other.seen.add(data)
-            self._in(node.links[peer], self._gossiped, other, topic, data, node.key)
+    def _publish(self, node, adverts):
+        for topic, data in adverts:
+            self._carry(node, node.gossip.publish(topic, data, self.now))
 
-    def _gossiped(self, node, topic, data, came_by):
-        if node.is_alive and self._handle(node, Gossiped(came_by, data)):
-            self._spread(node, topic, data, came_by)
+    def _follow(self, node, topics):
+        for topic in sorted(topics - node.topics):
+            self._carry(node, node.gossip.subscribe(topic))
+        for topic in sorted(node.topics - topics):
+            self._carry(node, node.gossip.unsubscribe(topic))
+        node.topics = topics
+
+    # The gossip machine and its effects, as in p2p/gossip_streams.py
+
+    def _carry(self, node, effects):
+        for effect in effects:
+            if type(effect) is SendFrame:
+                self.send_frame(node, effect.peer, effect.kind, effect.body)
+            else:
+                self._blame(node, effect.peer, 8)
+        self._wake_gossip(node)
+
+    def send_frame(self, node, peer, kind, body):
+        """Send a frame of gossip to a neighbour."""
+        turns = node.links.get(peer)
+        if turns is not None:
+            node.sent_bytes += len(body) + FRAME_BYTES
+            if not self._is_lost(node.key, peer):
+                self.in_turns(turns, self._frame_came, self.by_key[peer], node.key, kind, body)
+
+    def _frame_came(self, node, peer, kind, body):
+        if peer not in node.links:
+            return
+        if peer not in node.held:
+            self._hear(node, peer, kind, body)
+        elif len(held := node.held[peer]) < LIMITS.gossip_queue_max:
+            held.append((kind, body))
+
+    def _hear(self, node, peer, kind, body):
+        """Take a frame; who has sent too much is not read from for a while."""
+        gossip, now = node.gossip, self.now
+        try:
+            effects = gossip.heard(peer, kind, body, now)
+        except PeerViolation:
+            self._blame(node, peer, 8)
+            return
+        for effect in effects:
+            if type(effect) is Judge:
+                verdict = self._handle(node, Gossiped(peer, effect.data))
+                if effect.topic in node.topics:
+                    self._carry(node, gossip.judged(effect, verdict, now))
+            else:
+                self._carry(node, (effect,))
+        if kind == HAVE:
+            self._wake_gossip(node)
+        wait_s = gossip.wait_s(peer, now)
+        if wait_s:
+            self.counts["frames held"] += 1
+            node.held[peer] = deque()
+            self.after(wait_s, self._read_on, node, peer)
+
+    def _read_on(self, node, peer):
+        held = node.held.pop(peer, None)
+        while held and peer in node.links:
+            if peer in node.held:
+                node.held[peer] = held
+                return
+            self._hear(node, peer, *held.popleft())
+
+    def _wake_gossip(self, node):
+        wake_ns = node.gossip.wake_ns
+        if wake_ns is not None and (node.gossip_wake_ns is None or wake_ns < node.gossip_wake_ns):
+            node.gossip_wake_ns = wake_ns
+            self.at(wake_ns, self._tick_gossip, node, wake_ns)
+
+    def _tick_gossip(self, node, due_ns):
+        if node.is_alive and node.gossip_wake_ns == due_ns:
+            node.gossip_wake_ns = None
+            self._carry(node, node.gossip.tick(self.now))
 
     # Connections
 
@@ -352,75 +378,92 @@ class MeshSim:
         self.counts["dials"] += 1
         latency_s = self.rng.uniform(*self._latency_s)
         if other is None and self.rng.random() < 0.5:
-            self._in(2 * latency_s, self._dial, node, peer, addresses)  # refused
+            self.after(2 * latency_s, self._dial, node, peer, addresses)  # refused
         elif other is None or self._is_cut(node.key, other.key):
-            self._in(DIAL_TIMEOUT_S, self._dial, node, peer, addresses)
+            self.after(DIAL_TIMEOUT_S, self._dial, node, peer, addresses)
         else:
             self.counts["wrong peer dialled"] += other.key != peer
-            self._send(node, DIAL_BYTES)
-            self._send(other, DIAL_BYTES)
-            self._in(8 * latency_s, self._shake, node, other, peer, addresses, latency_s)
+            node.sent_bytes += DIAL_BYTES
+            other.sent_bytes += DIAL_BYTES
+            self.after(8 * latency_s, self._shake, node, other, peer, addresses, latency_s)
 
     def _shake(self, node, other, peer, addresses, latency_s):
         if not node.is_alive:
             return
         is_kept_out = other.strikes.keeps_out(node.key, self.now_ns) or node.strikes.keeps_out(peer, self.now_ns)
-        if not other.is_alive or other.key != peer or len(other.links) >= CONNECTIONS_MAX or is_kept_out:
+        if not other.is_alive or other.key != peer or len(other.links) >= self.CONNECTIONS_MAX or is_kept_out:
             self._dial(node, peer, addresses)
             return
-        self._link(node, other, latency_s)
+        self.link(node, other, latency_s)
         self._handle(node, DialEnded(peer, None))
 
-    def _link(self, node, other, latency_s):
+    def link(self, node, other, latency_s=None):
+        """Connect two nodes; ``node`` has dialled."""
         if other.key in node.links:
             return
-        node.links[other.key] = other.links[node.key] = latency_s
+        latency_s = latency_s or self.rng.uniform(*self._latency_s)
+        node.links[other.key] = other.links[node.key] = max(1, round(latency_s * SECOND_NS / TURN_NS))
+        for one, peer in ((node, other.key), (other, node.key)):
+            one.gossip.joined(peer, self.now)
+            self.after(2 * latency_s, self._greet, one, peer)  # once the stream is open
         self._handle(node, PeerConnected(other.key, str(other.address), True))
         seen_from = replace(node.address, port=40_000)
         self._handle(other, PeerConnected(node.key, str(seen_from), False))
 
+    def _greet(self, node, peer):
+        self.send_frame(node, peer, TOPICS, node.gossip.greeting())
+
     def _unlink(self, node, peer):
+        if self._forget_link(node, peer):
+            other = self.by_key.get(peer)
+            if other is not None:
+                self._forget_link(other, node.key)
+
+    def _forget_link(self, node, peer):
         if node.links.pop(peer, None) is None:
-            return
+            return False
+        node.held.pop(peer, None)
+        node.gossip.left(peer)
         self._handle(node, PeerLost(peer))
-        other = self.by_key.get(peer)
-        if other is not None and other.links.pop(node.key, None) is not None:
-            self._handle(other, PeerLost(node.key))
+        return True
 
     def _break_if_cut(self, node, peer):
         if self._is_cut(node.key, peer):
             self._unlink(node, peer)
 
     def _is_cut(self, one, other):
-        return self._side.get(one, 0) != self._side.get(other, 0)
+        return bool(self._side) and self._side.get(one, 0) != self._side.get(other, 0)
 
     def _is_lost(self, one, other):
-        return self._is_cut(one, other) or (self._loss > 0 and self.rng.random() < self._loss)
-
-    def _send(self, node, size_bytes):
-        node.sent_bytes += size_bytes + FRAME_BYTES
+        return (self._loss > 0 and self.rng.random() < self._loss) or self._is_cut(one, other)
 
     # Questions
 
     def _ask(self, node, peer, size_bytes, answer, take, *arguments):
         """Put a question to a peer: ``answer(other, node, ...)`` there, ``take(node, peer, answer, ...)`` here; a lost
-        one is answered by nothing after a while.
+        one, and one too many, is answered by nothing after a while.
         """
-        latency_s = node.links.get(peer)
-        if latency_s is None or self._is_lost(node.key, peer):
-            self._in(protocol.TIMEOUT_S if latency_s else 0.0, take, node, peer, None, *arguments)
+        turns = node.links.get(peer)
+        if turns is None or self._is_lost(node.key, peer):
+            self.after(protocol.TIMEOUT_S if turns else 0.0, take, node, peer, None, *arguments)
             return
-        self._send(node, size_bytes + 60)
-        self._in(2.5 * latency_s, self._serve, node, peer, answer, take, arguments)
+        node.sent_bytes += size_bytes + 60 + FRAME_BYTES
+        self.in_turns(5 * turns // 2, self._serve, node, peer, answer, take, arguments)
 
     def _serve(self, node, peer, answer, take, arguments):
-        other, latency_s = self.by_key.get(peer), node.links.get(peer)
-        if other is None or latency_s is None:
+        other, turns = self.by_key.get(peer), node.links.get(peer)
+        if other is None or turns is None:
             take(node, peer, None, *arguments)
             return
+        try:
+            other.allowance.spend(node.key, self.now)
+        except ResourceError:
+            self.counts["questions refused"] += 1
+            self.in_turns(turns, take, node, peer, None, *arguments)
+            return
         said = answer(other, node, *arguments)
-        self._send(other, sum(len(data) + 3 for data in said[-1]) + 60)
-        self._in(latency_s, take, node, peer, said, *arguments)
+        other.sent_bytes += sum(len(data) + 3 for data in said[-1]) + 60 + FRAME_BYTES
+        self.in_turns(turns, take, node, peer, said, *arguments)
 
     def _catch_up(self, node, peer, rounds):
         shards = node.discovery.sharding.followed()
@@ -432,7 +475,7 @@ class MeshSim:
         shards, digest, _ = question
         self._handle(other, Introduced(asker.key, asker.advert))
         news = other.discovery.news_for(digest, shards, protocol.ADVERTS_MAX)
-        return other.discovery.sharding.bits, self._twisted(other, news)
+        return other.discovery.sharding.bits, self.vices.twisted(other, news)
 
     def _news(self, node, peer, said, question):
         _, digest, rounds = question
@@ -446,36 +489,13 @@ class MeshSim:
             node.catching_up.discard(peer)
 
     def _peers_of(self, other, asker):
-        return (self._twisted(other, other.discovery.introductions(asker.key, protocol.INTRODUCTIONS_MAX)),)
+        return (self.vices.twisted(other, other.discovery.introductions(asker.key, protocol.INTRODUCTIONS_MAX)),)
 
     def _told_live(self, node, peer, said):
         self._handle(node, Told(peer, said[0] if said else (), are_live=True))
 
     def _answers_of(self, other, asker, question, search):
-        return (self._twisted(other, other.discovery.answers(asker.key, question), question.count),)
+        return (self.vices.twisted(other, other.discovery.answers(asker.key, question), question.count),)
 
     def _found(self, node, peer, said, question, search):
         self._handle(node, Found(peer, search, said[0] if said else ()))
-
-    # Vices
-
-    def _twisted(self, node, adverts, at_least=0):
-        """Return what a node tells: hostile ones that want to be found leave all others out."""
-        if node.vice not in (Vice.ECLIPSE, Vice.SYBIL):
-            return adverts
-        friends = [other.advert for other in self.nodes if other.is_hostile and other.is_alive and other.advert]
-        return node.rng.sample(friends, min(len(friends), max(len(adverts), at_least, 16)))
-
-    def _flood(self, node):
-        if node.is_alive:
-            self._sign(node)
-            self._publish(node)
-            self._in(0.1, self._flood, node)
-
-    def _crowd(self, node):
-        """Dial all the nodes there are, a few at a time, to fill their connections."""
-        if node.is_alive:
-            for other in self.rng.sample(self.living(), min(2, len(self.by_key))):
-                if other is not node and len(other.links) < CONNECTIONS_MAX:
-                    self._link(node, other, self.rng.uniform(*self._latency_s))
-            self._in(0.5, self._crowd, node)
