@@ -221,6 +221,32 @@ def check(d, connected, newest, entries_max, group_max):
 # Catching up
 
 
+SHARDS = [Shard(name, bits, prefix) for name in CAPABILITIES for bits in (0, 1, 2) for prefix in range(1 << bits)]
+OFFERS = [Offer(), LENDER, Offer(lending=True, devices=(WASM, DeviceOffer("cuda:sm_90", 512, 1, 1)))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 11), st.sampled_from(OFFERS), st.sampled_from((30, 600)), st.sampled_from(SHARDS)),
+        max_size=40,
+    )
+)
+def test_members_of_a_shard_are_who_lies_in_it_whatever_came_and_went(steps):
+    d = directory(group_max=5, entries_max=8)
+    for seq, (number, offer, lifetime_s, shard) in enumerate(steps, 1):
+        d.receive(
+            signed(PEERS[number], seq=seq, offer=offer, lifetime_s=lifetime_s, host=f"10.{number % 2}.0.1"), at(0)
+        )
+        if seq % 9 == 0:
+            d.expire(at(30 + SKEW_S_MAX + 1))
+        known = [entry for number in range(12) if (entry := d.get(PEERS[number].key))]
+        inside = {e.key for e in known if shard.capability in e.capabilities and shard.has_place(e.place)}
+        assert keys(d.within([shard])) == inside
+        assert d.count(shard) == len(inside)
+        assert len(d.within(SHARDS[:2])) == len(keys(d.within(SHARDS[:2])))
+
+
 def test_two_directories_that_exchange_what_is_missing_know_the_same():
     a, b = directory(), directory()
     for number, peer in enumerate(PEERS):

@@ -96,6 +96,17 @@ def test_it_announces_itself_at_once_and_dials_anchors_then_first_peers_then_oth
     assert [effect.peer for _, effect in kinds(effects, Dial)] == [PEERS[number].key for number in (2, 3, 0, 1, 4)]
 
 
+def test_who_floods_its_own_advert_is_blamed_and_who_passes_it_on_is_not():
+    discovery = machine()
+    connect(discovery, 0)
+    connect(discovery, 1)
+    said = [discovery.handle(Gossiped(PEERS[0].key, advert(0, seq=seq)), at(1)) for seq in range(1, 12)]
+    assert Forward() in said[7]
+    assert [effect.peer for effects in said[8:] for effect in effects] == 3 * [PEERS[0].key]
+    assert all(isinstance(effect, Blame) for effects in said[8:] for effect in effects)
+    assert discovery.handle(Gossiped(PEERS[1].key, advert(0, seq=20)), at(1)) == []
+
+
 def times_dialled_in_vain(discovery, end_s):
     effects = run(
         discovery, 0, end_s, lambda effect: [DialEnded(effect.peer, "no")] if isinstance(effect, Dial) else []

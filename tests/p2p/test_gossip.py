@@ -126,6 +126,21 @@ def neighbour(node=None):
     return node
 
 
+def test_a_neighbour_is_told_of_late_messages_once_for_each_topic_that_it_begins_to_want():
+    node = neighbour()
+    node.publish(TOPIC, b"a", at(0))
+    node.tick(at(2))
+
+    def told(*topics):
+        return [effect.kind for effect in node.heard(key(1), TOPICS, encode(Topics(topics)), at(2))]
+
+    assert told(TOPIC, "others/1") == []
+    assert told("others/1") == []
+    assert told(TOPIC, "others/1") == [HAVE]
+    node.heard(key(1), TOPICS, encode(Topics(())), at(3))
+    assert node.heard(key(1), TOPICS, encode(Topics((TOPIC,))), at(11)) == []  # old news
+
+
 def post(data, topic=TOPIC):
     return encode(Post(topic, data))
 

@@ -54,6 +54,17 @@ def test_a_shard_is_halved_and_doubled_with_room_between():
     assert 2 * (SHARD_MIN - 1) <= SHARD_MAX  # and the other way round
 
 
+def test_a_mesh_that_grows_quickly_is_halved_as_often_as_it_takes():
+    sharding = Sharding(KEY)
+    assert sharding.resize(Counter(cpu=8 * SHARD_MAX, idle=8 * SHARD_MAX + 1), is_newcomer=True)
+    assert sharding.bits == (4, 3, 0)
+    for bits in (0, 0, 0):
+        sharding.told((bits, bits, bits))
+    assert not sharding.resize(Counter(cpu=SHARD_MAX, idle=SHARD_MAX), is_newcomer=True)  # who tells is behind
+    assert sharding.resize(Counter(cpu=SHARD_MIN - 1, idle=SHARD_MAX), is_newcomer=True)
+    assert sharding.bits == (4, 0, 0)
+
+
 def test_near_a_border_the_next_shard_is_followed_too():
     sharding = Sharding(KEY)
     sharding.resize(Counter(cpu=SHARD_MAX - 1))
