@@ -142,6 +142,8 @@ class Discovery:
         """Take one event; return what is to be done, in order."""
         ns = now.boottime_ns
         match event:
+            case Gossiped(peer, data):  # first: there are more of these than of all others
+                return self._hearing.gossiped(peer, data, now)
             case Tick():
                 return self._tick(now)
             case PeerConnected(peer, address, outbound):
@@ -150,8 +152,6 @@ class Discovery:
                 return self._lost(peer, ns)
             case DialEnded(peer, error):
                 return self._dial_ended(peer, error, ns)
-            case Gossiped(peer, data):
-                return self._hearing.gossiped(peer, data, now)
             case Introduced(peer, data):
                 self._neighbours.introduced(peer)
                 return self._hearing.introduced(peer, data, now)

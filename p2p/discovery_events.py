@@ -150,7 +150,7 @@ class Forward(msgspec.Struct, frozen=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Gossip these adverts of others, each in its topic: answers to questions taught us."""
+    """Gossip these adverts of others by their ids, each in its topic: answers to questions taught us."""
 
     adverts: tuple[tuple[str, bytes], ...]
 

@@ -188,11 +188,11 @@ class Gossip:
             del self._stored[identity]
         return [Send(peer, TOPICS, self.greeting()) for peer in self._neighbours]
 
-    def publish(self, topic: str, data: bytes, now: Now) -> list[Effect]:
-        """Send a message of our own; one that has been about before goes nowhere."""
+    def publish(self, topic: str, data: bytes, now: Now, *, by_id: bool = False) -> list[Effect]:
+        """Send a message of our own, or only its id; one that has been about before goes nowhere."""
         if not self._is_new(identity := message_id(topic, data)):
             return []
-        return self._spread(identity, topic, encode(Post(topic, data)), None, now)
+        return self._spread(identity, topic, encode(Post(topic, data)), None, now, eager=0 if by_id else EAGER)
 
     # Neighbours
 
@@ -290,22 +290,24 @@ class Gossip:
                 known.append(identity)
         return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known)]
 
-    def _spread(self, identity: bytes, topic: str, body: bytes, source: PeerKey | None, now: Now) -> list[Effect]:
+    def _spread(
+        self, identity: bytes, topic: str, body: bytes, source: PeerKey | None, now: Now, *, eager: int = EAGER
+    ) -> list[Effect]:
         self._stored[identity] = (topic, body, now.boottime_ns)
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)
         others = [p for p, n in self._neighbours.items() if p != source and topic in n.topics]
-        for turn in range(min(EAGER, len(others))):  # the first steps of a shuffle
+        for turn in range(min(eager, len(others))):  # the first steps of a shuffle
             drawn = turn + int(self._rng.random() * (len(others) - turn))
             others[turn], others[drawn] = others[drawn], others[turn]
-        for peer in others[EAGER:]:
+        for peer in others[eager:]:
             untold = self._neighbours[peer].untold
             untold[identity] = None
             if len(untold) > STORED_MAX:
                 del untold[next(iter(untold))]
-        if len(others) > EAGER and self._tell_ns is None:
+        if len(others) > eager and self._tell_ns is None:
             self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
-        return [Send(peer, POST, body) for peer in others[:EAGER]]
+        return [Send(peer, POST, body) for peer in others[:eager]]
 
     def _note_missing(self, peer: PeerKey, ids: Iterable[bytes], now: Now) -> None:
         for identity in ids:

@@ -86,9 +86,9 @@ class GossipStreams:
             del self._turns[topic]
             self._carry_out(self._machine.unsubscribe(topic))
 
-    def publish(self, topic: str, data: bytes) -> None:
+    def publish(self, topic: str, data: bytes, *, by_id: bool) -> None:
         """See ``Network.publish``."""
-        self._carry_out(self._machine.publish(topic, data, clock.now()))
+        self._carry_out(self._machine.publish(topic, data, clock.now(), by_id=by_id))
 
     def joined(self, peer: PeerKey) -> None:
         """A peer is connected."""

@@ -441,7 +441,7 @@ class _Node:
             raise ValueError(f"{protocol} is served already")
         self._handlers[protocol] = handler
 
-    async def publish(self, topic: str, data: bytes) -> None:
+    async def publish(self, topic: str, data: bytes, *, by_id: bool = False) -> None:
         if len(data) > self.limits.gossip_size_bytes_max:
             raise ValueError(f"{len(data)} bytes are too many to gossip: at most {self.limits.gossip_size_bytes_max}")
         message = _Gossip(topic, bytes(data))

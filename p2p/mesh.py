@@ -11,6 +11,7 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -303,7 +304,7 @@ class Mesh:
                 self._sign()
                 start(self._publish, self._own_adverts())
             case Spread(adverts):
-                start(self._publish, adverts)
+                start(partial(self._publish, adverts, by_id=True))
             case Disconnect(peer):
                 start(self.network.disconnect, peer)
             case Blame(peer, reason):
@@ -358,10 +359,10 @@ class Mesh:
         lent = capabilities_of(self._offer.lending, self._offer.devices)
         return [(topic, self._advert) for topic in self._discovery.topics_published(lent)]
 
-    async def _publish(self, adverts: Iterable[tuple[str, bytes]]) -> None:
+    async def _publish(self, adverts: Iterable[tuple[str, bytes]], *, by_id: bool = False) -> None:
         for topic, data in adverts:
             try:
-                await self.network.publish(topic, data)
+                await self.network.publish(topic, data, by_id=by_id)
             except TransportError as error:
                 log.debug("advert not gossiped", topic=topic, reason=str(error))
 

@@ -277,9 +277,9 @@ class Network(Protocol):
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Let peers open streams of ``protocol``; each runs ``handler`` in a task of its own."""
 
-    async def publish(self, topic: str, data: bytes) -> None:
+    async def publish(self, topic: str, data: bytes, *, by_id: bool = False) -> None:
         """Gossip ``data`` to all who subscribe, unless it has been about before. No promise of delivery; our own
-        handler is not run.
+        handler is not run. ``by_id``: most have it, so neighbours are told that we have it, and ask if they lack it.
 
         Raises:
             ValueError: longer than ``gossip_size_bytes_max``.

@@ -262,12 +262,12 @@ class Host:
 
         self._host.set_stream_handler(full, run)
 
-    async def publish(self, topic: str, data: bytes) -> None:
+    async def publish(self, topic: str, data: bytes, *, by_id: bool = False) -> None:
         """See ``network.Network.publish``."""
         if len(data) > self.limits.gossip_size_bytes_max:
             raise ValueError(f"{len(data)} bytes are too many to gossip: at most {self.limits.gossip_size_bytes_max}")
         await trio.lowlevel.checkpoint()
-        self._gossip.publish(topic, bytes(data))
+        self._gossip.publish(topic, bytes(data), by_id=by_id)
 
     def subscribe(self, topic: str, handler: GossipHandler) -> None:
         """See ``network.Network.subscribe``."""

@@ -253,7 +253,7 @@ class MeshSim(Timeline):
                     self.sign(node)
                     self._publish(node, [(topic, node.advert) for topic in self.topics(node)])
                 case Spread(adverts):
-                    self._publish(node, adverts)
+                    self._publish(node, adverts, by_id=True)
                 case Disconnect(peer):
                     self.after(0.0, self._unlink, node, peer)
                 case Blame(peer):
@@ -267,6 +267,8 @@ class MeshSim(Timeline):
         return verdict
 
     def _blame(self, node, peer, weight):
+        if not node.is_hostile and peer in self.by_key and not self.by_key[peer].is_hostile:
+            self.counts["honest blamed"] += 1
         if node.strikes.broke(peer, self.now_ns, weight=weight):
             self.after(0.0, self._unlink, node, peer)
 
@@ -288,9 +290,9 @@ class MeshSim(Timeline):
         """Return the topics of a node's own advert."""
         return node.discovery.topics_published(capabilities_of(node.offer.lending, node.offer.devices))
 
-    def _publish(self, node, adverts):
+    def _publish(self, node, adverts, *, by_id=False):
         for topic, data in adverts:
-            self._carry(node, node.gossip.publish(topic, data, self.now))
+            self._carry(node, node.gossip.publish(topic, data, self.now, by_id=by_id))
 
     def _follow(self, node, topics):
         for topic in sorted(topics - node.topics):

@@ -71,6 +71,7 @@ def attacked(seed, nodes, *, seconds=60.0):
         "newcomer_chosen_honest": sum(not node.is_hostile for node in chosen),
         "newcomer_escaped": any(not node.is_hostile for node in chosen) and shares[ASKERS] < 0.5,
         "dials_per_node": round(sim.counts["dials"] / nodes, 1),
+        "honest_blamed": sim.counts["honest blamed"],
         "wrong_peer_dialled": sim.counts["wrong peer dialled"],
         "bits": sorted({node.discovery.sharding.bits_max for node in population if not node.is_hostile}),
     }
