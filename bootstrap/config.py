@@ -145,6 +145,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(NodeConfig) if field.name != "listen_is_default"}
 _TABLES: dict[str, type[msgspec.Struct]] = {"waits": Waits, "limits": Limits}
+_FLAGS = {"first_peers": "peer", "devices": "device"}
+"""Flags that are repeated have the name of one."""
+_HINTS = {
+    "devices": "each is cpu, gpu, the UUID of a GPU or MIG instance as depin-node devices shows it, or module:Class"
+}
 _SCALARS = frozenset(FIELDS) - frozenset(_TABLES)
 
 
@@ -175,7 +180,7 @@ def load(
             values[key] = _convert(raw, key, variable(key), strict=False)
     for key, value in flags.items():
         if value is not None:
-            values[key] = _convert(value, key, f"--{key.replace('_', '-')}", strict=True)
+            values[key] = _convert(value, key, f"--{_FLAGS.get(key, key).replace('_', '-')}", strict=True)
     return NodeConfig(**values, listen_is_default="listen" not in values)
 
 
@@ -222,4 +227,5 @@ def _convert(value: Any, key: str, source: str, *, strict: bool) -> Any:
     try:
         return msgspec.convert(value, FIELDS[key].type, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; it is '{printable(str(value), length_max=80)}'") from error
+        hint = _HINTS.get(key, "")
+        raise ConfigError(f"{source}: {hint or error}; it is '{printable(str(value), length_max=80)}'") from error

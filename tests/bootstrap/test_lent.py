@@ -94,6 +94,19 @@ async def test_without_a_gpu_the_processor_is_lent():
             assert (device.name, device.lending) == ("cpu", Lending("wasm-1", 2, 77))
 
 
+@pytest.mark.skipif(bool(find_gpus().gpus), reason="there is a GPU here")
+async def test_a_gpu_that_does_not_start_is_left_out_with_the_reason(monkeypatch):
+    """The real worker, with CuPy, looks for a GPU that only we have heard of."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    monkeypatch.setattr("depin_node.bootstrap.lent.find_gpus", lambda: Found(GPUS[:1]))
+    with trio.fail_after(WAIT_S):
+        async with open_lent(NodeConfig(lend=True, slots=1)) as lent:
+            assert [device.name for device in lent.devices] == ["cpu"]
+            (left_out,) = lent.left_out
+            assert (left_out.name, left_out.slots) == ("GPU-1", 0)
+            assert "no NVIDIA driver" in left_out.unusable  # by the worker or by the driver, whoever is first
+
+
 class Driver:
     """What the driver says of an invented GPU."""
 
