@@ -71,8 +71,10 @@ class Deciding:
             task.ballot.committed((peer, attempt), commitment)
             runs.append((task.job_id, run_us))
             answered.append((progress, task))
+        is_first = any(not partner.stints[progress.id].pace_s for progress, _ in answered)
         partner.answered(runs, now.boottime_ns)
-        board.feed(partner)
+        if is_first:
+            board.feed(partner)  # its speed is known: it may be worth sending more
         for progress, task in answered:
             progress.run_s = partner.stints[progress.id].run_s
             self._seal(task, now)

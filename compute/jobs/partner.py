@@ -21,6 +21,8 @@ BESIDE_S = 0.0005
 """What a task costs a provider beside its run (measured, notes on the pipeline)."""
 LAG_S_MAX = 1.0
 """What is counted for the way there and back at most: more is somebody who was slow to agree."""
+TOGETHER = 8
+"""Who has plenty, all of one job, is sent no fewer at once: the cost of a look at what it could do is shared."""
 FIRST_AHEAD = 4
 """Open attempts a slot, before anything is known of a provider's speed."""
 _SMOOTHING = 0.3
@@ -150,7 +152,9 @@ class Partner:
             ahead_s = AHEAD_S + 2 * self._lag_s  # to be answered and to be shown
             backlog_s = sum(stint.open * self._busy_s(stint) for stint in self.stints.values())
             more = ceil((ahead_s - backlog_s) / self._busy_s(stint))  # long tasks get their turn beside short ones
-        return min(room, max(least, more, 0))
+        worth = min(room, max(least, more, 0))
+        is_alone = len(self.stints) == 1
+        return 0 if is_alone and worth < min(TOGETHER, total // 4) else worth
 
     def credit_max(self) -> int:
         """Return how many more attempts the provider would take: for replacements, which others wait for."""
