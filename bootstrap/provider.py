@@ -8,6 +8,7 @@ which commits to them; those that are to stay are put away before they are shown
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -31,6 +32,7 @@ from depin_node.core.views import DeviceView
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
 from depin_node.p2p.network import Stream
+from depin_node.p2p.together import together
 
 log = structlog.get_logger("depin_node.provider")
 Order = TypeVar("Order")
@@ -38,6 +40,9 @@ Order = TypeVar("Order")
 CONVERSATIONS_MAX = 64
 CONVERSATIONS_PER_GROUP_MAX = 4
 FETCH_TIMEOUT_S = 300.0
+FETCHES_AT_ONCE = 3
+"""Blobs of one work: what one has to wait for, others do not. (Two who fetch from each other need a data channel each
+way for each: ``DirectLimits.channels_per_peer_max``.)"""
 _STRANGERS = "unknown"
 """The group of peers that the directory does not know: they share one."""
 
@@ -203,11 +208,16 @@ class Provider:
         """
         blobs, body = self.context.blobs, order.body
         sizes = {body.program: body.program_bytes} | {item.blob: item.size_bytes for item in body.inputs}
-        for blob, size_bytes in sizes.items():
+        for blob in sizes:
             blobs.store.pin(blob)
             work.blobs.append(blob)
-            # also where it is here: the requester then proves that it has it
-            await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
+        turn = trio.CapacityLimiter(FETCHES_AT_ONCE)
+
+        async def fetch(blob: bytes, size_bytes: int) -> None:
+            async with turn:  # also where it is here: the requester then proves that it has it
+                await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
+
+        await together(*(partial(fetch, blob, size_bytes) for blob, size_bytes in sizes.items()))
         work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
 
     async def read(self, blob: bytes) -> bytes:

@@ -549,13 +549,14 @@ def _manifest_path(path: Path) -> Path:
 
 def _open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
     """Return the open file, and whether there is nothing in it yet."""
-    is_new = not path.exists()
-    if is_new:
+    is_new, goes_on = not path.exists(), len(manifest.hashes) > 1  # of a single chunk nothing can be half here
+    if is_new and goes_on:
         save_manifest(_manifest_path(path), manifest)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.ftruncate(fd, manifest.size)
-        _allocate(fd, 0, manifest.size)
+        if goes_on:
+            os.ftruncate(fd, manifest.size)
+            _allocate(fd, 0, manifest.size)
     except BaseException:  # whatever it was: the descriptor is let go; raised again
         os.close(fd)
         raise

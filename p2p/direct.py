@@ -61,7 +61,7 @@ class DirectLimits:
     """What the data port may use."""
 
     channels_max: int = 64
-    channels_per_peer_max: int = 4
+    channels_per_peer_max: int = 8
     handshakes_max: int = 32
     handshake_timeout_s: float = 5.0
     connect_timeout_s: float = 1.5

@@ -91,6 +91,24 @@ async def test_a_job_is_done_and_both_sides_hold_its_receipts(tmp_path, autojump
         assert [(one[0], one[3:]) for one in ours] == [(one[0], one[3:]) for one in its]
 
 
+async def test_the_blobs_of_a_work_are_fetched_together(tmp_path, autojump_clock, monkeypatch):
+    async with world(tmp_path, latency_s=(0.02, 0.02)) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        served, why_not = [], a.blobs.why_not
+
+        def noted(peer, request):
+            served.append(a.blobs._serving[peer])
+            return why_not(peer, request)
+
+        monkeypatch.setattr(a.blobs, "why_not", noted)
+        job, _ = await make_job(a, candidate=MANY)
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert served == [2, 2]  # the program and the input
+
+
 async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1)

@@ -102,7 +102,7 @@ async def test_a_node_without_a_server_opens_none():
 
 async def test_channels_are_bounded_for_each_peer_and_free_again():
     async with ends(ALICE, BOB) as (alice, bob):
-        opened = [await alice.open(bob) for _ in range(4)]
+        opened = [await alice.open(bob) for _ in range(LIMITS.channels_per_peer_max)]
         with pytest.raises(TransportError):
             await alice.channels.open(BOB.key)
         alice.channels._limits = replace(LIMITS, channels_per_peer_max=100)
