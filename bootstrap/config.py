@@ -107,6 +107,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether those circuits may carry blobs too, without a limit of bytes."""
     upnp: bool = True
     """Whether to ask the gateway for a port, when listening at a private address and not on loopback."""
+    mdns: bool = True
+    """Whether to find nodes of the local networks, and be found there, by multicast DNS. Never on loopback, nor by a
+    first peer (``bootstrap_only``)."""
     lend: bool = False
     """Whether to run other people's tasks."""
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0

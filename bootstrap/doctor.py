@@ -86,7 +86,7 @@ def examine(patient: Patient, reasons: Mapping[str, str]) -> Report:
     if patient.config is not None:
         found += [*_listening(patient, patient.config)]
     if patient.status is not None:
-        found += _reach(patient.status)
+        found += [*_reach(patient.status), *_lan(patient.status, patient.config)]
     if patient.config is not None:
         peers, reachable = _peers(patient, patient.config, reasons)
         found += peers
@@ -211,6 +211,20 @@ def _reach(status: StatusView) -> Iterator[Finding]:
     yield Finding("nat", True, _NATS.get(reach.nat, reach.nat))
     if reach.serves:
         yield Finding("relay", True, f"for {reach.places} peers, {reach.circuits} circuits open")
+
+
+def _lan(status: StatusView, config: NodeConfig | None) -> Iterator[Finding]:
+    lan = status.lan
+    if lan is None:
+        off = "off (mdns = false)" if config is not None and not config.mdns else "off: on loopback, or a first peer"
+        yield Finding("mdns", True, off)
+    elif lan.networks:
+        says = f"on {', '.join(lan.networks)}; nodes were heard {lan.sightings} times"
+        yield Finding("mdns", True, says, lan.error)
+    else:
+        yield Finding(
+            "mdns", not lan.error, lan.error or "no local network is up", "see the error" if lan.error else ""
+        )
 
 
 def peers_to_ask(config: NodeConfig, data_dir: DataDir, own: str) -> list[str]:

@@ -39,10 +39,13 @@ from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
+from depin_node.p2p.addresses import parse
 from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.direct import DirectChannels, open_direct
+from depin_node.p2p.groups import is_loopback
+from depin_node.p2p.lan import Lan, open_lan
 from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.network import ListenError, Network, NetworkLimits
@@ -109,6 +112,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
             )
         )
         reach = await stack.enter_async_context(_open_reach(config, network, mesh))
+        lan = await _open_lan(stack, config, network, mesh)
         store = BlobStore(data_dir.blobs, quota_bytes=config.disk_mib << 20)
         direct = await _open_direct(stack, config, network)
         blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, direct=direct)
@@ -127,7 +131,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
             requester = await stack.enter_async_context(open_requester(market, scheduling))
             await stack.enter_async_context(handover.running(requester))
         await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
-        operator = Operator(config, data_dir, market, reach, requester, handover, provider)
+        operator = Operator(config, data_dir, market, reach, lan, requester, handover, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(url, token, os.getpid())))
@@ -146,6 +150,14 @@ async def _open_reach(config: NodeConfig, network: Network, mesh: Mesh) -> Async
     ) as reach:
         mesh.dial, mesh.best_first = reach.dial, reach.best_first
         yield reach
+
+
+async def _open_lan(stack: AsyncExitStack, config: NodeConfig, network: Network, mesh: Mesh) -> Lan | None:
+    """Find nodes on the local networks; None where nobody there could connect, or it is not wanted."""
+    is_local = all(is_loopback(parse(address)) for address in network.addresses())
+    if not config.mdns or config.bootstrap_only or is_local:
+        return None
+    return await stack.enter_async_context(open_lan(network.key, network.addresses, mesh.sighted))
 
 
 def _keys(peers: tuple[str, ...], setting: str) -> list[bytes]:

@@ -27,6 +27,7 @@ from depin_node.core.views import (
     CopyView,
     CreditView,
     DeviceView,
+    LanView,
     LogsView,
     PeerView,
     ReachView,
@@ -38,6 +39,7 @@ from depin_node.crypto.envelope import verify_signature
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.directory import Entry
+from depin_node.p2p.lan import Lan
 from depin_node.p2p.reach.service import Reach
 
 UPLOAD_KEPT_S = 600.0
@@ -55,6 +57,7 @@ class Operator:
         data_dir: DataDir,
         market: MarketContext,
         reach: Reach,
+        lan: Lan | None,
         requester: Requester | None,
         handover: Handover | None,
         provider: Provider | None,
@@ -64,6 +67,7 @@ class Operator:
         self._market = market
         self._store = market.blobs.store
         self._reach = reach
+        self._lan = lan
         self._jobs_of = requester
         self._handover = handover
         self._provider = provider
@@ -99,6 +103,7 @@ class Operator:
             blobs_bytes=self._store.used_bytes,
             counters=dict(Counter(market.network.counters()) + Counter(market.mesh.counters())),
             reach=self._reach_view(),
+            lan=LanView(self._lan.networks, self._lan.sightings, self._lan.error) if self._lan else None,
         )
 
     def _reach_view(self) -> ReachView:

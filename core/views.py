@@ -83,6 +83,14 @@ class ReachView(View, frozen=True):
     skew_s: int | None = None
 
 
+class LanView(View, frozen=True):
+    """The local networks on which nodes are found: which, how often one was heard of, and what went wrong."""
+
+    networks: tuple[str, ...]
+    sightings: int
+    error: str = ""
+
+
 class StatusView(View, frozen=True):
     """How the node is. ``counters`` counts what went wrong and was survived since the start."""
 
@@ -102,6 +110,7 @@ class StatusView(View, frozen=True):
     blobs_bytes: int
     counters: dict[str, int]
     reach: ReachView | None = None
+    lan: LanView | None = None
 
 
 class ReceiptView(View, frozen=True):

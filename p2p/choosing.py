@@ -138,6 +138,13 @@ class Choosing:
             return []
         return self._dial(known.peer, [known.address], Purpose.FEELER, ns)
 
+    def sighted(self, address: "Address", ns: int) -> list[Dial]:
+        """Dial somebody who says to be on a network of this machine: a stranger, or if neighbours are wanted."""
+        entry, taken = self._directory.get(address.peer), room_at(address) in self.neighbours.rooms()
+        if entry is not None and (taken or not self.lacks):
+            return []
+        return self._dial(address.peer, [address], Purpose.NEIGHBOUR, ns)
+
     def errand(self, peer: bytes, ns: int) -> list[Dial]:
         """Dial a peer for a question or for work."""
         return self._dial(peer, self._addresses(peer), Purpose.ERRAND, ns)

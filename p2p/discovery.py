@@ -39,6 +39,7 @@ from depin_node.p2p.discovery_events import (
     PeerLost,
     Question,
     Search,
+    Sighted,
     Tell,
     Tick,
     Told,
@@ -163,6 +164,8 @@ class Discovery:
                 return effects + self._searches.step(ns)
             case Search(number, need, count):
                 return self._searches.begin(number, need, count, ns)
+            case Sighted(address):
+                return [*self.choosing.sighted(address, ns)]
             case Changed():
                 self._rhythm.announce_by(ns, ns)
                 return []

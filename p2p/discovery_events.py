@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from depin_node.p2p.addresses import Address
 from depin_node.p2p.directory import Need
 from depin_node.p2p.shards import Shard
 
@@ -85,6 +86,12 @@ class Search(msgspec.Struct, frozen=True):
     count: int
 
 
+class Sighted(msgspec.Struct, frozen=True):
+    """Somebody on a network of this machine says that it is at ``address``."""
+
+    address: Address
+
+
 class Introduced(msgspec.Struct, frozen=True):
     """``peer`` sent its own advert over its own connection."""
 
@@ -96,7 +103,9 @@ class Changed(msgspec.Struct, frozen=True):
     """What we offer, or where we can be dialled, has changed."""
 
 
-Event: TypeAlias = Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Found | Introduced | Changed | Search
+Event: TypeAlias = (
+    Tick | PeerConnected | PeerLost | DialEnded | Gossiped | Told | Found | Introduced | Sighted | Changed | Search
+)
 
 # What is to be done
 

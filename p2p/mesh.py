@@ -51,6 +51,7 @@ from depin_node.p2p.discovery_events import (
     Question,
     Search,
     SearchEnded,
+    Sighted,
     Spread,
     Tell,
     Tick,
@@ -238,6 +239,10 @@ class Mesh:
     def report(self, peer: PeerKey, violation: PeerViolation) -> None:
         """Count a violation of any protocol against ``peer``; enough of them disconnect it and keep it out."""
         self._blame(peer, str(violation))
+
+    def sighted(self, address: Address) -> None:
+        """Take an address that was heard on a network of this machine (``lan``)."""
+        self._handle(Sighted(address))
 
     def remembered(self) -> list[str]:
         """Return addresses to join by next time, best first, at most 64."""

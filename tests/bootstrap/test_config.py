@@ -41,6 +41,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "relay": ("false", "false"),
         "relay_bulk": ("true", "true"),
         "upnp": ("false", "false"),
+        "mdns": ("false", "false"),
         "lend": ("true", "true"),
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),

@@ -10,7 +10,7 @@ import pytest
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
 from depin_node.core.local import DataDir
-from depin_node.core.views import DeviceView, PeerView, ReachView, StatusView
+from depin_node.core.views import DeviceView, LanView, PeerView, ReachView, StatusView
 from depin_node.crypto.identity import peer_id
 
 PEER, OTHER = peer_id(bytes(32)), peer_id(bytes([1]) * 32)
@@ -47,6 +47,13 @@ def examined(tmp_path: Path, reasons=None, **changes) -> tuple[Report, dict[str,
     return report, {finding.name: finding for finding in report.findings}
 
 
+def test_local_networks_are_told_of(tmp_path):
+    _, found = examined(tmp_path, status=status(lan=LanView(("192.168.1.2/24",), 3)))
+    assert found["mdns"].says == "on 192.168.1.2/24; nodes were heard 3 times"
+    _, found = examined(tmp_path, config=NodeConfig(disk_mib=1, mdns=False))
+    assert found["mdns"].says == "off (mdns = false)"
+
+
 def test_all_is_well(tmp_path):
     report, found = examined(tmp_path)
     assert report.exit_code == 0, report
@@ -67,6 +74,7 @@ def test_all_is_well(tmp_path):
         ("devices", "no worker", {"devices": None, "devices_error": "no worker can be started"}),
         ("sandbox", "seccomp", {"devices": [DeviceView("wasm-1", 1, 1, 1, layers_missing=("seccomp: no",))]}),
         ("listens", "nowhere", {"status": status(addresses=())}),
+        ("mdns", "in use", {"status": status(lan=LanView((), 0, "192.168.1.2/24: Address already in use"))}),
         ("peers", "0 connected", {"status": status(peers_connected=0), "config": NodeConfig(first_peers=(FIRST,))}),
     ],
 )  # fmt: skip

@@ -16,7 +16,8 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, TransportError
 from depin_node.core.wire import Message, decode, encode
 from depin_node.crypto.identity import Identity
-from depin_node.p2p import gossip
+from depin_node.p2p import gossip, mdns
+from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
 from depin_node.p2p.blob_messages import unpack_have, unpack_indices
 from depin_node.p2p.directory import Directory
@@ -201,6 +202,22 @@ def p2p_gossip(chance: random.Random) -> bytes:
     if len(node._missing) > gossip.MISSING_MAX or len(node._stored) > gossip.STORED_MAX:
         raise Finding("it grows", said)
     return said
+
+
+@target
+def p2p_mdns(chance: random.Random) -> bytes:
+    """Packets of multicast DNS: read or refused, and nothing is believed but what the sender says of its own host."""
+    where = [f"/ip4/192.168.1.{n}/tcp/4701/p2p/{peer_id(who.key)}" for n, who in enumerate(AUTHORS[1:3], 1)]
+    whole = (mdns.query(), mdns.answer(b"n" * 32, where), mdns.answer(b"n" * 32, where[:1]))
+    data = mutate(chance.choice(whole), chance, chance.choice(whole))
+    beacon = mdns.Beacon(AUTHORS[0].key, random.Random(1), NOW)
+    try:
+        found = beacon.heard(data, "192.168.1.1", mdns.PORT, NOW)
+    except Exception as error:  # as above
+        raise Finding(f"{type(error).__name__}: {error}", data) from error
+    if len(found) > mdns.ADDRESSES_MAX or any(address.host != "192.168.1.1" for address in found):
+        raise Finding("more was believed than may be", data)
+    return data
 
 
 @target

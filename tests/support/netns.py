@@ -18,17 +18,20 @@ KINDS = ("full-cone", "port-restricted", "symmetric")
 _numbers = itertools.count()
 
 
-def missing() -> str:
-    """Return why there can be no namespaces here, or nothing."""
+def missing(*, nat: bool = True) -> str:
+    """Return why there can be no namespaces here, with NAT or without it, or nothing."""
     if os.geteuid() != 0:
         return "needs root, to make network namespaces"
-    for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
+    for tool, package in (("ip", "iproute2"), *([("nft", "nftables")] if nat else [])):
         if shutil.which(tool) is None:
             return f"needs {tool} (apt-get install {package})"
     name = f"depin-try-{os.getpid()}"
     tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
     if tried.returncode:
         return f"no network namespaces here: {tried.stderr.strip()}"
+    if not nat:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+        return ""
     rules = "add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; add rule ip t c masquerade"
     nat = subprocess.run(["ip", "netns", "exec", name, "nft", rules], capture_output=True, text=True, check=False)
     subprocess.run(["ip", "netns", "del", name], check=False)
