@@ -13,21 +13,17 @@ MODULE_BYTES_MAX = 4 << 20
 _START_SECTION = 8
 STACK_BYTES = 256 << 10
 GENERATE = (
-    *("clang", "-cc1", "-x", "c++", "-std=c++20", "-triple", "wasm32-unknown-unknown", "-emit-obj", "-O3"),
+    *("clang", "-cc1", "-x", "c++", "-std=c++20", "-triple", "wasm32-unknown-unknown", "-emit-obj", "-O2"),
     *("-mrelocation-model", "static"),  # addresses are constants: the linker knows where the memory begins
     *("-vectorize-loops", "-vectorize-slp", "-target-cpu", "generic", "-target-feature", "+simd128"),
     *("-target-feature", "+bulk-memory", "-target-feature", "+nontrapping-fptoint", "-target-feature", "+sign-ext"),
     *("-ffreestanding", "-fno-builtin", "-ffp-contract=off", "-fwrapv", "-fno-finite-loops", "-relaxed-aliasing"),
-    *(
-        "-nostdsysteminc",
-        "-nobuiltininc",
-        "-nostdinc++",
-        "-w",
-        "-fno-caret-diagnostics",
-        "-mllvm",
-        "-inline-threshold=1000",
-    ),
-    *("-fno-ident",),
+    *("-nostdsysteminc", "-nobuiltininc", "-nostdinc++", "-w", "-fno-caret-diagnostics", "-fno-ident"),
+    *("-mllvm", "-inline-threshold=1000"),
+    # Each turn of a loop costs the engine's look at fuel and clock: SIMD loops take several vectors at a turn, as many
+    # as the smallest machine has registers for.
+    *("-mllvm", "-force-target-max-vector-interleave=4", "-mllvm", "-force-target-num-vector-regs=16"),
+    *("-mllvm", "-small-loop-cost=60"),
 )
 LINK = ("wasm-ld", "--no-entry", "--import-memory", "--stack-first", "-z", f"stack-size={STACK_BYTES}", "-s")
 

@@ -47,14 +47,17 @@ from depin_node.compute.translate.fission_pieces import (
     may_return,
     steps,
     turns_loops,
+    weigh,
     without_blocks,
 )
 from depin_node.compute.translate.fission_variables import Variables
 from depin_node.compute.translate.masks import masked
 from depin_node.compute.translate.semantics import BARRIERS, Facts, body_of
-from depin_node.compute.translate.types import VOID
+from depin_node.compute.translate.types import VOID, Reference
 from depin_node.compute.translate.uniformity import BLOCK, STRIP, WARP, Uniformity, assigned, changed_in
 
+LANES_WEIGHT = 3
+"""Functions and divisions after which what is spread goes on in another loop."""
 LANE_BYTES_MAX = 2 << 10
 """What one thread may carry over waits."""
 _COMMUTING = (
@@ -76,7 +79,7 @@ class Plan(Variables):
     """
 
     def __init__(self, kernel: t.Kernel, facts: Facts) -> None:
-        self.facts = facts
+        self.facts, self._spread = facts, False
         body = prepare(kernel, facts)
         self._names = count_names(body)
         self._atomics = _kinds_of_atomics(kernel)
@@ -203,8 +206,16 @@ class Plan(Variables):
             made = self._pieces(region.body, lockstep, region.whole_warps)
             broken = {variable for variable in self.strides if lanes_change(made, variable)}
             if not broken:
-                return made
+                return list(self._spread_out(made)) if lockstep and self._spread else made
             self.strides -= broken
+
+    def spreads(self) -> bool:
+        """Have long calculations done in several loops over lanes; return whether there are any.
+
+        A processor looks ahead a few hundred instructions: in short loops it finds other lanes to go on with.
+        """
+        self._spread = True
+        return any(len(self.pieces(region, full=True)) > 1 for region in self.regions)
 
     def turns_loops(self) -> bool:
         """Whether full strips go through loops together."""
@@ -232,6 +243,24 @@ class Plan(Variables):
                 out.extend(made)
         flush()
         return out
+
+    def _spread_out(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            if not isinstance(piece, Lanes) or any(map(self._is_reference, piece.body)):
+                yield piece
+                continue
+            weight, group = 0, list[t.Statement]()
+            for node in piece.body:
+                group.append(node)
+                weight += weigh(node)
+                if weight >= LANES_WEIGHT:
+                    yield Lanes(group, piece.serial)
+                    weight, group = 0, []
+            if group:
+                yield Lanes(group, piece.serial)
+
+    def _is_reference(self, node: t.Statement) -> bool:
+        return isinstance(node, t.Declare) and isinstance(node.variable.type, Reference)
 
     def _piece(self, node: t.Statement, lockstep: bool, warps: bool) -> list[Piece] | None:
         """Return the pieces of one statement; None: it is a part of ``Lanes``."""

@@ -8,7 +8,7 @@ from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.fission_calls import Wait, variables_of
 from depin_node.compute.translate.masks import Masked
 from depin_node.compute.translate.semantics import BARRIERS
-from depin_node.compute.translate.uniformity import assigned
+from depin_node.compute.translate.uniformity import assigned, reached
 
 
 @dataclass
@@ -169,6 +169,32 @@ def turns_loops(pieces: Sequence[Piece]) -> bool:
         or (isinstance(piece, Branch) and turns_loops([*piece.yes, *piece.no]))
         for piece in pieces
     )
+
+
+def weigh(node: t.TreeNode) -> int:
+    """Count what takes long: functions of the header, and divisions."""
+    weight = 0
+    for part in t.walk(node):
+        called = part.function if isinstance(part, t.Call) else None
+        if isinstance(called, t.Function):
+            weight += sum(map(_takes_long, reached(called)))
+        weight += _takes_long(part)
+    return weight
+
+
+def _takes_long(node: t.TreeNode) -> bool:
+    if isinstance(node, t.Call):
+        return not isinstance(node.function, t.Function)
+    return isinstance(node, t.Binary) and node.op == "/" and t.is_float(node.type)
+
+
+def streams(pieces: Sequence[Piece]) -> bool:
+    """Whether the lanes of a strip go through memory together in one loop, and there are no other loops."""
+    loops = [piece for piece in pieces if isinstance(piece, Divergent)]
+    inner = [part for loop in loops for part in (*loop.body, *loop.step)]
+    others = [piece for piece in pieces if not isinstance(piece, Divergent)]
+    moved = any(isinstance(part, Stride) for part in inner)
+    return moved and not turns_loops([*inner, *others]) and not is_serial([*inner, *others])
 
 
 def is_serial(pieces: Sequence[Piece]) -> bool:

@@ -37,6 +37,8 @@ _PLAIN = "#pragma clang loop vectorize(disable) unroll(disable)\n"
 _VECTORISE = "#pragma clang loop vectorize(assume_safety)\n"
 UNROLL_NODES_MAX = 48
 """Uniform loops around lanes are unrolled, if their bodies are not larger than this: fuel is counted at each turn."""
+REGISTERS_LANES_MAX = 32
+"""Of a strip; what wider ones have of a variable is in memory anyway."""
 _SPLIT_MAX = 8
 """Structs of up to so many numbers are kept member by member."""
 
@@ -134,7 +136,7 @@ class Strip:
             lives_on = several or variable in self.plan.carried or variable in self.plan.values.escaping
             return "memory" if lives_on else "lane"
         if variable in self.plan.carried:
-            return "strip" if several else "memory"
+            return "strip" if several and self.width <= REGISTERS_LANES_MAX else "memory"
         return "strip" if uses.lanes > 1 or uses.lanes == 0 else "lane"
 
     def _body(self) -> str:
@@ -385,6 +387,8 @@ class Strip:
         head = f"for (u32 l = 0; l < {self.width}; ++l) {{\n"
         if self.full and not self.region.ordered and self.plan.may_vectorise(lanes):
             head = _VECTORISE + head
+        elif self.full and self._depth and sum(1 for node in nodes for _ in t.walk(node)) <= UNROLL_NODES_MAX:
+            head = "#pragma clang loop unroll_count(16)\n" + head
         if not self.full:
             head = _PLAIN + head
             head += "if (!(active >> l & 1)) continue;\n"

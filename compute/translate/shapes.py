@@ -3,7 +3,8 @@
 *loop*: for kernels without barriers. Threads are iterations of loops over z, y, x; CUDA lets them run in any order, so
 the loop over x may be vectorised, unless there are atomics (their order shows) or private memory (one copy of which
 would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py). Kernels with loops take
-the fission shape in blocks that are all full strips: there neighbouring threads go through loops together.
+the fission shape in blocks that are all full strips: there neighbouring threads go through loops together. Long
+calculations without loops become several loops over wide strips.
 
 *fission*: for most kernels with barriers, shuffles and votes. The body is cut where threads wait, and what lies between
 two waits becomes loops over strips of threads (fission.py, fission_print.py).
@@ -16,16 +17,19 @@ A shape is a function from one kernel's typed tree to C++ text: its functions, i
 shapes, and exports ``argbuf``, ``run0``, ``run1``, … (abi.py).
 """
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.abi import ARGUMENT_BYTES, Slot, slot_offsets
 from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.fission import Plan
 from depin_node.compute.translate.fission_calls import Fallback
-from depin_node.compute.translate.fission_print import BlockPrinter
+from depin_node.compute.translate.fission_print import WIDE, WIDTH, BlockPrinter
+from depin_node.compute.translate.frontend import HEADERS
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
 from depin_node.compute.translate.ranges import Ranges, find_ranges
@@ -57,7 +61,6 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
     ranges = find_ranges(entry, guard.body if guard else body)
     if guard is None and ranges.indices:
         guard = Guard([], t.Literal(BOOL, entry.line, "true"), body)
-    whole = f"k.blockDim.x % {BlockPrinter.width} == 0"
     each = "CUDA_EACH_X"
     if not facts.has_atomics and not facts.private_memory and not facts.prints:
         each = "#pragma clang loop vectorize(assume_safety)\nCUDA_EACH_X"
@@ -65,31 +68,41 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
         rows = f"CUDA_EACH_ROW {{\n{each} {entry.cpp}({arguments});\n}}\n"
     else:
         holds = f"[&] {{ return {entry.cpp}_holds({arguments}); }}"
-        whole += f" && cuda::whole_block(k, {holds})"
         rows = (
             f"CUDA_EACH_ROW if (cuda::whole_row(k, {holds})) {{\n"
             f"{each} {entry.cpp}_inside({arguments});\n}} else {{\nCUDA_EACH_X {entry.cpp}({arguments});\n}}\n"
         )
         text += _guard_functions(entry, guard, ranges, facts, printer)
-    block = _block_of_strips(kernel, guard, facts) if strips else ""
-    if block:
-        text += block
-        rows = f"if ({whole}) {{\n{entry.cpp}_block({arguments});\n}} else {{\n{rows}}}\n"
-    return "fission" if block else "loop", text + _run(entry, slots, rows)
+    block = _block_of_strips(kernel, guard, facts, may_spread=not ranges.indices) if strips else None
+    if block is None:
+        return "loop", text + _run(entry, slots, rows)
+    whole = f"k.blockDim.x % {block.width} == 0" + (f" && cuda::whole_block(k, {holds})" if guard else "")
+    rows = f"if ({whole}) {{\n{entry.cpp}_block({arguments});\n}} else {{\n{rows}}}\n"
+    return block.shape, text + block.text + _run(entry, slots, rows)
 
 
-def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts) -> str:
-    """Return the function for blocks that are all full strips, of threads that pass the guard; empty: not worth it."""
+class _Block(NamedTuple):
+    """A function for blocks whose rows are made of strips of ``width``, and what shape that is."""
+
+    shape: Shape
+    width: int
+    text: str
+
+
+def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts, *, may_spread: bool) -> _Block | None:
+    """Return the function for blocks that are all full strips, of threads that pass the guard; None: not worth it."""
     entry = kernel.entry if guard is None else replace(kernel.entry, body=guard.body)
     with_loops = {f for f in kernel.functions if any(isinstance(node, t.Loop) for node in reached(f))}
     for inlined in (with_loops - facts.recursive - {kernel.entry}, set[t.Function]()):
         try:
             plan = Plan(replace(kernel, entry=entry), replace(facts, synchronising=inlined))
             if not plan.returns and plan.turns_loops():
-                return BlockPrinter(plan, entry, full=True).text(_INLINE)
+                return _Block("fission", WIDTH, BlockPrinter(plan, entry, full=True).text(_INLINE))
+            if may_spread and not with_loops and not plan.returns and plan.spreads():
+                return _Block("loop", WIDE, BlockPrinter(plan, entry, full=True, width=WIDE).text(_INLINE))
         except Fallback:  # some functions cannot be inlined
             continue
-    return ""
+    return None
 
 
 def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
@@ -174,7 +187,24 @@ def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Sequence[Facts]) -> 
             f'extern "C" __attribute__((export_name("run{number}"))) void run{number}({", ".join(_LAUNCH)}) '
             f"{{ kernel{number}::run({arguments}); }}"
         )
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text if _calls_maths(text) else "#define CUDA_NO_MATHS\n" + text
+
+
+def _calls_maths(text: str) -> bool:
+    """Whether a text may call what device.h includes: it names what the other headers do not, or not they alone."""
+    return "log.h" in text or not set(re.findall(r"cuda::(\w+)", text)) <= _without_maths()
+
+
+@functools.cache
+def _without_maths() -> set[str]:
+    """Return the words of the headers that every text includes, but for those of the mathematical ones."""
+
+    def words(*names: str) -> set[str]:
+        texts = [(HEADERS / name).read_text() for name in names]
+        return set(re.findall(r"\w+", re.sub("//.*", "", "".join(texts))))
+
+    return words("device.h", "runtime.h", "fission.h") - words("maths.h", "rounding.h", "special.h")
 
 
 def _parameters(function: t.Function) -> str:

@@ -50,8 +50,6 @@ from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
 
 LANES_MAX = 256
-STEPS = 4
-"""Elements that a lane takes between reading what it has and storing it, where one thread does the work of all."""
 INDEX_MAX = 2**31 - 1
 """Indices have 32 bits where sums with them stay below it too: wider ones are checked at every use (``ranges.py``)."""
 _PLACES = {"_J": "IndexT", "_i": "ptrdiff_t", "_j": "ptrdiff_t"}
@@ -299,9 +297,6 @@ def _kernel(
             f"    _type_reduce* const {name} = reinterpret_cast<_type_reduce*>({name}_bytes);"
         )
 
-    several = "_s[_t]"
-    for step in range(STEPS):
-        several = calls.reduced(several, mapped(f"(_k + {step * lanes} + _t)"))
     outputs = [f"{a.info.name}[_i]" for a in arguments.outputs]
     post = f"_post({', '.join(['@', *calls.others, *outputs, '_i'])});"
     first = 0 if order.identity else lanes
@@ -317,8 +312,6 @@ extern "C" __global__ void {name}(
     if (_lane != 0 || !_mine) return;
     {array("", "_s", lanes)}
     for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {start("_t")};
-    for (; _k <= {m} - {STEPS * lanes}; _k += {STEPS * lanes})
-        for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {several};
     for (; _k <= {m} - {lanes}; _k += {lanes})
         for (int _t = 0; _t < {lanes}; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};
     for (int _t = 0; _t < {m} - _k; ++_t) _s[_t] = {calls.reduced("_s[_t]", mapped("(_k + _t)"))};

@@ -106,15 +106,11 @@ INLINE f32 expf(f32 x) {  // no test for NaN: it stays one on the whole way
   const f32 low = x < -104.0f ? -104.0f : x, c = low > 89.0f ? 89.0f : low;
   const f32 shifted = c * 1.44269504088896341f + 0x1.8p23f, n = shifted - 0x1.8p23f;  // as MAGIC, for float
   const f32 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-  f32 p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const i32 k = (i32)(as<u32>(shifted) - as<u32>(0x1.8p23f)), half = k >> 1;
-  return p * as<f32>((u32)(half + 127) << 23) * as<f32>((u32)(k - half + 127) << 23);
+  const f32 s = r * r;  // not Horner's rule: half as many steps wait for each other
+  f32 p = (1.9875691500e-4f * r + 1.3981999507e-3f) * s + (8.3334519073e-3f * r + 4.1665795894e-2f);
+  p = (p * s + (1.6666665459e-1f * r + 5.0000001201e-1f)) * s + r + 1.0f;
+  const u32 whole = as<u32>(shifted) << 23, half = as<u32>(shifted) << 22 & 0xff800000u, one = 0x3f800000u;
+  return p * as<f32>(half + one) * as<f32>(whole - half + one);
 }
 // exp(hi + lo) - 1 for |hi| <= 0.35 and |lo| small
 INLINE f64 expm1_reduced(f64 hi, f64 lo) {
@@ -171,15 +167,9 @@ INLINE f32 logf(f32 x) {
   e -= low ? 1 : 0;
   m = low ? m + m - 1.0f : m - 1.0f;
   const f32 z = m * m, n = (f32)e;
-  f32 y = 7.0376836292e-2f;
-  y = y * m - 1.1514610310e-1f;
-  y = y * m + 1.1676998740e-1f;
-  y = y * m - 1.2420140846e-1f;
-  y = y * m + 1.4249322787e-1f;
-  y = y * m - 1.6668057665e-1f;
-  y = y * m + 2.0000714765e-1f;
-  y = y * m - 2.4999993993e-1f;
-  y = y * m + 3.3333331174e-1f;
+  f32 y = 7.0376836292e-2f * z + (1.1676998740e-1f - 1.1514610310e-1f * m);  // as in expf
+  y = y * (z * z) + ((1.4249322787e-1f - 1.2420140846e-1f * m) * z + (2.0000714765e-1f - 1.6668057665e-1f * m));
+  y = y * z + (3.3333331174e-1f - 2.4999993993e-1f * m);
   y = y * m * z + n * -2.12194440e-4f - 0.5f * z;
   f32 r = m + y + n * 0.693359375f;
   r = x == 0.0f ? -__builtin_inff() : r;
