@@ -58,6 +58,8 @@ from depin_node.compute.translate.uniformity import BLOCK, STRIP, WARP, Uniformi
 
 LANES_WEIGHT = 3
 """Functions and divisions after which what is spread goes on in another loop."""
+SPREAD_WEIGHT_MAX = 32
+"""More than this is not spread: the code is there twice then, and takes long to compile."""
 LANE_BYTES_MAX = 2 << 10
 """What one thread may carry over waits."""
 _COMMUTING = (
@@ -214,8 +216,9 @@ class Plan(Variables):
 
         A processor looks ahead a few hundred instructions: in short loops it finds other lanes to go on with.
         """
-        self._spread = True
-        return any(len(self.pieces(region, full=True)) > 1 for region in self.regions)
+        body = [node for region in self.regions for node in region.body]
+        self._spread = sum(map(weigh, body)) <= SPREAD_WEIGHT_MAX
+        return self._spread and any(len(self.pieces(region, full=True)) > 1 for region in self.regions)
 
     def turns_loops(self) -> bool:
         """Whether full strips go through loops together."""
