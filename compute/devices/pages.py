@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import sys
+from collections.abc import Callable
 
 _ENTRY_BYTES = 8
 _WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
@@ -33,6 +34,7 @@ class Pages:
         self._mmap = None
         self._mremap = None
         self._madvise = None
+        self._faults: Callable[[], int] = lambda: -1
         if sys.platform == "linux" and sys.byteorder == "little":
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -47,6 +49,7 @@ class Pages:
             self._mremap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
             self._madvise = libc.madvise
             self._madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+            self._faults = _thread_faults
 
     @property
     def can_tell(self) -> bool:
@@ -75,6 +78,13 @@ class Pages:
             )
             start = written.find(1, stop)
         return runs
+
+    def faults(self) -> int:
+        """Return how often this thread had to be given a page so far; -1: unknown.
+
+        The first write to a page of a file that is mapped copy-on-write is such a fault.
+        """
+        return self._faults()
 
     def map_file(self, address: int, fd: int, size: int) -> bool:
         """Lay a private, copy-on-write view of a file's first ``size`` bytes over memory that we own at ``address``.
@@ -138,3 +148,10 @@ class Pages:
         if self._madvise is not None:
             first, last = -(-address // self.size) * self.size, (address + size) // self.size * self.size
             self._madvise(first, max(last - first, 0), _MADV_HUGEPAGE)  # refused: slower, not wrong
+
+
+def _thread_faults() -> int:
+    import resource  # not on Windows
+
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_minflt + usage.ru_majflt

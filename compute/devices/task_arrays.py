@@ -71,6 +71,7 @@ class TaskArrays:
         self._arena = (0, 0)
         self._lent: dict[int, Loan] = {}
         self._touched: list[tuple[int, int]] = []
+        self._faults = -1
         self._moves = any(isinstance(step, Swap) for step in flattened(program.steps))
         self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
         self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, Edge]()
@@ -114,6 +115,7 @@ class TaskArrays:
         for index in self._edges:
             self.refill(memory, index, index, task)
         self._flip_gaps(memory)
+        self._faults = self.pages.faults()
 
     def _lend(self, task: int, memory: Memory, results: Sequence[memoryview]) -> None:
         """Have large results that lie in the arena filled in place: whole pages, where a task owns one part of it."""
@@ -216,13 +218,20 @@ class TaskArrays:
         return True
 
     def _check_unchanged(self, memory: Memory, foreign: list[Foreign]) -> None:
-        """Compare what the task does not own with what it was, as far as it was touched."""
+        """Compare what the task does not own with what it was, as far as it was touched.
+
+        Files that are mapped are not looked at if nothing was: a write to their pages would have been a fault.
+        """
+        unchanged = self._faults >= 0 and self.pages.faults() == self._faults
         self._flip_gaps(memory)
-        lent = sorted((loan.address - memory.address, loan.size) for loan in self._lent.values())
+        known = [
+            (loan.address - memory.address, loan.address - memory.address + loan.size) for loan in self._lent.values()
+        ]
+        known += memory.mapped.values() if unchanged else []
         self._touched = [
             (first + low, first + high)
-            for first, last, is_lent in _cut_at(0, self.memory_bytes, [(start, start + size) for start, size in lent])
-            if not is_lent
+            for first, last, is_known in _cut_at(0, self.memory_bytes, sorted(known))
+            if not is_known
             for low, high in self.pages.touched(memory.address + first, last - first)
         ]
         for low, high in self._touched:
