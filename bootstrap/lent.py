@@ -33,6 +33,8 @@ from depin_node.p2p.advert import DEVICES_MAX, MODEL_CHARACTERS_MAX, DeviceOffer
 
 log = structlog.get_logger("depin_node.node")
 
+CONTEXT_MIB = 768
+"""Of a GPU's memory, for a context and the driver: what is left is lent. A context alone takes some hundreds."""
 OFFERS_BYTES_MAX = 480
 """Of an advert, for devices: the rest is for addresses and the owner's certificate."""
 _LENGTHS = (MODEL_CHARACTERS_MAX, 24, 12, 0)
@@ -179,7 +181,8 @@ async def _learn(config: NodeConfig, device: _Chosen, pool: AnyPool) -> LentDevi
             f"its known answers came out wrong: it would be of class {device_class}; to lend it as that, "
             f"name it with --device {gpu.uuid}"
         )
-    lending = Lending(device_class, 1, gpu.memory_bytes >> 20, price)  # one agreement has all of it
+    memory_mib = max(1, (gpu.memory_bytes >> 20) - CONTEXT_MIB)
+    lending = Lending(device_class, 1, memory_mib, price)  # one agreement has all of it
     return LentDevice(device.name, pool, lending, gpu.name, find_meter(gpu))
 
 

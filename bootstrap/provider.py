@@ -69,6 +69,7 @@ class Provider:
         self.lender = Lender(lendings, banned=context.book.banned, credit=context.credit)
         context.credit.lend(self.lender.slots(), unpaid_share)
         self.tasks_run = 0
+        self._looks = 0
         self._nursery = nursery
         self._talks: dict[ProviderTalk, tuple[Conversation, Shop]] = {}
         context.network.serve(PROTOCOL, self._serve)
@@ -235,15 +236,18 @@ class Provider:
         return next((meter.name for meter in meters if meter is not None), "")
 
     def _look_at_devices(self, now: Now) -> None:
-        """Read the meters, and lend no more what is lost."""
+        """Lend no more what is lost, and read a meter: one at a time, since each is a call into a driver."""
         for index in self.lender.devices():
-            device = self.devices[index]
+            if self.devices[index].pool.withdrawn():
+                self.lender.withdraw(index)
+                self.context.credit.lend(self.lender.slots(), self._unpaid_share)
+        metered = [device for index in self.lender.devices() if (device := self.devices[index]).meter is not None]
+        if metered:
+            self._looks += 1
+            device = metered[self._looks % len(metered)]
             energy_mj = device.meter.read() if device.meter is not None else None
             if energy_mj is not None:
                 device.power.reading(energy_mj, now.boottime_ns)
-            if device.pool.withdrawn():
-                self.lender.withdraw(index)
-                self.context.credit.lend(self.lender.slots(), self._unpaid_share)
 
     def views(self) -> list[DeviceView]:
         """Return what the operator is told of the devices."""

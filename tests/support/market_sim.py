@@ -101,8 +101,9 @@ class World:
         self.group_of = {node.key: f"g{groups[i]}" for i, node in self.nodes.items()}
         self.pen = self.requester.pen(self.now())
         self.provider_pens = {i: node.pen(self.now()) for i, node in self.nodes.items()}
-        lending = Lending("wasm-1", scenario.slots, 1024, window_max=scenario.window)
-        self.lenders = {i: Lender([lending]) for i in self.nodes}
+        slots = scenario.slots - scenario.slots // 2, scenario.slots // 2  # of two devices, where there are two
+        lendings = [Lending("wasm-1", n, 1024, window_max=scenario.window) for n in slots if n]
+        self.lenders = {i: Lender(lendings) for i in self.nodes}
         self.links = {}
         self.prices = defaultdict(Prices)
         self.journal = deque()  # what waits to be confirmed
