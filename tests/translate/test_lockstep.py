@@ -58,6 +58,7 @@ BODIES = {
         for (int j = v % 29; j < m; ++j) s = s * 5 + a[(i + j) % n];
         out[i] = s;""",
     "stores in a loop": "for (int j = 0; j < 3; ++j) if (v >> j & 1) out[i] = out[i] * 3 + j; else out[i] += v;",
+    "streaming": "float s = 0; for (int j = i; j < n; j += 40) s += f[j] * x; out[i] = __float_as_int(s);",
     "grid stride": "out[i] = 1; for (int j = i; j < n; j += m * n) { out[j] += a[j]; }",
 }
 
@@ -96,6 +97,19 @@ def test_lanes_in_lock_step_do_what_each_does_alone(body: str, host: Any, build:
 def test_what_gains_nothing_stays_a_plain_loop(body: str, build: Any) -> None:
     source = f"__global__ void k(const unsigned* a, const float* f, int* out, int n, int m) {{ {DATA} {body} }}"
     assert build(source).shape == "loop"
+
+
+def test_a_long_calculation_in_several_loops_has_the_bits_of_one(host: Any, build: Any) -> None:
+    body = """float y = expf(x) + logf(x + 1) / (x + 2), z = sqrtf(y) / (1 + y);
+        if (v & 1) z = expf(-z) / y;
+        y += z; out[i] = __float_as_int(y);"""
+    source = f"__global__ void k(const unsigned* a, const float* f, int* out, int n, int m) {{ {DATA} {body} }}"
+    natural, plain = build(source), build(source, _shape="loop")
+    assert (natural.shape, plain.shape) == ("loop", "loop")
+    assert natural.module != plain.module
+    for n, block in ((320, 64), (300, 128), (100, 25)):
+        alone, spread = (host.run(kernel, (-(-n // block),), (block,), arguments(n)) for kernel in (plain, natural))
+        assert [array.tobytes() for array in spread] == [array.tobytes() for array in alone]
 
 
 def test_rows_of_a_block_with_several_are_whole_or_run_plainly(host: Any, build: Any) -> None:
