@@ -20,6 +20,7 @@ _SAMPLES = 4
 RATIO_MAX = 0.9
 """What shrinks by less than a tenth is never compressed."""
 _WINDOW_BYTES_MAX = 2 * CHUNK_BYTES
+_SAVES_TIMES = 2
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Sample:
     chunk_s: float
 
     def pays(self, send_s: float) -> bool:
-        """Tell whether a chunk that takes ``send_s`` to send arrives sooner compressed."""
-        return self.ratio <= RATIO_MAX and self.chunk_s + self.ratio * send_s < send_s
+        """Tell whether a chunk that takes ``send_s`` to send is better compressed: it must save twice what compressing
+        takes. The asker has work with it too; and where processors are busy, sending waits for them as well."""
+        return self.ratio <= RATIO_MAX and _SAVES_TIMES * self.chunk_s < (1 - self.ratio) * send_s
 
 
 def sample(read: Callable[[int, Buffer], int], size_bytes: int) -> Sample:
