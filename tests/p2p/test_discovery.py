@@ -229,6 +229,24 @@ def test_adverts_it_is_told_while_catching_up_are_not_dialled():
     assert {type(effect) for effect in discovery.handle(told, at(1))} == {Tell}
 
 
+def test_after_an_hour_of_suspension_all_that_is_due_is_done_once_and_lost_peers_are_dialled():
+    """The boot clock goes on while a machine sleeps: it wakes up with every time in the past."""
+    discovery = machine(first=[0])
+    run(discovery, 0, 0)
+    discovery.handle(DialEnded(PEERS[0].key, None), at(0))
+    for number in range(4):
+        connect(discovery, number)
+        discovery.handle(Told(PEERS[number].key, [advert(number)]), at(0))
+    run(discovery, 0, 60)
+    woken = run(discovery, 3660, 3660.5)
+    assert len(kinds(woken, Announce)) == 1
+    assert len(kinds(woken, CatchUp)) == 1
+    assert len(kinds(woken, AskPeers)) <= 1
+    for number in range(4):
+        discovery.handle(PeerLost(PEERS[number].key), at(3661))
+    assert {dial.peer for _, dial in kinds(run(discovery, 3661, 3662), Dial)} == {peer.key for peer in PEERS[:4]}
+
+
 def test_it_announces_at_its_interval_and_soon_after_a_change_but_not_more_often():
     discovery = machine()
     connect(discovery, 0)
