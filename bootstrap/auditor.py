@@ -23,14 +23,13 @@ from depin_node.compute.jobs.job import Job
 from depin_node.compute.programs.program import Program
 from depin_node.compute.sandbox.gpu_pool import AnyPool
 from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, Result, WorkerConfig
+from depin_node.compute.verification.rules import OWN_CLASS, runs_here
 from depin_node.core.errors import DepinError
 from depin_node.crypto.commitment import result_root
 
 log = structlog.get_logger("depin_node.auditor")
 LANES_MAX = 4
 IDLE_S = 10.0
-DEVICE_CLASS = "wasm-1"
-"""What a processor's worker runs."""
 OpenPool = Callable[[PoolConfig], AbstractAsyncContextManager[AnyPool]]
 
 
@@ -40,9 +39,7 @@ Stored = Callable[[bytes, int, bytes], Awaitable[list[bytes] | None]]
 
 def can_audit(job: Job, program: Program) -> bool:
     """Tell whether this node gets the same bits as any provider of a job, or numbers that can be compared."""
-    if job.tolerances:
-        return DEVICE_CLASS in job.device_classes
-    return job.device_classes == (DEVICE_CLASS,) and program.exact
+    return runs_here(job.device_classes, is_exact=program.exact, has_tolerances=bool(job.tolerances))
 
 
 class Auditor:
@@ -143,7 +140,7 @@ class Auditor:
     async def _judged(self, audit: e.Audit, opened: OpenJob, result: Result) -> e.Audited:
         """Tell what our own result of a task says of the answer."""
         root = result_root(output.blob_id for output in result.outputs)
-        bits = opened.program.exact and audit.device_class == DEVICE_CLASS
+        bits = opened.program.exact and audit.device_class == OWN_CLASS
         if root == audit.root or bits or not opened.job.tolerances:
             return e.Audited(audit.job_id, audit.task, audit.root, root)
         stored = None

@@ -11,7 +11,7 @@ from depin_node.cli.common import Settings, ago, emit, global_options, json_opti
 if TYPE_CHECKING:
     from depin_node.compute.jobs.events import JobEvent
     from depin_node.compute.jobs.explain import ExplainView
-    from depin_node.compute.jobs.job import JobView
+    from depin_node.compute.jobs.job import JobView, Verification
     from depin_node.core.views import LogsView
 
 
@@ -212,6 +212,7 @@ def _explanation(view: "ExplainView") -> str:
         f"who could run it now: {view.peers_fitting} of {view.peers_known} known peers, {view.groups_fitting} groups;"
         f" it needs {view.groups_needed}"
     )
+    parts.append("\n".join(f"{name:<10} {text}" for name, text in _checking(view.verification)))
     lacking = [
         (c.name, c.failing, c.alone, f"{c.relax}: {c.gained} more peers, {c.groups} groups" if c.relax else "")
         for c in view.conditions
@@ -252,19 +253,21 @@ def _log(view: "LogsView") -> str:
     return "\n".join(lines) or "nothing was printed"
 
 
-def _checking(view: "JobView") -> list[tuple[str, str]]:
+def _checking(checked: "Verification") -> list[tuple[str, str]]:
     """Say what is believed for good, what that cost, and what it is worth."""
-    checked = view.verification
     if not checked.policy:
         return []
     settled = checked.agreed - checked.provisional
     rows = [("policy", f"{checked.policy}: {settled} settled, {checked.provisional} provisional")]
-    if view.tasks_done:
-        runs = f"{checked.attempts} attempts on providers, {checked.audits} audits here"
+    if checked.agreed:
+        runs = f"{checked.attempts} attempts on providers, {checked.audits} audits and {checked.checks} checks here"
         work = (checked.attempts + checked.audits) / max(1, checked.agreed)
         rows.append(("cost", f"{runs}: {work:.2f} runs a task; {checked.groups:.1f} groups agreed on a task"))
     if checked.confidence is not None:
-        rows.append(("confidence", f"{checked.confidence:.4%} of the settled results are expected to be right"))
+        right = f"{checked.confidence:.4%} of the settled results are expected to be right"
+        rows.append(
+            ("confidence", f"{right}, if {checked.hostile_share:.0%} of the groups are hostile and act together")
+        )
     return rows
 
 
@@ -279,7 +282,7 @@ def _text(view: "JobView") -> str:
         ("tasks", f"{view.tasks_done} of {view.tasks_total} done, {view.tasks_running} running"),
         ("attempts", f"{view.attempts_failed} failed"),
         ("verified", f"{checked.agreed} agreed, {checked.disputed} disputed"),
-        *_checking(view),
+        *_checking(view.verification),
         ("submitted", f"{ago(time.time() - view.created_s)} ago"),
     ]
     if view.finished_s is not None:

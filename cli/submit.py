@@ -205,12 +205,19 @@ def _plan(work: "Work") -> dict[str, object]:
 
 def _cost(work: "Work", providers: int) -> str:
     """Say what a job's policy costs with so many providers, if all are honest, and what it is worth if not."""
+    from depin_node.compute.jobs.job import Algebraic
+    from depin_node.compute.verification.checkable import check_share
     from depin_node.compute.verification.forecast import forecast
+    from depin_node.compute.verification.rules import runs_here
 
-    found = forecast(work.policy, work.bound.program.tasks, providers)
+    program = work.bound.program
+    here = runs_here(work.device_classes, is_exact=program.exact, has_tolerances=bool(work.tolerances))
+    share = check_share(program) if isinstance(work.policy, Algebraic) else 0.0
+    found = forecast(work.policy, program.tasks, providers, runs_here=here, check_share=share)
+    checks = f" and checks of {found.checks:.1%} of a task's work" if found.checks else ""
     return (
-        f"{found.attempts:.2f} attempts a task on providers, {found.audits:.2f} here; {found.confidence:.4%} right"
-        f" where {found.hostile_share:.0%} of the groups are hostile and act together"
+        f"{found.attempts:.2f} attempts a task on providers, {found.audits:.3f} here{checks};"
+        f" {found.confidence:.4%} right where {found.hostile_share:.0%} of the groups are hostile and act together"
     )
 
 

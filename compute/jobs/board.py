@@ -9,7 +9,7 @@ from depin_node.compute.jobs.job import JobError, describe
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import Patience
 from depin_node.compute.jobs.progress import Progress, shown
-from depin_node.compute.market.messages import Verdict
+from depin_node.compute.market.messages import VERIFIED_BY_MAX, Verdict
 from depin_node.compute.verification.quorum import Phase
 from depin_node.core.clock import SECOND_NS, Now
 
@@ -137,5 +137,6 @@ class Board:
 
 
 def verified_by(progress: Progress) -> str:
-    """Say how a job's results were verified, for its last receipt."""
-    return describe(progress.job.policy)
+    """Say how a job's results were verified, for its last receipt: by which policy, and how many groups stand behind
+    an answer."""
+    return f"{describe(progress.job.policy)}; {progress.groups_mean():.1f} groups"[:VERIFIED_BY_MAX]

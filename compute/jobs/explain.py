@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from depin_node.compute.jobs.events import JobEvent
-from depin_node.compute.jobs.job import Job, JobView, ProviderView, describe
+from depin_node.compute.jobs.job import Job, JobView, ProviderView, Verification, describe
 from depin_node.compute.verification.rules import rule_of
 from depin_node.core.views import View
 
@@ -62,6 +62,7 @@ class ExplainView(View, frozen=True):
     name: str
     state: str
     policy: str
+    verification: Verification
     error: str
     groups_needed: int
     peers_known: int
@@ -113,6 +114,7 @@ def explain(
         name=view.name,
         state=view.state,
         policy=describe(job.policy),
+        verification=view.verification,
         error="" if view.error is None else f"{view.error.code}: {view.error.message}",
         groups_needed=needed,
         peers_known=len(prospects),

@@ -191,7 +191,7 @@ class Verification(msgspec.Struct, frozen=True):
 
     ``attempts`` were run by providers, ``audits`` by this node, which checked ``checks`` answers without running the
     task; ``groups`` is the mean number of different groups whose answers agreed; ``confidence`` the expected share of
-    right results among the settled, where the policy bounds it.
+    right results among the settled, if hostile groups hold at most ``hostile_share`` and act together.
     """
 
     agreed: int
@@ -204,6 +204,7 @@ class Verification(msgspec.Struct, frozen=True):
     groups: float = 0.0
     confidence: float | None = None
     checks: int = 0
+    hostile_share: float = 0.0
 
 
 class JobView(msgspec.Struct, frozen=True):

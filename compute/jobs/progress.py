@@ -23,6 +23,7 @@ from depin_node.compute.jobs.panels import Panels
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.market.messages import Terms
 from depin_node.compute.verification.bounds import lead_error, lead_for
+from depin_node.compute.verification.forecast import HOSTILE_SHARE, certainty
 from depin_node.compute.verification.quorum import Ballot
 from depin_node.compute.verification.rules import Rule, rule_of
 from depin_node.compute.verification.settlement import Settlement
@@ -244,27 +245,36 @@ class Progress:
         )
 
     def _verification(self) -> Verification:
+        policy = self.job.policy
         audits = self.settlement.audits if self.settlement is not None else 0
         audits += self.panels.audits if self.panels is not None else 0
         return Verification(
             self.accepted,
             self.disputed,
             tuple(shown(peer) for peer in self.liars),
-            policy=describe(self.job.policy),
+            policy=describe(policy),
             provisional=len(self.provisional),
             attempts=self.attempts,
             audits=audits,
-            groups=sum(groups * tasks for groups, tasks in self.groups.items()) / max(1, self.groups.total()),
+            groups=self.groups_mean(),
             confidence=self._confidence(),
+            hostile_share=policy.f if isinstance(policy, Confidence) else HOSTILE_SHARE,
             checks=self.checks,
         )
 
+    def groups_mean(self) -> float:
+        """Return how many different groups agreed on a task, in the mean."""
+        return sum(groups * tasks for groups, tasks in self.groups.items()) / max(1, self.groups.total())
+
     def _confidence(self) -> float | None:
         """Return what may be expected of what is settled: a share of right results, if hostile groups hold no more than
-        the policy says. None where the policy says nothing of it."""
+        the policy says. None before all is."""
         policy = self.job.policy
-        if not isinstance(policy, Confidence) or not self.is_settled:
+        if not self.is_settled:
             return None
+        if not isinstance(policy, Confidence):
+            unchecked = len(self.replicated) / self.job.tasks * HOSTILE_SHARE**2
+            return certainty(policy) - (unchecked if isinstance(policy, Algebraic) else 0.0)
         if self.settlement is None:
             return 1 - lead_error(self.rule.lead, policy.f)
         outvoted = len(self.replicated) * lead_error(lead_for(policy.p, policy.f), policy.f)

@@ -31,6 +31,7 @@ from depin_node.compute.trust.chain import Place
 from depin_node.core.wire import Digest, Message, Name, Uint, encode
 from depin_node.crypto.envelope import Signed
 
+VERIFIED_BY_MAX = 64
 PROTOCOL = "market/2"
 BATCH_MAX = 128
 """Tasks in one message: beyond 32 the signature no longer counts; this bounds what one bad message can
@@ -472,7 +473,7 @@ class Receipt(MarketMessage, frozen=True):
     settled: Annotated[tuple[Settled, ...], msgspec.Meta(min_length=0, max_length=RECEIPT_TASKS_MAX)]
     price: Uint
     final: bool
-    verified_by: Annotated[str, msgspec.Meta(max_length=64)]
+    verified_by: Annotated[str, msgspec.Meta(max_length=VERIFIED_BY_MAX)]
     place: Place
 
 

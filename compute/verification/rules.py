@@ -14,6 +14,7 @@ than ``most`` are counted. What comes after an answer was accepted (audits, sett
 | the same where the numbers allow no check | 2 | 0 | 3 |
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from depin_node.compute.jobs.job import Algebraic, Confidence, Lead, Policy, Quorum
@@ -21,6 +22,17 @@ from depin_node.compute.verification.bounds import lead_for
 
 ATTEMPTS_MAX = 45
 """Answers that one task may have: three times the longest lead. Honest answers in the majority need fewer."""
+
+
+OWN_CLASS = "wasm-1"
+"""What every node's processor runs."""
+
+
+def runs_here(device_classes: Sequence[str], *, is_exact: bool, has_tolerances: bool) -> bool:
+    """Tell whether a requester's own node gets the same bits as any provider, or numbers that can be compared."""
+    if has_tolerances:
+        return OWN_CLASS in device_classes
+    return is_exact and tuple(device_classes) == (OWN_CLASS,)
 
 
 class Rule(NamedTuple):

@@ -97,6 +97,7 @@ def test_dry_run_compiles_and_sends_nothing(job):
     plan = json.loads(done.stdout)
     assert (plan["tasks"], plan["kernels"], plan["outputs"]) == (4, ["saxpy"], {"z": 4 * N})
     assert plan["work"] == {"steps": 1, "threads": 10 * 256, "flops": 0}
+    assert plan["with 4"].startswith("2.00 attempts a task on providers, 0.002 here; 96.0000% right where 20% of")
     assert list(job.parent.glob("out*")) == []
 
 
@@ -106,7 +107,7 @@ def test_a_job_goes_through_the_mesh_verified(mesh, job):
     answer = json.loads(done.stdout)
     checked = answer["job"]["verification"]
     assert (checked["agreed"], checked["disputed"], checked["liars"]) == (4, 0, [])
-    assert (checked["policy"], checked["groups"], checked["provisional"]) == ("quorum 2 of 3", 2.0, 0)
+    assert (checked["policy"], checked["groups"], checked["provisional"]) == ("quorum 2 of 3, audits 0.002", 2.0, 0)
     assert answer["outputs"] == [f"{job.parent}/out/z.npy"]
     check(job)
 
