@@ -358,7 +358,6 @@ class Deciding:
         """An attempt has ended without an answer: replace it, or give the job up."""
         peer, attempt = ref
         ballot = task.ballot
-        was_shown = ballot.runs[ref].phase is Phase.REVEALED
         if ballot.runs[ref].phase is Phase.RUNNING:
             progress.running -= 1
         part = progress.part(peer)
@@ -376,8 +375,7 @@ class Deciding:
         elif ballot.attempts_ended > self._board.config.attempts_ended_max:
             self._board.finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
-            if ballot.is_numeric and was_shown:
-                ballot.recount()
+            if ballot.is_numeric and ballot.recount():  # what is left may be what was waited for
                 self._decide(progress, task, now)
             elif ballot.wanted():
                 self._board.need(progress, task)

@@ -13,8 +13,8 @@ HOSTILE_SHARE = 0.2
 class Forecast(NamedTuple):
     """A task's expected runs, if everybody is honest; and how sure one can be.
 
-    ``attempts`` by providers, ``audits`` by the requester's own device, which spends a share ``checks`` of a task's work
-    on looking at its result; ``confidence`` is the expected share of right results if hostile groups hold at most
+    ``attempts`` by providers, ``audits`` by the requester's own device, which spends a share ``checks`` of a task's
+    work on looking at its result; ``confidence`` is the expected share of right results if hostile groups hold at most
     ``hostile_share`` of what is drawn and act together.
     """
 

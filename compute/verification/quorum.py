@@ -133,9 +133,10 @@ class Ballot:
         self._compared, self._close, self._far = frozenset(roots), *found
         self._decide()
 
-    def recount(self) -> None:
-        """See whether what is left after an answer was taken off decides."""
+    def recount(self) -> bool:
+        """See whether what is left after an attempt was taken off decides, or is to be compared."""
         self._decide()
+        return bool(self.decided or self.uncompared())
 
     def agrees(self, root: bytes) -> bool:
         """Tell whether an answer is the decided one, or as good."""

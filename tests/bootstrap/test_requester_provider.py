@@ -75,7 +75,7 @@ async def test_a_job_is_done_and_both_sides_hold_its_receipts(tmp_path, autojump
         (theirs,) = b.context.journal.reader.receipts(9)
         receipt = verify_receipt(stored.receipt, stored.countersign, "test").payload
         assert (theirs.receipt, theirs.countersign) == (stored.receipt, stored.countersign)
-        assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1")
+        assert (receipt.final, receipt.verified_by) == (True, "quorum 1 of 1; 1.0 groups")
         assert sorted(settled.task for settled in receipt.settled) == list(range(TASKS))
         assert {settled.verdict for settled in receipt.settled} == {Verdict.ACCEPTED}
         for node, paid in ((a, b), (b, a)):
