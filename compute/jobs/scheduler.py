@@ -246,7 +246,7 @@ class Scheduler:
         elif isinstance(event, Failed):
             self._deciding.failed(partner, event, now)
         elif isinstance(event, Priced):
-            self._priced(partner, event, now)
+            self._priced(partner, event)
         elif isinstance(event, BidHeard):
             partner.bid(now.boottime_ns)
             for progress in self._board.open_jobs():
@@ -260,13 +260,11 @@ class Scheduler:
             self._deciding.gone(heard.peer, event.code, now)
             self._recruiting.recruit(now)
 
-    def _priced(self, partner: Partner, event: Priced, now: Now) -> None:
+    def _priced(self, partner: Partner, event: Priced) -> None:
         stint, progress = partner.stints.get(event.job), self._board.jobs.get(event.job)
         if stint is not None and progress is not None:
             stint.price_us = event.task_us
             progress.part(partner.peer).price_us = event.task_us
-            detail = f"a task costs {event.task_us / 1e6:g} reference-seconds"
-            self._board.note(progress, now, "priced", partner.peer, detail=detail)
 
     def _agreed(self, partner: Partner, event: Agreed, now: Now) -> None:
         until_ns = now.boottime_ns + event.duration_s * SECOND_NS

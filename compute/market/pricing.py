@@ -6,7 +6,8 @@ was measured at over those, in thousandths: its bid says it, and a time measured
 reference-seconds. All of that is the provider's word.
 
 The flow: a bid names a rate (thousandths of a credit for a reference-second; 0 among fellows) and a speed. The first
-answer of a work is the probe: what it took is what the provider asks for each task. The requester holds that against
+answer of a work is the probe (of several that come in one message, the middle one): what it took is what the provider
+asks for each task. The requester holds that against
 the time that it saw pass, and against what others ask for tasks of the same job (``Prices``); the price that comes of
 it is fixed for the work, the probe included, and every answer that counts as work is paid so much, however long it
 took. A provider for which that is too little ends the agreement, and so does a requester for which it is too much

@@ -211,11 +211,11 @@ class _Work:
 class _Account:
     """What receipts of a work have to name, how many of its answers wait for one, and what a task costs.
 
-    ``unpriced`` counts the attempts before the price was told that have or may have an answer; ``ran_us`` is what
+    ``is_asked`` once an answer was asked for: the requester knows of one then, and so the price. ``ran_us`` is what
     ``answers`` took, in µs of the reference core.
     """
 
-    __slots__ = ("answers", "inputs", "is_closed", "key", "price_us", "ran_us", "unpriced", "waiting")
+    __slots__ = ("answers", "inputs", "is_asked", "is_closed", "key", "price_us", "ran_us", "waiting")
 
     def __init__(self, key: bytes, inputs: bytes) -> None:
         self.key = key
@@ -223,7 +223,7 @@ class _Account:
         self.waiting = 0
         self.is_closed = False
         self.price_us: int | None = None
-        self.unpriced = 0
+        self.is_asked = False
         self.answers = 0
         self.ran_us = 0
 
@@ -270,6 +270,7 @@ class ProviderTalk:
         self._next_work = 0
         self._accounts: dict[int, _Account] = {}
         self._unreceipted: dict[int, _Owed] = {}
+        self._shown_at_end: dict[int, _Owed] = {}  # a receipt may be on its way, and need not
         self._omitted_us = 0
         self.energy_by = ""
         """What measures the energy that ``finished`` is told, if anything does."""
@@ -341,7 +342,6 @@ class ProviderTalk:
         record = self._attempts.pop(attempt, None)
         if record is None or self._state is not _State.AGREED:
             return
-        self._accounts[record.work].unpriced -= 1
         self._unended -= 1
         self._ended_count += 1
         self._note_idle(now)
@@ -564,10 +564,8 @@ class ProviderTalk:
         if max(tasks.tasks) >= work.body.tasks:
             raise PeerViolation("tasks: beyond the number of the work's tasks")
         account = self._accounts[tasks.work]
-        if account.price_us is None:
-            account.unpriced += len(tasks.tasks)
-            if account.unpriced > self._quote.window:  # the answer to one of them is known
-                raise PeerViolation("tasks: more than a window of them, and no price")
+        if account.is_asked and account.price_us is None:
+            raise PeerViolation("tasks: of a work that has answers, and no price")
         if len(self._unreceipted) > UNRECEIPTED_MAX:
             return self.end(EndCode.RECEIPTS)
         items = list(enumerate(tasks.tasks, tasks.first_attempt))
@@ -606,6 +604,7 @@ class ProviderTalk:
             record = self._open(entry.attempt, _Phase.COMMITTED)
             if record is not None:
                 record.phase = _Phase.ASKED
+                self._accounts[record.work].is_asked = True
                 if entry.want is Want.STAY:
                     staying.append(entry.attempt)
                 else:
@@ -631,17 +630,16 @@ class ProviderTalk:
             freed.append(attempt)
             if record.phase is _Phase.RUNNING:
                 self._unended -= 1
-                self._accounts[record.work].unpriced -= 1
             elif record.is_shown:
-                self._owe(attempt, record)
+                self._owe(attempt, record, self._unreceipted)
         self._note_idle(now)
         return [Free(freed)] if freed else []
 
-    def _owe(self, attempt: int, record: _Attempt) -> None:
+    def _owe(self, attempt: int, record: _Attempt, owed: dict[int, _Owed]) -> None:
         account = self._accounts[record.work]
         account.waiting += 1
         output = keyed_output(account.key, record.root)
-        self._unreceipted[attempt] = _Owed(
+        owed[attempt] = _Owed(
             record.work, record.task, record.commitment, output, record.elapsed_us, record.fuel, record.energy_mj
         )
 
@@ -672,7 +670,7 @@ class ProviderTalk:
             raise PeerViolation("receipt: at another price than was agreed")
         busy_us = fuel = energy_mj = 0
         for settled in receipt.settled:
-            owed = self._unreceipted.get(settled.attempt)
+            owed = self._unreceipted.get(settled.attempt) or self._shown_at_end.get(settled.attempt)
             if owed is None or owed[:4] != (receipt.work, settled.task, settled.commitment, settled.output):
                 raise PeerViolation("receipt: of an answer that was not given")
             if account.price_us is None:
@@ -680,7 +678,7 @@ class ProviderTalk:
             elif account.price_us != settled.price_us:
                 raise PeerViolation("receipt: a task at another price than was fixed for the work")
             if settled.verdict is not Verdict.PROVISIONAL:  # those come once more
-                del self._unreceipted[settled.attempt]
+                (self._unreceipted if settled.attempt in self._unreceipted else self._shown_at_end).pop(settled.attempt)
                 account.waiting -= 1
                 busy_us += owed.busy_us
                 fuel += owed.fuel
@@ -724,6 +722,9 @@ class ProviderTalk:
         self._state = _State.OVER
         self._lender.free(self)
         freed = list(self._attempts)
+        for attempt, record in self._attempts.items():
+            if record.is_shown:
+                self._owe(attempt, record, self._shown_at_end)
         self._attempts.clear()
         self._works.clear()
         self._unended = 0

@@ -2,7 +2,7 @@
 
 The flow: ``propose`` offers terms; a bid is awarded as soon as the agreement is stored; ``Accept`` opens it
 (``Agreed``). Then ``assign`` sends attempts, whose commitments come back as ``Committed`` and whose failures
-as ``Failed``. The first commitment of a work fixes what each of its tasks costs (``Priced``), which is told
+as ``Failed``. The first commitments of a work fix what each of its tasks costs (``Priced``), which is told
 before the next ones are sent. ``ask`` sends the commit set, whose openings are checked and come back as
 ``Revealed``, with bytes as ``Delivered``, or as ``Stayed`` where the provider keeps them; ``release`` ends an
 attempt. ``settle`` and ``close_work`` make receipts, which are stored before they are sent.
@@ -537,7 +537,7 @@ class RequesterTalk:
             raise PeerViolation("commits: empty")
         committed: list[tuple[int, bytes, int]] = []
         failed: list[tuple[int, FailCode]] = []
-        priced: list[Event] = []
+        answered: _Work | None = None
         head = self._head()
         for commit in commits.commits:
             record = self._uncommitted(commit, envelope)
@@ -549,8 +549,7 @@ class RequesterTalk:
                 elapsed_us = self._believable(commit.elapsed_us, now)
                 record.commits = envelope
                 record.work.answered = True
-                if record.work.price_us is None:
-                    priced.append(self._fix_price(record.work, elapsed_us))
+                answered = record.work
                 committed.append((commit.attempt, commit.commitment, elapsed_us))
         for failure in commits.failures:
             record = self._open(failure.attempt, _Phase.SENT)
@@ -560,16 +559,19 @@ class RequesterTalk:
                 failed.append((failure.attempt, failure.code))
         if self._head() != head:
             self._head_since_ns = now.boottime_ns
-        events = priced
+        events: list[Event] = []
+        if answered is not None and answered.price_us is None:
+            events.append(self._fix_price(answered, [elapsed_us for *_, elapsed_us in committed]))
         if committed:
             events.append(Committed(committed))
         if failed:
             events.append(Failed(failed))
         return events
 
-    def _fix_price(self, work: _Work, probe_us: int) -> Priced:
-        """The probe of a work has been answered: fix what each of its tasks costs."""
+    def _fix_price(self, work: _Work, answered_us: list[int]) -> Priced:
+        """The first answers of a work are in: fix what each of its tasks costs."""
         assert self._bid is not None
+        probe_us = sorted(answered_us)[(len(answered_us) - 1) // 2]  # the very first one also warms up a worker
         work.price_us = work.prices.fix(self.peer, reference_us(probe_us, self._bid.speed))
         return Priced(work.body.job, work.price_us)
 

@@ -76,14 +76,24 @@ def test_the_first_answer_fixes_the_price_and_the_next_tasks_bring_it():
     pair = Pair(speed=2 * NOMINAL).work(1, 2)
     pair.at_s += 1
     pair.p.finished(1, NAMED, 300)
+    assert pair.to_requester() == [Kind.COMMITS]
     pair.p.finished(0, NAMED, 100)
     assert pair.to_requester() == [Kind.COMMITS]
-    assert pair.heard[0] == hp.Priced(BODY.job, 600)
+    assert [event for event in pair.heard if isinstance(event, hp.Priced)] == [hp.Priced(BODY.job, 600)]
     assert pair.to_provider() == []  # nothing more is sent for it
     pair.r.assign(0, 2, [3], pair.now)
     assert pair.to_provider() == [Kind.PRICE, Kind.TASKS]
     pair.r.assign(0, 3, [4], pair.now)
     assert pair.to_provider() == [Kind.TASKS]
+
+
+@pytest.mark.parametrize(("took", "price"), [((900, 100, 300), 300), ((900, 100), 100)])
+def test_of_answers_that_come_together_the_middle_one_is_the_probe(took, price):
+    pair = Pair().work(*range(len(took)))
+    for attempt, took_us in enumerate(took):
+        pair.p.finished(attempt, NAMED, took_us)
+    assert pair.to_requester() == [Kind.COMMITS]
+    assert pair.heard[0] == hp.Priced(BODY.job, price)
 
 
 def test_a_work_that_ends_with_its_probe_has_its_price_in_the_receipt():

@@ -63,7 +63,8 @@ def scenarios(draw):
 
 
 # The examples found faults: attempt numbers that two agreements shared; a loss that ended a job counted twice; a liar
-# caught after its first agreement was lost; a late attempt doubled with more slots than the window holds.
+# caught after its first agreement was lost; a late attempt doubled with more slots than the window holds; a receipt
+# that crossed a provider's leaving for the price.
 @example(
     Scenario(
         2049789747, ["copier"] * 2 + ["honest"] * 4, Quorum(2, 2), 28, 2, 4, (0,), groups=[0, 3, 2, 2, 3, 7], restarts=3
@@ -84,6 +85,12 @@ def scenarios(draw):
     Scenario(
         252, ["honest", "liar", "flaky", "honest", "honest", "staller", "liar"], TRIPLE, 32, 3, 1, (8,), 0.005,
         [7, 1, 4, 0, 4, 3, 4], jobs=2,
+    )
+)  # fmt: skip
+@example(
+    Scenario(
+        207184, ["dear", "staller", "honest", "failer", "dear"], SINGLE, 33, 3, 1, (3, 70_000), groups=[0, 2, 2, 3, 1],
+        cancel_at=300, jobs=2,
     )
 )  # fmt: skip
 @given(scenarios())
@@ -155,7 +162,7 @@ def test_who_asks_too_much_for_a_task_gets_what_is_usual_or_goes(seed):
         if (receipt := verify_signature(event.envelope, Receipt, "sim").payload).to == dear
         for settled in receipt.settled
     }
-    assert paid <= {DEAR_US, CAP * HONEST_US}  # the first before there were two others to compare it with
+    assert max(paid) <= DEAR_US  # before there were two others to compare it with
     assert CAP * HONEST_US in paid or world.left_for_the_price
 
 

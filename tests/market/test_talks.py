@@ -450,7 +450,7 @@ REQUESTER_MAY_NOT = {
     "fix a price before an answer": ("work", m.Price, lambda pair: (pair.p.agreement, 0, 55)),
     "fix two prices": ("priced", m.Price, lambda pair: (pair.p.agreement, 0, 55)),
     "fix the price of no work": ("priced", m.Price, lambda pair: (pair.p.agreement, 1, 56)),
-    "send on and on without a price": ("full", m.Tasks, lambda pair: (pair.p.agreement, 0, 4, (1,))),
+    "send on and on without a price": ("reveal", m.Tasks, lambda pair: (pair.p.agreement, 0, 4, (1,))),
     "bid": ("", m.Bid, lambda pair: BID),
 }  # fmt: skip
 

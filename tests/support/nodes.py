@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-START_S = 60.0
+START_S = 180.0
 STOP_S = 30.0
 
 

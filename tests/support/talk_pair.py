@@ -130,15 +130,6 @@ class Pair:
         self.requester_says(m.Price, self.p.agreement, 0, 56)
         return self
 
-    def full(self):
-        """A window of attempts was sent, and the first has been answered, which frees its place."""
-        self.work(0, 1, 2, 3)
-        self.p.finished(0, NAMED, 55)
-        self.to_requester()
-        self.r.release(0, None, self.now)
-        assert self.to_provider() == [Kind.RELEASE]
-        return self
-
     def settle(self):
         self.release()
         self.requester_says(m.Receipt, *due(self))

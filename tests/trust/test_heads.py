@@ -99,6 +99,7 @@ def test_a_fork_is_proven_from_two_partners_views(before, ours, theirs, looked, 
     other.restore(one.backup())
     other.log.epoch = one.log.epoch  # an honest node would have begun a new one
     other.seq = one.seq + 1000
+    looked = looked and before > 0  # of an empty log there is nothing to see
     if looked:
         assert one.shown_to(a) is None
         assert one.shown_to(b) is None
