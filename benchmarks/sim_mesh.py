@@ -8,6 +8,7 @@ Seeds run on all cores; the line of each is appended to a file, and a seed that 
 
     python benchmarks/sim_mesh.py                       100 seeds of 1,000 nodes; build/sim-mesh.jsonl
     python benchmarks/sim_mesh.py --seeds 5 --nodes 300
+    python benchmarks/sim_mesh.py --ghosts              identities made up by the thousand: what no rule here prevents
     python benchmarks/sim_mesh.py --traffic             bytes a second and node, 10 to 10,000 nodes: docs/traffic.csv
 
 The last line is one flat JSON object.
@@ -26,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from mesh_world import attacked, traffic
+from mesh_world import attacked, haunted, traffic
 
 SIZES = (10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -71,8 +72,17 @@ def summary(outcomes, nodes):
     }
 
 
+def haunt(nodes):
+    """Return how many live providers a search for 32 finds while one or four nodes make up ten identities a second."""
+    outcomes = {makers: haunted(1, nodes, makers) for makers in (0, 1, 4)}
+    for outcome in outcomes.values():
+        print(json.dumps(outcome), flush=True)
+    return {f"ghosts_{makers}_found_min": min(outcome["found_live"]) for makers, outcome in outcomes.items()}
+
+
 def measure_traffic(sizes, out):
     """Measure bytes a second and node at each size that is not in the CSV file ``out`` yet; draw them all."""
+    gc.disable()
     rows = []
     if out.exists():
         with out.open(newline="") as file:
@@ -109,11 +119,14 @@ def main():
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--traffic", action="store_true")
+    parser.add_argument("--ghosts", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--out", type=Path, help="where outcomes are kept; begin anew by removing it")
     options = parser.parse_args()
     if options.traffic:
         result = measure_traffic(options.sizes, options.out or Path("docs/traffic.csv"))
+    elif options.ghosts:
+        result = haunt(120)
     else:
         result = attack(options.seeds, options.nodes, options.processes, options.out or Path("build/sim-mesh.jsonl"))
     print(json.dumps(result))

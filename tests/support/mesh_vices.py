@@ -4,7 +4,9 @@ from dataclasses import replace
 from enum import Enum
 
 from depin_node.core.wire import encode
+from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.advert import Advert, sign_advert
 from depin_node.p2p.gossip import POST, Post
 
 
@@ -20,6 +22,8 @@ class Vice(Enum):
     """Tells of hostile nodes only, and dials as many nodes as it can."""
     SYBIL = "sybil"
     """One of many in two address ranges; tells of hostile nodes only."""
+    GHOSTS = "ghosts"
+    """Makes up identities, ten a second, each of another address range where nobody is, and gossips their adverts."""
 
 
 class Vices:
@@ -35,6 +39,8 @@ class Vices:
             self._hostile.append(node)
         if node.vice is Vice.FLOOD:
             self._sim.after(node.rng.random(), self._flood, node)
+        if node.vice is Vice.GHOSTS:
+            self._sim.after(node.rng.random(), self._make_up, node)
         if node.vice is Vice.ECLIPSE:
             self._sim.after(5 + node.rng.random(), self._crowd, node)
 
@@ -57,11 +63,26 @@ class Vices:
     def _flood(self, node):
         if node.is_alive:
             self._sim.sign(node)
-            for topic in self._sim.topics(node):
-                body = encode(Post(topic, node.advert))
-                for peer in node.links:
-                    self._sim.send_frame(node, peer, POST, body)
+            self._post(node, node.advert)
             self._sim.after(0.1, self._flood, node)
+
+    def _make_up(self, node):
+        sim = self._sim
+        if node.is_alive:
+            ghost = Identity(node.rng.randbytes(32))
+            address = f"/ip4/{sim.host()}/tcp/9/p2p/{peer_id(ghost.key)}"
+            lifetime_s = Advert.LIFETIME_S_MAX
+            self._post(
+                node, sign_advert(ghost, "sim", node.offer, [address], seq=1, now=sim.now, lifetime_s=lifetime_s)
+            )
+            sim.counts["ghosts"] += 1
+            sim.after(0.1, self._make_up, node)
+
+    def _post(self, node, advert):
+        for topic in self._sim.topics(node):
+            body = encode(Post(topic, advert))
+            for peer in list(node.links):
+                self._sim.send_frame(node, peer, POST, body)
 
     def _crowd(self, node):
         """Dial all the nodes there are, a few at a time, to fill their connections."""

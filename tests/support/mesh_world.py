@@ -77,6 +77,27 @@ def attacked(seed, nodes, *, seconds=60.0):
     }
 
 
+def haunted(seed, nodes, makers, *, seconds=60.0):
+    """Return what is found among honest nodes while ``makers`` others make up identities from ``JOIN_S`` on."""
+    sim, rng = MeshSim(seed), random.Random(seed)
+    for number in range(nodes):
+        sim.start([rng.choice(sim.nodes)] if sim.nodes else [], at_s=JOIN_S * number / nodes)
+    for _ in range(makers):
+        sim.start([rng.choice(sim.nodes[:nodes])], vice=Vice.GHOSTS, at_s=JOIN_S)
+    sim.run(JOIN_S + seconds)
+    askers = rng.sample(sim.nodes[:nodes], ASKERS)
+    searches = [(node, sim.search(node, WANTED)) for node in askers]
+    sim.run(JOIN_S + seconds + 16)
+    return {
+        "nodes": nodes,
+        "makers": makers,
+        "ghosts_made": sim.counts["ghosts"],
+        "found_live": [len(node.found.get(search, ())) for node, search in searches],
+        "known": round(sum(len(node.discovery.directory) for node in askers) / ASKERS),
+        "bits": sorted({node.discovery.sharding.bits_max for node in sim.nodes[:nodes]}),
+    }
+
+
 def traffic(seed, nodes, *, settle_s=60.0, seconds=60.0, config=None):
     """Return the bytes that a node of a mesh at rest sends a second, once all have joined and the shards have settled.
 
