@@ -263,7 +263,8 @@ class MeshSim(Timeline):
                     self._follow(node, topics)
                 case SearchEnded(number, peers):
                     node.found[number] = peers
-        self._wake(node)
+        if verdict is not Verdict.ACCEPT:  # news by gossip changes no plans
+            self._wake(node)
         return verdict
 
     def _blame(self, node, peer, weight):
