@@ -18,7 +18,7 @@ help:
 	@echo "make bench      set up, then measure; the last line is one JSON object"
 	@echo "make bench-net  the network alone: blobs, requests, an idle node, joining"
 	@echo "make bench-compute  the same for kernels on the CPU, beside NumPy and PoCL"
-	@echo "make sim        the mesh under attack, simulated: SEEDS=100 seeds of NODES=1000 nodes; takes hours on two cores"
+	@echo "make sim        the mesh under attack, simulated: SEEDS=100 seeds of NODES=1000 nodes; takes hours, and goes on where it was ended"
 	@echo "make sim-trust  wrong results and cost of each policy against hostile nodes, simulated"
 	@echo "make bench-mesh     the mesh beside Ray and Dask, in one run"
 	@echo "make soak       set up, then a mesh at work with churn, SECONDS=1200: nothing may grow"
