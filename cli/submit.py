@@ -89,13 +89,16 @@ def submit(
         if not wait:
             emit({"job": future.job_id}, as_json, lambda: future.job_id)
             return 0
-        note(f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks")
-        return finish(future, folder, settings, as_json)
+        said = f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks"
+        return finish(future, folder, settings, as_json, said)
 
 
-def finish(future: "Future", folder: Path, settings: Settings, as_json: bool) -> int:
-    """Wait for a job, save its outputs, and say so. Ctrl-C stops the waiting, not the job."""
+def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, said: str = "") -> int:
+    """Wait for a job, save its outputs, and say so. Ctrl-C stops the waiting, not the job, from when ``said`` is
+    told."""
     try:
+        if said:
+            note(said)
         watch(future)
         arrays = future.outputs()
     except KeyboardInterrupt:
