@@ -21,8 +21,10 @@ from copier import copier_config
 
 from depin_node.client import Limits, Mesh, quorum
 from depin_node.client.work import Work
+from depin_node.compute.jobs.journal import Journal
 from depin_node.compute.programs.binding import Bound
 from depin_node.core.local import DataDir
+from depin_node.crypto.identity import peer_id
 
 pytestmark = [pytest.mark.net, pytest.mark.slow]
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -110,6 +112,15 @@ def cheats(nodes, kind, first):
     return {node.wait_ready().peer for node in started}
 
 
+def banned(journal):
+    """Return whom a requester has found out, before a restart or after."""
+    records = Journal(journal)
+    try:
+        return {peer_id(key) for key in records.bans()}
+    finally:
+        records.close()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_survives_kills_frosts_full_disks_and_a_cheat(nodes, kind):
     rng = random.Random(f"{SEED} {kind}")
@@ -136,9 +147,9 @@ def test_a_job_survives_kills_frosts_full_disks_and_a_cheat(nodes, kind):
         with Mesh(first.data_dir) as mesh:
             np.testing.assert_array_equal(mesh.future(job).result(WAIT_S), wat.numbers(n))
             view = mesh.future(job).status()
-            named = {peer.peer for peer in mesh.peers() if peer.banned} | set(view.verification.liars)
         for node in nodes.started:
             node.kill()  # before their disk goes
+        named = banned(DataDir(first.data_dir).journal) | set(view.verification.liars)
     assert view.state == "done"
     assert not named & honest_peers, "somebody honest is said to have lied"
     assert named == (liars if kind in NAMED else set())
