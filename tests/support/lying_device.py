@@ -62,17 +62,21 @@ class Stale:
 
 
 class ConstantDevice(WasmDevice):
-    """Answers everything with zeros, at once."""
+    """Answers everything with zeros, in the time that it takes: else its measured speed would price it out at once."""
 
     def load(self, program, inputs, limits):
-        return Constant()
+        return Constant(super().load(program, inputs, limits))
 
 
 class Constant:
+    def __init__(self, honest):
+        self.honest = honest
+
     def run(self, task, limits, results):
+        fuel = self.honest.run(task, limits, results)
         for result in results:
             result[:] = bytes(len(result))
-        return 1
+        return fuel
 
 
 class ColludingDevice(WasmDevice):
