@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 from fuzzing import Finding, mutate, target
+from libp2p.io.exceptions import IncompleteReadError
 from msgspec import inspect
 from structlog.testing import capture_logs
 
@@ -136,6 +137,17 @@ class _Bytes:
 
     async def read(self, n: int | None = None) -> bytes:
         return await self.receive_some(n or 65_536)
+
+    # What a secured session has.
+
+    def _drain(self, n: int | None) -> bytes:
+        return b""
+
+    async def read_msg(self) -> bytes:
+        message = await self.receive_some()
+        if not message:
+            raise IncompleteReadError("the end")
+        return message
 
     async def write(self, data: bytes) -> None:
         self.written += len(data)
@@ -273,7 +285,7 @@ def p2p_yamux(chance: random.Random) -> bytes:
                 pass
 
         muxed.swarm = type("Swarm", (), {"depin_guard": Guard()})()
-        muxed.secured_conn.conn = type("L", (), {"read_writer": None})()
+        muxed.secured_conn.conn = type("L", (), {"read_writer": None, "read_msg": conn.read_msg})()
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
 
@@ -284,6 +296,7 @@ def p2p_yamux(chance: random.Random) -> bytes:
 
                 nursery.start_soon(accept)
                 await _read_frames(muxed)
+        assert not data or len(conn.data) < len(data), "nothing was read"
         if held > 256 * 1024 or muxed.streams:
             raise Finding(f"it holds {held} bytes and {len(muxed.streams)} streams", data)
 
