@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Callable
 
 _ENTRY_BYTES = 8
@@ -38,6 +39,7 @@ class Pages:
         if sys.platform == "linux" and sys.byteorder == "little":
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, self._pagemap)
             except OSError:  # not mounted, or hidden: slower, not wrong
                 self._pagemap = -1
             libc = ctypes.CDLL(None, use_errno=True)

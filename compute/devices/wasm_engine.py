@@ -11,6 +11,7 @@ import ctypes
 import re
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
@@ -41,7 +42,8 @@ EngineError = (wasmtime.Trap, wasmtime.WasmtimeError)
 
 
 class Watchdog:
-    """Advances the engine's epoch when the running task passes its deadline, within ``WATCHDOG_S``."""
+    """Advances the engine's epoch when the running task passes its deadline, within ``WATCHDOG_S``. Its thread ends
+    with it."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -54,7 +56,7 @@ class Watchdog:
         with self._lock:
             self._deadline = time.monotonic() + seconds
             if self._thread is None:  # not before: a worker has one thread when it confines itself
-                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+                self._thread = threading.Thread(target=_watch, args=[weakref.ref(self)], name="watchdog", daemon=True)
                 self._thread.start()
 
     def disarm(self) -> None:
@@ -62,13 +64,22 @@ class Watchdog:
         with self._lock:
             self._deadline = None
 
-    def _watch(self) -> None:
-        while True:
-            time.sleep(WATCHDOG_S)  # the clock that deadlines are counted by, in its own thread
-            with self._lock:
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    self._deadline = None
-                    self._engine.increment_epoch()
+    def look(self) -> None:
+        """Advance the epoch if it is time."""
+        with self._lock:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self._deadline = None
+                self._engine.increment_epoch()
+
+
+def _watch(watchdog: "weakref.ref[Watchdog]") -> None:
+    while True:
+        time.sleep(WATCHDOG_S)  # the clock that deadlines are counted by, in its own thread
+        present = watchdog()
+        if present is None:
+            return
+        present.look()
+        del present
 
 
 def require_safe_version(version: str) -> None:

@@ -23,7 +23,8 @@ REFERENCE: Final = (2500, 1250, 2500)
 was first measured on (an AMD EPYC)."""
 NOMINAL: Final = 1000
 """The speed of the reference core, and of a slot that nobody has measured."""
-SPEED_MAX: Final = 1_000_000_000
+SPEED_MAX: Final = 100_000_000
+"""Several times the fastest GPUs there are: 60 TFLOP/s, 30 of them double, and 3 TB/s come to about 10 million."""
 CAP: Final = 2
 """So many times what others ask, and no more, is paid for a task."""
 JUDGES_MIN: Final = 2

@@ -1,6 +1,10 @@
 import ctypes
+import gc
 import mmap
 import os
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,3 +252,21 @@ def test_an_engine_with_known_holes_is_refused(version):
 @pytest.mark.parametrize("version", ["50.0.1", "51.0.0", "100.0"])
 def test_an_engine_without_is_taken(version):
     wasm_engine.require_safe_version(version)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_device_that_is_gone_leaves_neither_thread_nor_descriptor():
+    def pagemaps():
+        links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+        return sum(link.exists() and link.readlink().name == "pagemap" for link in links)
+
+    others, before = set(threading.enumerate()), pagemaps()
+    device = WasmDevice()
+    device.watchdog.arm(60)
+    (thread,) = set(threading.enumerate()) - others
+    assert pagemaps() == before + 1
+    del device
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert pagemaps() == before
