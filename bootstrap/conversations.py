@@ -14,9 +14,8 @@ import trio
 
 from depin_node.bootstrap.job_records import blobs_of
 from depin_node.bootstrap.market import Conversation, MarketContext, open_conversation_stream
-from depin_node.compute.jobs import deciding
+from depin_node.compute.jobs import deciding, statements
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs import journal as statements
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.jobs.patience import ORDERLY

@@ -17,7 +17,7 @@ import trio
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.questions import Bounds, Questions
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.market.happenings import Evidence as Answered
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.sandbox.again import root_of

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from depin_node.compute.jobs.journal import Journal, StoredCase
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.schema import StoredCase
 from depin_node.compute.trust.chain import origin
 from depin_node.compute.trust.export import Record, write_export
 from depin_node.core.errors import ConfigError, NotFoundError

@@ -16,9 +16,9 @@ from blake3 import blake3
 
 from depin_node.bootstrap.kept import KeptResults
 from depin_node.bootstrap.market import MarketContext
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX
-from depin_node.compute.jobs.journal import StoredFinished, StoredOutput
+from depin_node.compute.jobs.schema import StoredFinished, StoredOutput
 from depin_node.compute.market.messages import STAY_S, WorkBody
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import DepinError

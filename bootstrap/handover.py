@@ -23,8 +23,7 @@ from depin_node.bootstrap.job_records import blobs_of, queued
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.bootstrap.requester import Requester
-from depin_node.compute.jobs import copies
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.copies import StoredCopy
 from depin_node.compute.jobs.handover import (
     BLOBS_MAX,
@@ -47,7 +46,7 @@ from depin_node.compute.jobs.handover import (
     has_bit,
 )
 from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob, job_id
-from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.clock import SECOND_NS

@@ -8,9 +8,9 @@ from functools import partial
 
 from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import Algebraic, Job, JobView, Quorum, Results, SignedJob, Verification
-from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import trio
 
-from depin_node.compute.jobs.journal import Journal, Statement
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.statements import Statement
 from depin_node.core.errors import ResourceError
 
 Then = Callable[[ResourceError | None], None]

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap.market import MarketContext
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.market.messages import STAY_S
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ResourceError

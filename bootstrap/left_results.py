@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap.market import MarketContext
-from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.core.errors import DepinError, ResourceError
 from depin_node.p2p.blobs import issue_grant
 

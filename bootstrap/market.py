@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from depin_node.bootstrap.journal import JournalWriter, open_journal
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.market.happenings import Evidence
 from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
 from depin_node.compute.market.pen import Pen

@@ -29,8 +29,9 @@ from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
 from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
-from depin_node.compute.jobs.journal import Journal, put_peers
+from depin_node.compute.jobs.journal import Journal
 from depin_node.compute.jobs.scheduler import SchedulerConfig
+from depin_node.compute.jobs.statements import put_peers
 from depin_node.compute.market.pricing import reference_speed
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir

@@ -15,9 +15,9 @@ import trio
 from depin_node.bootstrap.job_records import queued
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView
-from depin_node.compute.jobs.journal import StoredOutput
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.programs.program import Program
 from depin_node.core.errors import ResourceError
 

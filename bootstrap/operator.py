@@ -16,7 +16,7 @@ from depin_node.bootstrap.requester import Requester
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
-from depin_node.compute.jobs.journal import StoredReceipt
+from depin_node.compute.jobs.schema import StoredReceipt
 from depin_node.compute.market.messages import Countersign, Meters
 from depin_node.compute.trust.credit import SECOND_US
 from depin_node.compute.trust.receipts import busy_us, count, verify_receipt

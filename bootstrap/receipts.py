@@ -18,7 +18,7 @@ import trio
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.questions import Bounds, Questions
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.market.messages import Countersign, Receipt, digest
 from depin_node.compute.trust.chain import Entry, link, origin
 from depin_node.compute.trust.evidence import fork

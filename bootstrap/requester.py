@@ -21,7 +21,7 @@ from depin_node.bootstrap.judge import Judge
 from depin_node.bootstrap.market import TICK_S, MarketContext
 from depin_node.bootstrap.open_jobs import OpenJobs
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.copies import StoredCopy, end_copy, put_epoch, spent_us
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import (
@@ -32,8 +32,8 @@ from depin_node.compute.jobs.job import (
     SignedJob,
     job_id,
 )
-from depin_node.compute.jobs.journal import StoredJob
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.jobs.schema import StoredJob
 from depin_node.compute.market.messages import LOG_BYTES_MAX, Terms
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from depin_node.compute.jobs.journal import StoredFinished
+from depin_node.compute.jobs.schema import StoredFinished
 from depin_node.compute.market import provider as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk

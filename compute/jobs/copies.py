@@ -6,7 +6,9 @@ requester. Statements are as in ``journal.py``; the rest reads.
 
 from typing import NamedTuple
 
-from depin_node.compute.jobs.journal import Journal, Statement, StoredOutput, StoredResult
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.schema import StoredOutput, StoredResult
+from depin_node.compute.jobs.statements import Statement
 from depin_node.core.wire import decode
 
 _COLUMNS = "job, worker, certificate, envelope, epoch, spent_us, at_s"

@@ -1,421 +1,43 @@
 """The journal: what this node has promised, on disk before it is acknowledged. SQLite, synchronous, one
 thread.
 
-The flow: machines' effects become *statements* (the functions below); ``Journal.apply`` writes any number of
+The flow: machines' effects become *statements* (``statements``); ``Journal.apply`` writes any number of
 them in one transaction and returns when they are on the disk (WAL, ``synchronous=FULL``). Whoever waits for
 several shares one transaction: that is the shell's business (``bootstrap/journal.py``). A crash at any moment
 leaves each transaction whole or not at all, and ``open_jobs`` tells what is to go on.
-
-Statements are idempotent: the same one twice is harmless, and a result that is there is never replaced.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from depin_node.compute.jobs.events import JobEvent, Kept
 from depin_node.compute.jobs.job import JobView
-from depin_node.compute.market.happenings import Evidence
+from depin_node.compute.jobs.schema import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    StoredCase,
+    StoredEvidence,
+    StoredFinished,
+    StoredJob,
+    StoredOutput,
+    StoredReceipt,
+    StoredResult,
+)
+from depin_node.compute.jobs.statements import LOGS_KEPT_MAX, Statement
 from depin_node.compute.trust.book import KNOWN_MAX, Row
-from depin_node.compute.trust.chain import Entry, Head
+from depin_node.compute.trust.chain import Head
 from depin_node.compute.trust.credit import Tally
-from depin_node.compute.trust.evidence import Proven
-from depin_node.compute.trust.heads import RUNS_MAX
 from depin_node.core.errors import ConfigError, ResourceError
-from depin_node.core.wire import Digest, Message, decode, encode
+from depin_node.core.wire import decode
 
 JOBS_KEPT_MAX = 1000
 """Ended jobs that are remembered, with their results; the oldest go first."""
-EVENTS_KEPT_MAX = 1000
-"""Lines of one job's story."""
-LOGS_KEPT_MAX = 1000
-"""Tasks of one job whose log is kept: 4 KiB each at most, by the message that brings it."""
 _VALUE_BYTES_MAX = 1 << 24
-
-_MIGRATIONS = (
-    """
-    CREATE TABLE jobs (
-        id BLOB PRIMARY KEY, key TEXT NOT NULL UNIQUE, envelope BLOB NOT NULL, created_s INTEGER NOT NULL,
-        ended TEXT NOT NULL DEFAULT '', view BLOB
-    ) WITHOUT ROWID;
-    CREATE INDEX jobs_by_time ON jobs (created_s);
-    CREATE TABLE results (
-        job BLOB NOT NULL, task INTEGER NOT NULL, root BLOB NOT NULL, outputs BLOB NOT NULL, PRIMARY KEY (job,
-        task)
-    );
-    CREATE TABLE held (job BLOB NOT NULL, blob BLOB NOT NULL, PRIMARY KEY (job, blob)) WITHOUT ROWID;
-    CREATE TABLE events (job BLOB NOT NULL, event BLOB NOT NULL);
-    CREATE INDEX events_by_job ON events (job);
-    CREATE TABLE agreements (
-        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, bid BLOB NOT NULL, award BLOB NOT NULL,
-        at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
-    ) WITHOUT ROWID;
-    CREATE TABLE receipts (
-        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, job BLOB NOT NULL, receipt BLOB NOT NULL,
-        countersign BLOB, at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
-    );
-    CREATE INDEX receipts_by_time ON receipts (at_s);
-    CREATE INDEX receipts_by_job ON receipts (job);
-    CREATE TABLE evidence (
-        peer BLOB NOT NULL, job BLOB NOT NULL, task INTEGER NOT NULL, reason TEXT NOT NULL, evidence BLOB NOT
-        NULL, at_s INTEGER NOT NULL
-    );
-    CREATE TABLE bans (peer BLOB PRIMARY KEY, reason TEXT NOT NULL, at_s INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE floors (
-        sender BLOB NOT NULL, channel TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (sender, channel)
-    ) WITHOUT ROWID;
-    CREATE TABLE peers (address TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    """,
-    "CREATE TABLE logs (job BLOB NOT NULL, task INTEGER NOT NULL, log BLOB NOT NULL, PRIMARY KEY (job, task));",
-    """
-    CREATE TABLE standings (
-        peer BLOB NOT NULL, device_class TEXT NOT NULL, verified INTEGER NOT NULL, answered REAL NOT NULL,
-        failed REAL NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (peer, device_class)
-    ) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE kept (
-        owner BLOB NOT NULL, blob BLOB NOT NULL, size_bytes INTEGER NOT NULL, until_s INTEGER NOT NULL,
-        PRIMARY KEY (owner, blob)
-    ) WITHOUT ROWID;
-    CREATE TABLE holders (
-        job BLOB NOT NULL, task INTEGER NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, task, peer)
-    ) WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE receipts RENAME TO receipts_v1;  -- kept as they are; later ones stand in a log
-    DROP INDEX receipts_by_time;
-    DROP INDEX receipts_by_job;
-    CREATE TABLE receipts (
-        id BLOB NOT NULL, role TEXT NOT NULL, peer BLOB NOT NULL, job BLOB NOT NULL, receipt BLOB NOT NULL,
-        countersign BLOB, at_s INTEGER NOT NULL, PRIMARY KEY (id, role)
-    );
-    CREATE INDEX receipts_by_time ON receipts (at_s);
-    CREATE INDEX receipts_by_job ON receipts (job);
-    CREATE TABLE log (
-        epoch INTEGER NOT NULL, position INTEGER NOT NULL, previous BLOB NOT NULL, digest BLOB NOT NULL,
-        link BLOB NOT NULL, receipt BLOB NOT NULL, role TEXT NOT NULL, PRIMARY KEY (epoch, position)
-    ) WITHOUT ROWID;
-    CREATE INDEX log_by_link ON log (link);
-    """,
-    """
-    ALTER TABLE receipts ADD COLUMN busy_us INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE tallies (name BLOB PRIMARY KEY, amount_us REAL NOT NULL, at_s INTEGER NOT NULL) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE cases (
-        digest BLOB PRIMARY KEY, accused BLOB NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL,
-        told_by BLOB NOT NULL, at_s INTEGER NOT NULL
-    );
-    """,
-    "CREATE TABLE runs (owner BLOB NOT NULL, run BLOB NOT NULL); CREATE INDEX runs_by_owner ON runs (owner);",
-    """
-    CREATE TABLE tabs (
-        job BLOB NOT NULL, task INTEGER NOT NULL, peer BLOB NOT NULL, draw BLOB NOT NULL,
-        confirmed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job, task)
-    ) WITHOUT ROWID;
-    CREATE TABLE catches (job BLOB NOT NULL, peer BLOB NOT NULL, PRIMARY KEY (job, peer)) WITHOUT ROWID;
-    """,
-    "CREATE TABLE finished (name BLOB PRIMARY KEY, result BLOB NOT NULL, until_s INTEGER NOT NULL) WITHOUT ROWID;",
-    """
-    CREATE TABLE copies (
-        job BLOB PRIMARY KEY, worker BLOB NOT NULL, certificate BLOB NOT NULL, envelope BLOB NOT NULL,
-        epoch INTEGER NOT NULL, spent_us INTEGER NOT NULL, at_s INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE epochs (
-        job BLOB PRIMARY KEY, epoch INTEGER NOT NULL, other BLOB NOT NULL, spent_us INTEGER NOT NULL
-    );
-    """,
-)
-SCHEMA_VERSION = len(_MIGRATIONS)
-
-
-class StoredOutput(Message, frozen=True):
-    """One output of a task: its bytes if they are few, else its blob."""
-
-    inline: bytes
-    blob: Digest | None
-
-
-class StoredResult(Message, frozen=True):
-    """The outputs of one task, in the program's order."""
-
-    outputs: tuple[StoredOutput, ...]
-
-
-class StoredFinished(Message, frozen=True):
-    """A result that its provider has, and its requester has not taken yet. ``log`` is what the task printed."""
-
-    outputs: tuple[StoredOutput, ...]
-    elapsed_us: int
-    log: bytes
-
-
-class Statement(NamedTuple):
-    """One statement and the rows to run it with."""
-
-    sql: str
-    rows: Sequence[tuple[Any, ...]]
-
-
-class StoredJob(NamedTuple):
-    """A job as the journal has it. ``ended`` is empty while it is open; ``view`` is from when it ended."""
-
-    id: bytes
-    envelope: bytes
-    ended: str
-    view: JobView | None
-
-
-class StoredReceipt(NamedTuple):
-    """A receipt and, if it was confirmed, the provider's countersignature: both envelopes."""
-
-    id: bytes
-    role: str
-    peer: bytes
-    job: bytes
-    receipt: bytes
-    countersign: bytes | None
-    at_s: int
-
-
-class StoredCase(NamedTuple):
-    """A case as it is kept."""
-
-    digest: bytes
-    accused: bytes
-    kind: str
-    reason: str
-    data: bytes
-    told_by: bytes
-    at_s: int
-
-
-def put_job(job_id: bytes, key: str, envelope: bytes, created_s: int) -> Statement:
-    """Take on a job."""
-    sql = "INSERT OR IGNORE INTO jobs (id, key, envelope, created_s) VALUES (?, ?, ?, ?)"
-    return Statement(sql, [(job_id, key, envelope, created_s)])
-
-
-def put_result(job_id: bytes, task: int, root: bytes, outputs: Iterable[StoredOutput]) -> Statement:
-    """Accept a task's result for good."""
-    sql = "INSERT OR IGNORE INTO results (job, task, root, outputs) VALUES (?, ?, ?, ?)"
-    return Statement(sql, [(job_id, task, root, encode(StoredResult(tuple(outputs))))])
-
-
-def hold(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
-    """Note blobs that a job needs: they are to be kept as long as it is remembered."""
-    return Statement("INSERT OR IGNORE INTO held VALUES (?, ?)", [(job_id, blob) for blob in blobs])
-
-
-def let_go(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
-    """Undo ``hold``."""
-    return Statement("DELETE FROM held WHERE job = ? AND blob = ?", [(job_id, blob) for blob in blobs])
-
-
-def put_tab(job_id: bytes, task: int, peer: bytes, draw: int) -> Statement:
-    """Note that a result is provisional, whose it is, and the draw that decides whether it is audited."""
-    sql = "INSERT OR REPLACE INTO tabs (job, task, peer, draw) VALUES (?, ?, ?, ?)"
-    return Statement(sql, [(job_id, task, peer, draw.to_bytes(8, "big"))])
-
-
-def settle(job_id: bytes, tasks: Iterable[int], *, confirmed: bool) -> Statement:
-    """Note that results are for good: ``confirmed`` ones stay on their tab, whose length counts."""
-    rows = [(job_id, task) for task in tasks]
-    if confirmed:
-        return Statement("UPDATE tabs SET confirmed = 1 WHERE job = ? AND task = ?", rows)
-    return Statement("DELETE FROM tabs WHERE job = ? AND task = ?", rows)
-
-
-def put_catch(peer: bytes, job_id: bytes) -> Statement:
-    """Note that a peer was found out in a job: who joins that from now on is audited in all it does."""
-    return Statement("INSERT OR IGNORE INTO catches (job, peer) VALUES (?, ?)", [(job_id, peer)])
-
-
-def drop_tabs(job_id: bytes) -> Statement:
-    """A job has ended."""
-    return Statement("DELETE FROM tabs WHERE job = ?", [(job_id,)])
-
-
-def drop_results(job_id: bytes, tasks: Iterable[int]) -> list[Statement]:
-    """Forget results whose bytes are gone."""
-    rows = [(job_id, task) for task in tasks]
-    return [
-        Statement("DELETE FROM results WHERE job = ? AND task = ?", rows),
-        Statement("DELETE FROM holders WHERE job = ? AND task = ?", rows),
-        Statement("DELETE FROM tabs WHERE job = ? AND task = ?", rows),
-    ]
-
-
-def reopen_job(job_id: bytes) -> Statement:
-    """Go on with a job that had ended."""
-    return Statement("UPDATE jobs SET ended = '', view = NULL WHERE id = ?", [(job_id,)])
-
-
-def end_job(job_id: bytes, state: str, view: JobView, *, results: int = 0) -> Statement:
-    """Note how a job ended; only if so many results of it are here, since those may be written just before."""
-    sql = """UPDATE jobs SET ended = ?, view = ? WHERE id = ? AND ended = ''
-        AND (? = 0 OR (SELECT count(*) FROM results WHERE job = ?) >= ?)"""
-    return Statement(sql, [(state, msgspec.json.encode(view), job_id, results, job_id, results)])
-
-
-def put_event(job_id: bytes, event: JobEvent) -> Statement:
-    """Add a line to a job's story, unless it is long already."""
-    sql = "INSERT INTO events SELECT ?, ? WHERE (SELECT count(*) FROM events WHERE job = ?) < ?"
-    return Statement(sql, [(job_id, msgspec.json.encode(event), job_id, EVENTS_KEPT_MAX)])
-
-
-def put_log(job_id: bytes, task: int, log: bytes) -> Statement:
-    """Keep what an accepted task printed, unless there is enough of the job already."""
-    sql = "INSERT OR IGNORE INTO logs SELECT ?, ?, ? WHERE (SELECT count(*) FROM logs WHERE job = ?) < ?"
-    return Statement(sql, [(job_id, task, log, job_id, LOGS_KEPT_MAX)])
-
-
-def put_agreement(agreement: bytes, role: str, peer: bytes, bid: bytes, award: bytes, at_s: int) -> Statement:
-    """Keep an agreement; ``role`` is ours: requester or provider."""
-    sql = "INSERT OR IGNORE INTO agreements VALUES (?, ?, ?, ?, ?, ?)"
-    return Statement(sql, [(agreement, role, peer, bid, award, at_s)])
-
-
-def put_receipt(
-    receipt: bytes,
-    role: str,
-    peer: bytes,
-    job: bytes,
-    envelope: bytes,
-    countersign: bytes | None,
-    at_s: int,
-    busy_us: int = 0,
-) -> Statement:
-    """Keep a receipt; ``busy_us`` is the work that it counts."""
-    sql = "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    return Statement(sql, [(receipt, role, peer, job, envelope, countersign, at_s, busy_us)])
-
-
-def put_entry(entry: Entry, receipt: bytes, role: str) -> Statement:
-    """Keep an entry of our log; its message is in that receipt: what the requester signed, or the provider."""
-    sql = "INSERT OR IGNORE INTO log VALUES (?, ?, ?, ?, ?, ?, ?)"
-    return Statement(sql, [(entry.epoch, entry.index, entry.previous, entry.digest, entry.link, receipt, role)])
-
-
-def put_countersign(receipt: bytes, envelope: bytes) -> Statement:
-    """Keep the provider's confirmation of a receipt of ours."""
-    sql = "UPDATE receipts SET countersign = ? WHERE id = ? AND role = 'requester' AND countersign IS NULL"
-    return Statement(sql, [(envelope, receipt)])
-
-
-def put_kept(owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> Statement:
-    """Promise to keep a result for ``owner``, its requester, until a time (wall, s)."""
-    sql = (
-        "INSERT INTO kept VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (owner, blob) DO UPDATE SET until_s = max(until_s, excluded.until_s)"
-    )
-    return Statement(sql, [(owner, blob, size_bytes, until_s)])
-
-
-def drop_kept(before_s: int) -> Statement:
-    """Forget the promises that have ended."""
-    return Statement("DELETE FROM kept WHERE until_s < ?", [(before_s,)])
-
-
-def put_finished(name: bytes, result: StoredFinished, until_s: int) -> Statement:
-    """Keep a result of ours until its requester takes it, at most until a time (wall, s)."""
-    return Statement("INSERT OR REPLACE INTO finished VALUES (?, ?, ?)", [(name, encode(result), until_s)])
-
-
-def drop_finished(name: bytes) -> Statement:
-    """Forget a result that was taken."""
-    return Statement("DELETE FROM finished WHERE name = ?", [(name,)])
-
-
-def drop_finished_before(before_s: int) -> Statement:
-    """Forget the results that nobody asked for in time."""
-    return Statement("DELETE FROM finished WHERE until_s < ?", [(before_s,)])
-
-
-def put_holders(job_id: bytes, task: int, peers: Iterable[bytes]) -> Statement:
-    """Note which providers keep the bytes of a result."""
-    return Statement("INSERT OR IGNORE INTO holders VALUES (?, ?, ?)", [(job_id, task, peer) for peer in peers])
-
-
-def put_evidence(peer: bytes, job: bytes, task: int, reason: str, evidence: Evidence, at_s: int) -> Statement:
-    """Keep what shows that a peer answered wrongly."""
-    data = encode(
-        StoredEvidence(evidence.agreement, evidence.work, evidence.attempt, evidence.commits, evidence.reveals)
-    )
-    return Statement("INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)", [(peer, job, task, reason, data, at_s)])
-
-
-def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
-    """Have nothing to do with a peer any more."""
-    return Statement("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", [(peer, reason, at_s)])
-
-
-def drop_ban(peer: bytes) -> Statement:
-    """Take a ban back."""
-    return Statement("DELETE FROM bans WHERE peer = ?", [(peer,)])
-
-
-def put_standing(row: Row) -> Statement:
-    """Remember what was counted of a peer on a device class."""
-    return Statement("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?)", [astuple(row)])
-
-
-def put_tally(tally: Tally) -> Statement:
-    """Remember unsigned work, or what is left of the strangers' share."""
-    return Statement("INSERT OR REPLACE INTO tallies VALUES (?, ?, ?)", [astuple(tally)])
-
-
-def put_case(proven: Proven, data: bytes, told_by: bytes, at_s: int) -> Statement:
-    """Keep a case that we have verified; ``told_by`` is the peer that handed it out, empty if it is our own."""
-    sql = "INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)"
-    return Statement(sql, [(proven.digest, proven.accused, proven.kind, proven.reason, data, told_by, at_s)])
-
-
-def put_run(owner: bytes, run: bytes) -> list[Statement]:
-    """Keep a run of a partner's log, and let those go that are beyond the newest so many."""
-    sql = (
-        "DELETE FROM runs WHERE owner = ?1 AND rowid <= "
-        "(SELECT rowid FROM runs WHERE owner = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"
-    )
-    return [Statement("INSERT INTO runs VALUES (?, ?)", [(owner, run)]), Statement(sql, [(owner, RUNS_MAX)])]
-
-
-def put_floor(sender: bytes, channel: str, seq: int) -> Statement:
-    """Remember how far a peer's sequence numbers have come."""
-    sql = "INSERT INTO floors VALUES (?, ?, ?) ON CONFLICT (sender, channel) DO UPDATE SET seq = max(seq, excluded.seq)"
-    return Statement(sql, [(sender, channel, seq)])
-
-
-def put_number(name: str, value: int) -> Statement:
-    """Remember a number, such as the reserved sequence numbers, unless a higher one is known."""
-    sql = "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
-    return Statement(sql, [(name, value)])
-
-
-def put_peers(addresses: Sequence[str]) -> list[Statement]:
-    """Remember addresses to join by, best first, in place of those before."""
-    rows = [(address, position) for position, address in enumerate(addresses)]
-    return [
-        Statement("DELETE FROM peers", [()]),
-        Statement("INSERT OR IGNORE INTO peers VALUES (?, ?)", rows),
-    ]
-
-
-class StoredEvidence(Message, frozen=True):
-    """Evidence as it is kept."""
-
-    agreement: bytes
-    work: bytes
-    attempt: int
-    commits: bytes
-    reveals: bytes
 
 
 class Journal:
@@ -447,7 +69,7 @@ class Journal:
                 " run that version, or use another data directory"
             )
         for number in range(version, SCHEMA_VERSION):
-            script = f"BEGIN IMMEDIATE; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            script = f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
             self._db.executescript(script)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from wat_programs import numbers, program
 from depin_node.bootstrap import evidence as shell
 from depin_node.bootstrap.evidence import PROTOCOL, Ask, Line, Lines, Notice, Pull, Question
 from depin_node.compute.jobs.job import InputRef, Limits, Quorum
-from depin_node.compute.jobs.journal import put_case
+from depin_node.compute.jobs.statements import put_case
 from depin_node.compute.market.messages import (
     Award,
     Bid,

@@ -7,10 +7,10 @@ from market_world import NETWORK, InlinePool, World, clock, knows, make_job, out
 from wat_programs import program
 
 from depin_node.bootstrap.handover import NotAFellowError
-from depin_node.compute.jobs import copies
-from depin_node.compute.jobs import journal as statements
+from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
-from depin_node.compute.jobs.journal import Journal, StoredOutput
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.market.messages import Receipt
 from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, TransportError
 from depin_node.crypto.envelope import sign, verify_signature

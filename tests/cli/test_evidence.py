@@ -6,7 +6,8 @@ import pytest
 from ledgers import Keeper
 
 from depin_node.cli.main import run
-from depin_node.compute.jobs.journal import Journal, put_case
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.statements import put_case
 from depin_node.compute.market.messages import Commit, Commits
 from depin_node.compute.trust.evidence import TwoResults, encode_case, verify_case
 from depin_node.crypto.envelope import sign

@@ -6,7 +6,8 @@ import pytest
 from ledgers import NETWORK, Keeper
 
 from depin_node.cli.main import run
-from depin_node.compute.jobs.journal import Journal, put_countersign, put_entry, put_receipt
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.statements import put_countersign, put_entry, put_receipt
 from depin_node.compute.market.messages import Countersign, Meters, Receipt, Settled, Verdict, digest
 from depin_node.crypto.identity import peer_id
 

@@ -9,10 +9,12 @@ import pytest
 import trio
 
 from depin_node.bootstrap.journal import open_journal
-from depin_node.compute.jobs import journal as j
+from depin_node.compute.jobs import journal as journal_module
+from depin_node.compute.jobs import statements as j
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import JobView, Verification
-from depin_node.compute.jobs.journal import Journal, StoredOutput
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.schema import SCHEMA_VERSION, StoredOutput
 from depin_node.compute.market.happenings import Evidence
 from depin_node.core.errors import ConfigError, ResourceError
 
@@ -136,7 +138,7 @@ def test_a_story_is_bounded(journal, monkeypatch):
 
 
 def test_old_ended_jobs_are_forgotten_with_their_results(journal, monkeypatch):
-    monkeypatch.setattr(j, "JOBS_KEPT_MAX", 2)
+    monkeypatch.setattr(journal_module, "JOBS_KEPT_MAX", 2)
     for number in range(5):
         name = bytes([number]) * 32
         journal.apply(
@@ -157,14 +159,15 @@ def test_old_ended_jobs_are_forgotten_with_their_results(journal, monkeypatch):
 
 
 def test_logs_are_kept_of_so_many_tasks_and_go_with_their_job(journal, monkeypatch):
-    monkeypatch.setattr(j, "LOGS_KEPT_MAX", 2)
+    for module in (j, journal_module):
+        monkeypatch.setattr(module, "LOGS_KEPT_MAX", 2)
     assert journal.logs(A) == ([], False)
     journal.apply([j.put_log(A, task, b"%d" % task) for task in (7, 7)])
     assert journal.logs(A) == ([(7, b"7")], False)
     journal.apply([j.put_log(A, task, b"%d" % task) for task in (2, 5)])
     assert journal.logs(A) == ([(2, b"2"), (7, b"7")], True)
     assert journal.logs(B) == ([], False)
-    monkeypatch.setattr(j, "JOBS_KEPT_MAX", 0)
+    monkeypatch.setattr(journal_module, "JOBS_KEPT_MAX", 0)
     journal.apply([j.put_job(A, "a", b"e", 1), j.end_job(A, "done", view())])
     journal.prune()
     assert journal.logs(A) == ([], False)
@@ -173,7 +176,7 @@ def test_logs_are_kept_of_so_many_tasks_and_go_with_their_job(journal, monkeypat
 def test_a_newer_schema_is_refused(path):
     Journal(path).close()
     database = sqlite3.connect(path)
-    database.execute(f"PRAGMA user_version = {j.SCHEMA_VERSION + 1}")
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     database.close()
     with pytest.raises(ConfigError, match="newer depin-node"):
         Journal(path)
@@ -195,15 +198,17 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from depin_node.compute.jobs import journal as j
+from depin_node.compute.jobs import statements as j
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.core.errors import ResourceError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-journal = j.Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]))
 journal.apply([j.put_number("before", 1)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     for number in range(100):
-        journal.apply([j.put_result(b"a" * 32, number, b"b" * 32, [j.StoredOutput(bytes(10_000), None)])])
+        journal.apply([j.put_result(b"a" * 32, number, b"b" * 32, [StoredOutput(bytes(10_000), None)])])
         print("acknowledged", number, flush=True)
 except ResourceError as error:
     print("full:", error, flush=True)
@@ -227,7 +232,7 @@ KILLED = """
 import sys, trio
 from pathlib import Path
 from depin_node.bootstrap.journal import open_journal
-from depin_node.compute.jobs import journal as j
+from depin_node.compute.jobs import statements as j
 
 async def main():
     async with open_journal(Path(sys.argv[1])) as journal, trio.open_nursery() as nursery:

@@ -3,7 +3,7 @@
 _COPIER = """
 import os, sqlite3, struct, time
 from depin_node.compute.devices.wasm import WasmDevice
-from depin_node.compute.jobs.journal import StoredResult
+from depin_node.compute.jobs.schema import StoredResult
 from depin_node.core.wire import decode
 
 HEAD = struct.Struct("<II")

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from ledgers import Keeper
 
-from depin_node.compute.jobs.journal import Journal, put_countersign, put_receipt, put_tally
+from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.statements import put_countersign, put_receipt, put_tally
 from depin_node.compute.market.messages import Receipt, Verdict, digest
 from depin_node.compute.trust.credit import (
     SECOND_US,
