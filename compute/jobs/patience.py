@@ -33,6 +33,8 @@ class Patience:
         if code in _REFUSALS and not was_agreed:
             wait_s = REFUSED_S
             self._refusers.add(peer)
+        elif was_agreed and code == EndCode.PRICE.value:  # known after a probe: each costs one
+            wait_s = min(REFUSED_S, _FIRST_S * 2.0 ** min(failures, 16))
         elif was_agreed and code in ORDERLY:
             wait_s, failures = 0.2, failures - 1
         else:

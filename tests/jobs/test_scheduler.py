@@ -9,13 +9,14 @@ from instant_mesh import InstantMesh
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import JobError, Limits, Quorum
 from depin_node.compute.jobs.partner import OpenTask, Partner, Stint
+from depin_node.compute.jobs.patience import Patience
 from depin_node.compute.jobs.placement import draw
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.market import happenings as hp
 from depin_node.compute.market.messages import EndCode, FailCode, Terms
 from depin_node.compute.verification.quorum import Ballot
 from depin_node.compute.verification.rules import Rule
-from depin_node.core.clock import SECOND_NS
+from depin_node.core.clock import SECOND_NS, Now
 
 TERMS = Terms(("wasm-1",), Limits(60, 64), 100)
 
@@ -182,6 +183,17 @@ def test_who_declines_is_asked_again_after_a_while(code, again_within_s):
     assert not any(isinstance(effect, e.Ask) for effect in mesh.scheduler.handle(e.Tick(), mesh.now()))
     asked = [effect for effect in wait(mesh, again_within_s) if isinstance(effect, e.Ask)]
     assert [effect.peer for effect in asked] == [peer]
+
+
+def test_who_leaves_for_the_price_again_and_again_waits_longer_each_time():
+    patience, at, waits = Patience(), Now(0, 0), []
+    for _ in range(8):
+        patience.ended(b"p" * 32, "price", was_agreed=True, now=at)
+        begin = at
+        while not patience.allows(b"p" * 32, at):
+            at = Now(at.boottime_ns + SECOND_NS // 10, 0)
+        waits.append((at.boottime_ns - begin.boottime_ns) / SECOND_NS)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_who_lets_us_down_again_and_again_waits_longer_each_time():
