@@ -155,6 +155,8 @@ class Lease:
         for attempt, task in tasks:
             if attempt in self._held:
                 raise ValueError("an attempt is submitted once")
+            if not 0 <= task < self.program.tasks:
+                raise IndexError(f"task {task} of {self.program.tasks}")
             sizes = self._sizes_of(task)
             while (places := self._reserve(sizes)) is None:
                 await self._room.park()

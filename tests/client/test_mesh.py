@@ -126,7 +126,7 @@ def test_a_kernel_that_fails_everywhere_fails_the_job_and_a_good_one_still_runs(
         (copying(memory_mib=4096, k=1, of=1), "too little memory"),
         (copying(k=4, of=4), "4 providers"),
         (copying(seconds=80_000, k=1, of=1), "declined (time)"),
-        (replace(copying(k=1, of=1), device_class="strict-1"), "of class strict-1"),
+        (replace(copying(k=1, of=1), device_classes=("strict-1",)), "of class strict-1"),
     ],
 )
 def test_nobody_suitable_tells_the_reasons(mesh, work, reason):
