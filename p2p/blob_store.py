@@ -340,7 +340,7 @@ class BlobStore:
         size_bytes = memoryview(data).nbytes
         with self.writer(size_bytes_max=size_bytes) as writer:
             if 0 < size_bytes <= CHUNK_BYTES:
-                return await writer.write_all(data, durable=durable)
+                return await writer.write_all(next(iter(chunks(data))), durable=durable)
             for chunk in chunks(data):
                 await writer.write_chunk(chunk)
             return await writer.finish(durable=durable)

@@ -1,5 +1,6 @@
 """Blobs on a real disk."""
 
+import array
 import os
 import subprocess
 import sys
@@ -63,6 +64,13 @@ async def test_a_stream_that_is_too_long_leaves_nothing(tmp_path):
         async with aclosing(stream(blob(3 * CHUNK_BYTES), 5000)) as pieces:
             await store.put_stream(pieces, size_bytes_max=2_000_000)
     assert (files(tmp_path), store.used_bytes) == ([], 0)
+
+
+@pytest.mark.parametrize("count", [1, 300_000])
+async def test_an_array_of_any_kind_is_put_as_its_bytes(tmp_path, count):
+    numbers = array.array("d", range(count))
+    store = BlobStore(tmp_path, 1 << 24)
+    assert await store.read(await store.put(memoryview(numbers))) == numbers.tobytes()
 
 
 async def test_putting_twice_takes_the_room_of_one(tmp_path):
