@@ -69,7 +69,7 @@ async def test_a_stream_that_is_too_long_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("count", [1, 300_000])
 async def test_an_array_of_any_kind_is_put_as_its_bytes(tmp_path, count):
     numbers = array.array("d", range(count))
-    store = BlobStore(tmp_path, 1 << 24)
+    store = BlobStore(tmp_path, quota_bytes=1 << 24)
     assert await store.read(await store.put(memoryview(numbers))) == numbers.tobytes()
 
 
