@@ -304,10 +304,11 @@ class Blobs:
                 " nodes reachable, or use a relay that offers it"
             )
         may_be_had = self._no_direct_until_s.get(holder, 0.0) <= trio.current_time()
-        if self._direct is not None and size_bytes_max >= DIRECT_BYTES_MIN and may_be_had:
+        direct = self._direct
+        if direct is not None and size_bytes_max >= DIRECT_BYTES_MIN and may_be_had and direct.has_room(holder):
             with trio.move_on_after(self._limits.direct_timeout_s):
                 try:
-                    return await self._direct.open(holder)
+                    return await direct.open(holder)
                 except TransportError as error:
                     log.debug("no data channel", peer=peer_id(holder), reason=str(error))
             retry_s = trio.current_time() + self._limits.direct_retry_s

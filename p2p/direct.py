@@ -290,7 +290,7 @@ class DirectChannels:
             TransportError: the peer offers none, or neither can reach the other.
             PeerViolation: it broke the protocol.
         """
-        if not self._has_room(peer):
+        if not self.has_room(peer):
             raise TransportError("too many data channels are open")
         self._opening[peer] += 1
         stream: Stream | None = None
@@ -336,7 +336,7 @@ class DirectChannels:
         asked = await _asked(reader, timeout_s)
         if asked is None:
             return
-        if self._serve_carrier is None or not self._has_room(peer):
+        if self._serve_carrier is None or not self.has_room(peer):
             await send_frames(stream, [Frame(REFUSE, b"busy")])
             return
         ask = decode(asked, DirectAsk, size_bytes_max=MESSAGE_BYTES_MAX)
@@ -470,7 +470,8 @@ class DirectChannels:
     def _timeout_s(self) -> float:
         return self._limits.handshake_timeout_s
 
-    def _has_room(self, peer: PeerKey) -> bool:
+    def has_room(self, peer: PeerKey) -> bool:
+        """Tell whether one more channel with a peer may be open."""
         count = sum(len(carriers) for carriers in self._open.values()) + self._opening.total()
         own = len(self._open.get(peer, ())) + self._opening[peer]
         return count < self._limits.channels_max and own < self._limits.channels_per_peer_max
