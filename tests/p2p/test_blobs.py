@@ -319,6 +319,19 @@ async def test_who_takes_nothing_of_a_data_channel_is_given_up(tmp_path):
                 await trio.sleep(0.02)
 
 
+async def test_who_has_no_room_for_a_data_channel_has_one_when_there_is(tmp_path):
+    async with nodes(tmp_path, OWNER, ASKER, carrier="direct") as (owner, asker):
+        owner.serve(), asker.serve()
+        most = asker.direct._limits.channels_per_peer_max
+        opened = [await asker.reach(owner) for _ in range(most)]
+        instead = await asker.blobs.open_carrier(owner.network.key, 1 << 30)
+        assert isinstance(instead, StreamCarrier)
+        for channel in opened:
+            channel.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not isinstance(await asker.blobs.open_carrier(owner.network.key, 1 << 30), StreamCarrier)
+
+
 async def test_who_asks_nothing_is_given_up(tmp_path, carrier):
     async with nodes(tmp_path, OWNER, ASKER, carrier=carrier) as (owner, asker):
         owner.serve(BlobLimits(stall_timeout_s=0.1))
