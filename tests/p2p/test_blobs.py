@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 import zstandard
 
 from depin_node.core.clock import now
