@@ -74,7 +74,7 @@ class Watchdog:
 
 def _watch(watchdog: "weakref.ref[Watchdog]") -> None:
     while True:
-        time.sleep(WATCHDOG_S)  # the clock that deadlines are counted by, in its own thread
+        time.sleep(WATCHDOG_S)  # time itself is what it waits for: a clock for deadlines, in a thread of its own
         present = watchdog()
         if present is None:
             return

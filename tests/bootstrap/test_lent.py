@@ -85,6 +85,7 @@ def test_the_advert_has_room_for_addresses_whatever_is_lent():
     assert len(told) == 8
 
 
+# What a machine without a GPU does can be seen on such a machine only.
 @pytest.mark.skipif(bool(find_gpus().gpus), reason="there is a GPU here")
 async def test_without_a_gpu_the_processor_is_lent():
     with trio.fail_after(WAIT_S):
@@ -94,6 +95,7 @@ async def test_without_a_gpu_the_processor_is_lent():
             assert (device.name, device.lending) == ("cpu", Lending("wasm-1", 2, 77))
 
 
+# What a machine without a GPU does can be seen on such a machine only.
 @pytest.mark.skipif(bool(find_gpus().gpus), reason="there is a GPU here")
 async def test_a_gpu_that_does_not_start_is_left_out_with_the_reason(monkeypatch):
     """The real worker, with CuPy, looks for a GPU that only we have heard of."""
@@ -120,6 +122,7 @@ class Driver:
         return frozenset()
 
 
+# Its workers are real, and start confined: the layers for that are Linux's.
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are confined as on Linux")
 async def test_a_gpu_that_is_lost_is_withdrawn_alone(tmp_path):
     """A worker's fault, and the driver's word, in the middle of a task; the workers are real processes."""
@@ -172,6 +175,7 @@ SAXPY = """extern "C" __global__ void saxpy(float a, const float* x, const float
 
 
 @pytest.mark.net
+# Its workers are real, and start confined: the layers for that are Linux's.
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are confined as on Linux")
 def test_one_node_serves_a_job_of_each_class(nodes, tmp_path):
     """The processor, and a GPU in all but its driver (``interpreted_gpu``), in one node process."""

@@ -254,6 +254,7 @@ def test_an_engine_without_is_taken(version):
     wasm_engine.require_safe_version(version)
 
 
+# The descriptor is that of /proc/self/pagemap: elsewhere there is none that could stay.
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_device_that_is_gone_leaves_neither_thread_nor_descriptor():
     def pagemaps():

@@ -54,7 +54,7 @@ def until(what, limit_s=WAIT_S):
     while time.monotonic() < end:
         if found := what():
             return found
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks at another process
     raise AssertionError("it did not come about")
 
 

@@ -66,7 +66,7 @@ class Chaos:
             self.lenders[place] = self.nodes.start(*lend, data_dir=lender.data_dir)
         else:
             filler = fill(self.disk)
-            time.sleep(self.rng.uniform(0.1, 2))  # and how long its disk is full
+            time.sleep(self.rng.uniform(0.1, 2))  # how long its disk is full is the point, too
             filler.unlink()
 
 

@@ -14,6 +14,7 @@ import pytest
 from depin_node.crypto.identity import Identity, peer_id
 
 WHY_NOT = netns.missing(nat=False)
+# Multicast needs a LAN: two network namespaces and a cable, which only root can make; WHY_NOT says what is missing.
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 SCRIPT = Path(netns.__file__).with_name("lan_node.py")
 DEADLINE_S = 90.0

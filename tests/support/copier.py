@@ -38,7 +38,7 @@ def tell(write_fd):
                 (output,) = decode(stored, StoredResult, size_bytes_max=1 << 20).outputs
                 os.write(write_fd, HEAD.pack(task, len(output.inline)) + output.inline)
         journal.close()
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at another process's journal
     os._exit(0)
 """
 

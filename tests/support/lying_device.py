@@ -117,5 +117,5 @@ class Slow:
         self.honest, self.pause_s = honest, pause_s
 
     def run(self, task, limits, results):
-        time.sleep(self.pause_s)
+        time.sleep(self.pause_s)  # being slow is what this device is for
         return self.honest.run(task, limits, results)
