@@ -209,11 +209,12 @@ def _compared(work: Work, tolerance: Tolerance | None) -> Work:
         if tolerance is not None:
             work = replace(work, notes=(*work.notes, "its bits are defined: answers are compared bit for bit"))
         return work
-    from depin_node.compute.verification.comparing import EQUAL, TOLERANCES
+    from depin_node.compute.verification.comparing import TOLERANCES, default_tolerance
 
     dtypes = [program.buffers[index].dtype for index in program.outputs]
-    limits = [tolerance if tolerance is not None else TOLERANCES.get(dtype, EQUAL) for dtype in dtypes]
-    tolerances = tuple(one if dtype in TOLERANCES else EQUAL for one, dtype in zip(limits, dtypes, strict=True))
+    tolerances = tuple(
+        tolerance if tolerance is not None and dtype in TOLERANCES else default_tolerance(dtype) for dtype in dtypes
+    )
     why = _why_tolerant(work) if not program.exact else "its device classes differ"
     shown = "; ".join(
         f"{program.buffers[index].name} within {one.relative:.2g} relative, {one.absolute:.2g} of the largest"
