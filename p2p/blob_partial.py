@@ -8,6 +8,7 @@ wanted again, so that a power cut cannot leave a wrong one behind.
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -46,6 +47,9 @@ class Keeper(Protocol):
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run file work in a thread."""
 
+    def disk_errors(self) -> AbstractContextManager[None]:
+        """Raise ``ResourceError`` where the disk is full."""
+
     async def keep(self, partial: "PartialBlob", *, durable: bool) -> None:
         """Give a whole blob its name."""
 
@@ -70,27 +74,24 @@ class PartialBlob:
         """Return the size of a chunk in bytes."""
         return min(CHUNK_BYTES, self.manifest.size - index * CHUNK_BYTES)
 
-    async def write(self, index: int, chunk: Callable[[], Buffer]) -> None:
-        """Check a chunk and write it; a chunk that is here already is left alone.
-
-        Args:
-            index: which.
-            chunk: returns its bytes; runs in the thread that hashes and writes them.
+    def write(self, index: int, chunk: Buffer) -> None:
+        """Check a chunk and write it, in a thread; ``arrived`` has to be told.
 
         Raises:
-            PeerViolation: not the chunk that the manifest names, or ``chunk`` raised it; nothing was written.
+            PeerViolation: not the chunk that the manifest names; nothing was written.
             ResourceError: the disk is full.
         """
+        if chunk_hash(chunk) != self.manifest.hashes[index]:
+            raise PeerViolation(f"chunk {index} is not the one that the blob's manifest names")
+        with self._store.disk_errors():
+            write_at(self._fd, chunk, index * CHUNK_BYTES)
 
-        def check_and_write() -> None:
-            data = chunk()
-            if chunk_hash(data) != self.manifest.hashes[index]:
-                raise PeerViolation(f"chunk {index} is not the one that the blob's manifest names")
-            write_at(self._fd, data, index * CHUNK_BYTES)
-
-        await self._store.in_thread(check_and_write)
-        if not self.arrivals.here[index]:
+    def arrived(self, index: int) -> bool:
+        """Note that a chunk has been written; return whether it is new."""
+        is_new = not self.arrivals.here[index]
+        if is_new:
             self.arrivals.add(index)
+        return is_new
 
     async def find_chunks(self) -> None:
         """Hash what a broken fetch has left, and note the chunks that are good."""

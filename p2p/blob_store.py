@@ -371,7 +371,7 @@ class BlobStore:
             ResourceError: no file can be made.
         """
         self._next_partial += 1
-        with _disk_errors(self.folder):
+        with self.disk_errors():
             writer = BlobWriter(self, self._partial / str(self._next_partial), size_bytes_max)
         try:
             yield writer
@@ -498,8 +498,18 @@ class BlobStore:
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run file work in a thread. Raises ``ResourceError`` where the disk is full."""
-        with _disk_errors(self.folder):
+        with self.disk_errors():
             return await trio.to_thread.run_sync(function, limiter=self._threads)
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Raise ``ResourceError`` where the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise ResourceError(f"{self.folder}: the disk is full ({error.strerror}); free some space") from error
+            raise
 
     # Bookkeeping
 
@@ -521,16 +531,6 @@ class BlobStore:
             self.used_bytes -= held.size_bytes
             self._drop_manifest(blob_id)
             self.path(blob_id).unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise ResourceError(f"{folder}: the disk is full ({error.strerror}); free some space") from error
-        raise
 
 
 def _id_of(name: str) -> bytes | None:

@@ -9,7 +9,7 @@ the manifest. When it has all it ends the carrier, or asks for another blob on i
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,7 +48,7 @@ from depin_node.p2p.blob_messages import (
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
-from depin_node.p2p.carrier import Carrier, Parcel
+from depin_node.p2p.carrier import Carrier
 from depin_node.p2p.frames import ASK, REFUSE, RequestRefusedError
 from depin_node.p2p.network import PeerKey
 from depin_node.p2p.swarm import Swarm
@@ -98,6 +98,11 @@ class _Transfer:
     """How many of ``arrivals`` the asker knows."""
     wanted: deque[int] = field(default_factory=deque)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether chunks have come that the asker does not know of."""
+        return self.arrivals is not None and len(self.arrivals.order) > self.told
+
 
 class Serving:
     """The holder's end of one carrier; ``run`` serves it to its end."""
@@ -130,14 +135,14 @@ class Serving:
 
     async def _read(self) -> None:
         idle_s = 2 * self._timeout_s
-        while (parcel := await self._carrier.receive(ASKED_BYTES_MAX, idle_s)) is not None:
-            body, transfer = parcel.open(), self._transfer
-            if parcel.kind == ASK and self._request is None and (transfer is None or not transfer.wanted):
-                self._request = decode(bytes(body), BlobRequest, size_bytes_max=ASKED_BYTES_MAX)
-            elif parcel.kind == WANT and self._request is None and transfer is not None:
+        while (frame := await self._carrier.receive(ASKED_BYTES_MAX, idle_s)) is not None:
+            body, transfer = frame.body, self._transfer
+            if frame.kind == ASK and self._request is None and (transfer is None or not transfer.wanted):
+                self._request = decode(body, BlobRequest, size_bytes_max=ASKED_BYTES_MAX)
+            elif frame.kind == WANT and self._request is None and transfer is not None:
                 self._note_wanted(transfer, unpack_indices(body, len(transfer.manifest.hashes), WANTED_MAX))
             else:
-                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} at the wrong time")
+                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} at the wrong time")
             self._notify()
         self._is_over = True
         self._notify()
@@ -169,12 +174,12 @@ class Serving:
             elif transfer is not None and self._others:
                 others, self._others = self._others, []
                 await self._carrier.send(OTHERS, b"".join(others))
-            elif transfer is not None and transfer.arrivals and len(transfer.arrivals.order) > transfer.told:
+            elif transfer is not None and transfer.arrivals is not None and transfer.has_news:
                 news = transfer.arrivals.order[transfer.told : transfer.told + HAVE_MAX]
                 transfer.told += len(news)
                 await self._carrier.send(HAVE, pack_indices(news))
             elif transfer is not None and transfer.wanted:
-                await self._send_chunk(transfer, transfer.wanted.popleft())
+                await self._send_chunks(transfer)
             elif self._is_over:
                 raise Ended
             else:
@@ -226,35 +231,41 @@ class Serving:
                 self._transfer.arrivals.listeners.discard(self._notify)
             self._transfer = None
 
-    # One chunk
+    # Chunks
 
-    async def _send_chunk(self, transfer: _Transfer, index: int) -> None:
+    async def _send_chunks(self, transfer: _Transfer) -> None:
+        """Send what is wanted, until there is something else to send."""
         sample = self._desk.sample(transfer.blob_id)
         if sample is None and transfer.arrivals is None:
             sample = await trio.to_thread.run_sync(lambda: compression.sample(transfer.read, transfer.manifest.size))
             self._desk.note_sample(transfer.blob_id, sample)
-        compresses = sample is not None and sample.pays(self._send_s)
-        made_s, size_bytes = 0.0, 0
+        sent = 0
 
-        def make() -> memoryview | bytes:
-            nonlocal made_s, size_bytes
-            body = memoryview(self._buffer)
-            raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :])
-            data: memoryview | bytes = body[: CHUNK_HEADER.size + raw_bytes]
-            CHUNK_HEADER.pack_into(body, 0, index, RAW)
-            if compresses:
-                packed = compression.compress(data[CHUNK_HEADER.size :])
-                if len(packed) < raw_bytes:
-                    data = CHUNK_HEADER.pack(index, ZSTD) + packed
-            made_s, size_bytes = time.perf_counter(), len(data)
-            return data
+        def bodies() -> Iterator[Buffer]:  # runs in threads, one at a time
+            nonlocal sent
+            while transfer.wanted and not self._others and not transfer.has_news:
+                body = self._body(transfer, transfer.wanted.popleft(), sample)
+                began_s = time.perf_counter()
+                yield body
+                self._send_s = (time.perf_counter() - began_s) * CHUNK_BYTES / len(body)
+                sent += len(body)
 
         try:
-            await self._carrier.send_bulk(CHUNK, make)
+            await self._carrier.send_bulk(CHUNK, bodies())
         except BlobMissingError as error:
             raise TransportError(f"{BLOBS_PROTOCOL}: {error}") from error
-        self._send_s = (time.perf_counter() - made_s) * CHUNK_BYTES / size_bytes
-        self._desk.sent(self._carrier.peer, size_bytes)
+        finally:
+            self._desk.sent(self._carrier.peer, sent)
+
+    def _body(self, transfer: _Transfer, index: int, sample: compression.Sample | None) -> Buffer:
+        body = memoryview(self._buffer)
+        raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :])
+        if sample is not None and sample.pays(self._send_s):
+            packed = compression.compress(body[CHUNK_HEADER.size : CHUNK_HEADER.size + raw_bytes])
+            if len(packed) < raw_bytes:
+                return CHUNK_HEADER.pack(index, ZSTD) + packed
+        CHUNK_HEADER.pack_into(body, 0, index, RAW)
+        return body[: CHUNK_HEADER.size + raw_bytes]
 
 
 # The asker's side
@@ -314,7 +325,7 @@ class Incoming:
 async def prove(carrier: Carrier, request: BlobRequest, *, timeout_s: float) -> bytes:
     """Ask a holder for the proof that it has a blob, and return it. Raises as ``pull``."""
     await carrier.send(ASK, encode(request))
-    return bytes(await _read_answer(carrier, PROOF, 32, timeout_s))
+    return await _read_answer(carrier, PROOF, 32, timeout_s)
 
 
 async def pull(carrier: Carrier, incoming: Incoming, *, timeout_s: float) -> bool:
@@ -338,7 +349,7 @@ async def pull(carrier: Carrier, incoming: Incoming, *, timeout_s: float) -> boo
         request = BlobRequest(request.grant, request.blob_id, request.size_bytes_max, False, b"")
     await carrier.send(ASK, encode(request))
     body = await _read_answer(carrier, HEAD, head_bytes_max(request.size_bytes_max), timeout_s)
-    head = decode(bytes(body), Head, size_bytes_max=len(body))
+    head = decode(body, Head, size_bytes_max=len(body))
     if request.wants_manifest:
         manifest = manifest_of(head, request.blob_id, request.size_bytes_max)
         partial, swarm = await incoming.begin(manifest)
@@ -362,10 +373,11 @@ class _Pulling:
         self._partial = partial
         self._swarm = swarm
         self._timeout_s = timeout_s
-        self._asked: deque[int] = deque()
+        self._asked: set[int] = set()
         self._chunks_received = 0
         self._times_told = 0
-        self._to_write, self._written = trio.open_memory_channel[tuple[int, Parcel]](_WRITES_WAITING_MAX)
+        self._written: deque[int] = deque()
+        self._trio = trio.lowlevel.current_trio_token()
 
     async def run(self, has: bytearray | None) -> bool:
         """Ask, receive and write until the blob is complete; return whether nothing is owed then."""
@@ -374,9 +386,10 @@ class _Pulling:
         self._swarm.join(self._carrier.peer, has)
         self._incoming.changed()
         try:
-            await together(self._ask, self._receive, self._write)
+            await together(self._ask, self._receive)
             return self._swarm.owed(self._carrier.peer) == 0
         finally:
+            self._note_written()  # now: no thread is at work any more, and the swarm knows the holder still
             self._swarm.leave(self._carrier.peer)
             self._incoming.changed()
 
@@ -384,36 +397,38 @@ class _Pulling:
         peer, swarm = self._carrier.peer, self._swarm
         while not self._partial.is_complete:
             wanted: list[int] = []
-            depth = min(self._carrier.depth, _DEPTH_FIRST + self._chunks_received)
-            # not for each chunk that comes: a request costs both ends
-            while swarm.owed(peer) < depth and (wanted or swarm.owed(peer) <= depth // 2):
+            while swarm.owed(peer) < self._depth() and (wanted or self._may_ask()):
                 index = swarm.take(peer, trio.current_time())
                 if index is None:
                     break
                 wanted.append(index)
             if wanted:
-                self._asked.extend(wanted)
+                self._asked.update(wanted)
                 await self._carrier.send(WANT, pack_indices(wanted))
             await self._incoming.wait_for_change(swarm.patience_s)
         raise Ended
 
+    def _depth(self) -> int:
+        return min(self._carrier.depth, _DEPTH_FIRST + self._chunks_received)
+
+    def _may_ask(self) -> bool:
+        """Whether it is time to ask for more: not for each chunk that comes, a request costs both ends."""
+        return self._swarm.owed(self._carrier.peer) <= self._depth() // 2
+
     async def _receive(self) -> None:
         peer, count = self._carrier.peer, len(self._partial.manifest.hashes)
         while True:
-            parcel = await self._carrier.receive(max(CHUNK_FRAME_BYTES_MAX, 4 * HAVE_MAX), self._timeout_s)
-            if parcel is None:
+            frame = await self._carrier.receive(4 * HAVE_MAX, self._timeout_s, self._take)
+            if frame is None:
                 raise TransportError(f"{peer_id(peer)} ended the transfer early")
-            if parcel.kind == CHUNK and self._asked:
-                self._chunks_received += 1
-                await self._to_write.send((self._asked.popleft(), parcel))
-            elif parcel.kind == HAVE:
-                self._swarm.has(peer, self._new(unpack_indices(parcel.open(), count, HAVE_MAX)))
+            if frame.kind == HAVE:
+                self._swarm.has(peer, self._new(unpack_indices(frame.body, count, HAVE_MAX)))
                 self._incoming.changed()
-            elif parcel.kind == OTHERS and self._times_told < OTHERS_MAX:
+            elif frame.kind == OTHERS and self._times_told < OTHERS_MAX:
                 self._times_told += 1
-                self._incoming.met(unpack_keys(parcel.open()))
+                self._incoming.met(unpack_keys(frame.body))
             else:
-                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} that was not asked for")
+                raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} that was not asked for")
 
     def _new(self, indices: list[int]) -> list[int]:
         """Return what a holder has got; each chunk can be told once, so that telling is no way to keep us waiting."""
@@ -421,40 +436,50 @@ class _Pulling:
             raise PeerViolation(f"{BLOBS_PROTOCOL}: a chunk is offered twice")
         return indices
 
-    async def _write(self) -> None:
-        partial, swarm, peer = self._partial, self._swarm, self._carrier.peer
-        async for index, parcel in self._written:
-            if not partial.arrivals.here[index]:
-                await partial.write(index, lambda index=index, parcel=parcel: _chunk(parcel, index, partial))  # type: ignore[misc]
-                swarm.arrived(index, trio.current_time())
-            swarm.sent(peer, index)
+    def _take(self, body: memoryview) -> None:
+        """In a thread: check and write a chunk."""
+        index, data = self._open(body)
+        if not self._partial.arrivals.here[index]:
+            self._partial.write(index, data)
+        self._written.append(index)
+        self._trio.run_sync_soon(self._note_written, idempotent=True)
+
+    def _open(self, body: memoryview) -> tuple[int, Buffer]:
+        """Return the number of a chunk, and its bytes. Raises ``PeerViolation``: not wanted, or damaged."""
+        if len(body) <= CHUNK_HEADER.size:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: an empty chunk")
+        index, encoding = CHUNK_HEADER.unpack_from(body)
+        if index not in self._asked:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {index}, which was not wanted")
+        self._asked.remove(index)
+        data, size_bytes = body[CHUNK_HEADER.size :], self._partial.size_of(index)
+        if encoding == ZSTD:
+            return index, compression.decompress(data, size_bytes)
+        if encoding != RAW or len(data) != size_bytes:
+            raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {index} has not the encoding or size that it should")
+        return index, data
+
+    def _note_written(self) -> None:
+        """On the trio thread: say what has been written, if that has not been done."""
+        if not self._written:
+            return
+        while self._written:
+            index = self._written.popleft()
+            self._chunks_received += 1
+            if self._partial.arrived(index):
+                self._swarm.arrived(index, trio.current_time())
+            self._swarm.sent(self._carrier.peer, index)
+        if self._partial.is_complete or self._may_ask():
             self._incoming.changed()
 
 
-def _chunk(parcel: Parcel, index: int, partial: PartialBlob) -> Buffer:
-    """Return the chunk in a parcel. Raises ``PeerViolation`` if it is another, or damaged."""
-    body = parcel.open()
-    if len(body) <= CHUNK_HEADER.size:
-        raise PeerViolation(f"{BLOBS_PROTOCOL}: an empty chunk")
-    number, encoding = CHUNK_HEADER.unpack_from(body)
-    data, size_bytes = body[CHUNK_HEADER.size :], partial.size_of(index)
-    if number != index:
-        raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {number} instead of {index}")
-    if encoding == ZSTD:
-        return compression.decompress(data, size_bytes)
-    if encoding != RAW or len(data) != size_bytes:
-        raise PeerViolation(f"{BLOBS_PROTOCOL}: chunk {index} has not the encoding or size that it should")
-    return data
-
-
-async def _read_answer(carrier: Carrier, kind: int, size_bytes_max: int, timeout_s: float) -> memoryview:
-    while True:
-        parcel = await carrier.receive(max(size_bytes_max, 64, 4 * HAVE_MAX), timeout_s)
-        if parcel is None:
-            raise TransportError(f"{peer_id(carrier.peer)} ended the transfer before it began")
-        if parcel.kind == REFUSE:
-            code = bytes(parcel.open()[:64]).decode("ascii", "replace")
-            raise RequestRefusedError(f"{peer_id(carrier.peer)} refused the blob: {code}", code)
-        if parcel.kind != kind or parcel.size_bytes > size_bytes_max:
-            raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {parcel.kind} is no answer")
-        return parcel.open()
+async def _read_answer(carrier: Carrier, kind: int, size_bytes_max: int, timeout_s: float) -> bytes:
+    frame = await carrier.receive(max(size_bytes_max, 64), timeout_s)
+    if frame is None:
+        raise TransportError(f"{peer_id(carrier.peer)} ended the transfer before it began")
+    if frame.kind == REFUSE:
+        code = frame.body[:64].decode("ascii", "replace")
+        raise RequestRefusedError(f"{peer_id(carrier.peer)} refused the blob: {code}", code)
+    if frame.kind != kind or len(frame.body) > size_bytes_max:
+        raise PeerViolation(f"{BLOBS_PROTOCOL}: a frame of kind {frame.kind} is no answer")
+    return frame.body

@@ -10,32 +10,30 @@ round trips; all transfers from one peer share it (``Window``).
 """
 
 import struct
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import trio
 
 from depin_node.core.errors import PeerViolation, TransportError
 from depin_node.crypto.blob import Buffer
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.blob_messages import CHUNK, CREDIT
+from depin_node.p2p.blob_messages import CHUNK, CHUNK_FRAME_BYTES_MAX, CREDIT
+from depin_node.p2p.frames import Frame
 from depin_node.p2p.network import PeerKey, Stream
+from depin_node.p2p.together import together
 
 FRAME_HEADER = struct.Struct("<IB")
 WINDOW_BYTES_MIN = 512 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _WRITE_BYTES_MIN = 64 * 1024
+_WAITING_MAX = 1  # chunks, for the thread that takes them
 _CREDIT = struct.Struct("<I")
 
 
-class Parcel(NamedTuple):
-    """One frame that arrived. ``open`` returns its body, once, in any thread; it may be overwritten after the next
-    frames, and raises ``PeerViolation`` if the frame was tampered with."""
-
-    kind: int
-    size_bytes: int
-    open: Callable[[], memoryview]
+Take = Callable[[memoryview], None]
+"""Takes the body of a chunk, in a thread; the body is gone when it returns."""
 
 
 class Carrier(Protocol):
@@ -52,15 +50,21 @@ class Carrier(Protocol):
     async def send(self, kind: int, body: Buffer) -> None:
         """Send a small frame."""
 
-    async def send_bulk(self, kind: int, make: Callable[[], Buffer]) -> None:
-        """Send a large frame, whose body ``make`` returns; it runs in a thread. What it raises comes out, and nothing
-        is sent then."""
+    async def send_bulk(self, kind: int, bodies: Iterable[Buffer]) -> None:
+        """Send large frames. ``bodies`` makes one after the other, in a thread, each when the one before has gone; what
+        it raises comes out, and nothing of that frame is sent."""
 
-    async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
+    async def receive(self, size_bytes_max: int, timeout_s: float, take: Take | None = None) -> Frame | None:
         """Return the next frame; None: the peer ended in order.
 
+        Args:
+            size_bytes_max: of a frame that is returned.
+            timeout_s: how long nothing may come.
+            take: gets the chunks that come before that frame, in threads, perhaps two at a time and not quite in their
+                order; what it raises comes out. Without it chunks are frames like others.
+
         Raises:
-            PeerViolation: a frame is larger than ``size_bytes_max``; nothing of it is read.
+            PeerViolation: a frame is larger than it may be; nothing of it is read.
             TransportError: not a byte came for ``timeout_s``.
         """
 
@@ -130,16 +134,18 @@ class StreamCarrier:
         async with self._turn:
             await self._stream.send_all(FRAME_HEADER.pack(len(body), kind) + body)
 
-    async def send_bulk(self, kind: int, make: Callable[[], Buffer]) -> None:
+    async def send_bulk(self, kind: int, bodies: Iterable[Buffer]) -> None:
         """See ``Carrier``."""
-        body = memoryview(await trio.to_thread.run_sync(make))
-        async with self._turn:
-            header = FRAME_HEADER.pack(len(body), kind)
-            while body or header:
-                size_bytes = await self._take_credit(len(body))
-                piece = body[:size_bytes]
-                await self._stream.send_all(b"".join((header, piece)) if header else piece)
-                header, body = b"", body[size_bytes:]
+        left = iter(bodies)
+        while (made := await trio.to_thread.run_sync(lambda: next(left, None))) is not None:
+            body = memoryview(made)
+            async with self._turn:
+                header = FRAME_HEADER.pack(len(body), kind)
+                while body or header:
+                    size_bytes = await self._take_credit(len(body))
+                    piece = body[:size_bytes]
+                    await self._stream.send_all(b"".join((header, piece)) if header else piece)
+                    header, body = b"", body[size_bytes:]
 
     async def _take_credit(self, size_bytes_max: int) -> int:
         """Wait for credit worth a write; return how much may be sent."""
@@ -154,23 +160,48 @@ class StreamCarrier:
             return taken
         raise TransportError(f"{peer_id(self.peer)} gave no credit for {self._timeout_s:g} s")
 
-    async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
+    async def receive(self, size_bytes_max: int, timeout_s: float, take: Take | None = None) -> Frame | None:
         """See ``Carrier``. Frames of credit are kept here."""
-        while True:
-            if not await self._fill(FRAME_HEADER.size, timeout_s):
-                self._end()
-                return None
+        if take is None:
+            return await self._read_frame(size_bytes_max, timeout_s, None)
+        to_take, waiting = trio.open_memory_channel[list[bytes]](_WAITING_MAX)
+        frame: Frame | None = None
+
+        async def read() -> None:
+            nonlocal frame
+            with to_take:
+                frame = await self._read_frame(size_bytes_max, timeout_s, to_take)
+
+        async def hand_over() -> None:
+            async for pieces in waiting:
+                await trio.to_thread.run_sync(lambda pieces=pieces: take(memoryview(b"".join(pieces))))  # type: ignore[misc]
+
+        await together(read, hand_over)
+        return frame
+
+    async def _read_frame(
+        self, size_bytes_max: int, timeout_s: float, to_take: trio.MemorySendChannel[list[bytes]] | None
+    ) -> Frame | None:
+        while await self._fill(FRAME_HEADER.size, timeout_s):
             size_bytes, kind = FRAME_HEADER.unpack_from(self._buffer)
-            if size_bytes > size_bytes_max:
-                raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {size_bytes_max} allowed")
+            is_taken = kind == CHUNK and to_take is not None
+            allowed = max(size_bytes_max, CHUNK_FRAME_BYTES_MAX) if is_taken else size_bytes_max
+            if size_bytes > allowed:
+                raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {allowed} allowed")
             if kind == CHUNK:
-                return await self._receive_bulk(size_bytes, timeout_s)
+                pieces = await self._receive_bulk(size_bytes, timeout_s)
+                if to_take is None:
+                    return Frame(kind, b"".join(pieces))
+                await to_take.send(pieces)
+                continue
             await self._fill(FRAME_HEADER.size + size_bytes, timeout_s)
             body = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
             del self._buffer[: FRAME_HEADER.size + size_bytes]
             if kind != CREDIT:
-                return _parcel(kind, body)
+                return Frame(kind, body)
             self._add_credit(body)
+        self._end()
+        return None
 
     def _add_credit(self, body: bytes) -> None:
         if self._window is not None or len(body) != _CREDIT.size:
@@ -184,8 +215,8 @@ class StreamCarrier:
         self._is_over = True
         self._more_credit.set()
 
-    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> Parcel:
-        """Read a chunk, giving credit on the way; its pieces are put together by who opens it, in a thread."""
+    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> list[bytes]:
+        """Read a chunk, giving credit on the way; its pieces are put together in a thread."""
         pieces = [bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])]
         del self._buffer[: FRAME_HEADER.size + size_bytes]
         left = size_bytes - len(pieces[0])
@@ -197,7 +228,7 @@ class StreamCarrier:
             pieces.append(data)
             left -= len(data)
             await self._give_credit(len(data))
-        return Parcel(CHUNK, size_bytes, lambda: memoryview(b"".join(pieces)))
+        return pieces
 
     async def _give_credit(self, size_bytes: int) -> None:
         """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""
@@ -240,7 +271,3 @@ class StreamCarrier:
         if self._window is not None:
             self._window.transfers -= 1
             self._window = None
-
-
-def _parcel(kind: int, body: bytes | bytearray) -> Parcel:
-    return Parcel(kind, len(body), lambda: memoryview(body))

@@ -25,10 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import Digest, Message, decode, encode
-from depin_node.crypto.blob import Buffer
 from depin_node.crypto.channel import (
     PROOF_BYTES,
-    TAG_BYTES,
     TOKEN_BYTES,
     ChannelKeys,
     Sealer,
@@ -39,7 +37,8 @@ from depin_node.crypto.channel import (
     suites,
 )
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.carrier import FRAME_HEADER, Carrier, Parcel
+from depin_node.p2p.carrier import Carrier
+from depin_node.p2p.data_channel import DirectCarrier
 from depin_node.p2p.frames import ANSWER, ASK, REFUSE, Frame, FrameReader, send_frames
 from depin_node.p2p.network import Disconnected, Network, PeerKey, Stream
 from depin_node.p2p.together import Ended, together
@@ -49,11 +48,6 @@ log = structlog.get_logger("depin_node.p2p")
 DIRECT_PROTOCOL = "direct/1"
 MESSAGE_BYTES_MAX = 256
 _KNOCK_BYTES = TOKEN_BYTES + PROOF_BYTES
-_IN_THREAD_BYTES = 32 * 1024
-"""Smaller bodies are sealed at once: a thread costs more."""
-_BUFFERS_MAX = 4
-_WAKE_BYTES_MAX = 512 * 1024
-_GONE = (OSError, trio.ClosedResourceError)
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,8 @@ class DirectLimits:
     """For a TCP connection to a peer's data port, and its proof: firewalls drop in silence."""
     stall_timeout_s: float = 30.0
     """A peer that takes no byte for so long loses the channel."""
+    threads_max: int = 8
+    """At work for all channels together; they never wait for a peer."""
 
 
 class DirectAsk(Message, frozen=True):
@@ -84,157 +80,6 @@ class DirectAnswer(Message, frozen=True):
     key: Digest
     suite: Annotated[int, msgspec.Meta(ge=1, le=255)]
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-
-
-class DirectCarrier:
-    """Sealed frames over one TCP connection; a ``Carrier``.
-
-    It uses the plain socket, and waits only when there is nothing to do: with trio's own calls, which look at the whole
-    event loop each time, half of the CPU went there.
-    """
-
-    depth = 8
-
-    def __init__(
-        self, peer: PeerKey, sock: sockets.socket, sealer: Sealer, unsealer: Unsealer, timeout_s: float
-    ) -> None:
-        self.peer = peer
-        self._socket = sock
-        self._sealer = sealer
-        self._unsealer = unsealer
-        self._timeout_s = timeout_s
-        self._turn = trio.Lock()
-        self._out = bytearray()
-        self._spare: list[bytearray] = []
-        self._plain = bytearray()
-        self._wakes_at_bytes = 1
-        self.ended = trio.Event()
-
-    async def send(self, kind: int, body: Buffer) -> None:
-        """See ``Carrier``."""
-        async with self._turn:
-            if len(body) > _IN_THREAD_BYTES:
-                sealed = await trio.to_thread.run_sync(self._seal, kind, body)
-            else:
-                sealed = self._seal(kind, body)
-            await self._send_all(sealed)
-
-    async def send_bulk(self, kind: int, make: Callable[[], Buffer]) -> None:
-        """See ``Carrier``."""
-        async with self._turn:
-            await self._send_all(await trio.to_thread.run_sync(lambda: self._seal(kind, make())))
-
-    def _seal(self, kind: int, body: Buffer) -> memoryview:
-        size_bytes = len(body)
-        end = FRAME_HEADER.size + size_bytes + TAG_BYTES
-        if len(self._out) < end:
-            self._out = bytearray(end)
-        out = memoryview(self._out)[:end]
-        header = FRAME_HEADER.pack(size_bytes, kind)
-        out[: FRAME_HEADER.size] = header
-        self._sealer.seal(header, body, out[FRAME_HEADER.size :])
-        return out
-
-    async def _send_all(self, data: memoryview) -> None:
-        done = False
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            while data:
-                try:
-                    data = data[self._socket.send(data) :]
-                except BlockingIOError:
-                    await self._wait(trio.lowlevel.wait_writable, self._timeout_s, "took")
-            done = True
-        except _GONE as error:
-            raise TransportError(f"the data channel to {peer_id(self.peer)} broke: {error}") from error
-        finally:
-            if not done:
-                self.close()
-
-    async def _wait(self, until_ready: Callable[[int], Awaitable[None]], timeout_s: float, what: str) -> None:
-        with trio.move_on_after(timeout_s):
-            await until_ready(self._socket.fileno())
-            return
-        raise TransportError(f"{peer_id(self.peer)} {what} nothing for {timeout_s:g} s")
-
-    async def receive(self, size_bytes_max: int, timeout_s: float) -> Parcel | None:
-        """See ``Carrier``."""
-        header = bytearray(FRAME_HEADER.size)
-        if not await self._fill(memoryview(header), timeout_s, may_end=True):
-            return None
-        size_bytes, kind = FRAME_HEADER.unpack(header)
-        if size_bytes > size_bytes_max:
-            raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {size_bytes_max} allowed")
-        buffer = self._buffer(size_bytes + TAG_BYTES)
-        sealed = memoryview(buffer)[: size_bytes + TAG_BYTES]
-        await self._fill(sealed, timeout_s)
-        unseal = self._unsealer.next()
-        if size_bytes <= _IN_THREAD_BYTES:
-            body = bytearray(size_bytes)
-            unseal(bytes(header), sealed, body)
-            self._give_back(buffer)
-            return Parcel(kind, size_bytes, lambda: memoryview(body))
-
-        def open_in_thread() -> memoryview:
-            if len(self._plain) < size_bytes:
-                self._plain = bytearray(size_bytes)
-            plain = memoryview(self._plain)[:size_bytes]
-            unseal(bytes(header), sealed, plain)
-            self._give_back(buffer)
-            return plain
-
-        return Parcel(kind, size_bytes, open_in_thread)
-
-    def _buffer(self, size_bytes: int) -> bytearray:
-        buffer = self._spare.pop() if self._spare else bytearray()
-        return buffer if len(buffer) >= size_bytes else bytearray(size_bytes)
-
-    def _give_back(self, buffer: bytearray) -> None:
-        if len(self._spare) < _BUFFERS_MAX:
-            self._spare.append(buffer)
-
-    async def _fill(self, view: memoryview, timeout_s: float, *, may_end: bool = False) -> bool:
-        """Fill ``view``; False: the peer has ended before its first byte, and may."""
-        began = False
-        try:
-            while view:
-                try:
-                    count = self._socket.recv_into(view)
-                except BlockingIOError:
-                    self._wake_at(min(len(view), _WAKE_BYTES_MAX))
-                    await self._wait(trio.lowlevel.wait_readable, timeout_s, "sent")
-                    continue
-                if count == 0:
-                    if may_end and not began:
-                        return False
-                    raise TransportError(f"{peer_id(self.peer)} ended the data channel inside a frame")
-                began, view = True, view[count:]
-        except _GONE as error:
-            raise TransportError(f"the data channel to {peer_id(self.peer)} broke: {error}") from error
-        return True
-
-    def _wake_at(self, size_bytes: int) -> None:
-        """Be woken when so much can be read at once, not for each packet."""
-        if size_bytes != self._wakes_at_bytes:
-            self._wakes_at_bytes = size_bytes
-            self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVLOWAT, size_bytes)
-
-    async def aclose(self) -> None:
-        """See ``Carrier``."""
-        self.close()
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    async def reset(self) -> None:
-        """See ``Carrier``."""
-        self.close()
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if not self.ended.is_set():
-            trio.lowlevel.notify_closing(self._socket.fileno())
-            self._socket.close()
-            self.ended.set()
 
 
 @dataclass
@@ -274,6 +119,7 @@ class DirectChannels:
         self._open: dict[PeerKey, set[DirectCarrier]] = {}
         self._opening: Counter[PeerKey] = Counter()
         self._handshakes = 0
+        self._threads = trio.CapacityLimiter(limits.threads_max)
         self._serve_carrier: Callable[[Carrier], Awaitable[None]] | None = None
         network.serve(DIRECT_PROTOCOL, self._serve)
 
@@ -503,7 +349,7 @@ class DirectChannels:
         plain = sockets.socket(fileno=sock.detach())
         plain.setblocking(False)
         timeout_s = self._limits.stall_timeout_s
-        carrier = DirectCarrier(peer, plain, Sealer(suite, ours), Unsealer(suite, theirs), timeout_s)
+        carrier = DirectCarrier(peer, plain, Sealer(suite, ours), Unsealer(suite, theirs), timeout_s, self._threads)
         self._open.setdefault(peer, set()).add(carrier)
         self._nursery.start_soon(self._forget_when_over, carrier)
         self.counters["channels"] += 1

@@ -169,21 +169,26 @@ async def test_who_has_a_blob_open_reads_on_when_it_is_deleted(tmp_path):
     assert files(tmp_path) == []
 
 
+def write(partial, index, part):
+    partial.write(index, part)
+    assert partial.arrived(index)
+
+
 async def test_chunks_of_a_partial_blob_are_checked_one_by_one_in_any_order(tmp_path):
     store = BlobStore(tmp_path, quota_bytes=QUOTA)
     data = blob(2 * CHUNK_BYTES + 5)
     good, parts = manifest(data), [bytes(part) for part in chunks(data)]
     async with store.partial(good.blob_id(), good) as partial:
         assert store.used_bytes == len(data)
-        await partial.write(2, lambda: parts[2])
+        write(partial, 2, parts[2])
         for wrong in (parts[1], parts[0][:-1], b""):
             with pytest.raises(PeerViolation, match="chunk 0"):
-                await partial.write(0, lambda wrong=wrong: wrong)
-        await partial.write(0, lambda: parts[0])
+                write(partial, 0, wrong)
+        write(partial, 0, parts[0])
         assert (partial.arrivals.order, partial.is_complete) == ([2, 0], False)
         assert store.chunk_reader(good.blob_id())(2, into := bytearray(CHUNK_BYTES)) == 5
         assert into[:5] == parts[2]
-        await partial.write(1, lambda: parts[1])
+        write(partial, 1, parts[1])
         await partial.finish()
     assert await store.read(good.blob_id()) == data
     assert (store.used_bytes, files(tmp_path)) == (len(data), [good.blob_id().hex()])
@@ -199,7 +204,7 @@ async def half_of(store, data, *indices):
     good, parts = manifest(data), [bytes(part) for part in chunks(data)]
     async with store.partial(good.blob_id(), good) as partial:
         for index in indices:
-            await partial.write(index, lambda index=index: parts[index])
+            write(partial, index, parts[index])
     return good
 
 
