@@ -14,6 +14,7 @@ Writes docs/verification.csv and docs/verification-*.png; the last line is one f
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -72,6 +73,14 @@ def run(cell: Cell) -> tuple[Cell, float, float, int, list[float]]:
     expelled = [math.inf if ran is None else float(ran) for ran in outcome.expelled]
     wrong, work = outcome.wrong / outcome.tasks, outcome.work / outcome.tasks
     return cell, wrong, work, outcome.honest_caught, expelled
+
+
+def kept(file: Path | None) -> list[tuple[Cell, float, float, int, list[float]]]:
+    """Return the runs that are done already. They are those of the same code only if nobody changed it since."""
+    if file is None or not file.exists():
+        return []
+    lines = map(json.loads, file.read_text().splitlines())
+    return [(Cell(*cell[:4], Scale(*cell[4])), *figures) for cell, *figures in lines]
 
 
 def rows(results: list[tuple[Cell, float, float, int, list[float]]]) -> list[dict[str, Any]]:
@@ -163,12 +172,17 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--small", action="store_true", help="a tenth of the claim's size: for a first look")
+    parser.add_argument("--keep", type=Path, help="a file of runs that are done: another start goes on behind them")
     options = parser.parse_args()
-    began, todo = time.monotonic(), cells(options.seeds, is_small=options.small)
-    results = []
+    began, results = time.monotonic(), kept(options.keep)
+    done = {result[0] for result in results}
+    todo = [cell for cell in cells(options.seeds, is_small=options.small) if cell not in done]
     with multiprocessing.get_context("spawn").Pool() as pool:
         for result in pool.imap_unordered(run, todo):
             results.append(result)
+            if options.keep:
+                with options.keep.open("a") as file:
+                    file.write(json.dumps(result, default=dataclasses.astuple) + "\n")
             if len(results) % 100 == 0:
                 took_s = time.monotonic() - began
                 print(f"{len(results)} of {len(todo)} runs, {took_s:.0f} s", file=sys.stderr, flush=True)

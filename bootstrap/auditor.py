@@ -2,13 +2,15 @@
 
 The flow: ``audit`` queues a task and, if none are there, opens a pool of workers; each lane loads the program of the
 job whose turn it is and runs its tasks; the scheduler hears ``Audited`` for each, with no root where this machine
-could not run it. Where the bits are not defined, what is not equal is compared with the stored answer as numbers. The
-workers go when nothing was to be audited for a while: a node that lends nothing has no others.
+could not run it. Where parts of results are audited, the lane loads the finer program that they are tasks of
+(``programs/parts.py``), and what each gives is compared with its place in the stored answer. Where the bits are not
+defined, what is not equal is compared with the stored answer as numbers. The workers go when nothing was to be audited
+for a while: a node that lends nothing has no others.
 """
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.open_jobs import OpenJob
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import Job
-from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.parts import finer, part_of
+from depin_node.compute.programs.program import Program, encode_program
 from depin_node.compute.sandbox.gpu_pool import AnyPool
 from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, Result, WorkerConfig
 from depin_node.compute.verification.rules import OWN_CLASS, runs_here
@@ -29,6 +32,8 @@ from depin_node.crypto.commitment import result_root
 
 log = structlog.get_logger("depin_node.auditor")
 LANES_MAX = 4
+OTHER = bytes(32)
+"""Told in place of a root, where a part of an answer is not what this node got: the root of nothing."""
 IDLE_S = 10.0
 OpenPool = Callable[[PoolConfig], AbstractAsyncContextManager[AnyPool]]
 
@@ -115,17 +120,11 @@ class Auditor:
         lease = await pool.acquire(f"audit {number}")
         audit: e.Audit | None = None
         try:
-            await self._load(lease, opened.job)
+            await self._load(lease, opened)
             results = lease.results()
             while (audit := self._next(identifier)) is not None:
-                await lease.submit([(audit.task.to_bytes(16, "little"), audit.task)])
-                result = await anext(results)
-                heard = e.Audited(identifier, audit.task, audit.root, b"")
-                if result.error is None:
-                    heard = await self._judged(audit, opened, result)
-                    lease.release(result.attempt)
-                else:
-                    log.warning("an audit failed", job=identifier.hex(), task=audit.task, reason=str(result.error))
+                run = self._run_parts if audit.parts else self._run_whole
+                heard = await run(lease, results, audit, opened)
                 if self._is_wanted(audit):
                     del self._wanted[audit.job_id, audit.task]
                 self._feed(heard)
@@ -137,18 +136,63 @@ class Auditor:
         finally:
             await lease.aclose()
 
+    async def _run_whole(
+        self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, opened: OpenJob
+    ) -> e.Audited:
+        result = await self._result_of(lease, results, audit, audit.task)
+        if result is None:
+            return e.Audited(audit.job_id, audit.task, audit.root, b"")
+        heard = await self._judged(audit, opened, result)
+        lease.release(result.attempt)
+        return heard
+
+    async def _run_parts(
+        self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, opened: OpenJob
+    ) -> e.Audited:
+        stored = await self._bytes_of(audit)
+        if stored is None:
+            return e.Audited(audit.job_id, audit.task, audit.root, b"")
+        root = audit.root
+        for part in audit.parts:
+            result = await self._result_of(lease, results, audit, audit.task * opened.parts + part)
+            if result is None:
+                root = b""
+                break
+            ours = [bytes(output.data) for output in result.outputs]
+            lease.release(result.attempt)
+            if ours != part_of(opened.program, audit.task, opened.parts, part, stored):
+                root = OTHER
+                break
+        return e.Audited(audit.job_id, audit.task, audit.root, root)
+
+    async def _result_of(
+        self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, number: int
+    ) -> Result | None:
+        """Run one task of what the lease has loaded; None if it gave no result."""
+        await lease.submit([(number.to_bytes(16, "little"), number)])
+        result = await anext(results)
+        if result.error is None:
+            return result
+        log.warning("an audit failed", job=audit.job_id.hex(), task=audit.task, reason=str(result.error))
+        return None
+
+    async def _bytes_of(self, audit: e.Audit) -> list[bytes] | None:
+        """Wait for the bytes of an answer; None if it is void, or its job over."""
+        if not self._is_wanted(audit):
+            return None
+        stored = None
+        with trio.CancelScope() as self._waiting[audit.job_id, audit.task]:
+            stored = await self._stored(audit.job_id, audit.task, audit.root)
+        del self._waiting[audit.job_id, audit.task]
+        return stored
+
     async def _judged(self, audit: e.Audit, opened: OpenJob, result: Result) -> e.Audited:
         """Tell what our own result of a task says of the answer."""
         root = result_root(output.blob_id for output in result.outputs)
         bits = opened.program.exact and audit.device_class == OWN_CLASS
         if root == audit.root or bits or not opened.job.tolerances:
             return e.Audited(audit.job_id, audit.task, audit.root, root)
-        stored = None
-        if not self._is_wanted(audit):
-            return e.Audited(audit.job_id, audit.task, audit.root, b"")
-        with trio.CancelScope() as self._waiting[audit.job_id, audit.task]:
-            stored = await self._stored(audit.job_id, audit.task, audit.root)
-        del self._waiting[audit.job_id, audit.task]
+        stored = await self._bytes_of(audit)
         if stored is None:
             return e.Audited(audit.job_id, audit.task, audit.root, b"")
         ours = [bytes(output.data) for output in result.outputs]
@@ -170,11 +214,12 @@ class Auditor:
     def _is_wanted(self, audit: e.Audit) -> bool:
         return self._wanted.get((audit.job_id, audit.task)) == audit.root
 
-    async def _load(self, lease: Lease, job: Job) -> None:
-        store = self._context.blobs.store
+    async def _load(self, lease: Lease, opened: OpenJob) -> None:
+        store, job = self._context.blobs.store, opened.job
+        is_cut = opened.parts > 1
         inputs: dict[int, InputSource] = {item.buffer: Path(store.path(item.blob)) for item in job.inputs}
         await lease.load(
-            await store.read(job.program),
+            encode_program(finer(opened.program, opened.parts)) if is_cut else await store.read(job.program),
             inputs,
             seconds=job.limits.seconds,
             memory_limit_bytes=job.limits.memory_mib << 20,

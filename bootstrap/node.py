@@ -29,6 +29,7 @@ from depin_node.bootstrap.operator import Operator
 from depin_node.bootstrap.provider import Provider, open_provider
 from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import Requester, open_requester
+from depin_node.bootstrap.testimony import serve_testimony
 from depin_node.compute.jobs.journal import Journal
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.jobs.statements import put_peers
@@ -253,7 +254,9 @@ def _listen_addresses(config: NodeConfig) -> list[str]:
 
 async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: MarketContext) -> Provider:
     lent = await stack.enter_async_context(open_lent(config))
-    return await stack.enter_async_context(open_provider(market, lent, config.unpaid_share))
+    provider = await stack.enter_async_context(open_provider(market, lent, config.unpaid_share))
+    serve_testimony(market, provider)
+    return provider
 
 
 @asynccontextmanager

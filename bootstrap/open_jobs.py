@@ -19,6 +19,7 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX, Job, JobError, JobView
 from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.programs.program import Program
+from depin_node.compute.verification.rules import audit_parts
 from depin_node.core.errors import ResourceError
 
 log = structlog.get_logger("depin_node.requester")
@@ -33,6 +34,8 @@ class OpenJob:
 
     job: Job
     program: Program
+    parts: int = 1
+    """Into how many parts each result is cut, for audits."""
     putting: int = 0
     """Results that are being put into the blob store: the job's end waits for them."""
     ended: e.JobEnded | None = None
@@ -87,7 +90,8 @@ class OpenJobs:
 
     def add(self, identifier: bytes, job: Job, program: Program) -> None:
         """Note a job that begins, or goes on."""
-        self._jobs[identifier] = OpenJob(job, program)
+        parts = 1 if job.tolerances else audit_parts(job.policy, job.results, program)
+        self._jobs[identifier] = OpenJob(job, program, parts)
 
     def view(self, identifier: bytes) -> JobView:
         """Return how an open job stands."""
@@ -147,6 +151,16 @@ class OpenJobs:
                 await self._jobs[identifier].written.park()
         return None
 
+    def note_agreed(self, effect: e.NotePanel | e.NoteAudit) -> None:
+        """Have on disk who agrees, and what of it is to be audited: before the results, and never after them."""
+        if isinstance(effect, e.NotePanel):
+            write = statements.put_panel(effect.job_id, effect.number, effect.peers)
+        elif effect.is_open:
+            write = statements.put_audit(effect.job_id, effect.task, effect.device_class)
+        else:
+            write = statements.drop_audit(effect.job_id, effect.task)
+        self._context.journal.write_soon([write])
+
     def settle(self, effect: e.Settle) -> None:
         """Note that results are for good."""
         self._context.journal.write_soon([statements.settle(effect.job_id, effect.tasks, confirmed=effect.confirmed)])
@@ -158,7 +172,8 @@ class OpenJobs:
         self._context.journal.write_soon(statements.drop_results(effect.job_id, effect.tasks))
 
     def _journal_result(self, effect: e.StoreResult, outputs: list[StoredOutput], blobs: Iterable[bytes]) -> None:
-        writes = [statements.put_result(effect.job_id, effect.task, effect.root, outputs), *_tab(effect)]
+        result = statements.put_result(effect.job_id, effect.task, effect.root, outputs, effect.panel)
+        writes = [result, *_tab(effect)]
         if effect.log:
             writes.append(statements.put_log(effect.job_id, effect.task, effect.log))
         if blobs:
@@ -169,7 +184,7 @@ class OpenJobs:
         """Have on disk who keeps a task's result; then tell the scheduler."""
         outputs = [StoredOutput(b"", blob) for blob in effect.blobs]
         writes = [
-            statements.put_result(effect.job_id, effect.task, effect.root, outputs),
+            statements.put_result(effect.job_id, effect.task, effect.root, outputs, effect.panel),
             statements.put_holders(effect.job_id, effect.task, effect.holders),
             *_tab(effect),
         ]
@@ -229,6 +244,7 @@ class OpenJobs:
         writes = [
             statements.end_job(identifier, view.state, view, results=opened.job.tasks if view.state == "done" else 0),
             statements.let_go(identifier, inputs),
+            *statements.drop_panels(identifier),
         ]
         if view.state == "done":  # else what is provisional is never for good: a fellow that goes on is not shown it
             writes.append(statements.drop_tabs(identifier))

@@ -9,6 +9,7 @@ which commits to them; those that are to stay are put away before they are shown
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -23,11 +24,11 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.market import provider as market
 from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender
-from depin_node.compute.market.messages import PROTOCOL, EndCode
+from depin_node.compute.market.messages import PROTOCOL, EndCode, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.trust.credit import UNPAID_SHARE
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import PeerViolation, ResourceError
+from depin_node.core.errors import NotFoundError, PeerViolation, ResourceError
 from depin_node.core.views import DeviceView
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
@@ -248,6 +249,18 @@ class Provider:
             energy_mj = device.meter.read() if device.meter is not None else None
             if energy_mj is not None:
                 device.power.reading(energy_mj, now.boottime_ns)
+
+    def work_of(self, requester: bytes, job: bytes) -> tuple[WorkBody, dict[int, Path]]:
+        """Return what a job's work for a requester is about, and where its inputs lie.
+
+        Raises:
+            NotFoundError: there is no such work open.
+        """
+        for talk, (_, shop) in self._talks.items():
+            work = shop.work_of(job) if talk.peer == requester else None
+            if work is not None:
+                return work.body, work.inputs
+        raise NotFoundError("no work of that job is open for who asks")
 
     def views(self) -> list[DeviceView]:
         """Return what the operator is told of the devices."""

@@ -20,12 +20,14 @@ _Answer = TypeVar("_Answer", bound=Message)
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a question and its answer may have, and how often a peer may ask: ``burst`` at once, then ``per_s``."""
+    """What a question and its answer may have, and how often a peer may ask: ``burst`` at once, then ``per_s``. An
+    answer may take ``timeout_s``."""
 
     question_bytes_max: int
     answer_bytes_max: int
     burst: int
     per_s: float
+    timeout_s: float = TIMEOUT_S
 
 
 class Questions(Generic[_Question]):
@@ -54,7 +56,8 @@ class Questions(Generic[_Question]):
         self._answer = answer
         self._allowance = Allowance(burst=bounds.burst, per_s=bounds.per_s)
         size_bytes_max = bounds.question_bytes_max
-        serve_requests(context.network, protocol, self._serve, size_bytes_max=size_bytes_max, timeout_s=TIMEOUT_S)
+        timeout_s = bounds.timeout_s
+        serve_requests(context.network, protocol, self._serve, size_bytes_max=size_bytes_max, timeout_s=timeout_s)
 
     async def _serve(self, peer: bytes, body: bytes) -> bytes:
         self._allowance.spend(peer, self._context.clock())
@@ -73,7 +76,7 @@ class Questions(Generic[_Question]):
             self._protocol,
             encode(question),
             size_bytes_max=self._bounds.answer_bytes_max,
-            timeout_s=TIMEOUT_S,
+            timeout_s=self._bounds.timeout_s,
         )
 
     async def ask_for(self, kind: type[_Answer], peer: bytes, question: _Question) -> _Answer:

@@ -15,6 +15,7 @@ import trio
 
 from depin_node.bootstrap.auditor import Auditor, OpenPool, can_audit
 from depin_node.bootstrap.conversations import Conversations
+from depin_node.bootstrap.disputes import Disputes, can_walk
 from depin_node.bootstrap.explaining import explained
 from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
 from depin_node.bootstrap.judge import Judge
@@ -73,6 +74,7 @@ class Requester:
         self._open = OpenJobs(context, nursery, self._feed, self._scheduler.view, self._over)
         self._auditor = Auditor(context, nursery, self._feed, audit_pool, self._open.result)
         self._judge = Judge(context, nursery, self._open, self._feed)
+        self._disputes = Disputes(context, nursery, self._open, self._feed, audit_pool)
         self._conversations = Conversations(context, nursery, self._feed, self._work_of)
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
@@ -303,10 +305,13 @@ class Requester:
                 done,
                 result_sizes(program),
                 result_bytes_max(program),
-                can_audit(job, program),
-                tuple(reader.tabs(identifier)),
-                reader.caught(identifier),
-                spent_us(reader, identifier),
+                can_audit=can_audit(job, program),
+                parts=self._open[identifier].parts,
+                can_walk=can_walk(job, program),
+                kept=tuple(reader.tabs(identifier)),
+                caught=reader.caught(identifier),
+                spent_us=spent_us(reader, identifier),
+                panels=reader.panels(identifier),
             )
         )
         if not self._scheduler.knows_candidates():
@@ -336,6 +341,10 @@ class Requester:
             self._auditor.audit(effect, self._open[effect.job_id])
         elif isinstance(effect, e.Compare | e.Check):
             self._judge.take(effect)
+        elif isinstance(effect, e.NotePanel | e.NoteAudit):
+            self._open.note_agreed(effect)
+        elif isinstance(effect, e.Walk):
+            self._disputes.walk(effect)
         elif isinstance(effect, e.Settle):
             self._open.settle(effect)
             self._tell(effect.job_id)

@@ -178,6 +178,11 @@ class Shop:
         if work is not None:
             self._supplier.unpin(work)
 
+    def work_of(self, job: bytes) -> Work | None:
+        """Return the open work of a job, once its blobs are here."""
+        works = (work for work in self._works.values() if work.body.job == job)
+        return next((work for work in works if work.ready.is_set() and work.failure is None), None)
+
     def close(self) -> None:
         """The agreement is over: kill the workers."""
         self.scope.cancel()

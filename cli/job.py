@@ -260,7 +260,7 @@ def _checking(checked: "Verification") -> list[tuple[str, str]]:
     settled = checked.agreed - checked.provisional
     rows = [("policy", f"{checked.policy}: {settled} settled, {checked.provisional} provisional")]
     if checked.agreed:
-        runs = f"{checked.attempts} attempts on providers, {checked.audits} audits and {checked.checks} checks here"
+        runs = f"{checked.attempts} attempts on providers, {checked.audits:.6g} audits and {checked.checks} checks here"
         work = (checked.attempts + checked.audits) / max(1, checked.agreed)
         rows.append(("cost", f"{runs}: {work:.2f} runs a task; {checked.groups:.1f} groups agreed on a task"))
     if checked.confidence is not None:

@@ -19,9 +19,15 @@ def lead(d: int, *, audits: float = AGREED_AUDITS) -> Lead:
     return Lead(d, audits)
 
 
-def confidence(p: float, f: float) -> Confidence:
-    """Expect at most a share 1 - ``p`` of wrong results, if hostile groups hold at most the share ``f``."""
-    return Confidence(p, f)
+def confidence(p: float, f: float, *, parts: int = 1) -> Confidence:
+    """Expect at most a share 1 - ``p`` of wrong results, if hostile groups hold at most the share ``f``.
+
+    Args:
+        p: the share that is to be right, in the expectation.
+        f: the hostile share of what is drawn.
+        parts: count, and audit, so many parts of each result by themselves: for few large tasks cut by blocks.
+    """
+    return Confidence(p, f, parts)
 
 
 def algebraic() -> Algebraic:

@@ -1,9 +1,10 @@
 """What is believed: answers are sealed, shown and compared; results accepted, liars caught, lost attempts replaced.
 
 When all of a task's attempts have committed, the set is sealed (``AskReveal``); when k roots agree and the bytes are
-here, the result is stored (``StoreResult``) and its attempts are released. Large results of a job that has them stay
-are kept by those who computed them (``NoteHolders``). Answers that lost are ``Caught``: their provider gets nothing
-more. An attempt that ends without an answer leaves its task needy: ``placing`` replaces it.
+here, the result is stored (``StoreResult``) and its attempts are released. Where this node can do single steps of a
+task, a dispute is walked first (``Walk``): who is proven to have done a step wrongly has no vote. Large results of a
+job that has them stay are kept by those who computed them (``NoteHolders``). Answers that lost are ``Caught``: their
+provider gets nothing more. An attempt that ends without an answer leaves its task needy: ``placing`` replaces it.
 """
 
 from blake3 import blake3
@@ -23,14 +24,17 @@ from depin_node.compute.jobs.events import (
     ReleaseAttempt,
     StoreResult,
     Verified,
+    Walk,
+    Walked,
 )
 from depin_node.compute.jobs.judging import Judging
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
-from depin_node.compute.jobs.progress import Progress
+from depin_node.compute.jobs.progress import Progress, shown
 from depin_node.compute.jobs.settling import CONTRADICTED, Settling
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
+from depin_node.compute.verification.dispute import Party
 from depin_node.compute.verification.findings import Outcome
 from depin_node.compute.verification.quorum import Ballot, Phase, Ref
 from depin_node.core.clock import Now
@@ -39,6 +43,8 @@ LOST_KEPT_MAX = 64
 """Lost providers whose answers are remembered to be asked for: each has at most a window of them."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
 OUTVOTED = "its answer differs from the one that the others agree on"
+WALKS_MAX = 8
+"""Disputes of one task that are walked: each names somebody, or is the last."""
 APART = "its answer differs from the others' by more than the job's tolerance: a dispute, and no proof of a lie"
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
 
@@ -116,6 +122,7 @@ class Deciding:
             task.ballot.revealed((partner.peer, attempt), root)
             if not task.ballot.is_numeric:
                 self._note_dispute(progress, task, now)
+                self._walk(progress, task, now)
             self._decide(progress, task, now)
 
     def _note_dispute(self, progress: Progress, task: OpenTask, now: Now) -> None:
@@ -124,6 +131,53 @@ class Deciding:
         task.is_disputed = True
         progress.disputed += 1
         self._board.note(progress, now, "disagreed", task=task.ballot.task, detail=reasons.who_said_what(task.ballot))
+
+    def _walk(self, progress: Progress, task: OpenTask, now: Now) -> None:
+        """If answers differ, have it found out which of two providers did a step wrongly."""
+        ballot = task.ballot
+        if not progress.can_walk or progress.is_walking or task.walks >= WALKS_MAX or not ballot.is_disputed():
+            return
+        parties: dict[bytes, Party] = {}
+        for (peer, _), run in ballot.runs.items():
+            if run.root and run.reachable:
+                parties.setdefault(run.root, Party(peer, run.root))
+        if len(parties) < 2:
+            return
+        task.walks += 1
+        progress.is_walking = task.is_walked_now = True
+        a, b, *_ = parties.values()
+        self._board.note(progress, now, "walks", a.peer, ballot.task, f"its steps are compared with {shown(b.peer)}'s")
+        self._board.do(Walk(progress.id, ballot.task, task.sequence, (a, b)))
+
+    def walked(self, event: Walked, now: Now) -> None:
+        """Take what a walk has found: who is named has no vote; if nobody is, the votes decide."""
+        progress = self._board.jobs.get(event.job_id)
+        if progress is None:
+            return
+        progress.is_walking = False
+        task = progress.tasks.get(event.task)
+        if task is None or progress.is_over or task.sequence != event.sequence:
+            return
+        progress.active_ns = now.boottime_ns
+        task.is_walked_now = False
+        ballot = task.ballot
+        if not event.liars:
+            task.walks = WALKS_MAX
+            self._board.note(progress, now, "walked", task=ballot.task, detail=event.why)
+        ballot.decided = b""  # nothing was accepted meanwhile
+        for ref in [ref for ref in ballot.runs if ref[0] in event.liars]:
+            self._board.do(Caught(*ref, progress.id, ballot.task, event.why))
+            self._board.do(ReleaseAttempt(*ref, Verdict.REJECTED))
+            self._end_attempt(progress, task, ref, "wrong", now)
+        for peer in event.liars:
+            self._catch(progress, peer, ballot.task, now, event.why)
+        if progress.is_over or progress.tasks.get(event.task) is not task:
+            return
+        if task.outputs is not None and all(run.root != task.outputs_root for run in ballot.runs.values()):
+            task.outputs = None  # they were a liar's
+        ballot.recount()
+        self._walk(progress, task, now)
+        self._decide(progress, task, now)
 
     def compared(self, event: Compared, now: Now) -> None:
         """Note how near the answers to a task are to each other."""
@@ -202,7 +256,11 @@ class Deciding:
     def _decide(self, progress: Progress, task: OpenTask, now: Now) -> None:
         """Go on with a task whose answers or bytes have changed."""
         ballot = task.ballot
-        if progress.is_over or (ballot.is_numeric and self._judging.compares(progress, task, now)):
+        if (
+            progress.is_over
+            or task.is_walked_now
+            or (ballot.is_numeric and self._judging.compares(progress, task, now))
+        ):
             return
         if ballot.is_undecided():
             self._board.finish(progress, "failed", reasons.undecided(ballot), now)
@@ -243,13 +301,14 @@ class Deciding:
         is_audited = tab is None and self.settling.agreed(progress, ballot, agreeing)
         if tab is None:
             self._note_verified(task, agreeing, now)
+        panel = progress.panels.number(ballot.task) if progress.panels is not None else 0
         if holders := _holders(task):
             blobs = task.stayed[holders[0]]
             peers = tuple(peer for peer, _ in holders)
-            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log, tab))
+            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log, tab, panel))
         else:
             assert task.outputs is not None
-            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab))
+            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab, panel))
         dissent = [(ref, ballot.is_far(ballot.runs[ref].root)) for ref in ballot.dissenters()]
         for ref, is_lie in dissent:
             if is_lie:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import msgspec
 
 from depin_node.compute.jobs.job import Job, JobError
+from depin_node.compute.jobs.panels import NO_PANELS, KeptPanels
 from depin_node.compute.market.happenings import Event as TalkEvent
 from depin_node.compute.market.messages import EndCode, Terms, Verdict, Want
+from depin_node.compute.verification.dispute import Party
 from depin_node.compute.verification.findings import Finding, Nearness
 
 OutputSizes = Callable[[int], tuple[int, ...]]
@@ -59,18 +61,25 @@ class Submitted:
     output_bytes_max: int
     can_audit: bool = False
     """Whether this node can run the job's tasks itself, on a device of its own."""
+    parts: int = 1
+    """Into how many parts each result is cut, if parts are what is audited."""
     kept: tuple[Kept, ...] = ()
     """Answers from before a restart that are on a tab."""
     caught: int = 0
     """How many providers were caught in it before a restart."""
+    can_walk: bool = False
+    """Whether this node can do single steps of the job's tasks, so that disputes are walked."""
     spent_us: int = 0
     """What its answers have cost before a restart, by receipts."""
+    panels: KeptPanels = NO_PANELS
+    """Who agreed on what before a restart, and what of it is to be audited."""
 
 
 @dataclass(frozen=True)
 class Audited:
-    """This node has run a task of a job itself: the root of what it got; empty if it could not. What is as good as the
-    answer (whose root ``Audit`` gave) has the answer's root; ``is_far``: no rounding explains the difference."""
+    """This node has run a task of a job itself, or parts of it: the root of what it got; empty if it could not. What is
+    as good as the answer (whose root ``Audit`` gave) has the answer's root; ``is_far``: no rounding explains the
+    difference."""
 
     job_id: bytes
     task: int
@@ -99,6 +108,19 @@ class Checked:
     sequence: int
     root: bytes
     finding: Finding
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A dispute over an open task was walked; ``sequence`` is that of ``Walk``. ``liars`` did the ``step``th of its
+    steps wrongly; if there are none, ``why`` it could not be told."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    liars: tuple[bytes, ...]
+    step: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,7 @@ Event = (
     | Audited
     | Compared
     | Checked
+    | Walked
     | CancelAsked
     | Candidates
     | Heard
@@ -249,7 +272,7 @@ class EndAgreement:
 @dataclass(frozen=True)
 class StoreResult:
     """A task's result is accepted: store it, then tell ``ResultsStored``. ``log`` is what it printed; ``tab``, if it is
-    provisional, its provider and its draw."""
+    provisional, its provider and its draw; ``panel``, if agreed results are audited, the number of who agreed."""
 
     job_id: bytes
     task: int
@@ -257,6 +280,7 @@ class StoreResult:
     outputs: list[bytearray]
     log: bytes
     tab: tuple[bytes, int] | None = None
+    panel: int = 0
 
 
 @dataclass(frozen=True)
@@ -271,6 +295,7 @@ class NoteHolders:
     holders: tuple[bytes, ...]
     log: bytes
     tab: tuple[bytes, int] | None = None
+    panel: int = 0
 
 
 @dataclass(frozen=True)
@@ -308,14 +333,45 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """Two providers, each with the root that it signed, differ about a task: find the first step that one of them did
+    wrongly, then tell ``Walked``."""
+
+    job_id: bytes
+    task: int
+    sequence: int
+    parties: tuple[Party, Party]
+
+
+@dataclass(frozen=True)
 class Audit:
     """Run a task here, then tell ``Audited``. Its answer has ``root``, and came from a device of ``device_class``
-    (empty: not known any more)."""
+    (empty: not known any more). ``parts``: which of its parts are to be run; empty: all of it at once."""
 
     job_id: bytes
     task: int
     root: bytes
     device_class: str
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class NotePanel:
+    """Keep who the members of a panel are: results that name its ``number`` follow."""
+
+    job_id: bytes
+    number: int
+    peers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class NoteAudit:
+    """An agreed result is to be audited (``is_open``), or its audit is over: a restart goes on with those that are."""
+
+    job_id: bytes
+    task: int
+    device_class: str
+    is_open: bool
 
 
 @dataclass(frozen=True)
@@ -403,7 +459,10 @@ Effect = (
     | NoteHolders
     | Compare
     | Check
+    | Walk
     | Audit
+    | NotePanel
+    | NoteAudit
     | Settle
     | Void
     | Ban

@@ -20,6 +20,8 @@ BUFFERS_MAX = 256
 OUTPUTS_MAX = 64
 DEVICE_CLASSES_MAX = 8
 REPLICAS_MAX = 15
+PARTS_MAX = 64
+"""Parts of a result that are believed and audited each by itself."""
 WHOLE_SECONDS_MAX = 10 * 365 * 86_400
 """Bound of a job's deadline and budget."""
 
@@ -79,10 +81,15 @@ class Lead(Message, frozen=True, tag="lead"):
 
 class Confidence(Message, frozen=True, tag="confidence"):
     """Expect at most a share 1 - ``p`` of wrong results among the settled, if hostile groups hold at most the share
-    ``f`` of what is drawn. Single attempts and secret audits; a result is provisional until it is settled."""
+    ``f`` of what is drawn. Single attempts and secret audits; a result is provisional until it is settled.
+
+    ``parts``: the share is of so many parts of each result, cut by blocks, instead of whole results. Audits run parts,
+    and cost as much less; a result with a few wrong blocks is as wrong as they are many.
+    """
 
     p: Annotated[float, msgspec.Meta(ge=0.5, le=0.999999)]
     f: Annotated[float, msgspec.Meta(ge=0.001, le=0.45)]
+    parts: Annotated[int, msgspec.Meta(ge=1, le=PARTS_MAX)] = 1
 
 
 class Algebraic(Message, frozen=True, tag="algebraic"):
@@ -100,7 +107,7 @@ def describe(policy: Policy) -> str:
     if isinstance(policy, Lead):
         return f"lead {policy.d}{_audited(policy.audits)}"
     if isinstance(policy, Confidence):
-        return f"confidence {policy.p:g} at {policy.f:g}"
+        return f"confidence {policy.p:g} at {policy.f:g}" + (f" of {policy.parts} parts" if policy.parts > 1 else "")
     return "algebraic"
 
 
@@ -157,7 +164,7 @@ class SignedJob(Signed, frozen=True):
     """A job with its requester's signature: what the journal keeps."""
 
     TYPE: ClassVar[str] = "job"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
     SIZE_BYTES_MAX: ClassVar[int] = 16 * 1024
 
     job: Job
@@ -189,9 +196,10 @@ class Verification(msgspec.Struct, frozen=True):
     """What checking found and cost: tasks accepted, of these not yet settled, tasks whose answers disagreed, and the
     peer ids that were caught.
 
-    ``attempts`` were run by providers, ``audits`` by this node, which checked ``checks`` answers without running the
-    task; ``groups`` is the mean number of different groups whose answers agreed; ``confidence`` the expected share of
-    right results among the settled, if hostile groups hold at most ``hostile_share`` and act together.
+    ``attempts`` were run by providers, ``audits`` by this node (in tasks: who ran a quarter of a task's blocks ran a
+    quarter of it), which checked ``checks`` answers without running the task; ``groups`` is the mean number of
+    different groups whose answers agreed; ``confidence`` the expected share of right results among the settled, if
+    hostile groups hold at most ``hostile_share`` and act together.
     """
 
     agreed: int
@@ -200,7 +208,7 @@ class Verification(msgspec.Struct, frozen=True):
     policy: str = ""
     provisional: int = 0
     attempts: int = 0
-    audits: int = 0
+    audits: float = 0
     groups: float = 0.0
     confidence: float | None = None
     checks: int = 0

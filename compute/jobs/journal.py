@@ -17,6 +17,7 @@ import msgspec
 
 from depin_node.compute.jobs.events import JobEvent, Kept
 from depin_node.compute.jobs.job import JobView
+from depin_node.compute.jobs.panels import KeptPanels
 from depin_node.compute.jobs.schema import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -170,6 +171,19 @@ class Journal:
             Kept(task, peer, root, int.from_bytes(draw, "big"), bool(sure)) for task, peer, root, draw, sure in rows
         ]
 
+    def panels(self, job_id: bytes) -> KeptPanels:
+        """Return who agreed on the results of a job, and which of them are to be audited."""
+        members = self._rows("SELECT number, peers FROM panels WHERE job = ? ORDER BY number", job_id)
+        if not members:
+            return KeptPanels()
+        of = self._rows("SELECT task, panel FROM results WHERE job = ? AND panel > 0", job_id)
+        sql = "SELECT audits.task, root, device_class FROM audits JOIN results USING (job, task) WHERE job = ?"
+        return KeptPanels(
+            tuple((number, tuple(peers[at : at + 32] for at in range(0, len(peers), 32))) for number, peers in members),
+            tuple(of),
+            tuple(self._rows(sql, job_id)),
+        )
+
     def caught(self, job_id: bytes) -> int:
         """Return how many peers were found out in a job."""
         ((count,),) = self._rows("SELECT count(*) FROM catches WHERE job = ?", job_id)
@@ -206,6 +220,8 @@ class Journal:
                 ("holders", "job"),
                 ("tabs", "job"),
                 ("catches", "job"),
+                ("panels", "job"),
+                ("audits", "job"),
                 ("held", "job"),
                 ("jobs", "id"),
             )

@@ -2,7 +2,7 @@
 
 A *panel* is the set of providers whose answers to a task agreed. Few differ, so a task costs two bytes. When an audit
 shows that a panel agreed on something wrong, all of it is caught, and so nothing is left of any result whose panel
-consists of such providers only (``void``). What was accepted before a restart has no panel any more.
+consists of such providers only (``void``). Panels and drawn audits are journaled with the results, and ``restored``.
 """
 
 from array import array
@@ -20,6 +20,20 @@ class Agreed(NamedTuple):
     attempts: tuple[tuple[bytes, int], ...]
 
 
+class KeptPanels(NamedTuple):
+    """What the journal has of a job's panels: their members by number, the panel of each task, the open audits as
+    (task, root, device class)."""
+
+    members: tuple[tuple[int, tuple[bytes, ...]], ...] = ()
+    of: tuple[tuple[int, int], ...] = ()
+    audits: tuple[tuple[int, bytes, str], ...] = ()
+
+
+NO_PANELS = KeptPanels()
+BEFORE = -1
+"""Stands for the number of an attempt from before a restart: what was signed about it is not here any more."""
+
+
 class Panels:
     """The panels of one job, and its open audits."""
 
@@ -30,13 +44,35 @@ class Panels:
         self._panels: list[frozenset[bytes]] = [frozenset()]
         self._known: dict[frozenset[bytes], int] = {}
 
-    def accepted(self, task: int, peers: frozenset[bytes]) -> None:
-        """Note who agreed on a task."""
+    def restored(self, kept: KeptPanels) -> None:
+        """Go on with what was before a restart."""
+        for number, peers in kept.members:
+            self._panels += [frozenset()] * (number + 1 - len(self._panels))
+            self._panels[number] = frozenset(peers)
+            self._known[self._panels[number]] = number
+        for task, number in kept.of:
+            if number < len(self._panels):
+                self._of[task] = number
+        for task, root, device_class in kept.audits:
+            self.audit(task, Agreed(root, device_class, tuple((peer, BEFORE) for peer in self.members(task))))
+
+    def number(self, task: int) -> int:
+        """Return the number of a task's panel; 0: nobody's."""
+        return self._of[task]
+
+    def members(self, task: int) -> frozenset[bytes]:
+        """Return who agreed on a task."""
+        return self._panels[self._of[task]]
+
+    def accepted(self, task: int, peers: frozenset[bytes]) -> bool:
+        """Note who agreed on a task; tell whether they are a new panel."""
         number = self._known.get(peers, 0)
-        if not number and len(self._panels) <= PANELS_MAX:
+        is_new = not number and len(self._panels) <= PANELS_MAX
+        if is_new:
             number = self._known[peers] = len(self._panels)
             self._panels.append(peers)
         self._of[task] = number
+        return is_new
 
     def audit(self, task: int, agreed: Agreed) -> None:
         """Note that a task is being audited."""

@@ -48,6 +48,7 @@ class OpenTask:
 
     Where numbers are looked at, ``answers`` are the bytes of different answers by root, with what their tasks printed;
     ``is_judged_now``: they are being looked at; ``is_checked``: the one answer passed; ``is_disputed``: they differ.
+    ``is_walked_now``: the dispute is being walked, and nothing is decided meanwhile; ``walks`` counts those that were.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class OpenTask:
         "is_checked",
         "is_disputed",
         "is_judged_now",
+        "is_walked_now",
         "job_id",
         "log",
         "outputs",
@@ -65,6 +67,7 @@ class OpenTask:
         "spares",
         "stayed",
         "uploading",
+        "walks",
     )
 
     def __init__(self, job_id: bytes, ballot: Ballot, sequence: int) -> None:
@@ -76,6 +79,8 @@ class OpenTask:
         self.is_checked = False
         self.is_disputed = False
         self.is_judged_now = False
+        self.is_walked_now = False
+        self.walks = 0
         self.answers: dict[bytes, tuple[list[bytearray], bytes]] = {}
         self.outputs: list[bytearray] | None = None
         self.outputs_root = b""

@@ -69,6 +69,7 @@ class Progress:
         *,
         can_audit: bool = False,
         caught: int = 0,
+        parts: int = 1,
     ) -> None:
         self.id = job_id
         self.job = job
@@ -77,11 +78,14 @@ class Progress:
         self.mixes = self.is_numeric and len(job.device_classes) > 1
         self.is_checked = isinstance(job.policy, Algebraic)
         self.barred: set[bytes] = set()  # who gets no more of it: its answers differ from the others', which is no lie
+        self.can_walk = False  # this node can do single steps of its tasks
+        self.is_walking = False  # one dispute at a time is walked, others are voted on meanwhile
         self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
         self.panels: Panels | None = Panels(job.tasks) if self.audits_agreed else None
         self.settlement: Settlement | None = None
         if can_audit and isinstance(job.policy, Confidence):
-            self.settlement = Settlement(job.policy, job.tasks, catches=caught)
+            self.settlement = Settlement(job.policy, job.tasks, catches=caught, parts=parts)
+        self.audit_parts = parts if self.settlement is not None else 1  # into which each result is cut
         self.provisional: dict[int, bytes] = {}  # tasks whose result is not settled, and by whom it is
         self.replicated: set[int] = set()  # tasks that this node cannot run or check itself
         self.classes: dict[bytes, str] = {}  # of providers with a tab
@@ -246,7 +250,7 @@ class Progress:
 
     def _verification(self) -> Verification:
         policy = self.job.policy
-        audits = self.settlement.audits if self.settlement is not None else 0
+        audits = self.settlement.audits if self.settlement is not None else 0.0
         audits += self.panels.audits if self.panels is not None else 0
         return Verification(
             self.accepted,

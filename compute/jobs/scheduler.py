@@ -36,6 +36,7 @@ from depin_node.compute.jobs.events import (
     ResultsStored,
     Submitted,
     Tick,
+    Walked,
 )
 from depin_node.compute.jobs.job import JobView
 from depin_node.compute.jobs.partner import Partner
@@ -119,6 +120,8 @@ class Scheduler:
             self._deciding.compared(event, now)
         elif isinstance(event, Checked):
             self._deciding.checked(event, now)
+        elif isinstance(event, Walked):
+            self._deciding.walked(event, now)
         elif isinstance(event, Tick):
             self._tick(now)
         elif isinstance(event, Submitted):
@@ -190,8 +193,10 @@ class Scheduler:
             now,
             can_audit=event.can_audit,
             caught=event.caught,
+            parts=event.parts,
         )
         progress.spent_us = event.spent_us
+        progress.can_walk = event.can_walk
         progress.served_s = min((other.served_s for other in board.open_jobs()), default=0.0)
         board.jobs[event.job_id] = progress
         board.patience.new_terms()
@@ -199,7 +204,7 @@ class Scheduler:
             if partner.is_agreed:
                 board.feed(partner)
         board.has_room = True
-        self._settling.resume(progress, event.kept, now)
+        self._settling.resume(progress, event.kept, event.panels, now)
         if progress.is_settled:
             board.finish(progress, "done", None, now)
         else:

@@ -100,6 +100,15 @@ MIGRATIONS = (
         job BLOB PRIMARY KEY, epoch INTEGER NOT NULL, other BLOB NOT NULL, spent_us INTEGER NOT NULL
     );
     """,
+    """
+    ALTER TABLE results ADD COLUMN panel INTEGER NOT NULL DEFAULT 0;  -- of who agreed on it; 0: not kept
+    CREATE TABLE panels (
+        job BLOB NOT NULL, number INTEGER NOT NULL, peers BLOB NOT NULL, PRIMARY KEY (job, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE audits (
+        job BLOB NOT NULL, task INTEGER NOT NULL, device_class TEXT NOT NULL, PRIMARY KEY (job, task)
+    ) WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -15,8 +15,20 @@ replicated as a whole: its rule is that of ``lead(lead_for(p, f))``, and nothing
 from collections.abc import Callable, Iterable, Sequence
 
 from depin_node.compute.jobs.board import Board
-from depin_node.compute.jobs.events import Audit, Audited, Ban, Caught, Kept, Settle, SettleAttempts, Verified, Void
-from depin_node.compute.jobs.panels import Agreed
+from depin_node.compute.jobs.events import (
+    Audit,
+    Audited,
+    Ban,
+    Caught,
+    Kept,
+    NoteAudit,
+    NotePanel,
+    Settle,
+    SettleAttempts,
+    Verified,
+    Void,
+)
+from depin_node.compute.jobs.panels import Agreed, KeptPanels
 from depin_node.compute.jobs.partner import Partner
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.market.messages import Verdict
@@ -47,12 +59,19 @@ class Settling:
         self._catch = catch
         self._bar = bar
 
-    def resume(self, progress: Progress, kept: Iterable[Kept], now: Now) -> None:
-        """Go on with the tabs of a job from before a restart."""
+    def resume(self, progress: Progress, kept: Iterable[Kept], panels: KeptPanels, now: Now) -> None:
+        """Go on with the tabs, or the panels, of a job from before a restart."""
+        if progress.panels is not None:
+            progress.panels.restored(panels)
+            for task, _ in panels.of:
+                progress.groups[len(progress.panels.members(task))] += 1
+            for task in tuple(progress.panels.auditing):
+                self.audit_agreed(progress, task)
         settlement = progress.settlement
         if settlement is None:
             return
         for answer in kept:
+            progress.groups[1] += 1
             settlement.restored(answer.peer, answer.task, answer.root, answer.draw, is_confirmed=answer.is_confirmed)
             if not answer.is_confirmed:
                 progress.provisional[answer.task] = answer.peer
@@ -142,11 +161,15 @@ class Settling:
         panels = progress.panels
         if panels is None:
             return False
-        panels.accepted(ballot.task, frozenset(peer for peer, _ in agreeing))
+        peers = frozenset(peer for peer, _ in agreeing)
+        if panels.accepted(ballot.task, peers):
+            self._board.do(NotePanel(progress.id, panels.number(ballot.task), tuple(sorted(peers))))
         if draw_of(self._key, progress.id, ballot.task, ballot.commitments()) >= threshold(progress.audits_agreed):
             return False
         classes = {ballot.runs[ref].device_class for ref in agreeing}
-        panels.audit(ballot.task, Agreed(ballot.decided, classes.pop() if len(classes) == 1 else "", tuple(agreeing)))
+        agreed = Agreed(ballot.decided, classes.pop() if len(classes) == 1 else "", tuple(agreeing))
+        panels.audit(ballot.task, agreed)
+        self._board.do(NoteAudit(progress.id, ballot.task, agreed.device_class, is_open=True))
         return True
 
     def audit_agreed(self, progress: Progress, task: int) -> None:
@@ -159,6 +182,7 @@ class Settling:
         if progress.panels is None or agreed is None or agreed.root != event.answer:
             return  # void meanwhile
         del progress.panels.auditing[event.task]
+        self._board.do(NoteAudit(progress.id, event.task, agreed.device_class, is_open=False))
         if not event.root:
             return  # not to be had here
         if agreed.root == event.root:
@@ -196,7 +220,8 @@ class Settling:
         for task in ruling.audit:
             assert progress.settlement is not None
             peer, root = progress.settlement.answer(task)
-            self._board.do(Audit(progress.id, task, root, progress.classes.get(peer, "")))
+            parts = progress.settlement.parts(task) if progress.audit_parts > 1 else ()
+            self._board.do(Audit(progress.id, task, root, progress.classes.get(peer, ""), parts))
         if ruling.caught:
             task = ruling.void[0] if ruling.void else -1
             if is_far:

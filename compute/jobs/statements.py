@@ -39,10 +39,30 @@ def put_job(job_id: bytes, key: str, envelope: bytes, created_s: int) -> Stateme
     return Statement(sql, [(job_id, key, envelope, created_s)])
 
 
-def put_result(job_id: bytes, task: int, root: bytes, outputs: Iterable[StoredOutput]) -> Statement:
-    """Accept a task's result for good."""
-    sql = "INSERT OR IGNORE INTO results (job, task, root, outputs) VALUES (?, ?, ?, ?)"
-    return Statement(sql, [(job_id, task, root, encode(StoredResult(tuple(outputs))))])
+def put_result(job_id: bytes, task: int, root: bytes, outputs: Iterable[StoredOutput], panel: int = 0) -> Statement:
+    """Accept a task's result; ``panel``: the number of those who agreed on it, if that is kept."""
+    sql = "INSERT OR IGNORE INTO results (job, task, root, outputs, panel) VALUES (?, ?, ?, ?, ?)"
+    return Statement(sql, [(job_id, task, root, encode(StoredResult(tuple(outputs))), panel)])
+
+
+def put_panel(job_id: bytes, number: int, peers: Iterable[bytes]) -> Statement:
+    """Keep who the members of a panel are."""
+    return Statement("INSERT OR REPLACE INTO panels VALUES (?, ?, ?)", [(job_id, number, b"".join(peers))])
+
+
+def put_audit(job_id: bytes, task: int, device_class: str) -> Statement:
+    """Note that an agreed result is to be audited."""
+    return Statement("INSERT OR REPLACE INTO audits VALUES (?, ?, ?)", [(job_id, task, device_class)])
+
+
+def drop_audit(job_id: bytes, task: int) -> Statement:
+    """The audit of an agreed result is over."""
+    return Statement("DELETE FROM audits WHERE job = ? AND task = ?", [(job_id, task)])
+
+
+def drop_panels(job_id: bytes) -> list[Statement]:
+    """A job has ended: nobody's agreement is of interest any more."""
+    return [Statement(f"DELETE FROM {table} WHERE job = ?", [(job_id,)]) for table in ("panels", "audits")]  # noqa: S608 - no input
 
 
 def hold(job_id: bytes, blobs: Iterable[bytes]) -> Statement:
@@ -86,6 +106,7 @@ def drop_results(job_id: bytes, tasks: Iterable[int]) -> list[Statement]:
         Statement("DELETE FROM results WHERE job = ? AND task = ?", rows),
         Statement("DELETE FROM holders WHERE job = ? AND task = ?", rows),
         Statement("DELETE FROM tabs WHERE job = ? AND task = ?", rows),
+        Statement("DELETE FROM audits WHERE job = ? AND task = ?", rows),
     ]
 
 

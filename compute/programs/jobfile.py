@@ -17,6 +17,7 @@ One launch::
                 by = "axis", count, axis = 0, halo = 0, edge = "none", fill = 0: how arrays are cut. An array of
                 [args] may differ: whole = true, or axis, halo, edge, fill; an out array has no halo by default
     [verify]    policy = "quorum", k = 2, n = 3 | "lead", d = 3 | "confidence", p = 0.999, f = 0.2 | "algebraic"
+                parts = 16: confidence counts, and audits, so many parts of each result by themselves
                 audits = 0.002: the share of what was agreed on (quorum, lead) that this node runs once more
                 relative = 6e-5, absolute = 4e-6: how far numbers may be apart that are as good, where the bits of the
                 program are not defined, or device classes differ; by default what its dtypes can hold
@@ -38,6 +39,7 @@ from typing import Any
 from depin_node.compute.jobs.job import (
     AGREED_AUDITS,
     DEVICE_CLASSES_MAX,
+    PARTS_MAX,
     REPLICAS_MAX,
     WHOLE_SECONDS_MAX,
     Algebraic,
@@ -203,8 +205,9 @@ def _policy(verify: Table) -> Policy:
         verify.allow(*numeric, "d", "audits")
         return Lead(verify.integer("d", 1, REPLICAS_MAX, 3), verify.number("audits", 0, 1, AGREED_AUDITS))
     if name == "confidence":
-        verify.allow(*numeric, "p", "f")
-        return Confidence(verify.number("p", 0.5, 0.999999, 0.999), verify.number("f", 0.001, 0.45, 0.2))
+        verify.allow(*numeric, "p", "f", "parts")
+        p, f = verify.number("p", 0.5, 0.999999, 0.999), verify.number("f", 0.001, 0.45, 0.2)
+        return Confidence(p, f, verify.integer("parts", 1, PARTS_MAX, 1))
     if name == "algebraic":
         verify.allow(*numeric)
         return Algebraic()

@@ -148,6 +148,12 @@ class GpuPool:
                 self._tell(e.Returned(START_UP))
         return self._device_class
 
+    @asynccontextmanager
+    async def beside(self) -> "AsyncIterator[GpuPool]":
+        """Refuse: a GPU has one agreement at a time."""
+        raise ResourceError("a GPU does nothing beside its agreement")
+        yield self
+
     def withdrawn(self) -> str:
         """Return why the device is lent no more, or nothing."""
         return self.custody.reason if self.custody.state is State.WITHDRAWN else ""

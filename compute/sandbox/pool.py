@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -86,6 +87,12 @@ class SandboxPool:
             else:
                 await worker.aclose()
         return self._device_class
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator["SandboxPool"]:
+        """Open a pool of one more such worker, for what is to run beside all leases."""
+        async with open_pool(replace(self.config, workers_max=1, spare=False)) as pool:
+            yield pool
 
     def withdrawn(self) -> str:
         """Return why the device is lent no more, or nothing: a processor is never lost."""

@@ -26,7 +26,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(
-    policy: Policy, tasks: int, providers: int, *, runs_here: bool = True, check_share: float = 0.0
+    policy: Policy, tasks: int, providers: int, *, runs_here: bool = True, check_share: float = 0.0, parts: int = 1
 ) -> Forecast:
     """Return what a job costs.
 
@@ -35,6 +35,7 @@ def forecast(
         tasks: of the job.
         providers: of different groups, all established.
         runs_here: whether the requester's node can run the tasks itself.
+        parts: into how many each result can be cut, if the policy counts parts.
         check_share: which share of a task's work a check of its result is.
     """
     f = policy.f if isinstance(policy, Confidence) else HOSTILE_SHARE
@@ -48,7 +49,7 @@ def forecast(
     if not runs_here:
         d = lead_for(policy.p, f)
         return Forecast(d, 0.0, 0.0, 1 - lead_error(d, f), f)
-    n = max(1, tasks // providers)
+    n = max(1, tasks // providers) * parts
     rate = audit_rate(policy.p, f, n)
     return Forecast(1.0, rate, 0.0, 1 - wrong_share(rate, f, n), f)
 

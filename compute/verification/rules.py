@@ -17,7 +17,9 @@ than ``most`` are counted. What comes after an answer was accepted (audits, sett
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from depin_node.compute.jobs.job import Algebraic, Confidence, Lead, Policy, Quorum
+from depin_node.compute.jobs.job import Algebraic, Confidence, Lead, Policy, Quorum, Results
+from depin_node.compute.programs.parts import parts_of
+from depin_node.compute.programs.program import Program
 from depin_node.compute.verification.bounds import lead_for
 
 ATTEMPTS_MAX = 45
@@ -33,6 +35,14 @@ def runs_here(device_classes: Sequence[str], *, is_exact: bool, has_tolerances: 
     if has_tolerances:
         return OWN_CLASS in device_classes
     return is_exact and tuple(device_classes) == (OWN_CLASS,)
+
+
+def audit_parts(policy: Policy, results: Results, program: Program) -> int:
+    """Return into how many parts each result is cut for audits. Parts are compared with the result's bytes: whole
+    results are audited where these stay away, or where bits are not what counts."""
+    if not isinstance(policy, Confidence) or results is Results.STAY or not program.exact:
+        return 1
+    return parts_of(program, policy.parts)
 
 
 class Rule(NamedTuple):

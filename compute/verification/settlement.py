@@ -12,6 +12,10 @@ early; when all tasks have an answer, ``close`` draws what is missing at the rat
 answer keeps its draw, one rate's audits contain those of every lower rate, and nothing is drawn twice. When no audit is
 open, all is settled together. A tab that is ``TAB_MAX`` long is settled by itself, so that memory stays bounded.
 
+Where results are believed in *parts* (``Confidence.parts``), each part of an answer has a draw of its own, derived from
+the answer's; the rate is that of so many parts, and an audit runs those that are due. All of the above holds with parts
+in place of answers. An answer is settled by audits alone when all its parts were found right.
+
 All answers are audited of newcomers, who are given few until that made them established, and of who *joined* the job
 after somebody was caught in it: else liars could try again under new names until one of them is lucky. What an audit
 has confirmed is settled at once.
@@ -27,7 +31,7 @@ from depin_node.compute.jobs.job import Confidence
 from depin_node.compute.verification.bounds import DRAWS, hazard, wrong_share
 
 TAB_MAX = 8192
-"""Provisional answers of one provider in one job; 45 bytes each."""
+"""Provisional answers of one provider in one job; 53 bytes each."""
 ROOT_BYTES = 32
 _DRAW_CONTEXT = "depin-node verification 2026 audit draw v1"
 
@@ -43,6 +47,14 @@ def draw_of(key: bytes, job: bytes, task: int, commitments: bytes) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
+def part_draws(draw: int, parts: int) -> list[int]:
+    """Return the draws of an answer's parts: a function of its own, and as little known."""
+    if parts == 1 or not draw:
+        return [draw] * parts
+    data = blake3(draw.to_bytes(8, "little")).digest(length=8 * parts)
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * parts, 8)]
+
+
 class Ruling(NamedTuple):
     """What follows: tasks to ``audit`` now, tasks that are ``settled`` now, and who was caught, with the tasks that are
     void."""
@@ -56,7 +68,7 @@ class Ruling(NamedTuple):
 class Tab:
     """The answers of one provider that are settled together. Columns, not objects: there can be many."""
 
-    __slots__ = ("draws", "is_closed", "open_audits", "peer", "roots", "states", "tasks", "withdrawn")
+    __slots__ = ("draws", "is_closed", "open_audits", "peer", "roots", "seen", "states", "tasks", "withdrawn")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
@@ -64,6 +76,7 @@ class Tab:
         self.draws = array("Q")
         self.roots = bytearray()
         self.states = bytearray()
+        self.seen = array("Q")  # by answer, a bit for each part that was found right
         self.open_audits = 0
         self.withdrawn = 0
         self.is_closed = False
@@ -87,14 +100,17 @@ _NOTHING = Ruling()
 class Settlement:
     """The tabs of one job."""
 
-    def __init__(self, policy: Confidence, tasks: int, *, catches: int = 0) -> None:
-        """``tasks``: of the whole job; ``catches``: how many were caught in it before a restart."""
+    def __init__(self, policy: Confidence, tasks: int, *, catches: int = 0, parts: int = 1) -> None:
+        """``tasks``: of the whole job; ``catches``: how many were caught in it before a restart; ``parts``: into how
+        many each of them is cut."""
         self.policy = policy
-        self.audits = 0
-        """Audits drawn so far."""
+        self.audits = 0.0
+        """What was drawn to be audited so far, in tasks."""
+        self._parts = parts
+        self._whole = (1 << parts) - 1
         self._tasks = tasks
         self._tabs: dict[bytes, list[Tab]] = {}  # by provider; the last one is open, those before are being settled
-        self._auditing: dict[int, tuple[Tab, int]] = {}
+        self._auditing: dict[int, tuple[Tab, int, int]] = {}  # tab, place on it, parts
         self._catches = catches
         self._members: dict[bytes, bool] = {}  # who takes part, and whether all of its answers are audited
         self._accepted = 0
@@ -118,13 +134,14 @@ class Settlement:
         tab.draws.append(0 if is_newcomer or self._members[peer] else draw)
         tab.roots += root
         tab.states.append(_PROVISIONAL)
+        tab.seen.append(0)
         if len(tab) >= TAB_MAX:
             tab.is_closed = True
             due = self._draw(tab, len(tab))
             return Ruling(due, () if tab.open_audits else self._settle(tab))
-        if tab.draws[-1] < self._threshold(self._expected(tab)):
-            return Ruling((self._audit(tab, len(tab.tasks) - 1),))
-        return _NOTHING
+        place = len(tab.tasks) - 1
+        parts = self._due(tab, place, self._threshold(self._expected(tab)))
+        return Ruling((self._audit(tab, place, parts),)) if parts else _NOTHING
 
     def _expected(self, tab: Tab) -> int:
         """Return how long a tab seems to get: its share of what is accepted so far, or of all providers; whichever is
@@ -141,6 +158,7 @@ class Settlement:
         tab.draws.append(draw)
         tab.roots += root
         tab.states.append(_CONFIRMED if is_confirmed else _PROVISIONAL)
+        tab.seen.append(0)
 
     def resume(self) -> Ruling:
         """Return what is to be audited after a restart: answers whose draw says so, at the rate as it stands."""
@@ -154,8 +172,13 @@ class Settlement:
 
     def answer(self, task: int) -> tuple[bytes, bytes]:
         """Return the provider and the root of an answer that is being audited."""
-        tab, index = self._auditing[task]
+        tab, index, _ = self._auditing[task]
         return tab.peer, tab.root(index)
+
+    def parts(self, task: int) -> tuple[int, ...]:
+        """Return which parts of an answer are being audited."""
+        _, _, due = self._auditing[task]
+        return tuple(part for part in range(self._parts) if due >> part & 1)
 
     def is_auditing(self) -> bool:
         """Tell whether an audit is open."""
@@ -170,14 +193,18 @@ class Settlement:
         return sum(tab.open_audits for tab in self._tabs.get(peer, ()))
 
     def audited(self, task: int, root: bytes) -> Ruling:
-        """Compare an audit's root with the answer's."""
+        """Compare an audit's root with the answer's; where parts were run and are right, it is the same."""
         found = self._auditing.pop(task, None)
         if found is None:
             return _NOTHING  # its provider was caught meanwhile
-        tab, index = found
+        tab, index, due = found
         tab.open_audits -= 1
         if tab.root(index) != root:
             return Ruling(caught=tab.peer, void=self.void(tab.peer))
+        tab.seen[index] |= due
+        if tab.seen[index] != self._whole:
+            tab.states[index] = _PROVISIONAL
+            return Ruling(settled=self._settle_if_closed(tab))
         tab.states[index] = _CONFIRMED
         return Ruling(settled=(task, *self._settle_if_closed(tab)))
 
@@ -186,7 +213,7 @@ class Settlement:
         found = self._auditing.pop(task, None)
         if found is None:
             return _NOTHING
-        tab, index = found
+        tab, index, _ = found
         tab.open_audits -= 1
         tab.withdrawn += 1
         tab.states[index] = _WITHDRAWN
@@ -219,23 +246,31 @@ class Settlement:
         """Return the bound on the expected number of wrong answers among those that are settled."""
         return self._risk
 
-    def _threshold(self, length: int) -> float:
+    def _threshold(self, answers: int) -> float:
+        length = answers * self._parts
         rate = max(-expm1(-self._coefficient / length), self._simple / length)
         return rate * DRAWS if rate < 1 else DRAWS
 
-    def _audit(self, tab: Tab, index: int) -> int:
+    def _due(self, tab: Tab, index: int, limit: float) -> int:
+        """Return which parts of an answer are to be audited, and were not, as bits."""
+        if self._parts == 1:
+            return int(tab.draws[index] < limit)
+        draws = enumerate(part_draws(tab.draws[index], self._parts))
+        return sum(1 << part for part, draw in draws if draw < limit) & ~tab.seen[index]
+
+    def _audit(self, tab: Tab, index: int, due: int) -> int:
         tab.states[index] = _AUDITED
         tab.open_audits += 1
-        self._auditing[tab.tasks[index]] = (tab, index)
-        self.audits += 1
+        self._auditing[tab.tasks[index]] = (tab, index, due)
+        self.audits += due.bit_count() / self._parts
         return tab.tasks[index]
 
     def _draw(self, tab: Tab, length: int) -> tuple[int, ...]:
         limit, states = self._threshold(max(1, length)), tab.states
         return tuple(
-            self._audit(tab, index)
-            for index, draw in enumerate(tab.draws)
-            if draw < limit and states[index] == _PROVISIONAL
+            self._audit(tab, index, due)
+            for index, state in enumerate(states)
+            if state == _PROVISIONAL and (due := self._due(tab, index, limit))
         )
 
     def _settle_if_closed(self, tab: Tab) -> tuple[int, ...]:
@@ -245,7 +280,7 @@ class Settlement:
         """Everything of a tab is for good; those that an audit confirmed were so before."""
         length = len(tab)
         rate = min(1.0, self._threshold(max(1, length)) / DRAWS)
-        self._risk += length * wrong_share(rate, self.policy.f, max(1, length))
+        self._risk += length * wrong_share(rate, self.policy.f, max(1, length) * self._parts)
         tabs = self._tabs[tab.peer]
         tabs.remove(tab)
         if not tabs:

@@ -6,7 +6,8 @@ import trio.testing
 from market_world import InlinePool, knows, lie, make_job, output_of, world
 from wat_programs import program
 
-from depin_node.compute.jobs.job import Confidence
+from depin_node.compute.jobs.job import Confidence, Quorum
+from depin_node.compute.jobs.panels import KeptPanels
 from depin_node.compute.market.messages import Verdict
 from depin_node.compute.trust.receipts import verify_receipt
 from depin_node.core.errors import TaskTimedOut
@@ -89,6 +90,36 @@ async def test_a_sleeper_is_caught_and_all_that_was_not_settled_of_it_runs_again
         await until(lambda: sleeper.key in dict(a.context.journal.reader.case_names()))
 
 
+@pytest.mark.parametrize("lies", [False, True])
+async def test_single_blocks_are_audited_where_parts_count(tmp_path, autojump_clock, lies):
+    """Few large tasks: audited whole, each would be run again; in parts, a fraction of that."""
+    large = program(tasks=40, n=40 * 16 * 64)
+
+    async def lie_in_one_block(task, results):
+        if lies and task > 20:
+            results[0][5 * 64 * 4] ^= 1
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        liar = await w.start(2, pool=InlinePool(lie_in_one_block))
+        lenders = [liar, *[await w.start(n, pool=InlinePool()) for n in (3, 4)]]
+        await knows(a, lenders)
+        for peer in lenders:  # else all they do is audited
+            a.context.book.verified(peer.key, "wasm-1", 8, by_established=True, now=a.context.clock())
+        job, x = await make_job(a, candidate=large, policy=Confidence(0.999 if lies else 0.99, 0.2, 16))
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert view.verification.audits >= len(w.audits.tasks) / 16 - 1e-9  # some were void before their turn
+        assert max(w.audits.tasks) >= 40  # of the finer program
+        if lies:
+            assert view.verification.liars == (peer_id(liar.key),)
+            assert (await output_of(a, view, large) == x).all()
+            await until(lambda: liar.key in dict(a.context.journal.reader.case_names()))
+        else:
+            assert view.verification.audits < 6
+            assert view.verification.confidence >= 0.99
+
+
 async def test_what_this_node_cannot_run_is_replicated(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
 
@@ -134,3 +165,40 @@ async def test_draws_outlive_a_restart(tmp_path, autojump_clock):
         assert (await output_of(a, view, MANY) == x).all()
         assert set(before) <= set(w.audits.tasks)
         assert sorted(set(w.audits.tasks)) == sorted(w.audits.tasks)  # each once
+
+
+async def test_who_agreed_and_what_is_to_be_audited_outlive_a_restart(tmp_path, autojump_clock):
+    """Accomplices agree on everything; their requester is restarted before its first audit is over."""
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        liars = [await w.start(n, pool=InlinePool(lie)) for n in (2, 3)]
+        await knows(a, liars)
+        hold = trio.Event()
+
+        async def wait(task, results):
+            await hold.wait()
+
+        w.audits.behaviour = wait
+        candidate = program(tasks=32, n=32 * 64)
+        job, x = await make_job(a, candidate=candidate, policy=Quorum(2, 3, 0.2))
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        reader = a.context.journal.reader
+        await until(lambda: sum(reader.done(identifier, 32)) == 32)
+        before = reader.panels(identifier)
+        assert [set(peers) for _, peers in before.members] == [{liar.key for liar in liars}]
+        assert len(before.of) == 32
+        assert 0 < len(before.audits) < 32
+        a.scope.cancel()
+        await trio.sleep(1)
+        hold.set()
+        w.audits.tasks.clear()
+        w.first = liars[0].context.network.addresses()[0]
+        lenders = [await w.start(n, pool=InlinePool()) for n in (4, 5)]
+        a = await w.start(1)
+        await knows(a, lenders)
+        view = await a.requester.wait(identifier)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, candidate) == x).all()
+        assert set(view.verification.liars) == {peer_id(liar.key) for liar in liars}
+        assert w.audits.tasks[0] in {task for task, *_ in before.audits}
+        assert a.context.journal.reader.panels(identifier) == KeptPanels()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wat_programs import program
 
+from depin_node.compute.programs.parts import finer, part_of, parts_of
 from depin_node.compute.programs.program import Blocks
 from depin_node.compute.programs.shards import (
     gather,
@@ -77,6 +78,25 @@ def test_every_element_has_one_owner_and_finds_its_place_again(candidate):
         gather(candidate, task, 0, whole, result)
         scatter(candidate, task, 0, result.tobytes(), assembled)
     assert (assembled == whole).all()
+
+
+@given(tiled(), st.integers(1, 9), st.data())
+def test_the_parts_of_a_task_are_tasks_of_a_finer_program(candidate, wanted, data):
+    parts, task = parts_of(candidate, wanted), data.draw(st.integers(0, candidate.tasks - 1))
+    assert 1 <= parts <= wanted
+    cut = finer(candidate, parts)
+    first, last = task_blocks(candidate, task)
+    blocks = [task_blocks(cut, task * parts + part) for part in range(parts)]
+    assert [first, *(b for _, b in blocks[:-1])] == [a for a, _ in blocks]
+    assert blocks[-1][1] == last
+    buffer = candidate.buffers[1]
+    whole = np.arange(1, buffer.elements + 1, dtype="float32").reshape(buffer.shape)
+    result = np.empty(result_bytes(candidate, task, 0) // 4, "float32")
+    gather(candidate, task, 0, whole, result)
+    for part in range(parts):
+        alone = np.empty(result_bytes(cut, task * parts + part, 0) // 4, "float32")
+        gather(cut, task * parts + part, 0, whole, alone)
+        assert part_of(candidate, task, parts, part, [result.tobytes()]) == [alone.tobytes()]
 
 
 def test_the_canonical_layout_is_head_slabs_tail():

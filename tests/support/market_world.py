@@ -17,6 +17,7 @@ from depin_node.bootstrap.market import open_market
 from depin_node.bootstrap.provider import open_provider
 from depin_node.bootstrap.receipts import open_logs
 from depin_node.bootstrap.requester import open_requester
+from depin_node.bootstrap.testimony import serve_testimony
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum
@@ -68,6 +69,11 @@ class InlinePool:
         return ()
 
     @asynccontextmanager
+    async def beside(self):
+        """Stand for a pool of one more worker."""
+        yield self
+
+    @asynccontextmanager
     async def opened(self, config):
         """Stand for a pool that is opened when it is needed."""
         yield self
@@ -81,7 +87,8 @@ class InlineLease:
     async def load(self, data, inputs, *, seconds, memory_limit_bytes):
         self._program = decode_program(data)
         self._limits = TaskLimits(seconds, memory_limit_bytes)
-        views = {index: Input(memoryview(path.read_bytes())) for index, path in inputs.items()}
+        data = {index: source if isinstance(source, bytes) else source.read_bytes() for index, source in inputs.items()}
+        views = {index: Input(memoryview(source)) for index, source in data.items()}
         self._loaded = WasmDevice().load(self._program, views, self._limits)
 
     async def submit(self, tasks):
@@ -212,6 +219,7 @@ class World:
                             task_status.started(peer)
                             await trio.sleep_forever()
                         async with open_provider(context, LentDevices(devices, []), unpaid_share) as peer.provider:
+                            serve_testimony(context, peer.provider)
                             task_status.started(peer)
                             await trio.sleep_forever()
 

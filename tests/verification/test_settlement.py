@@ -11,7 +11,7 @@ from trust_world import ADVERSARIES, Scale, World, policies
 from depin_node.compute.jobs.job import Confidence
 from depin_node.compute.verification import bounds
 from depin_node.compute.verification.bounds import DRAWS
-from depin_node.compute.verification.settlement import TAB_MAX, Ruling, Settlement, audit_key, draw_of
+from depin_node.compute.verification.settlement import TAB_MAX, Ruling, Settlement, audit_key, draw_of, part_draws
 
 POLICY = Confidence(0.999, 0.2)
 RIGHT, WRONG = b"r" * 32, b"w" * 32
@@ -89,6 +89,59 @@ def test_a_catch_voids_what_is_not_settled_and_whoever_joins_later_is_audited_in
     assert settlement.accepted(b"again", 1, WRONG, NEVER, is_newcomer=False).audit == (1,)
 
 
+def in_parts(parts, tasks=100):
+    return Settlement(Confidence(0.999, 0.2, parts), tasks, parts=parts)
+
+
+def test_a_tab_of_parts_costs_as_many_audits_and_each_is_a_part():
+    """What a settlement costs is a number of audits: of parts now."""
+    key = audit_key(bytes(32))
+    whole, cut = in_parts(1), in_parts(64)
+    for task in range(100):
+        for settlement in (whole, cut):
+            draw = draw_of(key, b"job", task, b"")
+            due = settlement.accepted(b"a", task, RIGHT, draw, is_newcomer=False).audit
+            for number in due:
+                settlement.audited(number, RIGHT)
+    for settlement in (whole, cut):
+        for number in settlement.close().audit:
+            settlement.audited(number, RIGHT)
+        assert not settlement.close().audit
+    assert whole.audits > 60
+    assert 0.4 < cut.audits < 4  # 91 parts of 64 a task
+
+
+def test_parts_that_were_found_right_are_not_run_again_and_all_of_them_settle_an_answer():
+    settlement = in_parts(4)
+    assert settlement.accepted(b"n", 0, RIGHT, NEVER, is_newcomer=True).audit == (0,)
+    assert settlement.parts(0) == (0, 1, 2, 3)
+    assert settlement.audited(0, RIGHT).settled == (0,)
+    settlement = in_parts(4, 10_000)
+    draw = next(d for d in range(1, 999) if 1 <= sum(part < 0.3 * DRAWS for part in part_draws(d, 4)) < 4)
+    assert not settlement.accepted(b"a", 0, RIGHT, draw, is_newcomer=False).audit
+    assert settlement.close().audit == (0,)  # a tab of one: all parts at once
+    assert settlement.parts(0) == (0, 1, 2, 3)
+    settlement = in_parts(4, 10_000)
+    for task in range(60):  # of 240 parts nearly every third is run
+        settlement.accepted(b"a", task, RIGHT, draw if task == 0 else NEVER, is_newcomer=False)
+    assert 0 in settlement.close().audit
+    seen = set(settlement.parts(0))
+    assert 0 < len(seen) < 4
+    assert not settlement.audited(0, RIGHT).settled
+    assert 0 not in settlement.close().audit
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(0.9, 0.9999), st.floats(0.01, 0.45), st.integers(1, 400), st.integers(2, 64))
+def test_whatever_share_of_each_result_is_wrong_the_share_of_wrong_parts_is_bounded(p, f, n, parts):
+    """A liar that makes ``wrong`` parts of ``lies`` results wrong: each part is audited by itself."""
+    rate = bounds.audit_rate(p, f, n * parts)
+    for wrong in {1, 2, parts // 2 or 1, parts}:
+        for lies in {1, 2, n, *(max(1, min(n, round(x / (rate * wrong)))) for x in (0.5, 1.0, 1.1))}:
+            q = (1 - rate) ** (wrong * lies)
+            assert f * wrong * lies * q / (n * parts * (1 - f + f * q)) <= (1 - p) * (1 + 1e-9)
+
+
 def test_a_short_tab_is_audited_more():
     short, long = Settlement(POLICY, 100), Settlement(POLICY, 5000)
     draw = int(0.05 * DRAWS)
@@ -120,8 +173,9 @@ def test_an_audit_that_cannot_be_made_takes_the_answer_off():
 def test_every_answer_is_settled_once_or_void_whatever_happens(data):
     """A story of answers, audits in any order, catches and restarts: nothing is lost, nothing settled wrongly twice."""
     tasks = data.draw(st.integers(1, 40))
-    policy = Confidence(data.draw(st.sampled_from([0.9, 0.99])), data.draw(st.sampled_from([0.05, 0.3])))
-    settlement, key = Settlement(policy, tasks), audit_key(bytes(32))
+    parts = data.draw(st.sampled_from([1, 1, 3]))
+    policy = Confidence(data.draw(st.sampled_from([0.9, 0.99])), data.draw(st.sampled_from([0.05, 0.3])), parts)
+    settlement, key = Settlement(policy, tasks, parts=parts), audit_key(bytes(32))
     waiting, auditing, settled, journal, catches = list(range(tasks)), [], set(), {}, 0
     liars = data.draw(st.sets(st.integers(0, 3), max_size=2))
 
@@ -153,9 +207,9 @@ def test_every_answer_is_settled_once_or_void_whatever_happens(data):
             task = auditing.pop(data.draw(st.integers(0, len(auditing) - 1)))
             provider = settlement.provider(task)
             follow(settlement.audited(task, RIGHT))
-            assert provider is None or task in settled or journal.get(task) is None
+            assert parts > 1 or provider is None or task in settled or journal.get(task) is None
         elif move == "restart":
-            settlement, auditing = Settlement(policy, tasks, catches=catches), []
+            settlement, auditing = Settlement(policy, tasks, catches=catches, parts=parts), []
             for task, (peer, root, draw) in journal.items():
                 settlement.restored(peer, task, root, draw, is_confirmed=task in settled)
             follow(settlement.resume())

@@ -1,0 +1,72 @@
+"""A provider's end of ``dispute/1``: it does a task again as far as it is asked, and signs what its arrays hold then.
+
+Only for whom it works: the job's work has to be open. One at a time, in a worker beside those of its agreements; the
+time counts as used by the requester, like that of any attempt (``trust/credit.py``).
+"""
+
+from functools import partial
+
+import structlog
+import trio
+
+from depin_node.bootstrap.market import MarketContext
+from depin_node.bootstrap.provider import Provider
+from depin_node.bootstrap.questions import Bounds, Questions
+from depin_node.bootstrap.stepping import state_after, walked
+from depin_node.compute.programs.validation import decode_program
+from depin_node.compute.programs.walk import is_walkable
+from depin_node.compute.verification.rules import OWN_CLASS
+from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt, TaskState
+from depin_node.core.clock import SECOND_NS
+from depin_node.core.errors import ConfigError, ResourceError
+from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign
+from depin_node.crypto.identity import peer_id
+
+log = structlog.get_logger("depin_node.provider")
+ANSWER_S_MAX = 600.0
+"""For one answer: longer tasks cannot be walked."""
+ANSWER_BYTES_MAX = TaskState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES
+_BOUNDS = Bounds(question_bytes_max=256, answer_bytes_max=ANSWER_BYTES_MAX, burst=64, per_s=0.5, timeout_s=ANSWER_S_MAX)
+
+
+class Testimony:
+    """Answers for a provider, from now on."""
+
+    def __init__(self, context: MarketContext, provider: Provider) -> None:
+        self._context = context
+        self._provider = provider
+        self._turn = trio.CapacityLimiter(1)
+        Questions(context, PROTOCOL, StateAt, _BOUNDS, self._answer)
+
+    async def _answer(self, peer: bytes, asked: StateAt) -> bytes:
+        context, provider = self._context, self._provider
+        body, inputs = provider.work_of(peer, asked.job)
+        device = next((d for d in provider.devices if d.lending.device_class == OWN_CLASS), None)
+        if device is None:
+            raise ResourceError("no processor is lent here")
+        async with self._turn:
+            program = decode_program(await provider.read(body.program))
+            if asked.task >= program.tasks or not is_walkable(program, asked.task):
+                raise ConfigError("such a task cannot be walked")
+            task = await trio.to_thread.run_sync(partial(walked, program, asked.task, inputs, body.terms.limits))
+            if asked.step > task.steps:
+                raise ConfigError(f"the task has {task.steps} steps")
+            log.info("a task is done again for a dispute", peer=peer_id(peer), task=asked.task, step=asked.step)
+            began = context.clock()
+            async with device.pool.beside() as pool:
+                state, arrays = await state_after(pool, task, asked.step)
+            now = context.clock()
+            context.credit.ran(peer, (now.boottime_ns - began.boottime_ns) // 1000, now)
+        if asked.keep and not await provider.keep(peer, [memoryview(data) for data in arrays.values()]):
+            raise ResourceError("there is no room to keep the arrays")
+        expires_s = now.wall_ns // SECOND_NS + TaskState.LIFETIME_S_MAX
+        told = TaskState(peer, expires_s, context.pen.next_seq(), asked.job, asked.task, asked.step, state)
+        return sign(context.identity, context.network.network_id, told)
+
+
+def serve_testimony(context: MarketContext, provider: Provider) -> None:
+    """Answer requesters about the tasks that they gave."""
+    Testimony(context, provider)
+
+
+__all__ = ["ANSWER_BYTES_MAX", "ANSWER_S_MAX", "serve_testimony"]
