@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT / "tests" / "support")]
 
 from trust_world import ADVERSARIES, Scale, World, policies  # noqa: E402
 
-CLAIM = "confidence(0.999, 0.2)"
+CLAIM, PEERS = "confidence(0.999, 0.2)", "confidence by peers"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 FULL, LONG, SHORT = Scale(), Scale(requesters=1), Scale(requesters=1, tasks=2_000)
 CLOSEST = ("sleeper", "late")
@@ -55,10 +55,12 @@ def cells(seeds: int, *, is_small: bool) -> list[Cell]:
     for policy in policies():
         for share in SHARES:
             for adversary in ADVERSARIES if share else ("constant",):
-                if policy != CLAIM and adversary in SAME_FOR_VOTES:
+                if policy not in (CLAIM, PEERS) and adversary in SAME_FOR_VOTES:
+                    continue
+                if policy == PEERS and share not in (0.0, 0.2):
                     continue
                 carries = policy == CLAIM and share in (0.0, 0.2)
-                scale = FULL if carries else LONG if policy in (CLAIM, "boinc") else SHORT
+                scale = FULL if carries else LONG if policy in (CLAIM, PEERS, "boinc") else SHORT
                 if is_small:
                     scale = LONG if scale != SHORT else Scale(requesters=1, tasks=1_000)
                 count = 2 * seeds if carries and adversary in CLOSEST else seeds
@@ -121,6 +123,11 @@ def figures(lines: list[dict[str, Any]]) -> dict[str, float]:
         "work_honest": honest["work_mean"],
         "expel_tasks_p50": worst["expel_tasks_p50"],
         "expel_tasks_p50_constant": next(x["expel_tasks_p50"] for x in at_20 if x["adversary"] == "constant"),
+        "peers_wrong_settled_upper": max(line["wrong_upper_99"] for line in lines if line["policy"] == PEERS),
+        "peers_work_at_20": max(line["work_mean"] for line in lines if line["policy"] == PEERS),
+        "peers_work_honest": max(
+            line["work_mean"] for line in lines if line["policy"] == PEERS and not line["hostile_share"]
+        ),
         "wrong_double": max(x["wrong_mean"] for x in lines if x["policy"] == "double" and x["hostile_share"] == 0.2),
         "wrong_triple": max(x["wrong_mean"] for x in lines if x["policy"] == "triple" and x["hostile_share"] == 0.2),
         "wrong_boinc": max(x["wrong_mean"] for x in lines if x["policy"] == "boinc" and x["hostile_share"] == 0.2),

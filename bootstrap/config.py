@@ -124,6 +124,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The part of the lent slots' time that peers beyond their credit, strangers above all, get together; 1: all."""
     price_max_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """The most that this node's own jobs may cost, for a reference-second."""
+    audits_here: bool = True
+    """Whether this node audits its own jobs on its processor; if not, peers do, where their bits can be compared."""
     disk_mib: _Mib = 10_240
     """What the blob store may use, in MiB."""
     control_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0

@@ -130,7 +130,9 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         if not config.bootstrap_only:
             scheduling = SchedulerConfig(suitable_s=config.waits.suitable, price_max=config.price_max_millicredits)
             handover = await open_handover(market)
-            requester = await stack.enter_async_context(open_requester(market, scheduling))
+            requester = await stack.enter_async_context(
+                open_requester(market, scheduling, audits_here=config.audits_here)
+            )
             await stack.enter_async_context(handover.running(requester))
         await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
         operator = Operator(config, data_dir, market, reach, lan, requester, handover, provider)

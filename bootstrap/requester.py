@@ -40,6 +40,7 @@ from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
 from depin_node.compute.sandbox.pool import open_pool
 from depin_node.compute.trust.book import ESTABLISHED_ANSWERS
+from depin_node.compute.verification.rules import peers_run
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
 from depin_node.core.text import printable
@@ -66,8 +67,15 @@ class Requester:
     """A node's jobs; ``open_requester`` makes it."""
 
     def __init__(
-        self, context: MarketContext, config: SchedulerConfig, nursery: trio.Nursery, audit_pool: OpenPool
+        self,
+        context: MarketContext,
+        config: SchedulerConfig,
+        nursery: trio.Nursery,
+        audit_pool: OpenPool,
+        *,
+        audits_here: bool = True,
     ) -> None:
+        self._audits_here = audits_here
         self._context = context
         self._config = config
         self._scheduler = Scheduler(config, context.rng, context.secret(), context.book.banned, self._missing)
@@ -305,7 +313,8 @@ class Requester:
                 done,
                 result_sizes(program),
                 result_bytes_max(program),
-                can_audit=can_audit(job, program),
+                can_audit=self._audits_here and can_audit(job, program),
+                by_peers=peers_run(job.device_classes, is_exact=program.exact, has_tolerances=bool(job.tolerances)),
                 parts=self._open[identifier].parts,
                 can_walk=can_walk(job, program),
                 kept=tuple(reader.tabs(identifier)),
@@ -496,11 +505,15 @@ class Requester:
 
 @asynccontextmanager
 async def open_requester(
-    context: MarketContext, config: SchedulerConfig | None = None, audit_pool: OpenPool = open_pool
+    context: MarketContext,
+    config: SchedulerConfig | None = None,
+    audit_pool: OpenPool = open_pool,
+    *,
+    audits_here: bool = True,
 ) -> AsyncIterator[Requester]:
     """Have jobs done as long as the block runs; those that are open then go on when the node runs again.
 
-    ``audit_pool`` opens the workers that audits run in.
+    ``audit_pool`` opens the workers that audits run in; without ``audits_here`` peers run them.
     """
     store = context.blobs.store
     for blob in context.journal.reader.prune():
@@ -508,7 +521,7 @@ async def open_requester(
     for blob in context.journal.reader.held():
         store.pin(blob)
     async with trio.open_nursery() as nursery:
-        requester = Requester(context, config or SchedulerConfig(), nursery, audit_pool)
+        requester = Requester(context, config or SchedulerConfig(), nursery, audit_pool, audits_here=audits_here)
         nursery.start_soon(requester.watch_mesh)
         await requester.resume()
         nursery.start_soon(requester.run)

@@ -211,13 +211,16 @@ def _cost(work: "Work", providers: int) -> str:
     from depin_node.compute.jobs.job import Algebraic
     from depin_node.compute.verification.checkable import check_share
     from depin_node.compute.verification.forecast import forecast
-    from depin_node.compute.verification.rules import audit_parts, runs_here
+    from depin_node.compute.verification.rules import audit_parts, peers_run, runs_here
 
     program = work.bound.program
     here = runs_here(work.device_classes, is_exact=program.exact, has_tolerances=bool(work.tolerances))
     share = check_share(program) if isinstance(work.policy, Algebraic) else 0.0
     parts = audit_parts(work.policy, work.results, program)
-    found = forecast(work.policy, program.tasks, providers, runs_here=here, check_share=share, parts=parts)
+    peers = peers_run(work.device_classes, is_exact=program.exact, has_tolerances=bool(work.tolerances))
+    found = forecast(
+        work.policy, program.tasks, providers, runs_here=here, peers_run=peers, check_share=share, parts=parts
+    )
     checks = f" and checks of {found.checks:.1%} of a task's work" if found.checks else ""
     return (
         f"{found.attempts:.2f} attempts a task on providers, {found.audits:.3f} here{checks};"

@@ -37,6 +37,7 @@ class Board:
         self.missing = missing
         self.patience = Patience()
         self.next_attempt = 0
+        self.tasks_opened = 0
         self.hungry: dict[Partner, None] = {}
         """Those who might be sent more, as far as they are concerned."""
         self.finished_with: dict[bytes, list[tuple[bytes, int]]] = {}
@@ -44,6 +45,11 @@ class Board:
         self.has_room = False
         """Something has ended: there may be work for who is free now, and a place for a job that waits."""
         self._effects: list[Effect] = []
+
+    def opened(self) -> int:
+        """Return the sequence number of a task that is opened now."""
+        self.tasks_opened += 1
+        return self.tasks_opened
 
     def do(self, effect: Effect) -> None:
         """Have something done, after what was asked for before."""

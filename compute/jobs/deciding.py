@@ -15,6 +15,7 @@ from depin_node.compute.jobs.events import (
     AskReveal,
     AskUpload,
     Audited,
+    Ban,
     Caught,
     Checked,
     CloseWork,
@@ -28,15 +29,17 @@ from depin_node.compute.jobs.events import (
     Walked,
 )
 from depin_node.compute.jobs.judging import Judging
+from depin_node.compute.jobs.panels import BEFORE
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress, shown
-from depin_node.compute.jobs.settling import CONTRADICTED, Settling
+from depin_node.compute.jobs.settling import Settling
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
 from depin_node.compute.verification.dispute import Party
 from depin_node.compute.verification.findings import Outcome
 from depin_node.compute.verification.quorum import Ballot, Phase, Ref
+from depin_node.compute.verification.rules import ATTEMPTS_MAX
 from depin_node.core.clock import Now
 
 LOST_KEPT_MAX = 64
@@ -55,7 +58,7 @@ class Deciding:
     def __init__(self, board: Board, secret: bytes) -> None:
         self._board = board
         self._secret = blake3(secret, derive_key_context=_SET_CONTEXT).digest()
-        self.settling = Settling(board, secret, self._found_out, self._bar)
+        self.settling = Settling(board, secret, self._catch, self._bar)
         self._judging = Judging(board, secret, self._end_attempt)
 
     # Answers.
@@ -95,8 +98,8 @@ class Deciding:
             self._withdraw(task, ref, now)
         inputs = task.job_id + task.ballot.task.to_bytes(8, "little") + task.ballot.commitments()
         sealed = blake3(inputs, key=self._secret).digest()
-        stays = self._board.jobs[task.job_id].stays(task.ballot.task)
-        if not stays and task.uploading is None and task.outputs is None and not task.answers:
+        stays = self._board.jobs[task.job_id].stays(task.ballot.task) and not task.is_audit
+        if not stays and not task.is_audit and task.uploading is None and task.outputs is None and not task.answers:
             task.uploading = asked[task.ballot.task % len(asked)]
         for ref in asked:
             want = Want.STAY if stays else Want.BYTES if ref == task.uploading else Want.ROOT
@@ -165,11 +168,13 @@ class Deciding:
             task.walks = WALKS_MAX
             self._board.note(progress, now, "walked", task=ballot.task, detail=event.why)
         ballot.decided = b""  # nothing was accepted meanwhile
-        for ref in [ref for ref in ballot.runs if ref[0] in event.liars]:
+        for ref in [ref for ref in ballot.runs if ref[0] in event.liars and ref[1] != BEFORE]:
             self._board.do(Caught(*ref, progress.id, ballot.task, event.why))
             self._board.do(ReleaseAttempt(*ref, Verdict.REJECTED))
             self._end_attempt(progress, task, ref, "wrong", now)
         for peer in event.liars:
+            if (peer, BEFORE) in ballot.runs:  # an answer from before is void with all of its provider's
+                self._board.do(Ban(peer, progress.id, ballot.task, event.why))
             self._catch(progress, peer, ballot.task, now, event.why)
         if progress.is_over or progress.tasks.get(event.task) is not task:
             return
@@ -262,6 +267,9 @@ class Deciding:
             or (ballot.is_numeric and self._judging.compares(progress, task, now))
         ):
             return
+        if task.is_audit:
+            self._decide_audit(progress, task, now)
+            return
         if ballot.is_undecided():
             self._board.finish(progress, "failed", reasons.undecided(ballot), now)
             return
@@ -288,6 +296,38 @@ class Deciding:
         for ref in ballot.reopen():
             self._board.note(progress, now, "lost", ref[0], ballot.task, "its bytes can no longer be had")
         self._board.need(progress, task)
+
+    def _decide_audit(self, progress: Progress, task: OpenTask, now: Now) -> None:
+        """Go on with an answer that peers run again."""
+        ballot = task.ballot
+        if not ballot.decided and ballot.is_disputed() and ballot.rule.most < ATTEMPTS_MAX:
+            self.settling.disputed(progress, ballot)
+        if ballot.is_undecided():
+            self._board.finish(progress, "failed", reasons.undecided(ballot), now)
+        elif not ballot.decided:
+            if ballot.wanted():
+                self._board.need(progress, task)
+        else:
+            self._end_audit(progress, task, now)
+
+    def _end_audit(self, progress: Progress, task: OpenTask, now: Now) -> None:
+        """An answer was run again often enough: release who did, and settle what that means."""
+        ballot = task.ballot
+        del progress.tasks[ballot.task]
+        progress.needy.pop(ballot.task, None)
+        self._note_verified(task, [ref for ref, run in ballot.runs.items() if ballot.agrees(run.root)], now)
+        dissent = [ref for ref in ballot.dissenters() if ref[1] != BEFORE]
+        for ref in dissent:
+            self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
+        for (peer, attempt), run in ballot.runs.items():
+            if self._board.take_off(peer, attempt, now):
+                progress.part(peer).running -= 1
+                verdict = Verdict.ACCEPTED if ballot.agrees(run.root) else Verdict.REJECTED
+                self._board.do(ReleaseAttempt(peer, attempt, verdict))
+        for peer, _ in dissent:
+            self._catch(progress, peer, ballot.task, now)
+        self.settling.peers_found(progress, ballot, ballot.decided, now)
+        self.finish_if_settled(progress, now)
 
     def _accept(self, progress: Progress, task: OpenTask, now: Now) -> None:
         ballot = task.ballot
@@ -359,9 +399,6 @@ class Deciding:
         for peer, name in classes.items():
             by_established = task.is_checked or any(other != peer for other in established)
             self._board.do(Verified(peer, name, 1, by_established))
-
-    def _found_out(self, progress: Progress, peer: bytes, task: int, now: Now) -> None:
-        self._catch(progress, peer, task, now, CONTRADICTED)
 
     def _catch(self, progress: Progress, peer: bytes, task: int, now: Now, why: str = OUTVOTED) -> None:
         """Have nothing more to do with a peer whose answer lost: its open attempts count for nothing, and its answers
@@ -498,6 +535,8 @@ class Deciding:
     def _lose(self, partner: Partner, attempt: int, task: OpenTask, now: Now) -> None:
         ref = (partner.peer, attempt)
         progress = self._board.jobs[task.job_id]
+        if progress.tasks.get(task.ballot.task) is not task:
+            return  # losing one before has ended it
         if task.ballot.runs[ref].phase is Phase.REVEALED:
             task.ballot.unreachable(ref)
             if task.uploading == ref:

@@ -67,6 +67,8 @@ class Submitted:
     """Answers from before a restart that are on a tab."""
     caught: int = 0
     """How many providers were caught in it before a restart."""
+    by_peers: bool = False
+    """Whether peers of the provider's device class get the same bits, so that they can audit where this node cannot."""
     can_walk: bool = False
     """Whether this node can do single steps of the job's tasks, so that disputes are walked."""
     spent_us: int = 0

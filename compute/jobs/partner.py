@@ -46,14 +46,17 @@ class OpenTask:
     """A task with a ballot: what is undecided or not yet delivered. ``sequence`` rises with each task that is opened;
     ``since_ns`` is when its last attempt was sent; ``spares`` counts attempts that doubled a slow one.
 
-    Where numbers are looked at, ``answers`` are the bytes of different answers by root, with what their tasks printed;
-    ``is_judged_now``: they are being looked at; ``is_checked``: the one answer passed; ``is_disputed``: they differ.
-    ``is_walked_now``: the dispute is being walked, and nothing is decided meanwhile; ``walks`` counts those that were.
+    Where numbers are looked at, ``answers`` are the bytes of different answers by root, with what their tasks
+    printed; ``is_judged_now``: they are being looked at; ``is_checked``: the one answer passed; ``is_disputed``:
+    they differ. ``is_audit``: an answer from before is run again by others, as ``settling`` wants it.
+    ``is_walked_now``: the dispute is being walked, and nothing is decided meanwhile; ``walks`` counts those that
+    were.
     """
 
     __slots__ = (
         "answers",
         "ballot",
+        "is_audit",
         "is_checked",
         "is_disputed",
         "is_judged_now",
@@ -76,6 +79,7 @@ class OpenTask:
         self.sequence = sequence
         self.since_ns = 0
         self.spares = 0
+        self.is_audit = False
         self.is_checked = False
         self.is_disputed = False
         self.is_judged_now = False

@@ -51,7 +51,6 @@ class Placing:
     def __init__(self, board: Board, settling: Settling) -> None:
         self._board = board
         self._settling = settling
-        self._opened = 0
 
     def dispatch(self, now: Now) -> None:
         """Place what waits, fairly among jobs."""
@@ -139,8 +138,7 @@ class Placing:
                     return True
                 chosen = ready.draw(self._board.rng, agree)
                 number = progress.take_next()
-                self._opened += 1
-                task = OpenTask(progress.id, progress.ballot(number), self._opened)
+                task = OpenTask(progress.id, progress.ballot(number), self._board.opened())
                 progress.tasks[number] = task
                 for partner in chosen:
                     self._start(progress, task, partner, batches, now)
@@ -308,7 +306,7 @@ class Placing:
         stuck = [
             task
             for task in partner.open.values()
-            if task.sequence > oldest.sequence and task.ballot.task in jobs[task.job_id].needy
+            if task.sequence > oldest.sequence and task.ballot.task in jobs[task.job_id].needy and not task.is_audit
         ]
         if not stuck:
             return

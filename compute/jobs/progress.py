@@ -70,10 +70,12 @@ class Progress:
         can_audit: bool = False,
         caught: int = 0,
         parts: int = 1,
+        by_peers: bool = False,
     ) -> None:
         self.id = job_id
         self.job = job
-        self.rule = rule_of(job.policy, replicated=not can_audit and isinstance(job.policy, Confidence))
+        is_audited = isinstance(job.policy, Confidence) and (can_audit or by_peers)
+        self.rule = rule_of(job.policy, replicated=isinstance(job.policy, Confidence) and not is_audited)
         self.is_numeric = bool(job.tolerances)
         self.mixes = self.is_numeric and len(job.device_classes) > 1
         self.is_checked = isinstance(job.policy, Algebraic)
@@ -83,12 +85,14 @@ class Progress:
         self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
         self.panels: Panels | None = Panels(job.tasks) if self.audits_agreed else None
         self.settlement: Settlement | None = None
-        if can_audit and isinstance(job.policy, Confidence):
-            self.settlement = Settlement(job.policy, job.tasks, catches=caught, parts=parts)
+        if isinstance(job.policy, Confidence) and is_audited:
+            only_peers = not can_audit
+            self.settlement = Settlement(job.policy, job.tasks, catches=caught, parts=parts, by_peers=only_peers)
         self.audit_parts = parts if self.settlement is not None else 1  # into which each result is cut
         self.provisional: dict[int, bytes] = {}  # tasks whose result is not settled, and by whom it is
         self.replicated: set[int] = set()  # tasks that this node cannot run or check itself
         self.classes: dict[bytes, str] = {}  # of providers with a tab
+        self.auditors: dict[int, frozenset[str]] = {}  # groups that have run a provisional result, its provider's too
         self.attempts = 0
         self.checks = 0  # answers that were checked here without a second run
         self.groups: Counter[int] = Counter()  # accepted tasks by the number of groups that agreed

@@ -194,6 +194,7 @@ class Scheduler:
             can_audit=event.can_audit,
             caught=event.caught,
             parts=event.parts,
+            by_peers=event.by_peers,
         )
         progress.spent_us = event.spent_us
         progress.can_walk = event.can_walk
@@ -311,7 +312,7 @@ class Scheduler:
     def _is_worked_on(self, progress: Progress, now: Now) -> bool:
         """Tell whether something of a job runs, or is being shown; or waits for providers that are only full."""
         return bool(
-            (progress.settlement is not None and progress.settlement.is_auditing())
+            (progress.settlement is not None and progress.settlement.is_auditing() and not progress.settlement.by_peers)
             or (progress.panels is not None and progress.panels.auditing)
             or progress.running
             or len(progress.tasks) > len(progress.needy)

@@ -8,8 +8,11 @@ audits drawn that are missing, and at last all is settled: only then the job is 
 Under ``quorum`` and ``lead`` the lot falls on some of the agreed results, if this node can run the tasks: an audit that
 contradicts one catches all who agreed on it (``panels.py``).
 
-A task that this node cannot run itself is replicated. If it can run none of a job (another device class), the job is
-replicated as a whole: its rule is that of ``lead(lead_for(p, f))``, and nothing of it is provisional.
+If this node can run none of a job (another device class, or its operator wants so), peers audit: an answer's task is
+given to others, like any attempt (``_ask_peers``), and they are compared with it; if they differ, more are asked
+until an answer leads as under ``lead(lead_for(p, f))``, and whoever is outvoted is caught. A task that this node
+cannot run though it can the others is replicated; so is the whole job if its bits are not defined and nobody can
+audit it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,18 +31,21 @@ from depin_node.compute.jobs.events import (
     Verified,
     Void,
 )
-from depin_node.compute.jobs.panels import Agreed, KeptPanels
-from depin_node.compute.jobs.partner import Partner
+from depin_node.compute.jobs.job import Confidence
+from depin_node.compute.jobs.panels import BEFORE, Agreed, KeptPanels
+from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.market.messages import Verdict
 from depin_node.compute.verification.bounds import threshold
 from depin_node.compute.verification.quorum import Ballot, Ref
+from depin_node.compute.verification.rules import audit_by, rule_of
 from depin_node.compute.verification.settlement import Ruling, audit_key, draw_of
 from depin_node.core.clock import Now
 
 UNCONFIRMED_MAX = 8
 """Answers that a provider whose every answer is audited may have on the way: this node can run no more at once."""
 CONTRADICTED = "this node ran the task itself, and got something else"
+CONTRADICTED_BY_PEERS = "other peers ran the task, and agree on something else"
 APART = "this node ran the task itself, and its numbers are further off than the job's tolerance"
 
 
@@ -51,7 +57,7 @@ class Settling:
         self,
         board: Board,
         secret: bytes,
-        catch: Callable[[Progress, bytes, int, Now], None],
+        catch: Callable[[Progress, bytes, int, Now, str], None],
         bar: Callable[[Progress, bytes, int, Now, str], None],
     ) -> None:
         self._board = board
@@ -97,8 +103,10 @@ class Settling:
         peer, name = next(
             (peer, run.device_class) for (peer, _), run in ballot.runs.items() if run.root == ballot.decided
         )
-        if progress.settlement.is_watched(peer) or self._board.missing(peer, name, now):
+        if progress.settlement.is_watched(peer):
             return peer, 0
+        if self._board.missing(peer, name, now):
+            return peer, 1 if progress.settlement.by_peers else 0
         return peer, draw_of(self._key, progress.id, ballot.task, ballot.commitments())
 
     def put(self, progress: Progress, ballot: Ballot, tab: tuple[bytes, int], now: Now) -> None:
@@ -106,7 +114,10 @@ class Settling:
         assert progress.settlement is not None
         peer, draw = tab
         progress.provisional[ballot.task] = peer
-        progress.classes[peer] = next(run.device_class for (name, _), run in ballot.runs.items() if name == peer)
+        run = next(run for (name, _), run in ballot.runs.items() if name == peer)
+        progress.classes[peer] = run.device_class
+        if progress.settlement.by_peers:
+            progress.auditors[ballot.task] = frozenset([run.group])
         ruling = progress.settlement.accepted(peer, ballot.task, ballot.decided, draw, is_newcomer=draw == 0)
         self._follow(progress, ruling, now)
 
@@ -196,9 +207,51 @@ class Settling:
                 self._board.do(Caught(peer, attempt, progress.id, event.task, CONTRADICTED))
         for peer, _ in agreed.attempts:
             if event.is_far:
-                self._catch(progress, peer, event.task, now)
+                self._catch(progress, peer, event.task, now, CONTRADICTED)
             else:
                 self._bar(progress, peer, event.task, now, APART)
+
+    # Audits by peers.
+
+    def _ask_peers(self, progress: Progress, task: int, peer: bytes, root: bytes) -> None:
+        """Have others run a task whose answer is provisional: to them it is an attempt like any other."""
+        assert progress.settlement is not None
+        had = progress.auditors.get(task) or frozenset([self._group_of(peer)])
+        ballot = Ballot(task, audit_by(progress.settlement.due(task)))
+        name = progress.classes.get(peer, progress.job.device_classes[0])
+        ballot.begins_with((peer, BEFORE), self._group_of(peer), name, root, apart=had)
+        audit = OpenTask(progress.id, ballot, self._board.opened())
+        audit.is_audit = True
+        progress.tasks[task] = audit
+        self._board.need(progress, audit)
+
+    def _group_of(self, peer: bytes) -> str:
+        partner = self._board.partners.get(peer)
+        known = (candidate.group for candidate in self._board.candidates if candidate.peer == peer)
+        return partner.group if partner is not None else next(known, f"of {peer.hex()}")
+
+    def disputed(self, progress: Progress, ballot: Ballot) -> None:
+        """A peer contradicts an answer: who leads among more of them is believed."""
+        assert isinstance(progress.job.policy, Confidence)
+        ballot.rule = rule_of(progress.job.policy, replicated=True)
+
+    def peers_found(self, progress: Progress, ballot: Ballot, root: bytes, now: Now) -> None:
+        """Take what peers got for a task, or who was asked instead."""
+        settlement, task = progress.settlement, ballot.task
+        if settlement is None or settlement.provider(task) is None:
+            return
+        had = progress.auditors.get(task, frozenset())
+        progress.auditors[task] = had | {run.group for run in ballot.runs.values()}
+        self._follow(progress, settlement.audited(task, root), now, is_confirmed=task, why=CONTRADICTED_BY_PEERS)
+        self._board.has_room = True
+
+    def _drop_audit(self, progress: Progress, task: int, now: Now) -> None:
+        """A provisional result is void: nobody needs to run it again for its sake."""
+        audit = progress.tasks.get(task)
+        if audit is not None and audit.is_audit:
+            self._board.release_all(audit, now)
+            del progress.tasks[task]
+            progress.needy.pop(task, None)
 
     def _void_agreed(self, progress: Progress, tasks: Sequence[tuple[int, int]], now: Now) -> None:
         if not tasks:
@@ -213,22 +266,32 @@ class Settling:
     # What follows.
 
     def _follow(
-        self, progress: Progress, ruling: Ruling, now: Now, *, is_confirmed: int = -1, is_far: bool = True
+        self,
+        progress: Progress,
+        ruling: Ruling,
+        now: Now,
+        *,
+        is_confirmed: int = -1,
+        is_far: bool = True,
+        why: str = CONTRADICTED,
     ) -> None:
         if ruling.settled:
             self._settle(progress, ruling.settled, is_confirmed)
         for task in ruling.audit:
             assert progress.settlement is not None
             peer, root = progress.settlement.answer(task)
+            if progress.settlement.by_peers:
+                self._ask_peers(progress, task, peer, root)
+                continue
             parts = progress.settlement.parts(task) if progress.audit_parts > 1 else ()
             self._board.do(Audit(progress.id, task, root, progress.classes.get(peer, ""), parts))
         if ruling.caught:
             task = ruling.void[0] if ruling.void else -1
             if is_far:
-                self._board.do(Ban(ruling.caught, progress.id, is_confirmed, CONTRADICTED))
+                self._board.do(Ban(ruling.caught, progress.id, is_confirmed, why))
             self._void(progress, ruling.caught, ruling.void, now)
             if is_far:
-                self._catch(progress, ruling.caught, task, now)
+                self._catch(progress, ruling.caught, task, now, why)
             else:
                 self._bar(progress, ruling.caught, task, now, APART)
         elif ruling.void:
@@ -238,6 +301,7 @@ class Settling:
         by_peer: dict[bytes, list[int]] = {}
         for task in tasks:
             by_peer.setdefault(progress.provisional.pop(task), []).append(task)
+            progress.auditors.pop(task, None)
         alone = tuple(task for task in tasks if task == confirmed)
         together = tuple(task for task in tasks if task != confirmed)
         if alone:
@@ -252,6 +316,8 @@ class Settling:
             return
         for task in tasks:
             progress.provisional.pop(task, None)
+            progress.auditors.pop(task, None)
+            self._drop_audit(progress, task, now)
             progress.reopen(task)
         self._board.do(Void(progress.id, tasks))
         self._board.note(progress, now, "void", peer, tasks[0], f"{len(tasks)} results that were not settled run again")

@@ -50,13 +50,54 @@ def audit_rate(p: float, f: float, n: int) -> float:
     return min(1.0, max(-expm1(-hazard(p, f, n)), f / (e * (1 - p) * n)))
 
 
-def peer_audit_rate(p: float, f: float, n: int) -> float:
-    """Return the same for audits by peers drawn by lot, of whom a share f is in league with the liar.
+def peer_audits(p: float, f: float, n: int) -> float:
+    """Return how many peers each of ``n`` answers is to be run by again, on the average, before they are settled.
 
-    Such an audit finds a lie with probability 1 - f only. A result above 1 says that audits by one peer cannot hold
-    the bound: answers are to be replicated, by ``lead_for(p, f)``.
+    The peers are drawn by lot, of other groups; a share f of them is in league with the liar and denies the lie, so
+    that k of them all do with probability f^k. An answer that one more peer runs with probability r is not found out
+    with f^k (1 - r (1 - f)), and its hazard is the negative logarithm of that. Never below f / (e (1 - p) n (1 - f)),
+    as far as that is no more than one.
     """
-    return audit_rate(p, f, n) / (1 - f)
+    needed = _whole_lies(p, f, n)
+    each = -log(f)
+    k = int(needed / each)
+    more = -expm1(k * each - needed) / (1 - f)
+    return max(k + min(1.0, max(0.0, more)), min(1.0, f / (e * (1 - p) * n * (1 - f))))
+
+
+def late_audits(p: float, f: float) -> int:
+    """Return how many peers run each answer again of who joined after somebody was caught.
+
+    Such a liar may try again under new names for ever, so that no length of a tab helps: each answer by itself has to
+    be right. A task is drawn anew after each catch, and is wrong in the end with f q / (1 - f + f q), q = f^k.
+    """
+    k = 1
+    while f ** (k + 1) / (1 - f + f ** (k + 1)) > 1 - p:
+        k += 1
+    return k
+
+
+def _whole_lies(p: float, f: float, n: int) -> float:
+    """Return the hazard that is needed: of ``hazard`` and, where that is for less than one lie, what holds one lie.
+
+    Lies are counted in whole ones: at a hazard above 1 + W(f / (e (1 - f))) more than one lie pays less than one.
+    """
+    needed, one = hazard(p, f, n), 1 + lambert_w(f / (e * (1 - f)))
+    if needed <= one:
+        return needed
+    share = (1 - p) / MARGIN * n
+    # f q / ((1 - f + f q) n) = (1 - p) / MARGIN, solved for q = e^-h
+    return max(one, -log(share * (1 - f) / (f * (1 - share)))) if share < f else one
+
+
+def peer_wrong_share(audits: float, f: float, n: int) -> float:
+    """Return the largest expected share of wrong answers among settled ones: inverse of ``peer_audits``."""
+    k = int(audits)
+    q = f**k * (1 - (audits - k) * (1 - f))
+    h, one = -log(q), 1 + lambert_w(f / (e * (1 - f)))
+    if h <= 0:
+        return f
+    return min(f, lambert_w(f / (e * (1 - f))) / (h * n) if h <= one else f * q / ((1 - f + f * q) * n))
 
 
 def threshold(rate: float) -> int:

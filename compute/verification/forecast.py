@@ -4,7 +4,14 @@ from typing import NamedTuple
 
 from depin_node.compute.jobs.job import Confidence, Lead, Policy, Quorum
 from depin_node.compute.verification.algebraic import ROUNDS
-from depin_node.compute.verification.bounds import audit_rate, lead_error, lead_for, wrong_share
+from depin_node.compute.verification.bounds import (
+    audit_rate,
+    lead_error,
+    lead_for,
+    peer_audits,
+    peer_wrong_share,
+    wrong_share,
+)
 
 HOSTILE_SHARE = 0.2
 """Assumed where a policy names none."""
@@ -26,7 +33,14 @@ class Forecast(NamedTuple):
 
 
 def forecast(
-    policy: Policy, tasks: int, providers: int, *, runs_here: bool = True, check_share: float = 0.0, parts: int = 1
+    policy: Policy,
+    tasks: int,
+    providers: int,
+    *,
+    runs_here: bool = True,
+    peers_run: bool = False,
+    check_share: float = 0.0,
+    parts: int = 1,
 ) -> Forecast:
     """Return what a job costs.
 
@@ -35,6 +49,7 @@ def forecast(
         tasks: of the job.
         providers: of different groups, all established.
         runs_here: whether the requester's node can run the tasks itself.
+        peers_run: whether, if it cannot, other peers of the provider's class get the same bits.
         parts: into how many each result can be cut, if the policy counts parts.
         check_share: which share of a task's work a check of its result is.
     """
@@ -46,6 +61,10 @@ def forecast(
         return Forecast(policy.d, policy.audits * runs_here, 0.0, confidence, f)
     if not isinstance(policy, Confidence):
         return Forecast(1.0, 0.0, check_share, confidence, f)
+    if not runs_here and peers_run:
+        n = max(1, tasks // providers)
+        audits = peer_audits(policy.p, f, n)
+        return Forecast(1.0 + audits, 0.0, 0.0, 1 - peer_wrong_share(audits, f, n), f)
     if not runs_here:
         d = lead_for(policy.p, f)
         return Forecast(d, 0.0, 0.0, 1 - lead_error(d, f), f)

@@ -57,6 +57,7 @@ class Ballot:
     """The state of one open task. A settled task needs none: its ballot is dropped."""
 
     __slots__ = (
+        "_apart",
         "_close",
         "_compared",
         "_ended",
@@ -86,6 +87,7 @@ class Ballot:
         self.decided = b""
         self.failures: dict[str, set[str]] = {}
         self.attempts_ended = 0
+        self._apart: frozenset[str] = frozenset()
         self._ended: Counter[bytes] = Counter()
 
     def wanted(self) -> int:
@@ -161,8 +163,15 @@ class Ballot:
         return self.mixes or self.device_class == device_class
 
     def has_group(self, group: str) -> bool:
-        """Tell whether a provider of ``group`` runs this task, or has answered."""
-        return any(run.group == group for run in self.runs.values())
+        """Tell whether a provider of ``group`` runs this task, or has answered, or is not to be asked."""
+        return group in self._apart or any(run.group == group for run in self.runs.values())
+
+    def begins_with(self, ref: Ref, group: str, device_class: str, root: bytes, *, apart: frozenset[str]) -> None:
+        """Begin with an answer from before, that others are to agree with; nobody of the groups ``apart`` is asked."""
+        self.started(ref, group, device_class)
+        self._apart = apart
+        run = self.runs[ref]
+        run.phase, run.root = Phase.REVEALED, root
 
     def started(self, ref: Ref, group: str, device_class: str) -> None:
         """Note a new attempt."""

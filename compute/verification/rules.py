@@ -9,7 +9,8 @@ than ``most`` are counted. What comes after an answer was accepted (audits, sett
 | ``quorum(k, n)`` | k | 0: more than half of n is k | n |
 | ``lead(d)`` | d | d | as many as it takes, within ``ATTEMPTS_MAX`` |
 | ``confidence(p, f)``, audits on this node | 1 | 0 | 1 |
-| the same without a device of our own, where one audit by a peer cannot hold the bound | as ``lead(lead_for(p, f))`` |
+| the same, audits by peers | 1 | 0 | 1: those that run it again have a ballot of their own (``audit_by``) |
+| the same where nobody can audit, or an audit is contradicted | as ``lead(lead_for(p, f))`` |
 | algebraic | 1 | 0 | 1: the check is what accepts it |
 | the same where the numbers allow no check | 2 | 0 | 3 |
 """
@@ -45,6 +46,11 @@ def audit_parts(policy: Policy, results: Results, program: Program) -> int:
     return parts_of(program, policy.parts)
 
 
+def peers_run(device_classes: Sequence[str], *, is_exact: bool, has_tolerances: bool) -> bool:
+    """Tell whether any provider of a job's device class gets the same bits as any other."""
+    return is_exact and len(device_classes) == 1 and not has_tolerances
+
+
 class Rule(NamedTuple):
     """When an answer is accepted."""
 
@@ -70,6 +76,13 @@ class Rule(NamedTuple):
 
 
 SINGLE = Rule(1, 0, 1)
+
+
+def audit_by(peers: int) -> Rule:
+    """Return the rule of an answer that so many peers run again: all of them have to agree with it."""
+    return Rule(1 + peers, 1 + peers, 1 + peers)
+
+
 UNCHECKED = Rule(2, 0, 3)
 
 

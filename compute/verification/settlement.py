@@ -16,6 +16,12 @@ Where results are believed in *parts* (``Confidence.parts``), each part of an an
 the answer's; the rate is that of so many parts, and an audit runs those that are due. All of the above holds with parts
 in place of answers. An answer is settled by audits alone when all its parts were found right.
 
+Where this node cannot run the tasks, *peers* do: an answer is given to a number of them, drawn by lot, none of its
+provider's group. The number for each is that of ``bounds.peer_audits``, its fraction decided by the answer's draw.
+Peers can be in league with the liar: what they have found right is not settled before its tab, and counts as often as
+they were asked; who joined after a catch is run again by ``bounds.late_audits``. If they differ from the answer, the
+votes of more decide; ``audited`` is told by what root.
+
 All answers are audited of newcomers, who are given few until that made them established, and of who *joined* the job
 after somebody was caught in it: else liars could try again under new names until one of them is lucky. What an audit
 has confirmed is settled at once.
@@ -28,7 +34,14 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from depin_node.compute.jobs.job import Confidence
-from depin_node.compute.verification.bounds import DRAWS, hazard, wrong_share
+from depin_node.compute.verification.bounds import (
+    DRAWS,
+    hazard,
+    late_audits,
+    peer_audits,
+    peer_wrong_share,
+    wrong_share,
+)
 
 TAB_MAX = 8192
 """Provisional answers of one provider in one job; 53 bytes each."""
@@ -76,7 +89,7 @@ class Tab:
         self.draws = array("Q")
         self.roots = bytearray()
         self.states = bytearray()
-        self.seen = array("Q")  # by answer, a bit for each part that was found right
+        self.seen = array("Q")  # by answer, a bit for each part that was found right; or how many peers found it so
         self.open_audits = 0
         self.withdrawn = 0
         self.is_closed = False
@@ -100,12 +113,22 @@ _NOTHING = Ruling()
 class Settlement:
     """The tabs of one job."""
 
-    def __init__(self, policy: Confidence, tasks: int, *, catches: int = 0, parts: int = 1) -> None:
-        """``tasks``: of the whole job; ``catches``: how many were caught in it before a restart; ``parts``: into how
-        many each of them is cut."""
+    def __init__(
+        self, policy: Confidence, tasks: int, *, catches: int = 0, parts: int = 1, by_peers: bool = False
+    ) -> None:
+        """Begin without answers.
+
+        Args:
+            policy: of the job.
+            tasks: of the whole job.
+            catches: how many were caught in it before a restart.
+            parts: into how many each of them is cut, for audits by this node.
+            by_peers: whether peers audit: then an audit runs a whole task, ``due`` times.
+        """
         self.policy = policy
         self.audits = 0.0
-        """What was drawn to be audited so far, in tasks."""
+        """What this node was to run so far, in tasks."""
+        self.by_peers = by_peers
         self._parts = parts
         self._whole = (1 << parts) - 1
         self._tasks = tasks
@@ -175,6 +198,10 @@ class Settlement:
         tab, index, _ = self._auditing[task]
         return tab.peer, tab.root(index)
 
+    def due(self, task: int) -> int:
+        """Return how many peers are to run the task of an answer that is being audited."""
+        return self._auditing[task][2]
+
     def parts(self, task: int) -> tuple[int, ...]:
         """Return which parts of an answer are being audited."""
         _, _, due = self._auditing[task]
@@ -201,6 +228,10 @@ class Settlement:
         tab.open_audits -= 1
         if tab.root(index) != root:
             return Ruling(caught=tab.peer, void=self.void(tab.peer))
+        if self.by_peers:
+            tab.seen[index] += due
+            tab.states[index] = _PROVISIONAL
+            return Ruling(settled=self._settle_if_closed(tab))
         tab.seen[index] |= due
         if tab.seen[index] != self._whole:
             tab.states[index] = _PROVISIONAL
@@ -247,12 +278,19 @@ class Settlement:
         return self._risk
 
     def _threshold(self, answers: int) -> float:
+        """Return what draws are compared with; where peers audit, by how many each answer is."""
+        if self.by_peers:
+            return peer_audits(self.policy.p, self.policy.f, answers)
         length = answers * self._parts
         rate = max(-expm1(-self._coefficient / length), self._simple / length)
         return rate * DRAWS if rate < 1 else DRAWS
 
     def _due(self, tab: Tab, index: int, limit: float) -> int:
-        """Return which parts of an answer are to be audited, and were not, as bits."""
+        """Return which parts of an answer are to be audited, and were not, as bits; or by how many peers more."""
+        if self.by_peers:
+            draw, k = tab.draws[index], int(limit)
+            due = k + (draw < limit % 1 * DRAWS) if draw else max(k + 1, late_audits(self.policy.p, self.policy.f))
+            return max(0, due - tab.seen[index])
         if self._parts == 1:
             return int(tab.draws[index] < limit)
         draws = enumerate(part_draws(tab.draws[index], self._parts))
@@ -262,7 +300,7 @@ class Settlement:
         tab.states[index] = _AUDITED
         tab.open_audits += 1
         self._auditing[tab.tasks[index]] = (tab, index, due)
-        self.audits += due.bit_count() / self._parts
+        self.audits += 0 if self.by_peers else due.bit_count() / self._parts
         return tab.tasks[index]
 
     def _draw(self, tab: Tab, length: int) -> tuple[int, ...]:
@@ -279,8 +317,9 @@ class Settlement:
     def _settle(self, tab: Tab) -> tuple[int, ...]:
         """Everything of a tab is for good; those that an audit confirmed were so before."""
         length = len(tab)
-        rate = min(1.0, self._threshold(max(1, length)) / DRAWS)
-        self._risk += length * wrong_share(rate, self.policy.f, max(1, length) * self._parts)
+        limit, f, units = self._threshold(max(1, length)), self.policy.f, max(1, length) * self._parts
+        share = peer_wrong_share(limit, f, units) if self.by_peers else wrong_share(min(1.0, limit / DRAWS), f, units)
+        self._risk += length * share
         tabs = self._tabs[tab.peer]
         tabs.remove(tab)
         if not tabs:

@@ -120,6 +120,74 @@ async def test_single_blocks_are_audited_where_parts_count(tmp_path, autojump_cl
             assert view.verification.confidence >= 0.99
 
 
+async def test_peers_audit_where_this_node_does_not(tmp_path, autojump_clock):
+    """A sleeper among five: others run some of its answers again, more are asked when they differ, and all of it that
+    was not settled runs again. Nothing runs here."""
+    async with world(tmp_path) as w:
+        a = await w.start(1, audits_here=False)
+        answered = []
+
+        async def sleep_then_lie(task, results):
+            answered.append(task)
+            if len(answered) > 8:
+                await lie(task, results)
+
+        pools = [InlinePool(sleep_then_lie), *[InlinePool() for _ in range(4)]]
+        lenders = [await w.start(n, pool=pool) for n, pool in enumerate(pools, 2)]
+        await knows(a, lenders)
+        for peer in lenders:
+            a.context.book.verified(peer.key, "wasm-1", 8, by_established=True, now=a.context.clock())
+        job, x = await make_job(a, candidate=MANY, policy=POLICY)
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        checked = view.verification
+        assert w.audits.tasks == []
+        assert (checked.audits, checked.provisional) == (0, 0)
+        assert TASKS < checked.attempts < 2.5 * TASKS  # a lead of three takes five
+        assert checked.confidence >= 0.98
+        assert set(checked.liars) <= {peer_id(lenders[0].key)}
+        if len(answered) > 24:  # of many lies one is found
+            assert checked.liars
+        assert {lender.key for lender in lenders[1:]}.isdisjoint(a.context.book.banned)
+        await until(lambda: all(stored.countersign for stored in a.context.journal.reader.receipts(999)))
+        assert Verdict.PROVISIONAL not in verdicts(a, lenders[1])
+
+
+async def test_who_contradicts_what_is_right_is_found_out_too(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1, audits_here=False)
+        pools = [InlinePool(lie), *[InlinePool() for _ in range(4)]]
+        lenders = [await w.start(n, pool=pool) for n, pool in enumerate(pools, 2)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=POLICY)
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert set(a.context.journal.reader.bans()) == {lenders[0].key}
+        assert w.audits.tasks == []
+
+
+async def test_audits_by_peers_go_on_after_a_restart(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1, audits_here=False)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        job, x = await make_job(a, candidate=MANY, policy=POLICY)
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        reader = a.context.journal.reader
+        await until(lambda: sum(reader.done(identifier, TASKS)) > TASKS // 2)
+        a.scope.cancel()
+        await trio.sleep(1)
+        w.first = lenders[0].context.network.addresses()[0]
+        a = await w.start(1, audits_here=False)
+        await knows(a, lenders)
+        view = await a.requester.wait(identifier)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert w.audits.tasks == []
+
+
 async def test_what_this_node_cannot_run_is_replicated(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
 

@@ -172,15 +172,17 @@ class World:
         group=None,
         unpaid_share=UNPAID_SHARE,
         owner=None,
+        audits_here=True,
     ):
         """Start a node that requests, and lends if it has a pool, or several ``devices``. ``group``: its /16;
         ``owner``: whose certificate it has."""
         if pool is not None:
             lending = lending or Lending(WASM, slots=1, memory_mib=1024)
             devices = [LentDevice("cpu", pool, lending, "a processor")]
-        return await self._nursery.start(self._run, number, list(devices), config, group or number, unpaid_share, owner)
+        settings = config, group or number, unpaid_share, owner, audits_here
+        return await self._nursery.start(self._run, number, list(devices), *settings)
 
-    async def _run(self, number, devices, config, group, unpaid_share, owner, *, task_status):
+    async def _run(self, number, devices, config, group, unpaid_share, owner, audits_here, *, task_status):
         identity = Identity(number.to_bytes(32, "big"))
         folder = self.path / str(number)
         folder.mkdir(exist_ok=True)
@@ -211,8 +213,9 @@ class World:
                     pool = devices[0].pool if devices else None
                     peer = Peer(number, identity.key, mesh, blobs, context, pool, scope, evidence=evidence, logs=logs)
                     peer.handover = await open_handover(context)
+                    config = config or SchedulerConfig()
                     async with (
-                        open_requester(context, config or SchedulerConfig(), self.audits.opened) as peer.requester,
+                        open_requester(context, config, self.audits.opened, audits_here=audits_here) as peer.requester,
                         peer.handover.running(peer.requester),
                     ):
                         if not devices:

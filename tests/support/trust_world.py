@@ -26,13 +26,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from depin_node.compute.jobs.job import Confidence
-from depin_node.compute.verification.bounds import hazard, lambert_w
+from depin_node.compute.verification.bounds import hazard, lambert_w, lead_for
 from depin_node.compute.verification.quorum import Ballot
-from depin_node.compute.verification.rules import SINGLE, Rule, leading
+from depin_node.compute.verification.rules import SINGLE, Rule, audit_by, leading
 from depin_node.compute.verification.settlement import Settlement, audit_key, draw_of
 
 ADVERSARIES = ("constant", "sleeper", "late", "waster", "colluder", "whitewasher")
 BOINC_VALID = 10
+LEAD = lead_for(0.999, 0.2)
 RIGHT, WRONG = b"r" * 32, b"w" * 32
 
 
@@ -126,8 +127,35 @@ class World:
             nodes.append(self.node(is_hostile=True, lies_at=node.lies_at))
 
 
-def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], None]:
-    """A requester that audits on its own device; ``newcomer``: answers found right that make a node established."""
+def peers_say(world: World, nodes: list[Node], provider: Node, root: bytes, had: set[bytes], due: int):
+    """Have ``due`` others run a task again, and more if they differ; return the root that is believed, how many runs it
+    took, and who was outvoted. Accomplices know each other's lies, and deny them; constant liars contradict anybody."""
+    rng, runs = world.rng, 0
+    votes, outvoted = [(provider, root)], []
+    free = [node for node in nodes if node is not provider and node.key not in had]
+    rng.shuffle(free)
+    rule = audit_by(due)
+    while free:
+        roots = [said for _, said in votes]
+        best = max(set(roots), key=roots.count)
+        second = len(roots) - roots.count(best)
+        if rule.accepts(roots.count(best), second):
+            outvoted = [node for node, said in votes if said != best and node is not provider]
+            had.update(node.key for node, _ in votes)
+            return best, runs, outvoted
+        if second:
+            rule = leading(LEAD)
+        for _ in range(min(len(free), rule.wanted(roots.count(best), second, 0, len(roots)))):
+            node = free.pop()
+            runs += 1
+            denies = root == WRONG or world.adversary == "constant"
+            votes.append((node, WRONG if node.is_hostile and denies else RIGHT))
+    raise AssertionError("more providers are needed to decide")
+
+
+def confidence(policy: Confidence, newcomer: int, *, by_peers: bool = False) -> Callable[[World, Outcome], None]:
+    """A requester that audits on its own device, or ``by_peers``; ``newcomer``: answers found right that make a node
+    established (all are, where peers audit: what sleepers have earned before)."""
 
     def requester(world: World, outcome: Outcome) -> None:
         scale, rng = world.scale, world.rng
@@ -136,7 +164,8 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
         nodes = world.chosen(plan(world.adversary, part, newcomer, lies))
         key = audit_key(rng.randbytes(32))
         job = rng.randbytes(32)
-        settlement = Settlement(policy, scale.tasks)
+        settlement = Settlement(policy, scale.tasks, by_peers=by_peers)
+        auditors: dict[int, set[bytes]] = {}
         by_key = {node.key: node for node in nodes}
         for node in nodes:
             settlement.joined(node.key)
@@ -159,10 +188,23 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
                     peer = settlement.provider(task)
                     if peer is None:  # void meanwhile
                         continue
-                    outcome.work += 1
-                    found = settlement.audited(task, RIGHT)
-                    by_key[peer].verified += not found.caught
-                    todo.append(found)
+                    if not by_peers:
+                        outcome.work += 1
+                        found = settlement.audited(task, RIGHT)
+                        by_key[peer].verified += not found.caught
+                        todo.append(found)
+                        continue
+                    root = settlement.answer(task)[1]
+                    had = auditors.setdefault(task, set())
+                    believed, runs, outvoted = peers_say(world, nodes, by_key[peer], root, had, settlement.due(task))
+                    outcome.work += runs
+                    todo.append(settlement.audited(task, believed))
+                    for node in outvoted:
+                        void = settlement.void(node.key)
+                        waiting.extend(void)
+                        wrong.difference_update(void)
+                        world.expel(nodes, node, outcome)
+                        by_key.update((other.key, other) for other in nodes[-1:])
 
         while settled < scale.tasks:
             while waiting:
@@ -171,6 +213,7 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
                 root = WRONG if node.lies() else RIGHT
                 outcome.work += 1
                 ballot = Ballot(task, SINGLE)
+                auditors.pop(task, None)
                 ref = (node.key, node.done)
                 ballot.started(ref, node.group, "wasm-1")
                 ballot.committed(ref, node.key)
@@ -180,7 +223,8 @@ def confidence(policy: Confidence, newcomer: int) -> Callable[[World, Outcome], 
                 if root is WRONG:
                     wrong.add(task)
                 draw = draw_of(key, job, task, ballot.commitments() + node.done.to_bytes(4, "big"))
-                follow(settlement.accepted(node.key, task, ballot.decided, draw, is_newcomer=node.verified < newcomer))
+                is_newcomer = not by_peers and node.verified < newcomer
+                follow(settlement.accepted(node.key, task, ballot.decided, draw, is_newcomer=is_newcomer))
             follow(settlement.close())
         outcome.tasks += scale.tasks
         outcome.wrong += len(wrong)
@@ -281,6 +325,7 @@ def policies(newcomer: int = NEWCOMER) -> dict[str, Callable[[World, Outcome], N
     """Return what is compared, by name."""
     return {
         "confidence(0.999, 0.2)": confidence(Confidence(0.999, 0.2), newcomer),
+        "confidence by peers": confidence(Confidence(0.999, 0.2), newcomer, by_peers=True),
         "quorum(2, 3)": voting(Rule(2, 0, 3)),
         "quorum(3, 5)": voting(Rule(3, 0, 5)),
         "lead(3)": voting(leading(3)),

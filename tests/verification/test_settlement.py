@@ -1,5 +1,6 @@
 """Tabs, audits and catches; the long version of the claim is ``make sim-trust``."""
 
+import math
 from math import e, exp
 from random import Random
 
@@ -34,6 +35,68 @@ def test_rates_hold_the_bound_and_the_published_one(p, f, n):
         for lies in {1, 2, n, *range(max(1, best - 3), min(n, best + 4))}:
             q = (1 - rate) ** lies
             assert f * lies * q / (n * (1 - f + f * q)) <= (1 - p) * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(st.floats(0.9, 0.9999), st.floats(0.01, 0.45), st.integers(1, 20_000))
+def test_audits_by_peers_hold_the_bound_though_some_deny_every_lie(p, f, n):
+    audits = bounds.peer_audits(p, f, n)
+    assert audits >= min(1, bounds.audit_rate(p, f, n))
+    k = int(audits)
+    missed = f**k * (1 - (audits - k) * (1 - f))  # of one lie: all who were asked are in league
+    best = round(1.1 / -math.log(missed))
+    for lies in {1, 2, n, *range(max(1, best - 3), min(n, best + 4))}:
+        q = missed**lies
+        assert f * lies * q / (n * (1 - f + f * q)) <= (1 - p) * (1 + 1e-9)
+    assert bounds.peer_wrong_share(audits, f, n) <= (1 - p) * (1 + 1e-9)
+    assert audits < bounds.lead_work(bounds.lead_for(p, f), f) or n < 3
+
+
+def test_who_comes_back_is_run_again_often_enough_for_any_number_of_names():
+    rng, p, f = Random(1), 0.98, 0.3
+    k, wrong = bounds.late_audits(p, f), 0
+    assert k == 3
+    for _ in range(20_000):
+        while True:  # a task is drawn anew after each catch
+            if rng.random() >= f:
+                break
+            if all(rng.random() < f for _ in range(k)):
+                wrong += 1
+                break
+    assert wrong / 20_000 < 1 - p
+
+
+def by_peers(tasks=1000):
+    return Settlement(POLICY, tasks, by_peers=True)
+
+
+def test_peers_audit_as_often_as_the_length_asks_and_confirm_nothing_by_themselves():
+    settlement = by_peers()
+    draw = int(0.11 * DRAWS)  # 91 audits of 1,000, and a quarter more
+    assert answers(settlement, b"a", range(1000), draw=draw)[-1:] == [999]
+    assert settlement.due(999) == 1
+    assert not settlement.audited(999, RIGHT).settled
+    assert settlement.audits == 0  # nothing runs here
+    short = by_peers(10)
+    assert answers(short, b"a", range(10), draw=NEVER) == list(range(10))
+    assert short.due(0) == int(bounds.peer_audits(POLICY.p, POLICY.f, 10)) == 2
+    for task in range(10):
+        assert not short.audited(task, RIGHT).settled
+    more = short.close()
+    assert not more.audit
+    assert sorted(more.settled) == list(range(10))
+    assert short.wrong_expected() <= 10 * (1 - POLICY.p)
+
+
+def test_who_joins_after_a_catch_is_run_again_by_more_peers():
+    settlement = by_peers()
+    settlement.joined(b"h")
+    assert answers(settlement, b"liar", [0], WRONG, draw=1) == [0]
+    assert settlement.audited(0, RIGHT).caught == b"liar"
+    assert answers(settlement, b"again", [0], draw=NEVER) == [0]
+    assert settlement.due(0) == bounds.late_audits(POLICY.p, POLICY.f) == 4
+    assert answers(settlement, b"h", [1], draw=1) == [1]
+    assert settlement.due(1) == 1
 
 
 @given(st.floats(0.01, 0.45), st.floats(0.6, 0.99999))
@@ -236,4 +299,15 @@ def test_the_claim_in_small(adversary):
     wrong = sum(outcome.wrong for outcome in outcomes) / (runs * scale.tasks)
     assert wrong <= 0.001 + 3 * 0.0008 / runs**0.5
     assert sum(outcome.work for outcome in outcomes) / (runs * scale.tasks) <= 1.4
+    assert sum(outcome.honest_caught for outcome in outcomes) == 0
+
+
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+def test_audits_by_peers_in_small(adversary):
+    """Accomplices deny each other's lies when they are the ones who are asked."""
+    scale, runs = Scale(requesters=1, tasks=20_000), 2
+    outcomes = [World(scale, 0.2, adversary, seed).run(policies()["confidence by peers"]) for seed in range(runs)]
+    wrong = sum(outcome.wrong for outcome in outcomes) / (runs * scale.tasks)
+    assert wrong <= 0.001 + 3 * 0.0008 / runs**0.5
+    assert sum(outcome.work for outcome in outcomes) / (runs * scale.tasks) <= 3.5
     assert sum(outcome.honest_caught for outcome in outcomes) == 0
