@@ -4,6 +4,7 @@ import os
 import time
 
 from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.programs.walk import step_count
 
 
 class LyingDevice(WasmDevice):
@@ -119,3 +120,23 @@ class Slow:
     def run(self, task, limits, results):
         time.sleep(self.pause_s)  # being slow is what this device is for
         return self.honest.run(task, limits, results)
+
+
+class SlippingDevice(WasmDevice):
+    """Does every program right up to its sixth step, and has one bit wrong from the seventh on."""
+
+    STEP = 7
+
+    def load(self, program, inputs, limits):
+        return Slipping(super().load(program, inputs, limits), step_count(program.steps) >= self.STEP)
+
+
+class Slipping:
+    def __init__(self, honest, slips):
+        self.honest, self.slips = honest, slips
+
+    def run(self, task, limits, results):
+        fuel = self.honest.run(task, limits, results)
+        if self.slips:
+            results[0][5] ^= 4
+        return fuel
