@@ -49,6 +49,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "price_millicredits": ("5", "5"),
         "unpaid_share": ("0.5", "0.5"),
         "price_max_millicredits": ("6", "6"),
+        "audits_here": ("false", "false"),
         "disk_mib": ("9", "9"),
         "control_port": ("1234", "1234"),
         "log_level": ("debug", '"debug"'),
