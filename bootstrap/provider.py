@@ -216,10 +216,12 @@ class Provider:
         turn = trio.CapacityLimiter(FETCHES_AT_ONCE)
 
         async def fetch(blob: bytes, size_bytes: int) -> None:
-            async with turn:  # also where it is here: the requester then proves that it has it
+            async with turn:  # also where it is here from somebody else: the requester then proves that it has it
                 await blobs.fetch(blob, [requester], order.grant, size_bytes_max=size_bytes, timeout_s=FETCH_TIMEOUT_S)
 
-        await together(*(partial(fetch, blob, size_bytes) for blob, size_bytes in sizes.items()))
+        missing = [(blob, size) for blob, size in sizes.items() if not blobs.is_at_hand(blob, requester)]
+        if missing:
+            await together(*(partial(fetch, blob, size_bytes) for blob, size_bytes in missing))
         work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
 
     async def read(self, blob: bytes) -> bytes:

@@ -304,6 +304,14 @@ class BlobStore:
         self._remember(blob_id, manifest)
         return manifest
 
+    def is_whole(self, blob_id: bytes) -> bool:
+        """Tell whether this process has seen that the blob is whole; it counts as used now."""
+        held = self._held.get(blob_id)
+        if held is None or not held.is_verified:
+            return False
+        self._held.move_to_end(blob_id)
+        return True
+
     async def verify(self, blob_id: bytes) -> None:
         """Make sure that the blob is whole, by hashing it unless this process has; it counts as used now.
 

@@ -255,6 +255,10 @@ class Blobs:
             del self._fetching[request.blob_id]
             fetch.ended.set()
 
+    def is_at_hand(self, blob_id: bytes, owner: PeerKey) -> bool:
+        """Tell whether a blob is here, whole, and known to be ``owner``'s too: nothing is left to fetch then."""
+        return self._is_owner(blob_id, owner) and self.store.is_whole(blob_id)
+
     async def _is_here(self, blob_id: bytes) -> bool:
         try:
             await self.store.verify(blob_id)

@@ -227,7 +227,7 @@ class RequesterTalk:
         self._works: dict[int, _Work] = {}
         self._receipts: dict[bytes, int] = {}
         self._out: deque[Frame] = deque()
-        self._out_last: deque[Frame] = deque()  # behind the releases, and in no hurry
+        self._out_last: deque[Frame] = deque()  # behind all else: nobody waits for them
         self._out_sets: deque[SetEntry] = deque()
         self._out_tasks: deque[tuple[int, int, int]] = deque()  # attempt, work, task
         self._out_releases: deque[int] = deque()
@@ -405,8 +405,6 @@ class RequesterTalk:
             frames.append((Kind.UPLOAD, encode(Upload(tuple(_take(self._out_uploads))))))
         while self._out_releases:  # all, and before new tasks: these may count on the room that those give
             frames.append((Kind.RELEASE, encode(Release(tuple(_take(self._out_releases))))))
-        frames.extend(self._out_last)
-        self._out_last.clear()
         if self._out_tasks:
             work = self._works[self._out_tasks[0][1]]
             if work.price_us is not None and not work.is_priced:
@@ -414,6 +412,8 @@ class RequesterTalk:
                 price = self._pen.sign(Price, self.peer, now, self.agreement, work.number, work.price_us)
                 frames.append((Kind.PRICE, price))
             frames.append((Kind.TASKS, self._tasks(now)))
+        frames.extend(self._out_last)
+        self._out_last.clear()
         return frames
 
     def _tasks(self, now: Now) -> bytes:

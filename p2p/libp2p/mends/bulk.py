@@ -1,10 +1,11 @@
-"""Mends that make each byte cheap: fewer system calls, waits and copies."""
+"""Mends that make each message and each byte cheap: fewer turns of the loop, system calls, waits and copies."""
 
 from collections import deque
 from typing import Any
 
 import trio
 from libp2p.io.exceptions import IncompleteReadError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, SIZE_NOISE_MESSAGE_LEN, NoiseTransportReadWriter
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
@@ -13,6 +14,49 @@ from depin_node.p2p.libp2p.mends.registry import patch
 
 _TCP_READ_BYTES = 256 * 1024
 _LARGE_PIECE_BYTES = 4096
+
+
+@patch
+def free_locks() -> None:
+    """Each write takes two locks and each read one. Trio gives all others their turn whenever a lock is taken, also a
+    free one, so that a message waits for two turns of the loop before it is written.
+
+    Mend: a free lock is taken at once; the write itself gives others their turn. Until: > 0.8.1 takes one lock.
+    """
+    make_socket, make_muxer = TrioTCPStream.__init__, Yamux.__init__
+
+    def init_socket(self: Any, *arguments: Any, **options: Any) -> None:
+        make_socket(self, *arguments, **options)
+        self.read_lock, self.write_lock = _FreeLock(), _FreeLock()
+
+    def init_muxer(self: Any, *arguments: Any, **options: Any) -> None:
+        make_muxer(self, *arguments, **options)
+        self._write_lock = _FreeLock()
+
+    TrioTCPStream.__init__ = init_socket
+    Yamux.__init__ = init_muxer
+
+
+class _FreeLock:
+    """A lock that is taken at once if it is free, else in the order of those who wait."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def acquire(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
 
 
 @patch

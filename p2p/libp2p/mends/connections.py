@@ -74,7 +74,7 @@ def cancelled_writes() -> None:
             log.info("peer takes no bytes: closing", peer=str(self.peer_id), seconds=timeout_s)
             abort(self)
             raise RawConnError(f"the peer took no bytes for {timeout_s:g} s")
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     Yamux._write_frame = write_frame
 
