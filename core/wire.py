@@ -28,10 +28,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Base of all that is signed, hashed or sent: an array on the wire, one element a field, none optional."""
 
 
+_encoder = msgspec.msgpack.Encoder()
+
+
 def encode(value: Message) -> bytes:
     """Return the canonical encoding of ``value``."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
-    return packed
+    return _encoder.encode(value)
 
 
 def decode(data: bytes | bytearray | memoryview, kind: type[M], *, size_bytes_max: int) -> M:
