@@ -78,7 +78,8 @@ bench-compute: $(STAMP)
 SEEDS ?= 100
 NODES ?= 1000
 sim: $(STAMP)
-	@$(BIN)/python benchmarks/sim_mesh.py --seeds $(SEEDS) --nodes $(NODES)
+	@$(BIN)/python benchmarks/compile_machines.py build/compiled
+	@PYTHONPATH=build/compiled $(BIN)/python benchmarks/sim_mesh.py --seeds $(SEEDS) --nodes $(NODES)
 
 sim-trust: $(STAMP)
 	@$(BIN)/python benchmarks/trust.py

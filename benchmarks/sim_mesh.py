@@ -8,6 +8,7 @@ Seeds run on all cores; the line of each is appended to a file, and a seed that 
 
     python benchmarks/sim_mesh.py                       100 seeds of 1,000 nodes; build/sim-mesh.jsonl
     python benchmarks/sim_mesh.py --seeds 5 --nodes 300
+    python benchmarks/sim_mesh.py --report              what of them is known by now: docs/attacked.csv and its plot
     python benchmarks/sim_mesh.py --ghosts              identities made up by the thousand: what no rule here prevents
     python benchmarks/sim_mesh.py --traffic             bytes a second and node, 10 to 10,000 nodes: docs/traffic.csv
 
@@ -44,8 +45,7 @@ def run_seed(arguments):
 def attack(seeds, nodes, processes, out):
     """Run the seeds whose outcome is not in ``out`` yet; return all of them together."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    outcomes = {line["seed"]: line for line in known if line["nodes"] == nodes and line["seed"] <= seeds}
+    outcomes = known(seeds, nodes, out)
     missing = [(seed, nodes) for seed in range(1, seeds + 1) if seed not in outcomes]
     print(f"{len(outcomes)} of {seeds} seeds are in {out}", flush=True)
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool, out.open("a") as file:
@@ -54,6 +54,57 @@ def attack(seeds, nodes, processes, out):
             print(json.dumps(outcome), flush=True)
             print(json.dumps(outcome), file=file, flush=True)
     return summary(list(outcomes.values()), nodes)
+
+
+def known(seeds, nodes, out):
+    """Return the outcomes that are in the file ``out``, by seed."""
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return {line["seed"]: line for line in lines if line["nodes"] == nodes and line["seed"] <= seeds}
+
+
+def report(outcomes, out):
+    """Write one line a seed into the CSV file ``out``, and draw them."""
+    rows = [
+        {
+            "nodes": outcome["nodes"],
+            "seed": outcome["seed"],
+            "found_live_min": min(outcome["found_live"]),
+            "found_live_mean": statistics.mean(outcome["found_live"]),
+            "hostile_over_population": over_population(outcome),
+            "newcomer_found": outcome["newcomer_found"],
+            "newcomer_hostile_share": outcome["newcomer_hostile_share"],
+            "newcomer_chosen_honest": outcome["newcomer_chosen_honest"],
+            "newcomer_chosen": outcome["newcomer_chosen"],
+            "newcomer_escaped": int(outcome["newcomer_escaped"]),
+            "honest_blamed": outcome["honest_blamed"],
+        }
+        for outcome in sorted(outcomes, key=lambda outcome: outcome["seed"])
+    ]
+    write_csv(rows, out)
+    from matplotlib import pyplot
+
+    pyplot.rcParams["svg.hashsalt"] = "attacked"
+    figure, (shares, found) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    shares.hist([row["hostile_over_population"] for row in rows], bins=20)
+    shares.axvline(1.2, linestyle=":", color="black")
+    shares.set(xlabel="hostile share of what is found,\nover theirs in the population", ylabel="seeds", xlim=(0, None))
+    found.hist([row["found_live_min"] for row in rows], bins=[n - 0.5 for n in range(28, 34)])
+    found.axvline(29.5, linestyle=":", color="black")
+    found.set(xlabel="found alive of 32, least of five searches")
+    figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
+
+
+def over_population(outcome):
+    """Return the hostile share of what a seed's searches found, over theirs in the population."""
+    return round(statistics.mean(outcome["hostile_shares"]) / outcome["hostile_population"], 3)
+
+
+def write_csv(rows, out):
+    """Write ``rows`` of numbers."""
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({name: f"{value:g}" for name, value in row.items()} for row in rows)
 
 
 def summary(outcomes, nodes):
@@ -67,6 +118,7 @@ def summary(outcomes, nodes):
         "sim_found_mean": round(statistics.mean(n for outcome in outcomes for n in outcome["found_live"]), 2),
         "sim_hostile_share": round(statistics.mean(shares), 4),
         "sim_hostile_over_population": round(statistics.mean(shares) / population, 3),
+        "sim_hostile_over_population_worst": max(over_population(outcome) for outcome in outcomes),
         "sim_newcomers_escaped": sum(outcome["newcomer_escaped"] for outcome in outcomes) / len(outcomes),
         "sim_cpu_s_per_seed": round(statistics.mean(outcome["cpu_s"] for outcome in outcomes), 1),
     }
@@ -90,10 +142,7 @@ def measure_traffic(sizes, out):
     for nodes in sorted(set(sizes) - {row["nodes"] for row in rows}):
         rows.append(traffic(1, nodes))
         print(json.dumps(rows[-1]), flush=True)
-        with out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows({name: f"{value:g}" for name, value in row.items()} for row in rows)
+        write_csv(rows, out)
     plot(rows, out.with_suffix(".svg"))
     first, last = next((row for row in rows if row["nodes"] >= 300), rows[0]), rows[-1]
     ratio = last["bytes_per_s"] / first["bytes_per_s"]
@@ -120,6 +169,7 @@ def main():
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--traffic", action="store_true")
     parser.add_argument("--ghosts", action="store_true")
+    parser.add_argument("--report", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--out", type=Path, help="where outcomes are kept; begin anew by removing it")
     options = parser.parse_args()
@@ -128,7 +178,13 @@ def main():
     elif options.ghosts:
         result = haunt(120)
     else:
-        result = attack(options.seeds, options.nodes, options.processes, options.out or Path("build/sim-mesh.jsonl"))
+        out = options.out or Path("build/sim-mesh.jsonl")
+        if options.report:
+            outcomes = list(known(options.seeds, options.nodes, out).values())
+            report(outcomes, Path("docs/attacked.csv"))
+            result = summary(outcomes, options.nodes)
+        else:
+            result = attack(options.seeds, options.nodes, options.processes, out)
     print(json.dumps(result))
 
 

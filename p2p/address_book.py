@@ -9,10 +9,11 @@ is old; in *tried* only when the peer there, dialled again, does not answer (tes
 No I/O, no clock. At most ``NEW_MAX`` and ``TRIED_MAX`` addresses.
 """
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 from blake3 import blake3
+from msgspec.structs import replace
 
 from depin_node.core.clock import SECOND_NS
 from depin_node.p2p.addresses import Address
@@ -28,8 +29,7 @@ _OLD_NS = 3600 * SECOND_NS
 _Slot = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """One peer's address. ``group`` bounds how much room it has; ``since_ns``: heard, or last reached (boot clock)."""
 
     address: Address
@@ -124,11 +124,15 @@ class AddressBook:
 
     def draw(self, rng: "Random", count: int) -> list[Known]:
         """Return addresses to dial, drawn: tried and new ones with equal chance, as long as there are both."""
-        tables = [rng.sample(list(table.values()), len(table)) for table in (self._tried, self._new)]
+        tables = [list(table.values()) for table in (self._tried, self._new) if table]
         drawn: list[Known] = []
-        while len(drawn) < count and any(tables):
-            table = rng.choice([table for table in tables if table])
+        while len(drawn) < count and tables:
+            table = rng.choice(tables)
+            place = rng.randrange(len(table))
+            table[place], table[-1] = table[-1], table[place]
             drawn.append(table.pop())
+            if not table:
+                tables.remove(table)
         return drawn
 
     def _hash(self, *parts: str) -> int:

@@ -4,7 +4,8 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from depin_node.core.errors import ConfigError
 from depin_node.crypto.identity import key_of, peer_id
@@ -16,8 +17,7 @@ _LENGTH_MAX = 480
 CIRCUIT = "p2p-circuit"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where one peer can be dialled. ``kind`` is ``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``.
 
     ``relay`` is the key of the relay that is there instead, which connects with the peer; empty: the peer is there.

@@ -6,48 +6,41 @@ from depin_node.core.clock import SECOND_NS, Now
 
 
 class Bucket:
-    """``burst`` tokens at first and at most; ``per_s`` come back. What is spent may exceed what is there, once."""
+    """``burst`` tokens at first and at most; ``per_s`` come back. What is spent may exceed what is there, once.
 
-    __slots__ = ("_burst", "_left", "_per_s", "_since_ns")
+    All that is kept is when it will be full again: each token spent puts that off by what it takes to come back (the
+    generic cell rate algorithm, ITU-T I.371).
+    """
+
+    __slots__ = ("_burst_ns", "_full_ns", "_token_ns")
 
     def __init__(self, burst: float, per_s: float, now: Now) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._left = burst
-        self._since_ns = now.boottime_ns
+        self._token_ns = SECOND_NS / per_s
+        self._burst_ns = burst * self._token_ns
+        self._full_ns = float(now.boottime_ns)
 
     def spend(self, tokens: float, now: Now) -> bool:
         """Take ``tokens``; return whether they were there. What was not there has to come back first."""
-        self._fill(now)
-        enough = self._left >= tokens
-        self._left -= tokens
-        return enough
+        ns, full_ns = now.boottime_ns, self._full_ns
+        self._full_ns = full_ns = (full_ns if full_ns > ns else ns) + tokens * self._token_ns
+        return full_ns - ns <= self._burst_ns
 
     def take(self, tokens: float, now: Now) -> bool:
         """Take ``tokens`` if they are there; return whether."""
-        self._fill(now)
-        if self._left < tokens:
-            return False
-        self._left -= tokens
-        return True
+        before_ns = self._full_ns
+        if self.spend(tokens, now):
+            return True
+        self._full_ns = before_ns
+        return False
 
     def wait_s(self, now: Now) -> float:
         """Return after how many seconds nothing is owed any more; 0 if nothing is."""
-        if self._left >= 0:
-            return 0.0
-        self._fill(now)
-        return max(0.0, -self._left / self._per_s)
+        owed_ns = self._full_ns - now.boottime_ns - self._burst_ns
+        return owed_ns / SECOND_NS if owed_ns > 0 else 0.0
 
     def is_full(self, now: Now) -> bool:
         """Tell whether it is as if new, so that it may be forgotten."""
-        self._fill(now)
-        return self._left >= self._burst
-
-    def _fill(self, now: Now) -> None:
-        elapsed_ns = now.boottime_ns - self._since_ns
-        if elapsed_ns > 0:
-            self._left = min(self._burst, self._left + elapsed_ns / SECOND_NS * self._per_s)
-            self._since_ns = now.boottime_ns
+        return self._full_ns <= now.boottime_ns
 
 
 class Buckets:

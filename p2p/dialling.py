@@ -9,9 +9,10 @@ limit of hosts are those of this machine and of private networks.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
 
 from depin_node.core.clock import SECOND_NS
 from depin_node.p2p.addresses import Address
@@ -61,8 +62,7 @@ class Purpose(Enum):
     """For a question or for work, not to be a neighbour."""
 
 
-@dataclass(frozen=True)
-class _Tries:
+class _Tries(msgspec.Struct, frozen=True):
     failed: int
     again_ns: int
 

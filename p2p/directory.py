@@ -12,8 +12,8 @@ that of them which was connected first: so a fleet counts once wherever it is, a
 groups.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
@@ -136,16 +136,24 @@ class _Fleet:
     members: dict[bytes, None] = field(default_factory=dict)
 
 
-def ranked(groups: Mapping[str, Sequence[Entry]], point: bytes) -> list[Entry]:
-    """Return all entries in the order that ``point`` gives them: groups by rank, one of each, then a second of each."""
+def ranked(entries: Iterable[Entry], point: bytes, count: int) -> list[Entry]:
+    """Return the first ``count`` of ``entries`` in the order that ``point`` gives them: groups by rank, of each the one
+    that ranks first, then of each the second.
+    """
 
     def rank(name: bytes) -> bytes:
         return blake3(point + name).digest(8)
 
-    order = sorted(groups, key=lambda group: rank(group.encode()))
-    queues = [sorted(groups[group], key=lambda entry: rank(entry.key)) for group in order]
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, []).append(entry)
+    order = sorted(groups, key=lambda group: rank(group.encode()))[:count]
+    queues = [groups[group] for group in order]
+    for queue in queues:
+        if len(queue) > 1:  # most groups are of one
+            queue.sort(key=lambda entry: rank(entry.key))
     longest = max(map(len, queues), default=0)
-    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
 
 
 class Directory:
@@ -159,6 +167,7 @@ class Directory:
             it would name a node of this machine, which we would have met.
         listed: keys that count as their own group, by word of the operator.
         owners: which certificates hold.
+        read: reads an advert, as ``read_advert`` does; a simulation shares that work among its nodes.
     """
 
     def __init__(
@@ -170,6 +179,7 @@ class Directory:
         dials_loopback: bool = True,
         listed: Collection[bytes] = (),
         owners: Owners | None = None,
+        read: Callable[[bytes, str, Now], tuple[Verified[Advert], tuple[Address, ...]]] = read_advert,
     ) -> None:
         self.network_id = network_id
         self.own_key = own_key
@@ -178,12 +188,13 @@ class Directory:
         """The highest ``seq`` under which our own advert came from others."""
         self.spacing_s = 1.0
         """How often a peer may change its advert: the more adverts there are, the less often."""
+        self._read = read
         self._limits = limits or DirectoryLimits()
         self._dials_loopback = dials_loopback
         self._listed = frozenset(listed)
         self._entries: dict[bytes, Entry] = {}
-        self._members = Members(self._entries)
-        self._groups: dict[str, OrderedDict[bytes, None]] = {}  # in each the longest unheard first
+        self._members = Members()
+        self._groups: dict[str, dict[bytes, None]] = {}  # in each the longest unheard first; most are of one peer
         self._connections: dict[bytes, Address | None] = {}
         self._fleets: dict[bytes, _Fleet] = {}  # by owner
 
@@ -198,7 +209,10 @@ class Directory:
 
     def peers(self) -> list[Entry]:
         """Return the peers that have not left; without ourselves."""
-        return [entry for entry in self._entries.values() if entry.key != self.own_key and not entry.advert.leaving]
+        return self._present(self._entries.values())
+
+    def _present(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [entry for entry in entries if not entry.advert.leaving and entry.key != self.own_key]
 
     def receive(self, data: bytes, now: Now) -> tuple[Taken, bytes]:
         """Take an advert; return what became of it and whose it is.
@@ -206,7 +220,7 @@ class Directory:
         Raises:
             PeerViolation: not a valid advert; see ``read_advert``.
         """
-        verified, addresses = read_advert(data, self.network_id, now)
+        verified, addresses = self._read(data, self.network_id, now)
         key, advert = verified.sender, verified.payload
         known = self._entries.get(key)
         if known is not None and advert.seq <= known.advert.seq:
@@ -227,7 +241,7 @@ class Directory:
 
     def keep_own(self, data: bytes, now: Now) -> None:
         """Keep the advert that we signed."""
-        verified, addresses = read_advert(data, self.network_id, now)
+        verified, addresses = self._read(data, self.network_id, now)
         key, advert = verified.sender, verified.payload
         certificate = self._certificate(key, advert, now)
         self._put(self._entry(key, advert, verified.data, addresses, now, 0.0, certificate), now)
@@ -311,11 +325,8 @@ class Directory:
         wide = {shard.capability for shard in shards if not shard.bits}
         if len(wide) == len(CAPABILITIES):
             return list(self._entries.values())
-        keys = self._members.of(shards[0]) if len(shards) == 1 else self._union(shards)
+        keys = dict.fromkeys(chain.from_iterable(self._members.of(shard) for shard in shards))
         return [self._entries[key] for key in keys]
-
-    def _union(self, shards: Sequence[Shard]) -> Iterable[bytes]:
-        return dict.fromkeys(chain.from_iterable(self._members.of(shard) for shard in shards))
 
     def count(self, shard: Shard) -> int:
         """Return how many are known in ``shard``, ourselves and who left included."""
@@ -324,7 +335,7 @@ class Directory:
     def digest(self, shards: Sequence[Shard]) -> Digest:
         """Return what we know of ``shards``."""
         entries = self.within(shards)[-DIGEST_MAX:]
-        return Digest(tuple(entry.line for entry in entries))
+        return Digest(tuple([entry.line for entry in entries]))
 
     def missing_from(self, digest: Digest, shards: Sequence[Shard], count_max: int, rng: "Random") -> list[bytes]:
         """Return at most ``count_max`` adverts of ``shards``, drawn by ``rng``, that the sender of ``digest`` lacks or
@@ -343,12 +354,8 @@ class Directory:
         rank first are one uniform draw over groups, and who answers cannot make its own rank higher (min-wise
         sampling, as in Brahms, Bortnikov et al. 2008).
         """
-        groups: dict[str, list[Entry]] = {}
-        for entry in self.peers():
-            fits = self._misfit(entry, need) is None if need else True
-            if fits and (shard is None or (shard.capability in entry.capabilities and shard.has_place(entry.place))):
-                groups.setdefault(entry.group, []).append(entry)
-        return ranked(groups, point)[:count]
+        entries = self.peers() if shard is None else self._present(self.within([shard]))
+        return ranked([entry for entry in entries if not need or self._misfit(entry, need) is None], point, count)
 
     def candidates(self, need: Need, count: int, rng: "Random", *, exclude: Collection[bytes] = ()) -> list[Entry]:
         """Draw at most ``count`` suitable peers, uniformly over groups: one of each before a second of any.
@@ -450,7 +457,10 @@ class Directory:
         """Keep a new advert: the peer becomes the most recently heard."""
         known = self._entries.get(entry.key)
         if known is not None and (known.group, known.owner) == (entry.group, entry.owner):
-            self._groups[entry.group].move_to_end(entry.key)
+            members = self._groups[entry.group]
+            if len(members) > 1:
+                del members[entry.key]
+                members[entry.key] = None
         else:
             self._remove(entry.key)
             self._make_room(entry.group, now)
@@ -464,8 +474,10 @@ class Directory:
             old = None
         self._entries[entry.key] = entry
         if old is None or old.capabilities != entry.capabilities:
-            self._members.put(entry)
-        members = self._groups.setdefault(entry.group, OrderedDict())
+            if old is not None:
+                self._members.drop(old.key, old.place, old.capabilities)
+            self._members.add(entry.key, entry.place, entry.capabilities)
+        members = self._groups.setdefault(entry.group, {})
         members[entry.key] = None
         if entry.owner and entry.key not in self._listed:
             self._muster(entry.owner, entry)
@@ -486,7 +498,7 @@ class Directory:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        self._members.drop(key)
+        self._members.drop(key, entry.place, entry.capabilities)
         members = self._groups[entry.group]
         del members[key]
         if not members:

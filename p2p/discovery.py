@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from random import Random
 
 _ASKED_FOR = 16
+_KIN_DRAWN = 16
 
 
 class Discovery:
@@ -230,9 +231,9 @@ class Discovery:
         kin = self._following.kin
         if kin is not None and self._following.lacks_kin:
             effects.append(Find(self._neighbours.any(self._rng), 0, self._question(None, kin)))
-            known = [entry.key for entry in self.directory.within([kin])]
-            self._rng.shuffle(known)
-            effects += self.choosing.among(known, ns, at_most=2)
+            known = self.directory.within([kin])
+            drawn = self._rng.sample(known, min(len(known), _KIN_DRAWN))
+            effects += self.choosing.among([entry.key for entry in drawn], ns, at_most=2)
         effects += self.choosing.prospects(ns, at_most=2 if self._rhythm.is_asking_in_vain else 1)
         return effects
 

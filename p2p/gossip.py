@@ -19,8 +19,8 @@ Like the lazy push of Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees (200
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
@@ -39,6 +39,7 @@ TOPICS_MAX = 64
 IDS_MAX = 128
 EAGER = 4
 SEEN_MAX = 16_384
+"""Ids remembered: at least the latest half of so many."""
 STORED_MAX = 512
 MISSING_MAX = 1024
 TELLERS_MAX = 4
@@ -132,7 +133,6 @@ class _Neighbour:
     bucket: Bucket
     topics: frozenset[str] = frozenset()
     faults: float = 0.0
-    untold: dict[bytes, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -147,23 +147,26 @@ class Gossip:
     Args:
         size_bytes_max: of one message.
         rng: draws whom to send to.
+        read: reads a frame of kind ``POST``, as ``read_post`` does; a simulation shares that work among its nodes.
     """
 
-    def __init__(self, size_bytes_max: int, rng: "Random") -> None:
-        self._size_bytes_max = size_bytes_max
+    def __init__(
+        self, size_bytes_max: int, rng: "Random", *, read: Callable[[bytes, int], tuple[Post, bytes]] = read_post
+    ) -> None:
+        self.frame_bytes_max = max(size_bytes_max + FRAME_OVERHEAD_BYTES, IDS_BYTES_MAX)
+        """The longest frame that a neighbour may send."""
         self._rng = rng
+        self._read = read
         self._topics: set[str] = set()
         self._neighbours: dict[PeerKey, _Neighbour] = {}
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._wanting: dict[str, list[PeerKey]] = {}  # neighbours by topic; begun anew when they change
+        self._seen: set[bytes] = set()
+        self._seen_before: set[bytes] = set()
+        self._untold: dict[bytes, tuple[str, set[PeerKey]]] = {}  # by id: the topic, and who need not be told
         self._stored: OrderedDict[bytes, tuple[str, bytes, int]] = OrderedDict()
         self._missing: OrderedDict[bytes, _Missing] = OrderedDict()
         self._tell_ns: int | None = None
         self._ask_ns: int | None = None  # not after the first is to be asked for
-
-    @property
-    def frame_bytes_max(self) -> int:
-        """The longest frame that a neighbour may send."""
-        return max(self._size_bytes_max + FRAME_OVERHEAD_BYTES, IDS_BYTES_MAX)
 
     @property
     def wake_ns(self) -> int | None:
@@ -206,7 +209,8 @@ class Gossip:
 
     def left(self, peer: PeerKey) -> None:
         """Forget a neighbour."""
-        self._neighbours.pop(peer, None)
+        if self._neighbours.pop(peer, None) is not None:
+            self._wanting = {}
 
     def wait_s(self, peer: PeerKey, now: Now) -> float:
         """Return for how long nothing is to be read from ``peer``: until it has tokens again."""
@@ -224,11 +228,12 @@ class Gossip:
             return []
         if kind == POST:
             neighbour.bucket.spend(1, now)
-            return self._heard_post(peer, neighbour, body)
+            return self._heard_post(peer, body)
         if kind == TOPICS:
             neighbour.bucket.spend(1, now)
             before = neighbour.topics
             neighbour.topics = frozenset(decode(body, Topics, size_bytes_max=self.frame_bytes_max).topics)
+            self._wanting = {}
             return self._greet(peer, neighbour.topics - before, now)
         if kind in (HAVE, WANT):
             ids = decode(body, Ids, size_bytes_max=IDS_BYTES_MAX).ids
@@ -237,7 +242,7 @@ class Gossip:
                 return [Send(peer, POST, self._stored[i][1]) for i in dict.fromkeys(ids) if i in self._stored]
             neighbour.bucket.spend(1 + len(ids) / 8, now)
             for identity in ids:
-                neighbour.untold.pop(identity, None)
+                self._has(peer, identity)
             self._note_missing(peer, ids, now)
             return []
         raise PeerViolation(f"gossip: a frame of kind {kind} means nothing")
@@ -260,19 +265,20 @@ class Gossip:
         """Tell neighbours what they may lack, and ask for what we do."""
         effects: list[Effect] = []
         if self._tell_ns is not None and now.boottime_ns >= self._tell_ns:
-            self._tell_ns = None
+            untold, self._untold, self._tell_ns = self._untold, {}, None
             for peer, neighbour in self._neighbours.items():
-                effects += [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(list(neighbour.untold))]
-                neighbour.untold = {}
+                topics = neighbour.topics
+                ids = [i for i, (topic, told) in untold.items() if peer not in told and topic in topics]
+                effects += [Send(peer, HAVE, encode(Ids(part))) for part in _in_parts(ids)]
         if self._ask_ns is not None and now.boottime_ns >= self._ask_ns:
             effects += self._ask(now)
         return effects
 
     # The parts
 
-    def _heard_post(self, peer: PeerKey, neighbour: _Neighbour, body: bytes) -> list[Effect]:
-        post, identity = read_post(body, self.frame_bytes_max)
-        neighbour.untold.pop(identity, None)
+    def _heard_post(self, peer: PeerKey, body: bytes) -> list[Effect]:
+        post, identity = self._read(body, self.frame_bytes_max)
+        self._has(peer, identity)
         if post.topic not in self._topics:
             return []  # it has cost its token
         self._missing.pop(identity, None)
@@ -282,12 +288,15 @@ class Gossip:
 
     def _greet(self, peer: PeerKey, topics: frozenset[str], now: Now) -> list[Effect]:
         """Tell a neighbour that now wants ``topics`` what it may have missed of late: not what is old news by now."""
+        if not topics:
+            return []
         since_ns, known = now.boottime_ns - NEWS_NS, list[bytes]()
         for identity, (topic, _, stored_ns) in reversed(self._stored.items()):  # the newest first
             if stored_ns <= since_ns or len(known) == IDS_MAX:
                 break
             if topic in topics:
                 known.append(identity)
+                self._has(peer, identity)
         return [Send(peer, HAVE, encode(Ids(ids))) for ids in _in_parts(known)]
 
     def _spread(
@@ -296,22 +305,37 @@ class Gossip:
         self._stored[identity] = (topic, body, now.boottime_ns)
         if len(self._stored) > STORED_MAX:
             self._stored.popitem(last=False)
-        others = [p for p, n in self._neighbours.items() if p != source and topic in n.topics]
-        for turn in range(min(eager, len(others))):  # the first steps of a shuffle
-            drawn = turn + int(self._rng.random() * (len(others) - turn))
-            others[turn], others[drawn] = others[drawn], others[turn]
-        for peer in others[eager:]:
-            untold = self._neighbours[peer].untold
-            untold[identity] = None
-            if len(untold) > STORED_MAX:
-                del untold[next(iter(untold))]
-        if len(others) > eager and self._tell_ns is None:
-            self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
-        return [Send(peer, POST, body) for peer in others[:eager]]
+        wanting, drawn = self._who_wants(topic), list[PeerKey]()
+        if eager:
+            count = min(eager + 1, len(wanting))  # one of them may be the source
+            for turn in range(count):  # the first steps of a shuffle
+                other = turn + int(self._rng.random() * (len(wanting) - turn))
+                wanting[turn], wanting[other] = wanting[other], wanting[turn]
+            drawn = [peer for peer in wanting[:count] if peer != source][:eager]
+        if len(wanting) > len(drawn):
+            self._untold[identity] = (topic, {*drawn} if source is None else {source, *drawn})
+            if len(self._untold) > STORED_MAX:
+                del self._untold[next(iter(self._untold))]
+            if self._tell_ns is None:
+                self._tell_ns = now.boottime_ns + HAVE_AFTER_NS
+        return [Send(peer, POST, body) for peer in drawn]
+
+    def _who_wants(self, topic: str) -> list[PeerKey]:
+        """Return the neighbours that want a topic, in an order that means nothing."""
+        wanting = self._wanting.get(topic)
+        if wanting is None:
+            wanting = self._wanting[topic] = [p for p, n in self._neighbours.items() if topic in n.topics]
+        return wanting
+
+    def _has(self, peer: PeerKey, identity: bytes) -> None:
+        """A neighbour has a message: it need not be told."""
+        untold = self._untold.get(identity)
+        if untold is not None:
+            untold[1].add(peer)
 
     def _note_missing(self, peer: PeerKey, ids: Iterable[bytes], now: Now) -> None:
         for identity in ids:
-            if identity in self._seen:
+            if identity in self._seen or identity in self._seen_before:
                 continue
             missing = self._missing.get(identity)
             if missing is None:
@@ -337,11 +361,11 @@ class Gossip:
         return [Send(peer, WANT, encode(Ids(ids))) for peer, wanted in wants.items() for ids in _in_parts(wanted)]
 
     def _is_new(self, identity: bytes) -> bool:
-        if identity in self._seen:
+        if identity in self._seen or identity in self._seen_before:
             return False
-        self._seen[identity] = None
-        if len(self._seen) > SEEN_MAX:
-            self._seen.popitem(last=False)
+        self._seen.add(identity)
+        if len(self._seen) >= SEEN_MAX // 2:
+            self._seen, self._seen_before = set(), self._seen
         return True
 
 

@@ -82,12 +82,14 @@ class Hearing:
             except PeerViolation as error:
                 effects.append(Blame(peer, str(error)))
                 break
+            keys.append(key)
+            if taken is Taken.KNOWN:
+                continue
             effects += self._noted(taken, key, peer, now)
             if taken is Taken.DISCOVERED and self._choosing.dialling.was_tried(key):
                 self._directory.unreachable(key)  # we tried before we knew its advert
             if taken is Taken.DISCOVERED and has_others and self._spread.take(1, now):
                 news += [(topic, data) for topic in self._following.topics_of(key)]
-            keys.append(key)
         if news:
             effects.append(Spread(tuple(news)))
         return effects, keys

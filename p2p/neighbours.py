@@ -8,8 +8,10 @@ those of the largest group before others.
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from depin_node.p2p.addresses import Address
 from depin_node.p2p.groups import group_of, is_loopback, is_private, own_group
@@ -30,8 +32,7 @@ def room_at(address: Address) -> str:
     return room_of(address, group_of(address))
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(msgspec.Struct, frozen=True):
     """One connection. ``room``: see ``room_of``; ``is_introduced``: it has told who it is."""
 
     since_ns: int

@@ -138,13 +138,10 @@ class SearchState:
         self.is_probing = True
         self._asked.clear()
         self._dialled.clear()
-        known = directory.sample(self.need, None, self.point, 4 * self.count)
-        groups: dict[str, list[Entry]] = {}
+        known = directory.sample(self.need, None, self.point, len(directory))
         knows_all = all(ward.shard is None for ward in self.wards)
-        for entry in directory.sample(self.need, None, self.point, len(directory)):
-            if knows_all or entry.key in self._found:
-                groups.setdefault(entry.group, []).append(entry)
-        order = [*ranked(groups, self.point), *known]
+        found = [entry for entry in known if knows_all or entry.key in self._found]
+        order = [*ranked(found, self.point, len(found)), *known[: 4 * self.count]]
         self._queue = [key for key in dict.fromkeys(e.key for e in order) if self._may_answer(directory, key)]
 
     @staticmethod

@@ -15,10 +15,9 @@ digest goes by places, not by topics.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
@@ -50,8 +49,7 @@ def capabilities_of(lending: bool, devices: Iterable["DeviceOffer"]) -> tuple[st
     return tuple(name for name in CAPABILITIES if name in found) or ("idle",)
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """The nodes of one capability whose places begin with the ``bits`` bits of ``prefix``."""
 
     capability: str

@@ -12,18 +12,17 @@ outcome is kept by the exact bytes. Adverts that break a rule are not kept: each
 
 import random
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mesh_vices import Vice, Vices
+from msgspec.structs import replace
 from timeline import TURN_NS, WALL_NS, Timeline
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError
 from depin_node.core.wire import encode
 from depin_node.crypto.identity import Identity
-from depin_node.p2p import directory as directory_module
 from depin_node.p2p import directory_protocol as protocol
-from depin_node.p2p import gossip as gossip_module
 from depin_node.p2p.addresses import Address, parse
 from depin_node.p2p.advert import Advert, DeviceOffer, Offer, read_advert, sign_advert
 from depin_node.p2p.directory import Directory, Need
@@ -47,6 +46,7 @@ from depin_node.p2p.discovery_events import (
     Search,
     SearchEnded,
     Spread,
+    Tell,
     Tick,
     Told,
 )
@@ -121,12 +121,11 @@ class MeshSim(Timeline):
         self.vices = Vices(self)
         self._latency_s = latency_s
         self._loss = loss
+        self._draw = self.rng.random
         self._searches = 0
         self._side = {}
         self._adverts = {}
         self._posts = {}
-        directory_module.read_advert = self._read_advert
-        gossip_module.read_post = self._read_post
 
     # What is checked once
 
@@ -159,7 +158,7 @@ class MeshSim(Timeline):
         address = Address("ip4", self.host(block=block), 1024 + self.rng.randrange(60_000), identity.key)
         start_ns = int(at_s * SECOND_NS)
         discovery = Discovery(
-            Directory("sim", identity.key, dials_loopback=False),
+            Directory("sim", identity.key, dials_loopback=False, read=self._read_advert),
             self.config,
             random.Random(self.rng.randbytes(8)),
             first_peers=[node.address for node in first],
@@ -167,7 +166,7 @@ class MeshSim(Timeline):
             now=Now(start_ns, WALL_NS + start_ns),
         )
         rng = random.Random(self.rng.randbytes(8))
-        gossip = Gossip(LIMITS.gossip_size_bytes_max, rng)
+        gossip = Gossip(LIMITS.gossip_size_bytes_max, rng, read=self._read_post)
         node = SimNode(len(self.nodes), identity, address, discovery, rng, vice, offer, gossip)
         self.nodes.append(node)
         self.at(start_ns, self._come_up, node)
@@ -238,6 +237,8 @@ class MeshSim(Timeline):
             match effect:
                 case Forward():
                     verdict = Verdict.ACCEPT
+                case Tell():  # the most frequent, and for people
+                    pass
                 case Dial(peer, addresses):
                     self._dial(node, peer, list(addresses))
                 case CatchUp(peer):
@@ -263,7 +264,7 @@ class MeshSim(Timeline):
                     self._follow(node, topics)
                 case SearchEnded(number, peers):
                     node.found[number] = peers
-        if verdict is not Verdict.ACCEPT:  # news by gossip changes no plans
+        if type(event) is not Gossiped:  # which changes no plans here: no node comes back and hears its own advert
             self._wake(node)
         return verdict
 
@@ -305,6 +306,8 @@ class MeshSim(Timeline):
     # The gossip machine and its effects, as in p2p/gossip_streams.py
 
     def _carry(self, node, effects):
+        if not effects:
+            return
         for effect in effects:
             if type(effect) is SendFrame:
                 self.send_frame(node, effect.peer, effect.kind, effect.body)
@@ -317,7 +320,7 @@ class MeshSim(Timeline):
         turns = node.links.get(peer)
         if turns is not None:
             node.sent_bytes += len(body) + FRAME_BYTES
-            if not self._is_lost(node.key, peer):
+            if not ((self._loss and self._draw() < self._loss) or (self._side and self._is_cut(node.key, peer))):
                 self.in_turns(turns, self._frame_came, self.by_key[peer], node.key, kind, body)
 
     def _frame_came(self, node, peer, kind, body):
@@ -438,7 +441,7 @@ class MeshSim(Timeline):
         return bool(self._side) and self._side.get(one, 0) != self._side.get(other, 0)
 
     def _is_lost(self, one, other):
-        return (self._loss > 0 and self.rng.random() < self._loss) or self._is_cut(one, other)
+        return (self._loss and self._draw() < self._loss) or self._is_cut(one, other)
 
     # Questions
 

@@ -1,7 +1,8 @@
 """What hostile nodes of a simulated mesh do beside their part in it."""
 
-from dataclasses import replace
 from enum import Enum
+
+from msgspec.structs import replace
 
 from depin_node.core.wire import encode
 from depin_node.crypto.identity import Identity
@@ -62,8 +63,9 @@ class Vices:
 
     def _flood(self, node):
         if node.is_alive:
-            self._sim.sign(node)
-            self._post(node, node.advert)
+            if node.links:
+                self._sim.sign(node)
+                self._post(node, node.advert)
             self._sim.after(0.1, self._flood, node)
 
     def _make_up(self, node):
