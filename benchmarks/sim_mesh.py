@@ -42,11 +42,11 @@ def run_seed(arguments):
     return {"nodes": nodes, "seed": seed} | outcome | {"cpu_s": round(time.process_time() - started_s, 1)}
 
 
-def attack(seeds, nodes, processes, out):
-    """Run the seeds whose outcome is not in ``out`` yet; return all of them together."""
+def attack(first, seeds, nodes, processes, out):
+    """Run the seeds, from ``first`` on, whose outcome is not in ``out`` yet; return all that is there then together."""
     out.parent.mkdir(parents=True, exist_ok=True)
     outcomes = known(seeds, nodes, out)
-    missing = [(seed, nodes) for seed in range(1, seeds + 1) if seed not in outcomes]
+    missing = [(seed, nodes) for seed in range(first, seeds + 1) if seed not in outcomes]
     print(f"{len(outcomes)} of {seeds} seeds are in {out}", flush=True)
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool, out.open("a") as file:
         for outcome in pool.imap_unordered(run_seed, missing):
@@ -165,6 +165,7 @@ def plot(rows, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=1, help="the first seed to run: several of these may run at once")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--traffic", action="store_true")
@@ -184,7 +185,7 @@ def main():
             report(outcomes, Path("docs/attacked.csv"))
             result = summary(outcomes, options.nodes)
         else:
-            result = attack(options.seeds, options.nodes, options.processes, out)
+            result = attack(options.first, options.seeds, options.nodes, options.processes, out)
     print(json.dumps(result))
 
 

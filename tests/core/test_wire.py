@@ -1,4 +1,5 @@
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,11 @@ VALUE = Outer("saxpy", 300, [Inner(bytes(32), 0.5)])
 @given(outer)
 def test_what_is_encoded_is_decoded_to_the_same(value):
     assert decode(encode(value), Outer, size_bytes_max=1 << 20) == value
+
+
+@given(outer)
+def test_the_encoding_is_the_shortest_in_messagepack_as_another_library_writes_it(value):
+    assert encode(value) == msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
 
 
 def test_golden_vector():
