@@ -21,12 +21,15 @@ _MEANINGS = {
 def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: Mapping[str, int]) -> JobError:
     """Nobody worked on the job for ``waited_s``; ``unsuitable`` counts known peers by what they lack."""
     rule, limits = progress.rule, progress.job.limits
+    classes = " or ".join(progress.job.device_classes)
+    is_audited = progress.settlement is not None and progress.settlement.by_peers
+    others = ", and others that run some of it again," if is_audited else ""
     seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
     seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
     return JobError(
         "nobody_suitable",
         f"for {waited_s:g} s nobody suitable took the work: it needs {rule.agree} providers (up to {rule.most}) of"
-        f" different groups, of class {' or '.join(progress.job.device_classes)} with {limits.memory_mib} MiB and"
+        f" different groups, of class {classes}{others} with {limits.memory_mib} MiB and"
         f" {limits.seconds} s a task; {groups_agreed} agreed{''.join('; ' + text for text in seen)}."
         " See: depin-node peers; a node lends if started with --lend",
     )

@@ -42,8 +42,10 @@ class Recruiting:
         if progress.replicated:
             useful = max(useful, progress.rule_for(next(iter(progress.replicated))).most)
         # Who has failed a task is of no use to it: each failure makes room for somebody else.
-        stuck = itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX)
+        stuck = list(itertools.islice(progress.needy.values(), NEEDY_SEEN_MAX))
         useful += max((task.ballot.attempts_ended for task in stuck), default=0)
+        # Who audits is none of those who have had the task, however few are needed for new ones.
+        useful = max([useful, *(task.ballot.groups_needed() for task in stuck if task.is_audit)])
         wanted = min(board.config.providers_max, useful)
         engaged = sum(self.serves(partner, progress, now) for partner in board.partners.values())
         for candidate in board.candidates:

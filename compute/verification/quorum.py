@@ -166,6 +166,10 @@ class Ballot:
         """Tell whether a provider of ``group`` runs this task, or has answered, or is not to be asked."""
         return group in self._apart or any(run.group == group for run in self.runs.values())
 
+    def groups_needed(self) -> int:
+        """Return how many groups there have to be: those that have had the task, and as many as are wanted."""
+        return len(self._apart | {run.group for run in self.runs.values()}) + self.wanted()
+
     def begins_with(self, ref: Ref, group: str, device_class: str, root: bytes, *, apart: frozenset[str]) -> None:
         """Begin with an answer from before, that others are to agree with; nobody of the groups ``apart`` is asked."""
         self.started(ref, group, device_class)
