@@ -18,7 +18,6 @@ neighbour whose faults reach ``FAULTS_MAX`` is punished. All collections are bou
 Like the lazy push of Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees (2007), without the tree.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -163,8 +162,8 @@ class Gossip:
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
         self._untold: dict[bytes, tuple[str, set[PeerKey]]] = {}  # by id: the topic, and who need not be told
-        self._stored: OrderedDict[bytes, tuple[str, bytes, int]] = OrderedDict()
-        self._missing: OrderedDict[bytes, _Missing] = OrderedDict()
+        self._stored: dict[bytes, tuple[str, bytes, int]] = {}
+        self._missing: dict[bytes, _Missing] = {}
         self._tell_ns: int | None = None
         self._ask_ns: int | None = None  # not after the first is to be asked for
 
@@ -304,7 +303,7 @@ class Gossip:
     ) -> list[Effect]:
         self._stored[identity] = (topic, body, now.boottime_ns)
         if len(self._stored) > STORED_MAX:
-            self._stored.popitem(last=False)
+            del self._stored[next(iter(self._stored))]
         wanting, drawn = self._who_wants(topic), list[PeerKey]()
         if eager:
             count = min(eager + 1, len(wanting))  # one of them may be the source
@@ -344,7 +343,7 @@ class Gossip:
             if len(missing.tellers) < TELLERS_MAX and peer not in missing.tellers:
                 missing.tellers.append(peer)
             if len(self._missing) > MISSING_MAX:
-                self._missing.popitem(last=False)
+                del self._missing[next(iter(self._missing))]
 
     def _ask(self, now: Now) -> list[Effect]:
         """Ask for what is missing, each of a neighbour that has it and was not asked yet."""
