@@ -10,6 +10,8 @@ browser can reach the port too, so that every request must bear the token and na
     GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
     GET  /v1/copies               jobs of fellows that this node could go on with
     POST /v1/jobs/ID/attach       goes on with such a job here → its view
+    GET  /v1/jobs/ID/state        a job's state as a file (``job_files.py``)
+    POST /v1/jobs/attach          such a file: goes on with its job here → its view
     GET  /v1/jobs/ID/events       the view whenever it changes, as server-sent events, until the job has ended
     GET  /v1/jobs/ID/program      the encoded program: how to put outputs together
     GET  /v1/jobs/ID/story        what happened to it, line by line
@@ -19,8 +21,8 @@ browser can reach the port too, so that every request must bear the token and na
 
 import hmac
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -65,6 +67,8 @@ from depin_node.crypto.blob import BLOB_BYTES_MAX
 log = structlog.get_logger("depin_node.control")
 
 JOB_BYTES_MAX = 64 * 1024
+JOB_FILE_BYTES_MAX = 1 << 40
+"""The store's own quota is what bounds a job file."""
 LISTED_MAX = 200
 UPLOAD_STALL_S = 30.0
 """An uploading client on the same machine that sends nothing for so long is gone."""
@@ -136,6 +140,12 @@ class Backend(Protocol):
     async def attach(self, job_id: bytes) -> JobView:
         """Go on with such a job. Raises ``NotFoundError``, ``ConfigError``."""
 
+    def export(self, job_id: bytes) -> AsyncIterator[bytes]:
+        """Yield a job's state as a file."""
+
+    async def attach_file(self, parts: AsyncIterator[bytes]) -> JobView:
+        """Go on with the job of such a file."""
+
     async def program(self, job_id: bytes) -> bytes:
         """Return a job's encoded program. Raises ``NotFoundError``."""
 
@@ -173,7 +183,9 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}", routes.job),
             Route("/v1/jobs/{job}", routes.cancel, methods=["DELETE"]),
             Route("/v1/copies", routes.copies),
+            Route("/v1/jobs/attach", routes.attach_file, methods=["POST"]),
             Route("/v1/jobs/{job}/attach", routes.attach, methods=["POST"]),
+            Route("/v1/jobs/{job}/state", routes.state),
             Route("/v1/jobs/{job}/events", routes.events),
             Route("/v1/jobs/{job}/program", routes.program),
             Route("/v1/jobs/{job}/story", routes.story),
@@ -293,6 +305,17 @@ class Routes:
         """Answer ``POST /v1/jobs/ID/attach``."""
         return _json(await self._backend.attach(_digest(request, "job")))
 
+    async def state(self, request: Request) -> Response:
+        """Answer ``GET /v1/jobs/ID/state``."""
+        parts = self._backend.export(_digest(request, "job"))
+        first = await anext(parts, b"")
+        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+
+    async def attach_file(self, request: Request) -> Response:
+        """Answer ``POST /v1/jobs/attach``."""
+        async with aclosing(_body(request, JOB_FILE_BYTES_MAX)) as parts:
+            return _json(await self._backend.attach_file(parts))
+
     async def events(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/events``. ``connection: close`` lets the server end without waiting for readers."""
         job_id = _digest(request, "job")
@@ -360,7 +383,7 @@ def _digest(request: Request, name: str) -> bytes:
     return digest
 
 
-async def _body(request: Request, size_bytes_max: int) -> AsyncIterator[bytes]:
+async def _body(request: Request, size_bytes_max: int) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives. Raises ``ConfigError`` if it grows too large, ``TransportError`` if it stops."""
     too_large = ConfigError(f"this body may have at most {size_bytes_max} bytes")
     if int(request.headers.get("content-length", "0")) > size_bytes_max:

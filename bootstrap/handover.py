@@ -13,12 +13,13 @@ Only fellows are asked or answered; a copy is bounded like a job of our own, and
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import structlog
 import trio
 
+from depin_node.bootstrap.job_files import MAGIC, Piece, Reader, header
 from depin_node.bootstrap.job_records import blobs_of, queued
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.questions import Bounds, Questions
@@ -53,9 +54,10 @@ from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, TransportError
 from depin_node.core.views import CopyView
 from depin_node.core.wire import decode, encode
+from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign, verify, verify_signature
 from depin_node.crypto.identity import peer_id
-from depin_node.crypto.ownership import read_certificate
+from depin_node.crypto.ownership import OwnerCertificate, read_certificate
 from depin_node.p2p.blobs import issue_grant
 
 log = structlog.get_logger("depin_node.handover")
@@ -307,7 +309,13 @@ class Handover:
         if entry is None or entry.certificate is None:
             raise TransportError("the fellow is not known any more")
         await self._fetch(peer, asked, state, is_first=known is None)
-        shown, at_s = entry.certificate.data, now.wall_ns // SECOND_NS
+        await self._write(peer, entry.certificate.data, asked, state)
+        return asked.tasks, state.more
+
+    async def _write(self, peer: bytes, shown: bytes, asked: Job, state: JobState) -> None:
+        """Keep a part of a job's state, whose blobs are here and pinned."""
+        context, job = self._context, state.job
+        at_s = context.clock().wall_ns // SECOND_NS
         copy = StoredCopy(job, peer, shown, state.envelope, state.epoch, state.spent_us, at_s)
         writes = [copies.put_copy(copy), statements.hold(job, blobs_of(asked))]
         for result in state.results:
@@ -318,7 +326,6 @@ class Handover:
             writes.append(statements.hold(job, [output.blob for output in outputs if output.blob is not None]))
         writes += [statements.put_catch(caught, job) for caught in state.caught]
         await context.journal.write(writes)
-        return asked.tasks, state.more
 
     async def _fetch(self, peer: bytes, job: Job, state: JobState, *, is_first: bool) -> None:
         """Get the blobs that a part of a state names: pinned from now on."""
@@ -374,6 +381,109 @@ class Handover:
         return context.mesh.owners.is_fellow(certificate, context.clock())
 
     # What the user asks.
+
+    async def export(self, job: bytes) -> AsyncIterator[bytes]:
+        """Yield a job's state as a file (``job_files.py``).
+
+        Raises:
+            NotFoundError: there is no such job here. ConfigError: this node shows no owner's certificate.
+        """
+        context = self._context
+        certificate = context.mesh.owners.shown(context.clock())
+        if not certificate:
+            raise ConfigError("a job file is for nodes of one owner, and this one has no certificate: depin-node owner")
+        yield MAGIC + header(Piece.CERTIFICATE, len(certificate)) + certificate
+        own, network, told = context.identity.key, context.network.network_id, set[bytes]()
+        tasks = first = 0
+        have = bytearray(8 * HAVE_BYTES_MAX)
+        while True:
+            envelope = self._state(own, More(job, first, bits(have)))
+            state = verify_signature(envelope, JobState, network).payload
+            asked = verify_signature(state.envelope, SignedJob, network).payload.job
+            tasks = asked.tasks
+            blobs = [*blobs_of(asked), *(o.blob for result in state.results for o in result.outputs if o.blob)]
+            for blob in dict.fromkeys(blobs):
+                if blob in told:
+                    continue
+                told.add(blob)
+                size_bytes = context.blobs.store.size_bytes(blob)
+                yield header(Piece.BLOB, size_bytes)
+                for index in range(-(-size_bytes // CHUNK_BYTES)):
+                    yield await context.blobs.store.read_chunk(blob, index)
+            yield header(Piece.STATE, len(envelope)) + envelope
+            for result in state.results:
+                have[result.task - first] = 1
+            if not state.more:
+                first, have = first + 8 * HAVE_BYTES_MAX, bytearray(8 * HAVE_BYTES_MAX)
+                if first >= tasks:
+                    return
+
+    async def attach_file(self, parts: AsyncIterator[bytes]) -> JobView:
+        """Take a job's state from a file, and go on with it here.
+
+        Raises:
+            ConfigError: it is no job file, or not by a node of this one's owner. ResourceError: no room.
+        """
+        job = await self._read_file(Reader(parts))
+        return await self.attach(job)
+
+    async def _read_file(self, reader: Reader) -> bytes:
+        """Return the job of a file, whose state is a copy here by then."""
+        store, pinned, kept = self._context.blobs.store, set[bytes](), False
+        job, worker = b"", (b"", b"")
+        bounds = {Piece.CERTIFICATE: 4096, Piece.STATE: JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES}
+        try:
+            await reader.begin()
+            while (found := await reader.next(lambda kind: bounds.get(kind, store.quota_bytes))) is not None:
+                kind, size_bytes = found
+                if kind is Piece.BLOB:
+                    async with aclosing(reader.stream(size_bytes)) as parts:
+                        blob = await store.put_stream(parts, size_bytes_max=size_bytes, durable=True)
+                    if blob not in pinned:
+                        store.pin(blob)
+                        pinned.add(blob)
+                elif kind is Piece.CERTIFICATE:
+                    worker = self._read_worker(await reader.whole(size_bytes))
+                else:
+                    job = await self._take_part(await reader.whole(size_bytes), worker, pinned)
+                    kept = True
+        except PeerViolation as error:
+            raise ConfigError(f"the job file is damaged, or not by who it says: {error}") from error
+        finally:
+            if not kept:
+                for blob in pinned:
+                    store.unpin(blob)
+        if not job:
+            raise ConfigError("the job file ends early")
+        return job
+
+    def _read_worker(self, certificate: bytes) -> tuple[bytes, bytes]:
+        """Return the key of who wrote a file, and its certificate, which has to be by our owner."""
+        context = self._context
+        network = context.network.network_id
+        node = verify_signature(certificate, OwnerCertificate, network).payload.to
+        if not context.mesh.owners.is_fellow(read_certificate(certificate, network, node), context.clock()):
+            raise ConfigError("the job file is not by a node of this one's owner")
+        return node, certificate
+
+    async def _take_part(self, envelope: bytes, worker: tuple[bytes, bytes], here: set[bytes]) -> bytes:
+        context = self._context
+        network = context.network.network_id
+        verified = verify_signature(envelope, JobState, network)
+        state = verified.payload
+        signed = verify_signature(state.envelope, SignedJob, network)
+        asked = signed.payload.job
+        if verified.sender != worker[0] or job_id(signed.sender, asked) != state.job:
+            raise PeerViolation("the state of another job, or signed by somebody else")
+        outputs = await self._outputs(asked, state)
+        if not here.issuperset([*blobs_of(asked), *outputs]):
+            raise PeerViolation("blobs that it names are not in it")
+        for blob in (*blobs_of(asked), *outputs):
+            context.blobs.note_owner(blob, context.identity.key)
+        known = copies.copy_of(context.journal.reader, state.job)
+        if not self._mine(state.job) and (known is None or known.epoch <= state.epoch):
+            await self._write(*worker, asked, state)
+        return state.job
 
     def copies(self) -> list[CopyView]:
         """Return the jobs of fellows that this node could go on with."""

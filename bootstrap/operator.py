@@ -211,6 +211,18 @@ class Operator:
             raise ConfigError("this node is a first peer and takes no jobs (--bootstrap-only): attach on another node")
         return await self._handover.attach(job_id)
 
+    def export(self, job_id: bytes) -> AsyncIterator[bytes]:
+        """Yield a job's state as a file. Raises ``NotFoundError``, ``ConfigError``."""
+        if self._handover is None:
+            raise ConfigError("this node is a first peer and has no jobs (--bootstrap-only)")
+        return self._handover.export(job_id)
+
+    async def attach_file(self, parts: AsyncIterator[bytes]) -> JobView:
+        """Go on with the job of such a file. Raises ``ConfigError``, ``ResourceError``."""
+        if self._handover is None:
+            raise ConfigError("this node is a first peer and takes no jobs (--bootstrap-only): attach on another node")
+        return await self._handover.attach_file(parts)
+
     async def program(self, job_id: bytes) -> bytes:
         """Return a job's encoded program. Raises ``NotFoundError``."""
         stored = self._market.journal.reader.job(job_id)

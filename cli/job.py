@@ -138,12 +138,13 @@ def log(settings: Settings, /, as_json: bool, task: int | None, job_id: str) -> 
 @job.command()
 @global_options
 @json_option
-@click.argument("job_id", metavar="[ID]", required=False)
+@click.argument("job_id", metavar="[ID|FILE]", required=False)
 @pass_settings
 def attach(settings: Settings, /, as_json: bool, job_id: str | None) -> None:
     """Go on with a job of another node of the same owner on this one; without ID, list those that could be.
 
-    What is settled stays as it is. The other node ends the job when it hears of it: at once, or when it is back.
+    What is settled stays as it is. The other node ends the job when it hears of it: at once, or when it is back. FILE
+    is what `depin-node job export` has written there, for a node that never met it.
 
     \b
     Example:
@@ -160,8 +161,26 @@ def attach(settings: Settings, /, as_json: bool, job_id: str | None) -> None:
             none = "no node of the same owner works on a job, as far as this one knows"
             emit(copies, as_json, lambda: table(headings, rows) if rows else none)
             return
-        view = mesh.attach(job_id).status()
+        view = (mesh.attach_file(job_id) if Path(job_id).is_file() else mesh.attach(job_id)).status()
     emit(view, as_json, lambda: _text(view))
+
+
+@job.command()
+@global_options
+@json_option
+@click.argument("job_id", metavar="ID")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@pass_settings
+def export(settings: Settings, /, as_json: bool, job_id: str, file: Path) -> None:
+    """Write a job's state into FILE: another node of the same owner goes on with it by `job attach FILE`.
+
+    \b
+    Example:
+      depin-node job export 3fa9 hillshade.job
+    """
+    with settings.mesh() as mesh:
+        size_bytes = mesh.export(job_id, file)
+    emit({"file": str(file), "bytes": size_bytes}, as_json, lambda: f"{file}: {size_bytes:,} bytes")
 
 
 @job.command()

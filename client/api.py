@@ -6,7 +6,7 @@ One HTTP connection pool to the node on this machine. Every wait is bounded: a n
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -173,6 +173,17 @@ class Control:
         """Go on with such a job here, and return how it stands."""
         with self._reaching():
             answer = self._http.post(f"/v1/jobs/{job_id}/attach", timeout=ASSEMBLE_S)
+        return msgspec.json.decode(self._check(answer).content, type=JobView)
+
+    def state(self, job_id: str) -> Iterator[bytes]:
+        """Yield a job's state as a file, bit by bit."""
+        with self._stream(f"/v1/jobs/{job_id}/state") as answer:
+            yield from answer.iter_raw()
+
+    def attach_file(self, parts: Iterable[bytes]) -> JobView:
+        """Go on with the job of such a file here, and return how it stands."""
+        with self._reaching():
+            answer = self._http.post("/v1/jobs/attach", content=parts, timeout=ASSEMBLE_S)
         return msgspec.json.decode(self._check(answer).content, type=JobView)
 
     def program(self, job_id: str) -> bytes:

@@ -28,7 +28,7 @@ from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
-from depin_node.core.errors import ConfigError, NotFoundError
+from depin_node.core.errors import ConfigError, DepinError, NotFoundError
 from depin_node.core.views import CopyView, CreditView, DeviceView, PeerView, ReceiptView, StatusView
 from depin_node.crypto.identity import key_of
 
@@ -333,6 +333,39 @@ class Mesh:
                 raise NotFoundError(f"{many} with {job_id!r}; `depin-node job attach` shows them")
             job_id = found[0]
         return Future(self._control, self._control.attach(job_id))
+
+    def export(self, job_id: str, path: str | os.PathLike[str]) -> int:
+        """Write a job's state into a file, for a node of the same owner to go on with; return its bytes.
+
+        What is provisional is not in it. The job goes on here until the other node has attached and is heard of.
+
+        Args:
+            job_id: its id, or the beginning of it.
+            path: of the file, which must not be there yet.
+
+        Raises:
+            NotFoundError: no such job. ConfigError: this node has no owner's certificate, or the file is there.
+        """
+        found, size_bytes = self.future(job_id).job_id, 0
+        try:
+            with open(path, "xb") as file:
+                for part in self._control.state(found):
+                    size_bytes += file.write(part)
+        except FileExistsError:
+            raise ConfigError(f"{path} is there already: name another file") from None
+        except DepinError:
+            os.unlink(path)  # half a state is of no use
+            raise
+        return size_bytes
+
+    def attach_file(self, path: str | os.PathLike[str]) -> Future:
+        """Go on with the job of a file that ``export`` of a node of the same owner has written.
+
+        Raises:
+            ConfigError: it is no such file, or not by such a node; or the job cannot run here.
+        """
+        with open(path, "rb") as file:
+            return Future(self._control, self._control.attach_file(iter(lambda: file.read(1 << 20), b"")))
 
     def jobs(self) -> list[JobView]:
         """Return the newest jobs of the node."""

@@ -1,5 +1,7 @@
 """Jobs that change hands between nodes of one owner: what is copied, who may ask, and that the higher epoch goes on."""
 
+from contextlib import aclosing
+
 import pytest
 import trio
 import trio.testing
@@ -73,6 +75,69 @@ async def test_a_fellow_goes_on_and_the_first_node_ends_the_job(tmp_path, autoju
         }
         assert not receipted & set(before), "what was settled was run again"
         assert await b.handover.attach(job) == done  # again is harmless
+
+
+async def written(node, job):
+    return [part async for part in node.handover.export(job)]
+
+
+async def attach_file(node, data, step=1000):
+    async def parts():
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
+            await trio.lowlevel.checkpoint()
+
+    async with aclosing(parts()) as given:
+        return await node.handover.attach_file(given)
+
+
+@pytest.mark.parametrize("candidate", [MANY, LARGE], ids=["few bytes", "blobs"])
+async def test_a_node_that_never_met_the_first_one_goes_on_from_a_file(tmp_path, autojump_clock, candidate):
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w, candidate=candidate)
+        while sum(a.context.journal.reader.done(job, candidate.tasks)) < 3:
+            await trio.sleep(0.2)
+        data = b"".join(await written(a, job))
+        settled = copies.settled_tasks(a.context.journal.reader, job, 0, candidate.tasks)
+        w.fabric.kill(a.key)
+        a.scope.cancel()
+        w.first = b.context.network.addresses()[0]
+        c = await w.start(9, owner=OWNER)
+        await attach_file(c, data)
+        done = await c.requester.wait(job)
+        assert done.state == "done", done.error
+        assert (await output_of(c, done, candidate) == x).all()
+        assert copies.epoch_of(c.context.journal.reader, job)[0] == 1
+        receipted = {
+            settled.task
+            for stored in c.context.journal.reader.receipts_of(job)
+            for settled in verify_signature(stored.receipt, Receipt, NETWORK).payload.settled
+        }
+        assert not receipted & set(settled), "what was settled was run again"
+        assert await attach_file(c, data) == done  # again is harmless
+
+
+async def test_a_job_file_is_believed_for_its_signatures_only(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, _, job, _ = await started(w)
+        data = b"".join(await written(a, job))
+        stranger = await w.start(9, owner=OTHER)
+        with pytest.raises(ConfigError, match="not by a node of this one's owner"):
+            await attach_file(stranger, data)
+        c = await w.start(8, owner=OWNER)
+        for cut in (5, 40, len(data) // 2, len(data) - 1):
+            with pytest.raises(ConfigError, match=r"ends early|is no file|damaged"):
+                await attach_file(c, data[:cut])
+        spoiled = bytearray(data)
+        spoiled[-100] ^= 1
+        with pytest.raises(ConfigError, match="damaged"):
+            await attach_file(c, bytes(spoiled))
+        assert c.context.journal.reader.job(job) is None
+        with pytest.raises(NotFoundError):
+            await written(a, b"?" * 32)
+        nobody = await w.start(7)
+        with pytest.raises(ConfigError, match="no certificate"):
+            await written(nobody, job)
 
 
 async def test_a_node_that_was_killed_learns_of_it_before_it_goes_on(tmp_path, autojump_clock):

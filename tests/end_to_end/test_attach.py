@@ -102,6 +102,25 @@ def test_a_fellow_goes_on_where_a_killed_requester_was(nodes, tmp_path):
     assert not set(copied) & receipted(there, job)
 
 
+def test_a_node_goes_on_from_a_file(nodes, tmp_path):
+    """The two never meet: what one has is carried to the other in a file."""
+    here, there = owned(nodes, tmp_path, 2)
+    first = nodes.start(data_dir=here)
+    lender = nodes.start("--lend", "--slots", 1, "--peer", first.address)
+    n, file = 8 * wat.BLOCK, tmp_path / "carried.job"
+    with Mesh(first.data_dir) as mesh:
+        bound = Bound(wat.program(tasks=8, n=n), {0: wat.numbers(n)})
+        job = mesh.submit(Work("carried", bound, quorum(2, 2), Limits(30, 128))).job_id  # one lender is not enough
+    assert depin("job", "export", job[:12], file, "--data-dir", first.data_dir)["bytes"] == file.stat().st_size
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    second = nodes.start("--peer", lender.address, data_dir=there)
+    assert depin("job", "attach", file, "--data-dir", second.data_dir)["id"] == job
+    nodes.start("--lend", "--slots", 1, "--peer", lender.address)
+    with Mesh(second.data_dir) as mesh:
+        np.testing.assert_array_equal(mesh.future(job).result(WAIT_S), wat.numbers(n))
+
+
 def receipted(folder, job):
     """Return the tasks that a node has signed receipts for."""
     records = Journal(DataDir(folder).journal)
