@@ -174,7 +174,7 @@ class StreamCarrier:
 
         async def hand_over() -> None:
             async for pieces in waiting:
-                await trio.to_thread.run_sync(lambda pieces=pieces: take(memoryview(b"".join(pieces))))  # type: ignore[misc]
+                await trio.to_thread.run_sync(lambda pieces=pieces: take(memoryview(b"".join(pieces))))
 
         await together(read, hand_over)
         return frame
