@@ -89,6 +89,12 @@ class Internet:
         self.inside(inside, "ip", "route", "add", "default", "via", f"192.168.{number}.1")
         return Site(self, router, inside, outer, f"{network}.2", f"192.168.{number}.2")
 
+    def device_of(self, space: str, host: str) -> str:
+        """Return the interface that has an address."""
+        show = ["ip", "netns", "exec", space, "ip", "-o", "-4", "address", "show"]
+        shown = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        return next(line.split()[1] for line in shown.splitlines() if f" {host}/" in line)
+
     @property
     def core(self) -> str:
         return self.spaces[0]
