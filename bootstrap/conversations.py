@@ -307,6 +307,9 @@ class Conversations:
             partner.conversation.wake()
             partner.conversation.stop()
 
+    def __len__(self) -> int:
+        return len(self._partners)
+
     def tick(self, now: Now) -> None:
         """Look at the deadlines of all conversations."""
         for partner in list(self._partners.values()):

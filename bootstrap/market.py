@@ -37,11 +37,12 @@ from depin_node.p2p.network import Network, Stream
 
 log = structlog.get_logger("depin_node.market")
 TICK_S = 0.5
+RESTING_TICK_S = 10.0
+"""Of a node without a job: whatever begins one wakes it."""
 LINGER_S = 0.005
 """A few times what a message costs; far below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
-RESERVE_S = 0.5
 BOOK_S = 1.0
 _SEQUENCE = "sequence"
 
@@ -105,7 +106,8 @@ async def open_market(
     """
     async with open_journal(path) as journal:
         reader = journal.reader
-        sequence = Sequence(reader.number(_SEQUENCE), clock())
+        low = _Low()
+        sequence = Sequence(reader.number(_SEQUENCE), clock(), low.set)
         guard = ReplayGuard(reader.floors())
         await _reserve(journal, sequence)
         pen = Pen(identity, network.network_id, sequence, guard, reader.log_head())
@@ -113,7 +115,7 @@ async def open_market(
         credit = Credit(reader.balances(), reader.tallies(), clock(), listed=listed)
         context = MarketContext(identity, network, mesh, blobs, journal, pen, book, credit, clock)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_reserved, journal, sequence)
+            nursery.start_soon(_keep_reserved, journal, sequence, low)
             nursery.start_soon(_keep_book, context)
             try:
                 yield context
@@ -122,9 +124,25 @@ async def open_market(
                 nursery.cancel_scope.cancel()
 
 
-async def _keep_reserved(journal: JournalWriter, sequence: Sequence) -> None:
+class _Low:
+    """An event that is set again and again."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """Wake who waits."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until it is set, and clear it."""
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+async def _keep_reserved(journal: JournalWriter, sequence: Sequence, low: _Low) -> None:
     while True:
-        await trio.sleep(RESERVE_S)
+        await low.wait()
         await _reserve(journal, sequence)
 
 

@@ -19,7 +19,7 @@ from depin_node.bootstrap.disputes import Disputes, can_walk
 from depin_node.bootstrap.explaining import explained
 from depin_node.bootstrap.job_records import JobRecords, blobs_of, queued
 from depin_node.bootstrap.judge import Judge
-from depin_node.bootstrap.market import TICK_S, MarketContext
+from depin_node.bootstrap.market import RESTING_TICK_S, TICK_S, MarketContext
 from depin_node.bootstrap.open_jobs import OpenJobs
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import statements
@@ -87,7 +87,9 @@ class Requester:
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
         self._records = JobRecords(context, self._compute_again)
-        self._candidates_wanted = trio.Event()
+        self._wake = trio.Event()
+        self._looked_s = float("-inf")
+        self._rests = False
 
     # What the node's user asks.
 
@@ -324,7 +326,14 @@ class Requester:
             )
         )
         if not self._scheduler.knows_candidates():
-            self._candidates_wanted.set()
+            self._look_now()
+        elif self._rests:
+            self._wake.set()
+
+    def _look_now(self) -> None:
+        """Have ``run`` look for candidates at once."""
+        self._looked_s = float("-inf")
+        self._wake.set()
 
     def _feed(self, event: e.Event) -> None:
         now = self._context.clock()
@@ -408,26 +417,25 @@ class Requester:
             await self._resume(stored)
 
     async def run(self) -> None:
-        """Look at deadlines and candidates, for ever."""
-        looked = float("-inf")
+        """Look at deadlines and candidates, for ever; seldom while there is no job and no conversation."""
         while True:
-            self._candidates_wanted = trio.Event()
-            if trio.current_time() >= looked + CANDIDATES_S:
-                looked = trio.current_time()
+            self._wake = trio.Event()
+            if trio.current_time() >= self._looked_s + CANDIDATES_S:
+                self._looked_s = trio.current_time()
                 self._look_for_candidates()
             now = self._context.clock()
             self._conversations.tick(now)
             self._feed(e.Tick())
-            with trio.move_on_after(TICK_S):
-                await self._candidates_wanted.wait()
-                looked = float("-inf")
+            self._rests = self._scheduler.needs() is None and not len(self._conversations)
+            with trio.move_on_after(RESTING_TICK_S if self._rests else TICK_S):
+                await self._wake.wait()
 
     async def watch_mesh(self) -> None:
         """Look for candidates soon after somebody new is heard of, while a job is open."""
         heard = self._context.mesh.watch()
         async for tell in heard:
             if tell.what in ("discovered", "connected", "joined") and self._scheduler.needs() is not None:
-                self._candidates_wanted.set()
+                self._look_now()
                 await trio.sleep(NEWS_S)  # what comes meanwhile is seen at the next look
 
     def _look_for_candidates(self) -> None:

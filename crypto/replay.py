@@ -7,6 +7,7 @@ before it acts on a message that promises anything.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from depin_node.core.clock import Now
 from depin_node.core.errors import PeerViolation
@@ -16,15 +17,22 @@ SEQ_MAX = 2**63 - 1
 
 
 class Sequence:
-    """The sender's side. ``next()`` never repeats as long as ``reserved`` is stored before it is used up."""
+    """The sender's side. ``next()`` never repeats as long as ``reserved`` is stored before it is used up.
 
-    def __init__(self, stored_reserved: int, now: Now) -> None:
+    Args:
+        stored_reserved: what was reserved last, by the journal.
+        now: the time.
+        on_low: called when it is time to ``reserve`` again: half of what was reserved is used up.
+    """
+
+    def __init__(self, stored_reserved: int, now: Now, on_low: Callable[[], None] = lambda: None) -> None:
         self._next = max(stored_reserved, now.wall_ns // 1000)
         self.reserved = self._next
+        self._on_low = on_low
 
     def reserve(self) -> int | None:
         """Return the number to store before going on, or None if enough is still reserved."""
-        if self.reserved - self._next >= RESERVED_AT_ONCE // 2:
+        if not self._is_low():
             return None
         self.reserved = self._next + RESERVED_AT_ONCE
         return self.reserved
@@ -34,7 +42,12 @@ class Sequence:
         if self._next >= self.reserved:
             raise RuntimeError("sequence numbers used before they were reserved")
         self._next += 1
+        if self._is_low():
+            self._on_low()
         return self._next - 1
+
+    def _is_low(self) -> bool:
+        return self.reserved - self._next < RESERVED_AT_ONCE // 2
 
 
 class ReplayGuard:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from depin_node.core.clock import Now
 from depin_node.core.errors import PeerViolation
-from depin_node.crypto.replay import ReplayGuard, Sequence
+from depin_node.crypto.replay import RESERVED_AT_ONCE, ReplayGuard, Sequence
 
 NOW = Now(0, 1_800_000_000 * 10**9)
 A, B = b"a" * 32, b"b" * 32
@@ -21,6 +21,15 @@ def test_a_sequence_never_repeats_even_when_killed_at_any_moment():
             number = sequence.next()
             assert number > last
             last = number
+
+
+def test_a_sequence_says_when_it_wants_to_be_reserved_again():
+    calls = []
+    sequence = Sequence(0, NOW, lambda: calls.append(sequence.reserve()))
+    first = sequence.reserve() - RESERVED_AT_ONCE
+    assert [sequence.next() for _ in range(3 * RESERVED_AT_ONCE)] == list(range(first, first + 3 * RESERVED_AT_ONCE))
+    assert len(calls) == 5  # each time half is used up, and one more
+    assert None not in calls
 
 
 def test_a_sequence_needs_its_reservation():
