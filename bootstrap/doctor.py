@@ -154,7 +154,8 @@ def _listening(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
         yield Finding("listens", bool(addresses), ", ".join(addresses) or "nowhere", hint)
         return
     try:
-        _try_to_listen(config.listen)
+        for listen in config.listen.split(","):
+            _try_to_listen(listen)
         yield Finding("listens", True, f"{config.listen} is free")
     except OSError as error:
         moves = "it will take the next free port" if config.listen_is_default else "choose another with --listen"
@@ -170,6 +171,8 @@ def _try_to_listen(listen: str) -> None:
     family = socket.AF_INET6 if address.kind == "ip6" else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trying:
         trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            trying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         trying.bind((address.host, 0 if listen.endswith("/0") else address.port))
 
 

@@ -211,7 +211,7 @@ async def _open_network(stack: AsyncExitStack, config: NodeConfig, identity: Ide
     for listen in _listen_addresses(config):
         host = open_libp2p(
             identity.seed,
-            listen=(listen,),
+            listen=listen.split(","),
             network_id=config.network_id,
             limits=limits,
             listed=trusted,
@@ -235,7 +235,7 @@ async def _open_direct(stack: AsyncExitStack, config: NodeConfig, network: Netwo
     """Open the data port; None if the configuration wants none."""
     if config.data_listen == "off":
         return None
-    address = config.data_listen or f"{config.listen.rpartition('/')[0]}/0"
+    address = config.data_listen or f"{config.listen.split(',')[0].rpartition('/')[0]}/0"
     try:
         _, kind, host, tcp, port = address.split("/")
         if kind not in ("ip4", "ip6") or tcp != "tcp" or not port.isdecimal():

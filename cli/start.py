@@ -50,6 +50,7 @@ def start(
     Examples:
       depin-node start
       depin-node start --listen /ip4/127.0.0.1/tcp/4701
+      depin-node start --listen /ip4/0.0.0.0/tcp/4701,/ip6/::/tcp/4701
       depin-node start --lend --device cpu --device GPU-5a2f…
       depin-node start --lend --peer /ip4/192.0.2.1/tcp/4701/p2p/12D3KooW…
     """

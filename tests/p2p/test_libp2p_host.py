@@ -194,6 +194,24 @@ async def test_listen_addresses_are_checked(address: str) -> None:
             pass
 
 
+async def test_a_node_listens_on_both_families_at_one_port() -> None:
+    try:
+        (await trio.open_tcp_listeners(0, host="::1"))[0].socket.close()
+    except OSError:
+        pytest.skip("no IPv6 on this machine: nothing can listen on it")
+    (free,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = free.socket.getsockname()[1]
+    await free.aclose()
+    listen = [f"/ip4/0.0.0.0/tcp/{port}", f"/ip6/::/tcp/{port}"]
+    async with open_node("both", listen=listen) as node, open_node("a") as a, open_node("b") as b:
+        assert {parse(address).kind for address in node.addresses()} == {"ip4", "ip6"}
+        for other, host in ((a, "/ip4/127.0.0.1"), (b, "/ip6/::1")):
+            assert await other.dial(f"{host}/tcp/{port}/p2p/{peer_id(node.key)}") == node.key
+            path = other.path(node.key)
+            assert path is not None
+            assert path.address.startswith(f"{host}/tcp/{port}")
+
+
 async def test_what_cannot_be_listened_on_is_said() -> None:
     with pytest.raises(ListenError, match=r"cannot listen on /ip4/192\.0\.2\.1"):
         async with open_node("a", listen=["/ip4/127.0.0.1/tcp/0", "/ip4/192.0.2.1/tcp/4001"]):

@@ -64,13 +64,17 @@ def dial_delay() -> None:
 @patch
 def exclusive_listen() -> None:
     """Fault: listeners set SO_REUSEPORT, so a second node of the same user binds the same port without an error and
-    the kernel spreads connections over both.
+    the kernel spreads connections over both. And one at ``::`` takes the port of IPv4 too, so that a node cannot listen
+    on both at one port, nor tell who calls by which.
 
-    It is there for hole punching, which we do from our calls' port (``calling``). Until: it is an option (> 0.8.1).
+    SO_REUSEPORT is there for hole punching, which we do from our calls' port (``calling``). Until: both are options
+    (> 0.8.1).
     """
 
     def set_reuse_flags(socket: Any) -> None:
         socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+        if socket.family == trio.socket.AF_INET6:
+            socket.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 1)
 
     tcp_module._set_reuse_flags = set_reuse_flags
 
