@@ -337,8 +337,11 @@ class Requester:
 
     def _feed(self, event: e.Event) -> None:
         now = self._context.clock()
-        for effect in self._scheduler.handle(event, now):
+        effects = self._scheduler.handle(event, now)
+        for effect in effects:
             self._carry_out(effect, now)
+        if effects and self._rests:
+            self._wake.set()
         if isinstance(event, e.ResultsStored):
             self._tell(event.job_id)
 
