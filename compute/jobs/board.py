@@ -38,8 +38,6 @@ class Board:
         self.patience = Patience()
         self.next_attempt = 0
         self.tasks_opened = 0
-        self.hungry: dict[Partner, None] = {}
-        """Those who might be sent more, as far as they are concerned."""
         self.finished_with: dict[bytes, list[tuple[bytes, int]]] = {}
         """By lost provider, the (job, task) whose answers it had: it is asked for them when it is back."""
         self.has_room = False
@@ -94,12 +92,17 @@ class Board:
         partner = self.partners.get(peer)
         if partner is None or partner.close(attempt, now.boottime_ns) is None:
             return False
-        self.feed(partner)
+        if partner.is_worth_a_look():
+            self.feed(partner)
+        self.has_room = True
         return True
 
     def feed(self, partner: Partner) -> None:
-        """Note that a provider may get more work."""
-        self.hungry[partner] = None
+        """Note that a provider may get more work, of any job."""
+        partner.freed = 0
+        for progress in self.jobs.values():
+            if not progress.is_over:
+                progress.hungry[partner] = None
         self.has_room = True
 
     def need(self, progress: Progress, task: OpenTask) -> None:
@@ -115,6 +118,7 @@ class Board:
             self.release_all(task, now)
         progress.tasks.clear()
         progress.needy.clear()
+        progress.hungry.clear()
         for partner in self.partners.values():
             stint = partner.stints.pop(progress.id, None)
             if stint is not None:

@@ -66,41 +66,44 @@ class Deciding:
     def committed(self, partner: Partner, event: Committed, now: Now) -> None:
         """Note that answers are fixed."""
         board, peer = self._board, partner.peer
-        answered: list[tuple[Progress, OpenTask]] = []
+        answered: dict[bytes, list[OpenTask]] = {}
         runs: list[tuple[bytes, int]] = []
         for attempt, commitment, run_us in event.items:
             task = partner.open.get(attempt)
             if task is None:
                 continue
-            progress = board.jobs[task.job_id]
-            progress.part(peer).run_us += run_us
-            progress.spent_us += partner.stints[task.job_id].price_us
-            progress.running -= 1
-            progress.active_ns = now.boottime_ns
             task.ballot.committed((peer, attempt), commitment)
             runs.append((task.job_id, run_us))
-            answered.append((progress, task))
-        is_first = any(not partner.stints[progress.id].pace_s for progress, _ in answered)
+            answered.setdefault(task.job_id, []).append(task)
+        is_first = any(not partner.stints[job_id].pace_s for job_id in answered)
         partner.answered(runs, now.boottime_ns)
+        for job_id, run_us in runs:
+            board.jobs[job_id].part(peer).run_us += run_us
         if is_first:
             board.feed(partner)  # its speed is known: it may be worth sending more
-        for progress, task in answered:
-            progress.run_s = partner.stints[progress.id].run_s
-            self._seal(task, now)
+        for job_id, tasks in answered.items():
+            progress, stint = board.jobs[job_id], partner.stints[job_id]
+            progress.spent_us += stint.price_us * len(tasks)
+            progress.running -= len(tasks)
+            progress.active_ns = now.boottime_ns
+            progress.run_s = stint.run_s
+            for task in tasks:
+                self._seal(progress, task, now)
 
-    def _seal(self, task: OpenTask, now: Now) -> None:
+    def _seal(self, progress: Progress, task: OpenTask, now: Now) -> None:
         """If all answers that are wanted are in, fix the set and have them shown; one of them sends its bytes
         too."""
-        asked = task.ballot.ready()
+        ballot = task.ballot
+        asked = ballot.ready()
         if not asked:
             return
-        for ref in task.ballot.surplus():
+        for ref in ballot.surplus():
             self._withdraw(task, ref, now)
-        inputs = task.job_id + task.ballot.task.to_bytes(8, "little") + task.ballot.commitments()
+        inputs = task.job_id + ballot.task.to_bytes(8, "little") + ballot.commitments()
         sealed = blake3(inputs, key=self._secret).digest()
-        stays = self._board.jobs[task.job_id].stays(task.ballot.task) and not task.is_audit
+        stays = progress.stays(ballot.task) and not task.is_audit
         if not stays and not task.is_audit and task.uploading is None and task.outputs is None and not task.answers:
-            task.uploading = asked[task.ballot.task % len(asked)]
+            task.uploading = asked[ballot.task % len(asked)]
         for ref in asked:
             want = Want.STAY if stays else Want.BYTES if ref == task.uploading else Want.ROOT
             self._board.do(AskReveal(ref[0], ref[1], sealed, want))
@@ -251,7 +254,7 @@ class Deciding:
             task.outputs, task.outputs_root, task.log = event.outputs, event.root, event.log
         self._decide(self._board.jobs[task.job_id], task, now)
 
-    def stayed(self, partner: Partner, event: Stayed) -> None:
+    def stayed(self, partner: Partner, event: Stayed, now: Now) -> None:
         """Note that a provider keeps the bytes of an answer that it is about to show."""
         task = partner.open.get(event.attempt)
         if task is not None:
@@ -270,11 +273,10 @@ class Deciding:
         if task.is_audit:
             self._decide_audit(progress, task, now)
             return
-        if ballot.is_undecided():
-            self._board.finish(progress, "failed", reasons.undecided(ballot), now)
-            return
         if not ballot.decided:
-            if ballot.wanted():
+            if ballot.is_undecided():
+                self._board.finish(progress, "failed", reasons.undecided(ballot), now)
+            elif ballot.wanted():
                 self._board.need(progress, task)
             return
         if ballot.decided in task.answers:
@@ -315,7 +317,7 @@ class Deciding:
         ballot = task.ballot
         del progress.tasks[ballot.task]
         progress.needy.pop(ballot.task, None)
-        self._note_verified(task, [ref for ref, run in ballot.runs.items() if ballot.agrees(run.root)], now)
+        self._note_verified(task, ballot.agreeing(), now)
         dissent = [ref for ref in ballot.dissenters() if ref[1] != BEFORE]
         for ref in dissent:
             self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
@@ -330,12 +332,12 @@ class Deciding:
         self.finish_if_settled(progress, now)
 
     def _accept(self, progress: Progress, task: OpenTask, now: Now) -> None:
-        ballot = task.ballot
+        board, ballot = self._board, task.ballot
         del progress.tasks[ballot.task]
         progress.done[ballot.task] = 1
         progress.accepted += 1
         progress.stage("first_result", now)
-        agreeing = [ref for ref, run in ballot.runs.items() if ballot.agrees(run.root)]
+        agreeing = ballot.agreeing()
         progress.groups[len(agreeing)] += 1
         tab = self.settling.tab_of(progress, ballot, now)
         is_audited = tab is None and self.settling.agreed(progress, ballot, agreeing)
@@ -345,25 +347,26 @@ class Deciding:
         if holders := _holders(task):
             blobs = task.stayed[holders[0]]
             peers = tuple(peer for peer, _ in holders)
-            self._board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log, tab, panel))
+            board.do(NoteHolders(progress.id, ballot.task, ballot.decided, blobs, peers, task.log, tab, panel))
         else:
             assert task.outputs is not None
-            self._board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab, panel))
+            board.do(StoreResult(progress.id, ballot.task, ballot.decided, task.outputs, task.log, tab, panel))
         dissent = [(ref, ballot.is_far(ballot.runs[ref].root)) for ref in ballot.dissenters()]
         for ref, is_lie in dissent:
             if is_lie:
-                self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
-        for (peer, attempt), run in ballot.runs.items():
-            agrees = ballot.agrees(run.root)
+                board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
+        believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
+        for ref, run in ballot.runs.items():
+            peer, attempt = ref
+            agrees = run.root == ballot.decided or ref in agreeing
             part = progress.part(peer)
             part.done += agrees
             if agrees:
-                self._board.patience.satisfied(peer)
-            if self._board.take_off(peer, attempt, now):
+                board.patience.satisfied(peer)
+            if board.take_off(peer, attempt, now):
                 part.running -= 1
-                believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
                 verdict = believed if agrees else Verdict.REJECTED
-                self._board.do(ReleaseAttempt(peer, attempt, verdict, agrees and (is_audited or tab is not None)))
+                board.do(ReleaseAttempt(peer, attempt, verdict, agrees and (is_audited or tab is not None)))
         for (peer, _), is_lie in dissent:
             if is_lie:
                 self._catch(progress, peer, ballot.task, now)
@@ -471,12 +474,14 @@ class Deciding:
         elif ballot.attempts_ended > self._board.config.attempts_ended_max:
             self._board.finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
-            if ballot.is_numeric and ballot.recount():  # what is left may be what was waited for
+            if (
+                ballot.is_numeric or not ballot.decided
+            ) and ballot.recount():  # what is left may be what was waited for
                 self._decide(progress, task, now)
             elif ballot.wanted():
                 self._board.need(progress, task)
             else:
-                self._seal(task, now)
+                self._seal(progress, task, now)
 
     def _faults_to_fail(self, progress: Progress, ballot: Ballot) -> int:
         """Return how many groups must report the same fault: a single one is believed only if there is no
@@ -498,10 +503,10 @@ class Deciding:
         partner = board.partners.pop(peer, None)
         if partner is None:
             return
-        board.hungry.pop(partner, None)
         board.patience.ended(peer, code, was_agreed=partner.is_agreed, now=now)
         state = _state_after(code, partner.is_agreed)
         for progress in board.open_jobs():
+            progress.hungry.pop(partner, None)
             part = progress.parts.get(peer)
             if part is not None and part.state != "caught":
                 part.state, part.reason, part.running = state, code, 0
@@ -548,6 +553,8 @@ class Deciding:
 
 def _holders(task: OpenTask) -> list[tuple[bytes, int]]:
     """Return the attempts whose providers keep the bytes of the decided answer, and are there."""
+    if not task.stayed:
+        return []
     runs, decided = task.ballot.runs, task.ballot.decided
     return [ref for ref in task.stayed if decided and ref in runs and runs[ref].root == decided and runs[ref].reachable]
 

@@ -1,7 +1,6 @@
 """What goes into the scheduler and what comes out: its events and its effects."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -50,8 +49,7 @@ class Kept(NamedTuple):
 # Events.
 
 
-@dataclass(frozen=True)
-class Submitted:
+class Submitted(msgspec.Struct, frozen=True):
     """A job to do. ``done`` has a byte for each task, 1 for those with a stored result."""
 
     job_id: bytes
@@ -77,8 +75,7 @@ class Submitted:
     """Who agreed on what before a restart, and what of it is to be audited."""
 
 
-@dataclass(frozen=True)
-class Audited:
+class Audited(msgspec.Struct, frozen=True):
     """This node has run a task of a job itself, or parts of it: the root of what it got; empty if it could not. What is
     as good as the answer (whose root ``Audit`` gave) has the answer's root; ``is_far``: no rounding explains the
     difference."""
@@ -90,8 +87,7 @@ class Audited:
     is_far: bool = True
 
 
-@dataclass(frozen=True)
-class Compared:
+class Compared(msgspec.Struct, frozen=True):
     """Answers to an open task were compared as numbers; ``sequence`` is that of ``Compare``."""
 
     job_id: bytes
@@ -101,8 +97,7 @@ class Compared:
     found: Nearness
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """An answer to an open task was checked; ``sequence`` is that of ``Check``."""
 
     job_id: bytes
@@ -112,8 +107,7 @@ class Checked:
     finding: Finding
 
 
-@dataclass(frozen=True)
-class Walked:
+class Walked(msgspec.Struct, frozen=True):
     """A dispute over an open task was walked; ``sequence`` is that of ``Walk``. ``liars`` did the ``step``th of its
     steps wrongly; if there are none, ``why`` it could not be told."""
 
@@ -125,55 +119,48 @@ class Walked:
     why: str
 
 
-@dataclass(frozen=True)
-class CancelAsked:
+class CancelAsked(msgspec.Struct, frozen=True):
     """The user wants the job no more."""
 
     job_id: bytes
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """Who might be asked now, in the order to ask; and how many known peers will not do, by reason."""
 
     items: tuple[Candidate, ...]
     unsuitable: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """Something came of a conversation."""
 
     peer: bytes
     event: TalkEvent
 
 
-@dataclass(frozen=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True):
     """A conversation is over: ``code`` says why (lost, unreachable, violation, …)."""
 
     peer: bytes
     code: str
 
 
-@dataclass(frozen=True)
-class ResultsStored:
+class ResultsStored(msgspec.Struct, frozen=True):
     """These results are durable."""
 
     job_id: bytes
     tasks: int
 
 
-@dataclass(frozen=True)
-class StoringFailed:
+class StoringFailed(msgspec.Struct, frozen=True):
     """A job cannot go on here: its results cannot be stored (the disk is full, for example), or a fellow goes on."""
 
     job_id: bytes
     error: JobError
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time passes: about once a second."""
 
 
@@ -196,8 +183,7 @@ Event = (
 # Effects.
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Open a conversation and offer these terms."""
 
     peer: bytes
@@ -206,8 +192,7 @@ class Ask:
     duration_s: int
 
 
-@dataclass(frozen=True)
-class OpenWork:
+class OpenWork(msgspec.Struct, frozen=True):
     """Announce the work of a job under the agreement with ``peer``."""
 
     peer: bytes
@@ -215,8 +200,7 @@ class OpenWork:
     job_id: bytes
 
 
-@dataclass(frozen=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """Send attempts of ``tasks``, numbered from ``first_attempt``."""
 
     peer: bytes
@@ -225,8 +209,7 @@ class Assign:
     tasks: list[int]
 
 
-@dataclass(frozen=True)
-class AskReveal:
+class AskReveal(msgspec.Struct, frozen=True):
     """The set of answers is fixed: have this one shown; ``want`` says what of its bytes."""
 
     peer: bytes
@@ -235,16 +218,14 @@ class AskReveal:
     want: Want
 
 
-@dataclass(frozen=True)
-class AskUpload:
+class AskUpload(msgspec.Struct, frozen=True):
     """Have the bytes of a shown answer sent."""
 
     peer: bytes
     attempt: int
 
 
-@dataclass(frozen=True)
-class ReleaseAttempt:
+class ReleaseAttempt(msgspec.Struct, frozen=True):
     """The attempt is over; with a verdict it goes into a receipt. ``keeps``: what its provider signed may still be
     needed, until the job is over: its answer is to be audited."""
 
@@ -254,8 +235,7 @@ class ReleaseAttempt:
     keeps: bool = False
 
 
-@dataclass(frozen=True)
-class CloseWork:
+class CloseWork(msgspec.Struct, frozen=True):
     """No more of this work with ``peer``: the last receipt."""
 
     peer: bytes
@@ -263,16 +243,14 @@ class CloseWork:
     verified_by: str
 
 
-@dataclass(frozen=True)
-class EndAgreement:
+class EndAgreement(msgspec.Struct, frozen=True):
     """Close the conversation with ``peer``."""
 
     peer: bytes
     code: EndCode
 
 
-@dataclass(frozen=True)
-class StoreResult:
+class StoreResult(msgspec.Struct, frozen=True):
     """A task's result is accepted: store it, then tell ``ResultsStored``. ``log`` is what it printed; ``tab``, if it is
     provisional, its provider and its draw; ``panel``, if agreed results are audited, the number of who agreed."""
 
@@ -285,8 +263,7 @@ class StoreResult:
     panel: int = 0
 
 
-@dataclass(frozen=True)
-class NoteHolders:
+class NoteHolders(msgspec.Struct, frozen=True):
     """A task's result is accepted and stays where it is: note its blobs and who keeps them, then tell
     ``ResultsStored``."""
 
@@ -300,8 +277,7 @@ class NoteHolders:
     panel: int = 0
 
 
-@dataclass(frozen=True)
-class Caught:
+class Caught(msgspec.Struct, frozen=True):
     """An answer is wrong, as far as this node can tell: keep its evidence and ban the peer. Comes before the attempt is
     released, or is about one whose messages were kept."""
 
@@ -312,8 +288,7 @@ class Caught:
     reason: str
 
 
-@dataclass(frozen=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """Compare answers to a task as numbers, then tell ``Compared``."""
 
     job_id: bytes
@@ -322,8 +297,7 @@ class Compare:
     answers: tuple[Shown, ...]
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """Check an answer without running the task, with random numbers from ``seed``; then tell ``Checked``."""
 
     job_id: bytes
@@ -334,8 +308,7 @@ class Check:
     seed: bytes
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(msgspec.Struct, frozen=True):
     """Two providers, each with the root that it signed, differ about a task: find the first step that one of them did
     wrongly, then tell ``Walked``."""
 
@@ -345,8 +318,7 @@ class Walk:
     parties: tuple[Party, Party]
 
 
-@dataclass(frozen=True)
-class Audit:
+class Audit(msgspec.Struct, frozen=True):
     """Run a task here, then tell ``Audited``. Its answer has ``root``, and came from a device of ``device_class``
     (empty: not known any more). ``parts``: which of its parts are to be run; empty: all of it at once."""
 
@@ -357,8 +329,7 @@ class Audit:
     parts: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class NotePanel:
+class NotePanel(msgspec.Struct, frozen=True):
     """Keep who the members of a panel are: results that name its ``number`` follow."""
 
     job_id: bytes
@@ -366,8 +337,7 @@ class NotePanel:
     peers: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class NoteAudit:
+class NoteAudit(msgspec.Struct, frozen=True):
     """An agreed result is to be audited (``is_open``), or its audit is over: a restart goes on with those that are."""
 
     job_id: bytes
@@ -376,8 +346,7 @@ class NoteAudit:
     is_open: bool
 
 
-@dataclass(frozen=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """Results are provisional no more; ``confirmed`` by an audit, their tab goes on."""
 
     job_id: bytes
@@ -385,16 +354,14 @@ class Settle:
     confirmed: bool
 
 
-@dataclass(frozen=True)
-class Void:
+class Void(msgspec.Struct, frozen=True):
     """Results are believed no more: forget them."""
 
     job_id: bytes
     tasks: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Ban:
+class Ban(msgspec.Struct, frozen=True):
     """A peer's accepted answer was wrong, as this node found itself: have nothing to do with it any more, and tell
     others what proves it, if that was kept."""
 
@@ -404,8 +371,7 @@ class Ban:
     reason: str
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """Answers of a peer were found right; ``by_established``: by this node itself, or with an established peer."""
 
     peer: bytes
@@ -414,8 +380,7 @@ class Verified:
     by_established: bool
 
 
-@dataclass(frozen=True)
-class SettleAttempts:
+class SettleAttempts(msgspec.Struct, frozen=True):
     """Provisional answers to ``tasks`` of a work get their last verdict."""
 
     peer: bytes
@@ -435,16 +400,14 @@ class JobEvent(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Something worth telling happened to a job."""
 
     job_id: bytes
     event: JobEvent
 
 
-@dataclass(frozen=True)
-class JobEnded:
+class JobEnded(msgspec.Struct, frozen=True):
     """Store the state, after the results; then tell whoever waits. ``state``: done, failed or cancelled."""
 
     job_id: bytes

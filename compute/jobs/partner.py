@@ -111,6 +111,7 @@ class Partner:
         self.next_attempt = first_attempt
         self.next_work = 0
         self.open: dict[int, OpenTask] = {}
+        self.freed = 0  # attempts that have ended since it was last looked at
         self.stints: dict[bytes, Stint] = {}
         self._counted_ns = 0
         self._bid_ns = 0
@@ -159,11 +160,17 @@ class Partner:
             more = FIRST_AHEAD * self.slots - total
         else:
             ahead_s = AHEAD_S + 2 * self._lag_s  # to be answered and to be shown
-            backlog_s = sum(stint.open * self._busy_s(stint) for stint in self.stints.values())
+            backlog_s = 0.0
+            for other in self.stints.values():
+                backlog_s += other.open * self._busy_s(other)
             more = ceil((ahead_s - backlog_s) / self._busy_s(stint))  # long tasks get their turn beside short ones
         worth = min(room, max(least, more, 0))
         is_alone = len(self.stints) == 1
         return 0 if is_alone and worth < min(TOGETHER, total // 4) else worth
+
+    def is_worth_a_look(self) -> bool:
+        """Tell whether so much has ended that it may be sent as much at once as is worth a message."""
+        return self.freed >= min(TOGETHER, len(self.open) // 4)
 
     def credit_max(self) -> int:
         """Return how many more attempts the provider would take: for replacements, which others wait for."""
@@ -199,6 +206,7 @@ class Partner:
         task = self.open.pop(attempt, None)
         if task is not None:
             self.stints[task.job_id].open -= 1
+            self.freed += 1
             self.idle_since_ns = at_ns
         return task
 

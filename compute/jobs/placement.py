@@ -70,13 +70,20 @@ class Ready:
         first = self._take_soonest()
         if k == 1:
             return [first]
-        drawn = [name for name in rng.sample(self._names, k) if name != first.group]
-        chosen = [first, *(self._member(rng, name) for name in drawn[: k - 1])]
+        chosen = [first, *(self._member(rng, name) for name in self._others(rng, first.group, k - 1))]
         if self._anchors is not None and all(partner.is_newcomer for partner in chosen):
             anchor = rng.choice(list(self._anchors))
             same = next((at for at, partner in enumerate(chosen) if partner.group == anchor.group), k - 1)
             chosen[same] = anchor
         return chosen
+
+    def _others(self, rng: "Random", group: str, count: int) -> list[str]:
+        """Draw ``count`` of the groups but ``group``."""
+        names, at = self._names, self._at[group]
+        if count == 1:  # as ``rng.sample`` does it, without its cost
+            drawn = int(rng.random() * (len(names) - 1))
+            return [names[drawn + (drawn >= at)]]
+        return [names[drawn + (drawn >= at)] for drawn in rng.sample(range(len(names) - 1), count)]
 
     def _member(self, rng: "Random", name: str) -> Partner:
         members = self._groups[name]

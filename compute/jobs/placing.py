@@ -17,7 +17,6 @@ from depin_node.compute.jobs.placement import Ready, draw_replacements
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.recruiting import NEEDY_SEEN_MAX
 from depin_node.compute.jobs.settling import Settling
-from depin_node.compute.verification.quorum import Ballot, Phase
 from depin_node.core.clock import SECOND_NS, Now
 
 QUANTUM_S = 0.05
@@ -59,9 +58,9 @@ class Placing:
         for progress in board.jobs.values():
             if progress.is_over_budget():
                 continue
-            if progress.needy or (board.hungry and progress.may_open()):
+            if progress.needy or (progress.hungry and progress.may_open()):
                 waiting.append(progress)
-            elif board.hungry and progress.tasks:
+            elif progress.hungry and progress.tasks:
                 self._double_slow(progress, now)
         if len(waiting) == 1:
             self._serve(waiting[0], None, now)
@@ -82,30 +81,29 @@ class Placing:
         self._assign_all(progress, batches, now)
         return has_more
 
-    def _ready(self, progress: Progress, now: Now, *, is_alone: bool) -> list[Ready]:
+    def _ready(self, progress: Progress, now: Now) -> list[Ready]:
         """Return who could take new tasks now, by device class; those with most groups first.
 
-        Who has no credit is not looked at again before something of it ends; if the job is alone, not even for others.
+        Who has no credit, or does not suit, is not looked at again for this job before something of it ends.
         """
-        board, by_class = self._board, dict[str, Ready]()
-        full = []
+        by_class: dict[str, Ready] = {}
+        out, at_ns = [], now.boottime_ns
         anchored = self._anchored(progress, now)
         mixed = progress.mixes and not self._has_class_of_its_own(progress, now)
-        for partner in board.hungry:
+        for partner in progress.hungry:
             credit = min(partner.credit(progress.id), self._settling.room(progress, partner, now))
             if anchored and partner.is_newcomer:
                 credit = min(credit, NEWCOMER_OPEN_MAX - len(partner.open))
-            if credit <= 0:
-                if is_alone or partner.credit_max() <= 0:
-                    full.append(partner)
-            elif progress.takes(partner) and partner.suits(progress.job, progress.terms, now.boottime_ns):
+            if credit <= 0 or not progress.takes(partner) or not partner.suits(progress.job, progress.terms, at_ns):
+                out.append(partner)
+            else:
                 name = "" if mixed else partner.device_class
                 ready = by_class.get(name)
                 if ready is None:
                     ready = by_class[name] = Ready(progress.id, progress.run_s or RUN_S, anchored=anchored)
                 ready.add(partner, credit)
-        for partner in full:
-            del board.hungry[partner]
+        for partner in out:
+            del progress.hungry[partner]
         return sorted(by_class.values(), key=Ready.groups, reverse=True)
 
     def _anchored(self, progress: Progress, now: Now) -> bool:
@@ -113,7 +111,9 @@ class Placing:
 
         Newcomers can be many and one: what only they agree on is believed only where there is nobody else.
         """
-        if progress.rule.agree > 1 and now.boottime_ns >= progress.looked_for_anchors_ns + LOOK_UP_NS:
+        if progress.rule.agree == 1:
+            return False
+        if now.boottime_ns >= progress.looked_for_anchors_ns + LOOK_UP_NS:
             progress.looked_for_anchors_ns = now.boottime_ns
             suitable = self._board.suitable(progress, now)
             for partner in suitable:
@@ -132,12 +132,15 @@ class Placing:
         """Open tasks while there is credit, and until the job has had its share; tell whether that stopped it."""
         if not progress.may_open():
             return False
-        for ready in self._ready(progress, now, is_alone=until_s is None):
-            while progress.may_open() and ready.suffices(agree := progress.next_rule().agree):
+        for ready in self._ready(progress, now):
+            while progress.room() > 0 and (number := progress.next_open()) is not None:
+                agree = progress.rule_for(number).agree
+                if not ready.suffices(agree):
+                    break
                 if until_s is not None and progress.served_s > until_s:
                     return True
                 chosen = ready.draw(self._board.rng, agree)
-                number = progress.take_next()
+                progress.take(number)
                 task = OpenTask(progress.id, progress.ballot(number), self._board.opened())
                 progress.tasks[number] = task
                 for partner in chosen:
@@ -219,7 +222,7 @@ class Placing:
             ballot.device_class = partner.device_class
         if not ballot.takes(partner.device_class) or ballot.has_group(partner.group):
             return
-        if not is_needy and (task.spares >= SPARES_MAX or not _is_running(ballot)):
+        if not is_needy and (task.spares >= SPARES_MAX or not ballot.is_running()):
             return
         task.spares += not is_needy
         self._start(progress, task, partner, batches, now)
@@ -233,19 +236,18 @@ class Placing:
         if now.boottime_ns < progress.looked_for_slow_ns + int(SPARES_EVERY_S * SECOND_NS):
             return
         progress.looked_for_slow_ns = now.boottime_ns
-        idle = [
-            partner
-            for partner in self._board.hungry
-            if partner.has_idle_slot()
-            and progress.takes(partner)
-            and partner.suits(progress.job, progress.terms, now.boottime_ns)
+        late = [
+            task
+            for task in itertools.islice(progress.tasks.values(), SPARES_SEEN_MAX)
+            if task.spares < SPARES_MAX
+            and now.boottime_ns - task.since_ns > SPARE_AFTER_S * SECOND_NS
+            and task.ballot.is_running()
         ]
+        idle = self._idle(progress, now) if late else []
         batches: Batches = {}
-        for task in itertools.islice(progress.tasks.values(), SPARES_SEEN_MAX):
+        for task in late:
             if not idle:
                 break
-            if task.spares >= SPARES_MAX or not _is_running(task.ballot):
-                continue
             late_s = (now.boottime_ns - task.since_ns) / SECOND_NS
             able = [
                 partner
@@ -263,6 +265,13 @@ class Placing:
                 if not partner.has_idle_slot():
                     idle.remove(partner)
         self._assign_all(progress, batches, now)
+
+    def _idle(self, progress: Progress, now: Now) -> list[Partner]:
+        """Return providers that have nothing to do, and may have attempts of a job; by lot, if they are many."""
+        idle = [partner for partner in progress.hungry if partner.has_idle_slot()]
+        if len(idle) > SPARES_SEEN_MAX:
+            idle = self._board.rng.sample(idle, SPARES_SEEN_MAX)
+        return [p for p in idle if progress.takes(p) and p.suits(progress.job, progress.terms, now.boottime_ns)]
 
     def _patience_s(self, progress: Progress, partner: Partner) -> float:
         """Return after what time an attempt is late, when ``partner`` could do it too."""
@@ -325,10 +334,3 @@ def _forgive(waiting: list[Progress]) -> None:
         lag_s = max(LAG_S, *(LAG_RUNS * progress.run_s for progress in waiting))
         for progress in waiting:
             progress.served_s = max(progress.served_s, most_s - lag_s)
-
-
-def _is_running(ballot: Ballot) -> bool:
-    """Tell whether a task waits for nothing but attempts that run."""
-    return any(run.phase is Phase.RUNNING for run in ballot.runs.values()) and not any(
-        run.phase is Phase.ASKED for run in ballot.runs.values()
-    )

@@ -33,6 +33,9 @@ from depin_node.crypto.identity import peer_id
 UPLOAD_BYTES_MAX = 256 << 20
 """What the results of a job's open tasks may take in this node's memory while they arrive."""
 OPEN_TASKS_MAX = 4096
+ROOM_SHARE = 8
+"""Where as many tasks are open as may be, new ones are opened when that share of them has ended: the cost of a look at
+all providers is shared."""
 PROVIDERS_SHOWN_MAX = 256
 
 
@@ -108,6 +111,7 @@ class Progress:
         self.again: deque[int] = deque()  # tasks to be opened once more
         self.tasks: dict[int, OpenTask] = {}
         self.needy: dict[int, OpenTask] = {}  # open tasks that want another attempt, oldest first
+        self.hungry: dict[Partner, None] = {}  # who might be sent more of it, for all that is known
         self.served_s = 0.0  # of slots' time that was given to it: what fair sharing compares
         self.spent_us = 0  # what all answers cost, in µs of the reference core
         self.deadline_ns = deadline_ns(job, now)
@@ -185,26 +189,29 @@ class Progress:
         return bool(self.job.budget_s) and self.spent_us >= self.job.budget_s * 1_000_000
 
     def may_open(self) -> bool:
-        """Tell whether a task waits to be opened, and there is room for what is open and what the disk has not taken
-        yet."""
-        return self.has_room() and self.next_open() is not None
+        """Tell whether a task waits to be opened, and there is room for it."""
+        return self.is_roomy() and self.next_open() is not None
 
-    def has_room(self) -> bool:
-        """Tell whether one more task may be open."""
-        return (
-            not self.is_over
-            and not self.is_over_budget()
-            and len(self.tasks) + self.accepted - self.stored < self.open_max
-        )
+    def room(self) -> int:
+        """Return how many more tasks may be open, for the sake of what is open and what the disk has not taken yet."""
+        if self.is_over or self.is_over_budget():
+            return 0
+        return self.open_max - len(self.tasks) - self.accepted + self.stored
 
-    def take_next(self) -> int:
-        """Take the next task to open, that there must be, and return it."""
+    def is_roomy(self) -> bool:
+        """Tell whether so many tasks may be opened that it is worth a look at who could take them; or all that are
+        left."""
+        room = self.room()
+        if room <= 0:
+            return False
+        return room >= self.open_max // ROOM_SHARE or room >= self.job.tasks - self.accepted - len(self.tasks)
+
+    def take(self, task: int) -> None:
+        """Take the task that ``next_open`` names."""
         if self.again:
-            return self.again.popleft()
-        task = self.next_open()
-        assert task is not None
-        self.next_task += 1
-        return task
+            self.again.popleft()
+        else:
+            self.next_task = task + 1
 
     def part(self, peer: bytes) -> Part:
         """Return a provider's part; the first so many are kept apart, later ones share one that is not

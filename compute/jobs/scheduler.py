@@ -9,13 +9,15 @@ A job ends ``done`` when all results are handed to the journal; ``failed`` when 
 agree, when k groups (two, if there is a second to ask) report the same fault of the task, when an attempt was
 replaced too often, or when for ``suitable_s`` nothing of it ran and nobody took it; or ``cancelled``.
 
-Costs nothing per finished task but a byte. Time for an event is linear in its items, times the number of
-providers.
+Costs nothing per finished task but a byte. Time for an event is linear in its items; who is looked at for new tasks
+are the providers of whom something has ended (``Progress.hungry``), not all. Linear in all providers are ticks, changes
+of who is engaged, and tasks that wait for a replacement.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from depin_node.compute.jobs import reasons
 from depin_node.compute.jobs.board import Board, Missing
@@ -34,6 +36,7 @@ from depin_node.compute.jobs.events import (
     JobEnded,
     OutputSizes,
     ResultsStored,
+    StoringFailed,
     Submitted,
     Tick,
     Walked,
@@ -106,39 +109,39 @@ class Scheduler:
         self._placing = Placing(self._board, self._settling)
         self._recruiting = Recruiting(self._board)
         self._waiting: deque[Submitted] = deque()
+        self._takes: dict[type, Callable[[Any, Now], None]] = {
+            Heard: self._heard,
+            ResultsStored: self._stored,
+            Audited: self._deciding.audited,
+            Compared: self._deciding.compared,
+            Checked: self._deciding.checked,
+            Walked: self._deciding.walked,
+            Tick: self._tick,
+            Submitted: self._submitted,
+            Candidates: self._candidates,
+            Gone: self._gone,
+            CancelAsked: self._cancelled,
+            StoringFailed: self._storing_failed,
+        }
+        self._hears: dict[type, Callable[[Partner, Any, Now], None]] = {
+            Committed: self._deciding.committed,
+            Revealed: self._deciding.revealed,
+            Delivered: self._deciding.delivered,
+            Stayed: self._deciding.stayed,
+            Failed: self._deciding.failed,
+            Priced: self._priced,
+            BidHeard: self._bid,
+            Agreed: self._agreed,
+            Declined: self._ended,
+            Ended: self._ended,
+        }
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event; return the effects in the order in which they are to be carried out."""
-        board = self._board
-        if isinstance(event, Heard):
-            self._heard(event, now)
-        elif isinstance(event, ResultsStored):
-            self._stored(event)
-        elif isinstance(event, Audited):
-            self._deciding.audited(event, now)
-        elif isinstance(event, Compared):
-            self._deciding.compared(event, now)
-        elif isinstance(event, Checked):
-            self._deciding.checked(event, now)
-        elif isinstance(event, Walked):
-            self._deciding.walked(event, now)
-        elif isinstance(event, Tick):
-            self._tick(now)
-        elif isinstance(event, Submitted):
-            self._submitted(event, now)
-        elif isinstance(event, Candidates):
-            board.candidates = event.items
-            board.unsuitable = dict(event.unsuitable)
-            self._recruiting.recruit(now)
-        elif isinstance(event, Gone):
-            self._deciding.gone(event.peer, event.code, now)
-            self._recruiting.recruit(now)
-        elif isinstance(event, CancelAsked):
-            self._cancelled(event.job_id, now)
-        else:
-            board.finish(board.jobs.get(event.job_id), "failed", event.error, now)
-        self._fill(now)
-        return board.take_effects()
+        self._takes[type(event)](event, now)
+        if self._board.has_room:
+            self._fill(now)
+        return self._board.take_effects()
 
     def view(self, job_id: bytes) -> JobView | None:
         """Return how a job stands, from its submission until its end was told; None for others."""
@@ -211,7 +214,8 @@ class Scheduler:
         else:
             self._recruiting.recruit(now)
 
-    def _cancelled(self, job_id: bytes, now: Now) -> None:
+    def _cancelled(self, event: CancelAsked, now: Now) -> None:
+        job_id = event.job_id
         waiting = next((event for event in self._waiting if event.job_id == job_id), None)
         if waiting is not None:
             self._waiting.remove(waiting)
@@ -219,10 +223,13 @@ class Scheduler:
             return
         self._board.finish(self._board.jobs.get(job_id), "cancelled", None, now)
 
-    def _stored(self, event: ResultsStored) -> None:
+    def _storing_failed(self, event: StoringFailed, now: Now) -> None:
+        self._board.finish(self._board.jobs.get(event.job_id), "failed", event.error, now)
+
+    def _stored(self, event: ResultsStored, now: Now) -> None:
         progress = self._board.jobs.get(event.job_id)
         if progress is not None:
-            self._board.has_room |= not progress.has_room()
+            self._board.has_room |= not progress.is_roomy()
             progress.stored += event.tasks
 
     def _fill(self, now: Now) -> None:
@@ -236,37 +243,34 @@ class Scheduler:
 
     # Conversations.
 
+    def _candidates(self, event: Candidates, now: Now) -> None:
+        self._board.candidates = event.items
+        self._board.unsuitable = dict(event.unsuitable)
+        self._recruiting.recruit(now)
+
+    def _gone(self, event: Gone, now: Now) -> None:
+        self._deciding.gone(event.peer, event.code, now)
+        self._recruiting.recruit(now)
+
     def _heard(self, heard: Heard, now: Now) -> None:
         partner = self._board.partners.get(heard.peer)
-        if partner is None:
-            return
-        event = heard.event
-        if isinstance(event, Committed):
-            self._deciding.committed(partner, event, now)
-        elif isinstance(event, Revealed):
-            self._deciding.revealed(partner, event, now)
-        elif isinstance(event, Delivered):
-            self._deciding.delivered(partner, event, now)
-        elif isinstance(event, Stayed):
-            self._deciding.stayed(partner, event)
-        elif isinstance(event, Failed):
-            self._deciding.failed(partner, event, now)
-        elif isinstance(event, Priced):
-            self._priced(partner, event)
-        elif isinstance(event, BidHeard):
-            partner.bid(now.boottime_ns)
-            for progress in self._board.open_jobs():
-                if self._recruiting.serves(partner, progress, now):
-                    progress.stage("first_bid", now)
-                    detail = f"{event.slots} slots, window {event.window}"
-                    self._board.note(progress, now, "bid", heard.peer, detail=detail)
-        elif isinstance(event, Agreed):
-            self._agreed(partner, event, now)
-        elif isinstance(event, Declined | Ended):
-            self._deciding.gone(heard.peer, event.code, now)
-            self._recruiting.recruit(now)
+        hears = self._hears.get(type(heard.event))  # what is for the shell only is nothing to us
+        if partner is not None and hears is not None:
+            hears(partner, heard.event, now)
 
-    def _priced(self, partner: Partner, event: Priced) -> None:
+    def _bid(self, partner: Partner, event: BidHeard, now: Now) -> None:
+        partner.bid(now.boottime_ns)
+        for progress in self._board.open_jobs():
+            if self._recruiting.serves(partner, progress, now):
+                progress.stage("first_bid", now)
+                detail = f"{event.slots} slots, window {event.window}"
+                self._board.note(progress, now, "bid", partner.peer, detail=detail)
+
+    def _ended(self, partner: Partner, event: Declined | Ended, now: Now) -> None:
+        self._deciding.gone(partner.peer, event.code, now)
+        self._recruiting.recruit(now)
+
+    def _priced(self, partner: Partner, event: Priced, now: Now) -> None:
         stint, progress = partner.stints.get(event.job), self._board.jobs.get(event.job)
         if stint is not None and progress is not None:
             stint.price_us = event.task_us
@@ -275,18 +279,19 @@ class Scheduler:
     def _agreed(self, partner: Partner, event: Agreed, now: Now) -> None:
         until_ns = now.boottime_ns + event.duration_s * SECOND_NS
         partner.agreed(event.device_class, event.slots, event.window, until_ns, now.boottime_ns)
+        partner.is_newcomer = bool(self._board.missing(partner.peer, partner.device_class, now))
         self._board.feed(partner)
         for progress in self._board.open_jobs():
-            progress.looked_for_anchors_ns = -(1 << 62)
             if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 progress.stage("first_agreement", now)
                 progress.part(partner.peer).state = "working"
+                progress.is_anchored |= progress.takes(partner) and not partner.is_newcomer
                 self._board.note(progress, now, "agreed", partner.peer)
         self._placing.call_in(partner, now)
 
     # Time.
 
-    def _tick(self, now: Now) -> None:
+    def _tick(self, _: Tick, now: Now) -> None:
         board = self._board
         for partner in self._recruiting.idle(now):
             self._deciding.gone(partner.peer, EndCode.DONE.value, now)

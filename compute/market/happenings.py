@@ -1,13 +1,12 @@
 """What a requester's conversations ask of the shell, and tell the scheduler."""
 
-from dataclasses import dataclass
+import msgspec
 
 from depin_node.compute.market.messages import FailCode, Terms, WorkBody
 from depin_node.compute.trust.chain import Entry
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """Two signed messages of one peer that fix an answer, and what is needed to read them.
 
     ``work`` is the id of work ``number`` under the agreement, whose ``body`` says what was to be computed.
@@ -23,8 +22,7 @@ class Evidence:
     body: WorkBody | None = None
 
 
-@dataclass(frozen=True)
-class StoreAgreement:
+class StoreAgreement(msgspec.Struct, frozen=True):
     """Store this, then call ``stored``; nothing is promised before."""
 
     agreement: bytes
@@ -33,8 +31,7 @@ class StoreAgreement:
     seq: int
 
 
-@dataclass(frozen=True)
-class StoreReceipt:
+class StoreReceipt(msgspec.Struct, frozen=True):
     """Store this as the next entry of the log, then call ``send_receipt`` with it."""
 
     receipt: bytes
@@ -44,8 +41,7 @@ class StoreReceipt:
     busy_us: int
 
 
-@dataclass(frozen=True)
-class StoreCountersign:
+class StoreCountersign(msgspec.Struct, frozen=True):
     """A provider confirmed a receipt: keep it with the receipt. ``busy_us`` is the work that the receipt counts."""
 
     receipt: bytes
@@ -53,8 +49,7 @@ class StoreCountersign:
     busy_us: int
 
 
-@dataclass(frozen=True)
-class BidHeard:
+class BidHeard(msgspec.Struct, frozen=True):
     """The provider would take the work."""
 
     slots: int
@@ -62,8 +57,7 @@ class BidHeard:
     price: int
 
 
-@dataclass(frozen=True)
-class Agreed:
+class Agreed(msgspec.Struct, frozen=True):
     """The provider is bound."""
 
     agreement: bytes
@@ -74,44 +68,38 @@ class Agreed:
     duration_s: int
 
 
-@dataclass(frozen=True)
-class Declined:
+class Declined(msgspec.Struct, frozen=True):
     """The provider will not, for now; the conversation is over."""
 
     code: str
 
 
-@dataclass(frozen=True)
-class Priced:
+class Priced(msgspec.Struct, frozen=True):
     """What each task of a job costs with this provider, in µs of the reference core, from now on and up to here."""
 
     job: bytes
     task_us: int
 
 
-@dataclass(frozen=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """These attempts' answers are fixed: (attempt, commitment, run time in µs by the provider's word)."""
 
     items: list[tuple[int, bytes, int]]
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """These attempts ended without an answer: (attempt, code)."""
 
     items: list[tuple[int, FailCode]]
 
 
-@dataclass(frozen=True)
-class Revealed:
+class Revealed(msgspec.Struct, frozen=True):
     """These answers were shown, and open their commitments: (attempt, root)."""
 
     items: list[tuple[int, bytes]]
 
 
-@dataclass(frozen=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """All bytes of an attempt's outputs are here, and have the root that was revealed. ``log`` is whatever the
     provider says that the task printed."""
 
@@ -121,8 +109,7 @@ class Delivered:
     log: bytes = b""
 
 
-@dataclass(frozen=True)
-class Stayed:
+class Stayed(msgspec.Struct, frozen=True):
     """The provider keeps the bytes of an attempt's outputs, which have the root that was revealed: one blob each."""
 
     attempt: int
@@ -131,8 +118,7 @@ class Stayed:
     log: bytes = b""
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The provider ended the agreement, or let a deadline pass; the conversation is over."""
 
     code: str

@@ -26,6 +26,8 @@ COMPARED_MAX = 16
 """Different answers to one task that are compared with each other: one more than the largest quorum has. Further ones
 count for themselves."""
 
+_NO_PAIRS: frozenset[tuple[bytes, bytes]] = frozenset()
+
 Ref = tuple[bytes, int]
 """An attempt: the provider's key and the attempt's number in its agreement."""
 
@@ -58,10 +60,14 @@ class Ballot:
 
     __slots__ = (
         "_apart",
+        "_asked",
         "_close",
+        "_committed",
         "_compared",
         "_ended",
         "_far",
+        "_running",
+        "_shown",
         "attempts_ended",
         "decided",
         "device_class",
@@ -79,8 +85,7 @@ class Ballot:
         self.rule = rule
         self.is_numeric = is_numeric or mixes
         self.mixes = mixes
-        self._close: frozenset[tuple[bytes, bytes]] = frozenset()
-        self._far: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._close = self._far = _NO_PAIRS
         self._compared: frozenset[bytes] = frozenset()
         self.device_class = ""
         self.runs: dict[Ref, Run] = {}
@@ -88,30 +93,31 @@ class Ballot:
         self.failures: dict[str, set[str]] = {}
         self.attempts_ended = 0
         self._apart: frozenset[str] = frozenset()
-        self._ended: Counter[bytes] = Counter()
+        self._ended: dict[bytes, int] = {}
+        self._running = self._committed = self._asked = self._shown = 0  # how many runs are so far
 
     def wanted(self) -> int:
         """Return how many attempts to start now.
 
         None while answers are being shown: whoever began then could wait to be told them.
         """
-        if self.decided or (self.is_numeric and self.uncompared()):
+        if self.decided or self._asked or (self.is_numeric and self.uncompared()):
             return 0
-        for run in self.runs.values():
-            if run.phase is Phase.ASKED:
-                return 0
-        _, best, second, shown = self._count()
-        return self.rule.wanted(best, second, len(self.runs) - shown, len(self.runs))
+        _, best, second = self._count()
+        runs = len(self.runs)
+        return self.rule.wanted(best, second, runs - self._shown, runs)
 
-    def _count(self) -> tuple[bytes, int, int, int]:
-        """Return the root given most, how often it was, how often the next one, and how many are shown."""
+    def _count(self) -> tuple[bytes, int, int]:
+        """Return the root given most, how often it was, and how often the next one."""
+        if not self._shown:
+            return b"", 0, 0
         shown = [run.root for run in self.runs.values() if run.phase is Phase.REVEALED]
-        if len(shown) < 2 or shown.count(shown[0]) == len(shown):
-            return (shown[0] if shown else b""), len(shown), 0, len(shown)
+        if shown.count(shown[0]) == len(shown):
+            return shown[0], len(shown), 0
         if self._close:
-            return *self._supported(shown), len(shown)
+            return self._supported(shown)
         (root, best), (_, second) = Counter(shown).most_common(2)
-        return root, best, second, len(shown)
+        return root, best, second
 
     def _supported(self, shown: list[bytes]) -> tuple[bytes, int, int]:
         """Count per candidate: what it has to lead are those that are not close to it."""
@@ -121,7 +127,7 @@ class Ballot:
         return shown[at], support[at], max(apart, default=0)
 
     def _is_close(self, a: bytes, b: bytes) -> bool:
-        return a == b or (a, b) in self._close
+        return a == b or (bool(self._close) and (a, b) in self._close)
 
     def uncompared(self) -> list[bytes]:
         """Return the different answers shown, if some of them have to be compared before anything can be decided."""
@@ -144,19 +150,24 @@ class Ballot:
         """Tell whether an answer is the decided one, or as good."""
         return self._is_close(self.decided, root)
 
+    def agreeing(self) -> list[Ref]:
+        """Return the attempts whose answer is the decided one, or as good."""
+        decided = self.decided
+        return [ref for ref, run in self.runs.items() if run.root == decided or self.agrees(run.root)]
+
     def is_far(self, root: bytes) -> bool:
         """Tell whether no rounding explains that an answer is not the decided one."""
         return not self.is_numeric or (self.decided, root) in self._far
 
     def is_undecided(self) -> bool:
         """Tell whether as many answers are in as count, and none is accepted."""
-        if self.decided or self.wanted() or self.uncompared():
+        if self.decided or self._shown < len(self.runs):
             return False
-        return all(run.phase is Phase.REVEALED for run in self.runs.values())
+        return not self.wanted() and not self.uncompared()
 
     def failed_before(self, peer: bytes) -> int:
         """Return how many attempts of this task ended without an answer with ``peer``."""
-        return self._ended[peer]
+        return self._ended.get(peer, 0)
 
     def takes(self, device_class: str) -> bool:
         """Tell whether an answer of a device class can be compared with those that there are."""
@@ -164,7 +175,7 @@ class Ballot:
 
     def has_group(self, group: str) -> bool:
         """Tell whether a provider of ``group`` runs this task, or has answered, or is not to be asked."""
-        return group in self._apart or any(run.group == group for run in self.runs.values())
+        return group in self._apart or group in [run.group for run in self.runs.values()]
 
     def groups_needed(self) -> int:
         """Return how many groups there have to be: those that have had the task, and as many as are wanted."""
@@ -176,6 +187,8 @@ class Ballot:
         self._apart = apart
         run = self.runs[ref]
         run.phase, run.root = Phase.REVEALED, root
+        self._running -= 1
+        self._shown += 1
 
     def started(self, ref: Ref, group: str, device_class: str) -> None:
         """Note a new attempt."""
@@ -184,12 +197,15 @@ class Ballot:
         assert self.device_class == device_class or self.mixes
         assert not self.has_group(group)
         self.runs[ref] = Run(group, device_class)
+        self._running += 1
 
     def committed(self, ref: Ref, commitment: bytes) -> None:
         """Note that an answer is fixed."""
         run = self.runs[ref]
         assert run.phase is Phase.RUNNING
         run.phase = Phase.COMMITTED
+        self._running -= 1
+        self._committed += 1
         run.commitment = commitment
 
     def ready(self) -> list[Ref]:
@@ -197,33 +213,46 @@ class Ballot:
 
         Those who still run then double a slow one that has answered, or the other way round: see ``surplus``.
         """
-        asked, running = [], 0
-        for ref, run in self.runs.items():
-            if run.phase is Phase.COMMITTED:
-                asked.append(ref)
-            elif run.phase is Phase.RUNNING:
-                running += 1
-        if not asked or self.wanted() or (running and not self._has_enough(len(asked))):
+        committed = self._committed
+        if not committed or (self._running and not self._has_enough(committed)) or self.wanted():
             return []
+        asked = [ref for ref, run in self.runs.items() if run.phase is Phase.COMMITTED]
         for ref in asked:
             self.runs[ref].phase = Phase.ASKED
+        self._asked += committed
+        self._committed = 0
         return asked
 
     def _has_enough(self, committed: int) -> bool:
         """Tell whether so many further answers decide, if they agree with those shown."""
-        _, best, second, shown = self._count()
-        return not self.rule.wanted(best, second, committed, shown + committed)
+        _, best, second = self._count()
+        return not self.rule.wanted(best, second, committed, self._shown + committed)
 
     def surplus(self) -> list[Ref]:
         """Return the attempts that still run, and are not needed any more: enough others have answered."""
-        phases = [run.phase for run in self.runs.values()]
-        if Phase.ASKED not in phases or Phase.RUNNING not in phases:
+        if not self._asked or not self._running:
             return []
         return [ref for ref, run in self.runs.items() if run.phase is Phase.RUNNING]
 
     def withdrawn(self, ref: Ref) -> None:
         """Take an attempt that nobody needs any more off the ballot."""
-        del self.runs[ref]
+        self._forget(ref)
+
+    def _forget(self, ref: Ref) -> Run:
+        run = self.runs.pop(ref)
+        if run.phase is Phase.RUNNING:
+            self._running -= 1
+        elif run.phase is Phase.COMMITTED:
+            self._committed -= 1
+        elif run.phase is Phase.ASKED:
+            self._asked -= 1
+        else:
+            self._shown -= 1
+        return run
+
+    def is_running(self) -> bool:
+        """Tell whether it waits for nothing but attempts that run."""
+        return self._running > 0 and not self._asked
 
     def commitments(self) -> bytes:
         """Return all commitments that are in, sorted and joined: what the commit set seals."""
@@ -235,17 +264,21 @@ class Ballot:
         assert run.phase is Phase.ASKED
         run.phase = Phase.REVEALED
         run.root = root
+        self._asked -= 1
+        self._shown += 1
         self._decide()
 
     def _decide(self) -> None:
-        if self.is_numeric and (self.decided or self.uncompared()):
+        if self._shown < self.rule.agree or (self.is_numeric and (self.decided or self.uncompared())):
             return
-        best_root, best, second, _ = self._count()
+        best_root, best, second = self._count()
         if self.rule.accepts(best, second):
             self.decided = best_root
 
     def is_disputed(self) -> bool:
         """Tell whether two answers differ, and are not known to be close."""
+        if self._shown < 2:
+            return False
         roots = [run.root for run in self.runs.values() if run.root]
         if self.is_numeric:
             return any(not self._is_close(a, b) for a, b in combinations(dict.fromkeys(roots), 2))
@@ -257,9 +290,9 @@ class Ballot:
         Returns:
             How many groups have failed with this code so far, if it is the task's own fault; else 0.
         """
-        run = self.runs.pop(ref)
+        run = self._forget(ref)
         self.attempts_ended += 1
-        self._ended[ref[0]] += 1
+        self._ended[ref[0]] = self.failed_before(ref[0]) + 1
         if not is_task_fault:
             return 0
         groups = self.failures.setdefault(code, set())
@@ -290,4 +323,5 @@ class Ballot:
 
     def dissenters(self) -> list[Ref]:
         """Return the attempts whose answer is not the decided one, nor as good."""
-        return [ref for ref, run in self.runs.items() if run.root and not self.agrees(run.root)]
+        decided, runs = self.decided, self.runs.items()
+        return [ref for ref, run in runs if run.root not in (b"", decided) and not self.agrees(run.root)]

@@ -52,23 +52,24 @@ class InstantMesh:
         return self
 
     def carry_out(self, effect):
-        def heard(*events):
-            self.queue.extend(e.Heard(effect.peer, event) for event in events)
-
-        if isinstance(effect, e.Ask):
-            (device_class,) = effect.terms.device_classes
-            agreed = hp.Agreed(b"a" * 32, device_class, 1, self.window, effect.terms, 3600)
-            heard(hp.BidHeard(1, self.window, 0), agreed)
-        elif isinstance(effect, e.Assign):
+        kind, heard = type(effect), self.heard
+        if kind is e.AskReveal:
+            heard(effect, hp.Revealed([(effect.attempt, ROOT)]))
+            if effect.want is Want.BYTES:
+                heard(effect, hp.Delivered(effect.attempt, ROOT, [bytearray(8)]))
+        elif kind is e.StoreResult:
+            self.queue.append(e.ResultsStored(effect.job_id, 1))
+        elif kind is e.Assign:
             self.attempts[effect.peer] += len(effect.tasks)
             attempts = range(effect.first_attempt, effect.first_attempt + len(effect.tasks))
             self.largest_batch = max(self.largest_batch, len(effect.tasks))
-            heard(hp.Committed([(attempt, attempt.to_bytes(32, "big"), 50) for attempt in attempts]))
-        elif isinstance(effect, e.AskReveal):
-            heard(hp.Revealed([(effect.attempt, ROOT)]))
-            if effect.want is Want.BYTES:
-                heard(hp.Delivered(effect.attempt, ROOT, [bytearray(8)]))
-        elif isinstance(effect, e.StoreResult):
-            self.queue.append(e.ResultsStored(effect.job_id, 1))
-        elif isinstance(effect, e.JobEnded):
+            heard(effect, hp.Committed([(attempt, attempt.to_bytes(32, "big"), 50) for attempt in attempts]))
+        elif kind is e.Ask:
+            (device_class,) = effect.terms.device_classes
+            heard(effect, hp.BidHeard(1, self.window, 0))
+            heard(effect, hp.Agreed(b"a" * 32, device_class, 1, self.window, effect.terms, 3600))
+        elif kind is e.JobEnded:
             self.ended[effect.job_id] = effect
+
+    def heard(self, effect, event):
+        self.queue.append(e.Heard(effect.peer, event))
