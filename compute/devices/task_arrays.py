@@ -7,6 +7,8 @@ while the task runs. After a task the memory can be made what it was before (``r
 zeros or the input again, so the next task sees nothing of it. Rows beyond an array's ends
 (``slices``) are filled by the edge rule at first, and again after each step that may have written the array; but not
 those that wrap around: they are a neighbour's like any other.
+
+NaNs of results are made canonical, but where every module says that it stores no others (``translate/stores.py``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +22,8 @@ from depin_node.compute.devices.held import Edge, canonical_nans, held_edge, lay
 from depin_node.compute.devices.ownership import Bytes, Foreign, contiguous_start, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
-from depin_node.compute.programs.program import Axis, Program, Swap, flattened
+from depin_node.compute.programs.module import scan_module
+from depin_node.compute.programs.program import Axis, Operation, Program, Swap, flattened
 from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskTrapped
@@ -73,6 +76,9 @@ class TaskArrays:
         self._touched: list[tuple[int, int]] = []
         self._faults = -1
         self._moves = any(isinstance(step, Swap) for step in flattened(program.steps))
+        self._canonical = all(scan_module(unit.module).canonical for unit in program.units) and not any(
+            isinstance(step, Operation) for step in flattened(program.steps)
+        )
         self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
         self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, Edge]()
 
@@ -130,7 +136,7 @@ class TaskArrays:
             if first is None or not arena <= shared <= arena + arena_bytes - size:
                 continue
             address = memory.address + self.addresses[index] + first * dtype.itemsize
-            result[:size] = 0
+            result[:size].view(np.uint64)[:] = 0  # a quarter faster than bytes, which are memset
             if self.pages.lend(shared, address, size):
                 self._lent[output] = Loan(shared, address, size)
 
@@ -175,12 +181,13 @@ class TaskArrays:
             whole = self.view(memory, index, slots[index], task)
             boxes = self._owned(task, output)
             result = np.frombuffer(results[output], dtype)
+            look = not self._canonical or buffer.is_input
             if output in self._lent:
-                self._finish_lent(self._lent[output], memory, result)
+                self._finish_lent(self._lent[output], memory, result, look=look)
             else:
                 at = 0
                 for box in boxes:
-                    _take(result[at : at + box.elements], whole[box.slices])
+                    _take(result[at : at + box.elements], whole[box.slices], look=look)
                     at += box.elements
             if buffer.tile:
                 address = self.addresses[index]
@@ -191,12 +198,13 @@ class TaskArrays:
                 ]
         self._check_unchanged(memory, foreign)
 
-    def _finish_lent(self, loan: Loan, memory: Memory, result: Array) -> None:
+    def _finish_lent(self, loan: Loan, memory: Memory, result: Array, *, look: bool) -> None:
         """Make the NaNs canonical where the result is, and copy what is left of its last page."""
         start, done = loan.address - memory.address, loan.size // result.itemsize
-        canonical_nans(memory.bytes[start : start + loan.size].view(result.dtype))
+        if look:
+            canonical_nans(memory.bytes[start : start + loan.size].view(result.dtype))
         rest = memory.bytes[start + loan.size : start + result.nbytes]
-        _take(result[done:], rest.view(result.dtype))
+        _take(result[done:], rest.view(result.dtype), look=look)
 
     def restore(self, memory: Memory) -> bool:
         """Make memory what ``start`` wants, after ``finish`` and ``end``.
@@ -267,8 +275,8 @@ def _cut_at(low: int, high: int, marked: Iterable[tuple[int, int]]) -> Iterator[
         yield low, high, False
 
 
-def _take(result: Array, source: Array) -> None:
-    """Copy an array of any layout into a flat one, with canonical NaNs."""
+def _take(result: Array, source: Array, *, look: bool) -> None:
+    """Copy an array of any layout into a flat one, with canonical NaNs, which to ``look`` for may be needless."""
     flat = source.reshape(-1) if source.flags.c_contiguous else None
     if flat is None:
         result.reshape(source.shape)[...] = source
@@ -276,4 +284,5 @@ def _take(result: Array, source: Array) -> None:
         piece = result[start : start + PIECE_ELEMENTS]
         if flat is not None:
             piece[...] = flat[start : start + PIECE_ELEMENTS]
-        canonical_nans(piece)
+        if look:
+            canonical_nans(piece)

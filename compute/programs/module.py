@@ -7,7 +7,7 @@ in place. What it exports are functions of integers: asked for the type of an ex
 interface ends the process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from depin_node.core.errors import TaskRejected
@@ -21,6 +21,8 @@ TABLE_ELEMENTS_MAX = 4096
 FUNCTIONS_MAX = 4096
 TYPES_MAX = 4096
 EXPORTS_MAX = 1024
+CANONICAL_NAME = b"depin.canonical"
+"""Of the custom section by which a module says that it stores canonical NaNs only (translate/stores.py)."""
 _MAGIC = b"\0asm\1\0\0\0"
 _CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START = 0, 1, 2, 3, 4, 5, 7, 8
 _SECTION_LAST = 12
@@ -34,10 +36,14 @@ _INTEGERS = frozenset((0x7E, 0x7F))
 
 @dataclass(frozen=True)
 class ModuleInfo:
-    """What the module wants: its memory starts with ``memory_pages`` of its own data, stack and arena."""
+    """What the module wants: its memory starts with ``memory_pages`` of its own data, stack and arena.
+
+    ``canonical``: it says that it makes every NaN canonical that it stores into memory.
+    """
 
     memory_pages: int
     memory_pages_max: int | None
+    canonical: bool = False
 
 
 class _Reader:
@@ -83,12 +89,15 @@ def scan_module(module: bytes) -> ModuleInfo:
     reader, info = _Reader(memoryview(module)), None
     types: list[bool] = []
     functions: list[int] = []
+    canonical = False
     reader.take(8)
     while reader.at < len(module):
         kind = reader.byte()
         body = _Reader(reader.take(reader.uint()))
         if kind > _SECTION_LAST:
             raise TaskRejected(f"the module has a section of unknown kind {kind}")
+        if kind == _CUSTOM:
+            canonical |= body.take(body.uint()) == CANONICAL_NAME
         if kind == _START:
             raise TaskRejected("the module has a start function, which would run before its limits are set")
         if kind == _MEMORY and body.uint():
@@ -105,7 +114,7 @@ def scan_module(module: bytes) -> ModuleInfo:
             _scan_tables(body)
     if info is None:
         raise TaskRejected("the module does not import env.memory")
-    return info
+    return replace(info, canonical=canonical)
 
 
 def _count(body: _Reader, most: int, what: str) -> int:

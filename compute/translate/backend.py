@@ -5,6 +5,7 @@ no relaxed SIMD, integer overflow wraps, loops without end stay. The stack lies 
 leaves the memory and traps.
 """
 
+from depin_node.compute.programs.module import CANONICAL_NAME
 from depin_node.compute.translate.errors import CompileError, Diagnostic
 from depin_node.compute.translate.frontend import HEADERS
 from depin_node.compute.translate.toolchain import Toolchain
@@ -28,8 +29,14 @@ GENERATE = (
 LINK = ("wasm-ld", "--no-entry", "--import-memory", "--stack-first", "-z", f"stack-size={STACK_BYTES}", "-s")
 
 
-def compile_cpp(text: str, tools: Toolchain, *, trial: bool = False) -> bytes:
+CANONICAL = bytes([0, 1 + len(CANONICAL_NAME), len(CANONICAL_NAME)]) + CANONICAL_NAME
+"""A custom section without contents: the module makes every NaN canonical that it stores."""
+
+
+def compile_cpp(text: str, tools: Toolchain, *, trial: bool = False, canonical: bool = False) -> bytes:
     """Return the module of a C++ text; its variant for a trial runs backwards over other memory (runtime.h).
+
+    ``canonical``: it makes every NaN canonical that it stores, and says so.
 
     Raises:
         CompileError: it exhausted the compiler, or the module is too large.
@@ -41,7 +48,7 @@ def compile_cpp(text: str, tools: Toolchain, *, trial: bool = False) -> bytes:
         outcome = tools.run(*LINK, "-o", "kernel.wasm", "kernel.o")
     if outcome.status:
         raise tools.crash(outcome)
-    module = _without_start((tools.folder / "kernel.wasm").read_bytes())
+    module = _without_start((tools.folder / "kernel.wasm").read_bytes()) + (CANONICAL if canonical else b"")
     if len(module) > MODULE_BYTES_MAX:
         text = f"the compiled kernel has {len(module)} bytes, at most {MODULE_BYTES_MAX} are allowed: make it smaller"
         raise CompileError([Diagnostic(text)], tools.filename)

@@ -27,6 +27,7 @@ from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.print_cuda import print_cuda
 from depin_node.compute.translate.semantics import analyse
 from depin_node.compute.translate.shapes import Shape, print_kernel, print_unit
+from depin_node.compute.translate.stores import stores_canonical
 from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import Array, Pointer, Scalar, Type, Void, has_pointer, numbers, show, size_of
 from depin_node.core.errors import DepinError, ResourceError
@@ -210,6 +211,9 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, w
     kernels, texts = [], []
     with _pass("semantic pass", tools.filename):
         facts = [analyse(kernel) for kernel in unit.kernels]
+        canonical = all(stores_canonical(kernel) for kernel in unit.kernels)
+        for found in facts:
+            found.canonical, found.trial = canonical, trial
     for entry, (kernel, name, found) in enumerate(zip(unit.kernels, names, facts, strict=True)):
         parameters = _parameters(kernel.entry)
         if trial:
@@ -231,7 +235,7 @@ def _finish(unit: t.Unit, names: Sequence[str], tools: Toolchain, trial: bool, w
             )
         )
     with _pass("back end", tools.filename):
-        module = compile_cpp(print_unit(unit, texts, facts), tools, trial=trial)
+        module = compile_cpp(print_unit(unit, texts, facts), tools, trial=trial, canonical=canonical)
     with _pass("CUDA text", tools.filename):
         cuda = print_cuda(unit, facts)
     return with_texts(CompiledUnit(module, cuda, tuple(kernels)))

@@ -8,6 +8,7 @@ define: conversions from float to integer saturate, shifts by too much give what
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.ranges import is_wide
 from depin_node.compute.translate.semantics import SYNCHRONISING, Facts, body_of, through_union, visible_bits
+from depin_node.compute.translate.stores import canonical_of
 from depin_node.compute.translate.types import (
     VOID,
     Array,
@@ -53,6 +54,8 @@ class Printer:
 
     narrow = True
     """Addresses have 32 bits."""
+    may_store_canonical = True
+    """Whether stores make NaNs canonical where all of a kernel's can (stores.py)."""
 
     def __init__(self, facts: Facts, *, waits: bool) -> None:
         self.facts, self.waits = facts, waits
@@ -199,7 +202,19 @@ class Printer:
         return text
 
     def _assign(self, node: t.Assign) -> str:
-        left = self.place(node.left)
+        scalar = canonical_of(node.left) if self.may_store_canonical and self.facts.canonical else None
+        if scalar is None:
+            return self._store(node)
+        if node.op:
+            return f"cuda::made_canonical({self._store(node)})"
+        return f"({self._target(node)} = cuda::canonical_all<{cpp(scalar)}>({self.expression(node.right)}))"
+
+    def _target(self, node: t.Assign) -> str:
+        """Return the lvalue that an assignment writes."""
+        return self.place(node.left)
+
+    def _store(self, node: t.Assign) -> str:
+        left = self._target(node)
         if not node.op:
             value = self.expression(node.right)
             if t.is_float(node.left.type) and through_union(node.left, self.facts.punned_unions):

@@ -93,6 +93,7 @@ class CudaPrinter(Printer):
     """Prints functions for the strict header."""
 
     narrow = False
+    may_store_canonical = False
 
     def __init__(self, facts: Facts, functions: Sequence[t.Function]) -> None:
         super().__init__(facts, waits=False)

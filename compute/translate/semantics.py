@@ -57,6 +57,10 @@ class Facts:
     private_memory: bool = False
     punned_unions: set[Record] = field(default_factory=set)
     """Unions that show a float's bits as something else: floats stored in them are made canonical."""
+    canonical: bool = False
+    """What is stored into memory is floats alone, made canonical as they are stored (stores.py)."""
+    trial: bool = False
+    """The variant for a trial is wanted: threads say what they do in shared memory (print_trial.py)."""
     notes: list[str] = field(default_factory=list)
 
 

@@ -61,6 +61,15 @@ struct dim3 { u32 x, y, z; };
 template <class T, class F> INLINE T as(F x) { return __builtin_bit_cast(T, x); }
 INLINE f32 canonical(f32 x) { return x != x ? as<f32>(0x7fc00000u) : x; }
 INLINE f64 canonical(f64 x) { return x != x ? as<f64>(0x7ff8000000000000ull) : x; }
+template <class F, class T> INLINE T canonical_all(T x) {  // of one float, or a struct of nothing else
+  constexpr u32 COUNT = sizeof(T) / sizeof(F);
+  if constexpr (COUNT == 1) return as<T>(canonical(as<F>(x)));
+  F parts[COUNT];
+  __builtin_memcpy(parts, &x, sizeof x);
+  for (u32 i = 0; i < COUNT; ++i) parts[i] = canonical(parts[i]);
+  return load<T>(parts);
+}
+template <class F> INLINE F& made_canonical(F& place) { return place = canonical(place); }
 template <class T> INLINE T bits(f32 x) { return x != x ? (T)0x7fc00000u : as<T>(x); }
 template <class T> INLINE T bits(f64 x) { return x != x ? (T)0x7ff8000000000000ull : as<T>(x); }
 INLINE i32 __float_as_int(f32 x) { return bits<i32>(x); }
