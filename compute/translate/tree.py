@@ -5,6 +5,7 @@ function of its own), methods and constructors are functions that take or make t
 node means does not depend on where it is printed, so passes can analyse it, rearrange it and print it in any shape.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import TypeAlias
@@ -275,10 +276,16 @@ class Unit:
     """Each after those that its value names."""
 
 
+@functools.cache
+def _children(kind: type) -> tuple[str, ...]:
+    """Return the fields of a kind of node that may hold others: ``fields`` takes as long as all else of a pass."""
+    return tuple(item.name for item in fields(kind) if item.name not in ("type", "line"))
+
+
 def parts(node: TreeNode) -> Iterator[TreeNode]:
     """Yield the direct children of a node, in order of evaluation as written."""
-    for item in fields(node):
-        value = getattr(node, item.name)
+    for name in _children(type(node)):  # type: ignore[arg-type]  # a class has a hash, if its instances have none
+        value = getattr(node, name)
         if isinstance(value, Expression | Statement):
             yield value
         elif isinstance(value, list):
