@@ -4,7 +4,9 @@ The first run is what a provider does. For the second, all kernels are compiled 
 warps and lanes run in the reverse order, and whatever nobody has set (locals, shared memory, the memory between arrays,
 which are also at other addresses) is ones instead of zeros. A program whose bits are defined does not notice. One that
 reads another thread's unsynchronised writes, uninitialised memory or beyond its arrays most likely does, and is
-tolerant then, not exact: peers' answers cannot be compared by hash.
+tolerant then, not exact: peers' answers cannot be compared by hash. The variant also ends where two threads of a block
+touch the same shared memory, one of them changing it, without a wait that orders them (headers/races.h): an exchange of
+pairs, say, that comes out alike in both orders with just these numbers.
 
 A trial shows faults, not their absence: other inputs may take other ways. And it cannot always be had: a task may take
 too long, trap, or need an input that is not here. In ``wasm-1`` that does no harm: the device fixes the order of
@@ -30,7 +32,7 @@ from depin_node.compute.programs.builder import Bound
 from depin_node.compute.programs.program import Program, Unit
 from depin_node.compute.programs.shards import numpy_dtype, result_bytes
 from depin_node.compute.translate.cache import cache_folder
-from depin_node.core.errors import TaskError
+from depin_node.core.errors import TaskError, TaskTimedOut, TaskTrapped
 
 SECONDS_MAX = 2.0
 """For each of the two runs: a task that takes longer is not tried."""
@@ -129,6 +131,12 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
     how = "if its threads run in another order, over memory that holds something else than zeros"
     try:
         found = _run(TrialDevice(), second, arrays, task, 4 * seconds)
+    except TaskTimedOut:
+        return Verdict(True, f"{_NOT_TRIED}: it takes too long {how}", tried=False)
+    except TaskTrapped as error:
+        races = "or two threads of a block touch one place of shared memory, and one changes it, with no wait between"
+        text = f"its bits are not defined: {how}, task {task} fails, {races}: {error}"
+        return Verdict(False, text[:NOTE_CHARACTERS_MAX])
     except TaskError as error:
         return Verdict(False, f"its bits are not defined: {how}, task {task} fails: {error}"[:NOTE_CHARACTERS_MAX])
     for index, one, two in zip(first.outputs, wanted, found, strict=True):

@@ -32,6 +32,7 @@ from depin_node.compute.translate.fission_print import WIDE, WIDTH, BlockPrinter
 from depin_node.compute.translate.frontend import HEADERS
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
+from depin_node.compute.translate.print_trial import TrialPrinter
 from depin_node.compute.translate.ranges import Ranges, find_ranges
 from depin_node.compute.translate.semantics import Facts, body_of
 from depin_node.compute.translate.types import BOOL
@@ -55,7 +56,7 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
     Returns:
         The shape of most blocks, and the text.
     """
-    printer, entry = Printer(facts, waits=False), kernel.entry
+    printer, entry = _printer(facts, waits=False), kernel.entry
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
     text, guard, body = _common(kernel, printer, facts), find_guard(entry), body_of(entry)
     ranges = find_ranges(entry, guard.body if guard else body)
@@ -107,7 +108,7 @@ def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts, *, may
 
 def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
     """Return the coroutine shape."""
-    printer, entry = Printer(facts, waits=True), kernel.entry
+    printer, entry = _printer(facts, waits=True), kernel.entry
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
     call, text = f"{entry.cpp}({arguments})", _common(kernel, printer, facts)
     if not printer.is_task(entry):  # nothing waits: a coroutine that runs to its end
@@ -207,6 +208,10 @@ def _without_maths() -> set[str]:
     return words("device.h", "runtime.h", "fission.h") - words("maths.h", "rounding.h", "special.h")
 
 
+def _printer(facts: Facts, *, waits: bool) -> Printer:
+    return (TrialPrinter if facts.trial else Printer)(facts, waits=waits)
+
+
 def _parameters(function: t.Function) -> str:
     return "".join(f", {cpp(p.type)} {p.cpp}" for p in function.parameters)
 
@@ -225,6 +230,9 @@ def _common(kernel: t.Kernel, printer: Printer, facts: Facts) -> str:
     attributes = {function: _INLINE if function in inline else "" for function in kernel.functions}
     lines = [f"alignas(16) static {cpp(variable.type)} {variable.cpp};" for variable in kernel.shared]
     clear = "".join(f"cuda::clear(&{v.cpp}, sizeof {v.cpp}); " for v in kernel.shared)
+    if facts.trial:
+        watch = "".join(f"cuda::watch(&{v.cpp}, sizeof {v.cpp}); " for v in kernel.shared)
+        clear = f"cuda::watch_none(); {watch}cuda::watch(cuda::dynamic_shared, dynamic); {clear}"
     lines.append(f"static void clear_shared(u32 dynamic) {{ {clear}cuda::clear_dynamic(dynamic); }}")
     lines += [f"{printer.signature(function, attributes[function])};" for function in kernel.functions]
     lines += [printer.function(function, attributes[function]) for function in kernel.functions]

@@ -36,6 +36,20 @@ DEFINED = {
     "integer atomics": (
         "__shared__ int n; if (!threadIdx.x) n = 0; __syncthreads(); atomicAdd(&n, i); __syncthreads(); out[i] = n;"
     ),
+    "an exchange with barriers": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncthreads(); float a = s[t], b = s[t ^ 1];"
+        "__syncthreads(); s[t] = t & 1 ? fmaxf(a, b) : fminf(a, b); __syncthreads(); out[i] = s[63 - t];"
+    ),
+    "an exchange in a warp": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncwarp(); float b = s[t ^ 1]; __syncwarp();"
+        "s[t] += b; __syncwarp(); out[i] = s[t ^ 2];"
+    ),
+    "each its own bytes": "__shared__ char s[64]; s[threadIdx.x] = i; out[i] = s[threadIdx.x];",
+    "all store the same": "__shared__ int n; n = blockIdx.x; __syncthreads(); out[i] = n;",
+    "a warp reads what all wrote": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncthreads(); float a = t < 32 ? s[t + 32] : 0;"
+        "__syncthreads(); s[t] = a; out[i] = s[t];"
+    ),
     "set before use": "float v; if (i % 2) v = 1; else v = 2; out[i] = v;",
 }
 UNDEFINED = {
@@ -48,6 +62,28 @@ UNDEFINED = {
     "a member that no constructor sets": "Pair p(i); out[i] = p.b;",
     "shared memory that nobody wrote": "__shared__ float s[64]; out[i] = s[threadIdx.x];",
     "beyond an input": "out[i] = x[i + 200];",
+}
+RACES = {
+    "an exchange of pairs that are in order": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncthreads();"
+        "s[t] = t & 1 ? fmaxf(s[t], s[t ^ 1]) : fminf(s[t], s[t ^ 1]); __syncthreads(); out[i] = s[t];"
+    ),
+    "the smaller of a pair": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncthreads(); s[t] = fminf(s[t], s[t ^ 1]);"
+        "out[i] = s[t];"
+    ),
+    "through a pointer": (
+        "__shared__ float s[64]; float* p = s + threadIdx.x; *p = x[i]; __syncthreads();"
+        "float& q = p[threadIdx.x & 1 ? -1 : 1]; *p = fmaxf(*p, q); __syncthreads(); out[i] = *p;"
+    ),
+    "warps behind a wait of one": (
+        "__shared__ float s[64]; int t = threadIdx.x; s[t] = 1 + x[i] * 0; __syncthreads();"
+        "s[t] = 2; __syncwarp(); s[t ^ 32] *= 1; s[t ^ 32] += 0 * t; __syncthreads(); out[i] = s[t];"
+    ),
+    "a member": (
+        "__shared__ float2 s[64]; int t = threadIdx.x; s[t].x = x[i]; s[t].y = s[t].x; __syncthreads();"
+        "s[t].y = fminf(s[t].y, s[t ^ 1].y); out[i] = s[t].y;"
+    ),
 }
 PAIR = "struct Pair { float a, b; __device__ Pair(int i) : a(i) {} };"
 
@@ -63,7 +99,16 @@ def test_undefined_bits(name: str) -> None:
     assert program.program.exact  # the compiler alone does not see it
     verdict = try_bits(program)
     assert not verdict.exact
-    assert "elements of out" in verdict.note
+    assert "elements of out" in verdict.note or "with no wait between" in verdict.note
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_races_that_decide_alike_in_both_orders(name: str) -> None:
+    program = bound(RACES[name], before=PAIR)
+    assert program.program.exact
+    verdict = try_bits(program)
+    assert not verdict.exact
+    assert "with no wait between" in verdict.note
 
 
 def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ template <class Test> INLINE bool whole_block(Thread& k, Test holds) {
 
 }  // namespace cuda
 
+#ifdef CUDA_TRIAL
+#include "races.h"
+#define CUDA_WAITED(x) x
+#else
+#define CUDA_WAITED(x)
+#endif
+
 // ---- coroutines: what the compiler wants of <coroutine>
 namespace std {
 template <class R, class...> struct coroutine_traits { using promise_type = typename R::promise_type; };
@@ -327,6 +334,7 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
     if (waiting >> i & 1 && (warp[i].mask & ~(waiting | ended)) == 0) ready |= 1u << i;
   if (!ready) return false;
   in_warp[warp->lane / WARP] -= (u32)__builtin_popcount(ready);
+  CUDA_WAITED(++warp_phase[warp->lane / WARP];)
   u64 values[WARP];
   u32 votes = 0;
   for (u32 i = 0; i < lanes; ++i) {
@@ -349,6 +357,7 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
 // Let the threads at a barrier go on, if all that have not ended are there.
 static bool answer_barrier(u32 threads, u32 alive) {
   if (at_barrier != alive) return false;
+  CUDA_WAITED(++phase;)
   for (u32 i = 0; i < threads; ++i) {
     Fiber& f = fibers[i];
     if (f.state != AT_BARRIER) continue;

@@ -1,0 +1,74 @@
+"""The text of the trial variant: each thread says what it reads and stores in memory that it shares (headers/races.h).
+
+Reads and stores are reported at the whole lvalue (``s[i].x`` is four bytes of ``s[i]``); whether it is in shared memory
+is seen when it runs, so that pointers into it count too. Where an lvalue goes on as one (an address that is taken, an
+array that decays) nothing is reported; bound to a reference it counts as read.
+"""
+
+from depin_node.compute.translate import tree as t
+from depin_node.compute.translate.print_cpp import Printer
+from depin_node.compute.translate.semantics import root, visible_bits
+from depin_node.compute.translate.types import Array, Reference
+
+
+class TrialPrinter(Printer):
+    """Prints functions that report what they do."""
+
+    _as_place = False
+    """Whether the expression that is printed next is a place whose value is not taken."""
+
+    def expression(self, node: t.Expression) -> str:
+        """Return an expression; a value that is taken of memory is reported."""
+        is_place, self._as_place = self._as_place, False
+        text = super().expression(node)
+        return text if is_place or not _is_reported(node) else f"cuda::seen(k, {text})"
+
+    def _place_of(self, node: t.Expression) -> str:
+        self._as_place = True
+        return self.expression(node)
+
+    def place(self, node: t.Expression) -> str:
+        """Return an lvalue that is written."""
+        if visible_bits(node) is None:
+            self._as_place = True
+        return super().place(node)
+
+    def _member(self, node: t.Member) -> str:
+        return f"{self._place_of(node.object)}.{node.field.name}"
+
+    def _cast(self, node: t.Cast) -> str:
+        if node.kind == "decay":
+            self._as_place = True
+        return super()._cast(node)
+
+    def _unary(self, node: t.Unary) -> str:
+        changes = node.op in ("++", "--", "p++", "p--")
+        if visible_bits(node) is None and (changes or node.op == "&"):
+            operand = self._place_of(node.operand)
+            if changes and _is_memory(node.operand):
+                operand = f"cuda::changed(k, {operand})"
+            return f"({operand}{node.op[1:]})" if node.op[0] == "p" else f"({node.op}{operand})"
+        return super()._unary(node)
+
+    def _assign(self, node: t.Assign) -> str:
+        text = super()._assign(node)
+        return f"cuda::stored(k, {text})" if _is_memory(node.left) else text
+
+    def _target(self, node: t.Assign) -> str:
+        text = super()._target(node)
+        if not _is_memory(node.left):
+            return text
+        return f"cuda::stored_to(k, cuda::seen(k, {text}))" if node.op else f"cuda::stored_to(k, {text})"
+
+
+def _is_reported(node: t.Expression) -> bool:
+    lvalue = isinstance(node, t.Index | t.Member | t.Name) or (isinstance(node, t.Unary) and node.op == "*")
+    return lvalue and not isinstance(node.type, Array) and visible_bits(node) is None and _is_memory(node)
+
+
+def _is_memory(place: t.Expression) -> bool:
+    """Whether a place may be in memory that threads share."""
+    base = root(place)
+    if isinstance(base, t.Name):
+        return isinstance(base.variable.type, Reference) or base.variable.storage in ("shared", "dynamic")
+    return isinstance(base, t.Index) or (isinstance(base, t.Unary) and base.op == "*")
