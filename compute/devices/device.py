@@ -80,6 +80,28 @@ class Device(Protocol):
         ...
 
 
+class Compiler(Protocol):
+    """What a device can do besides whose modules become native code that other workers of this machine may run."""
+
+    def compile(self, modules: Sequence[bytes]) -> list[bytes]:
+        """Return the native code of modules of a program that will be loaded; they are not compiled again then.
+
+        Raises:
+            TaskRejected: the device refuses one of them.
+        """
+        ...
+
+    def adopt(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
+        """Take native code that ``compile`` returned elsewhere. It must be ours: whatever it is, it will be run."""
+        ...
+
+
+def compiler_of(device: Device) -> Compiler:
+    """Return a device that has ``compile`` as what it is."""
+    compiler: Compiler = device  # type: ignore[assignment]  # the caller knows
+    return compiler
+
+
 def access_of(device: Device) -> Access:
     """Return what a device has to open after its worker was confined: nothing, but for those that drive a GPU."""
     access: Access = getattr(device, "access", NOTHING)

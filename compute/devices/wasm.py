@@ -33,11 +33,13 @@ from depin_node.compute.devices.wasm_engine import (
     Machine,
     Unit,
     Watchdog,
+    compile_module,
     make_engine,
+    native_module,
     task_error,
 )
 from depin_node.compute.programs.memory import attributes, memory_bytes
-from depin_node.compute.programs.module import PAGE_BYTES
+from depin_node.compute.programs.module import PAGE_BYTES, scan_module
 from depin_node.compute.programs.program import Axis, Launch, Offset, Operation, Program, Scalar, flattened
 from depin_node.compute.programs.shards import task_blocks
 from depin_node.compute.translate.abi import pack_arguments, slot_bytes
@@ -62,6 +64,7 @@ class WasmDevice:
         self.pages = Pages()
         prepare(np)
         self.watchdog = Watchdog(self.engine)
+        self._compiled: dict[bytes, Any] = {}
 
     def load(self, program: Program, inputs: Mapping[int, Input], limits: TaskLimits) -> "WasmProgram":
         """See ``Device``."""
@@ -69,11 +72,29 @@ class WasmDevice:
             buffer = program.buffers[index]
             if index not in inputs or inputs[index].data.nbytes != buffer.size_bytes:
                 raise TaskRejected(f"input {buffer.name} does not have its {buffer.size_bytes} bytes")
-        units = [Unit(self.engine, unit.module) for unit in program.units]
+        units = [Unit(self._module(unit.module), unit.module) for unit in program.units]
         for kernel in program.kernels:
             if kernel.entry >= units[kernel.unit].kernels:
                 raise TaskRejected(f"{kernel.name} is run{kernel.entry}, which its module does not export")
         return WasmProgram(self, program, units, inputs, limits)
+
+    def _module(self, module: bytes) -> Any:
+        compiled = self._compiled.get(module)
+        return compile_module(self.engine, module) if compiled is None else compiled
+
+    def compile(self, modules: Sequence[bytes]) -> list[bytes]:
+        """See ``Compiler``."""
+        for module in modules:
+            scan_module(module)
+            self._compiled[module] = compile_module(self.engine, module)
+        return [bytes(self._compiled[module].serialize()) for module in modules]
+
+    def adopt(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
+        """See ``Compiler``. What the engine does not take is compiled again."""
+        for module, code in zip(modules, native, strict=True):
+            compiled = native_module(self.engine, code)
+            if compiled is not None:
+                self._compiled[module] = compiled
 
 
 class _Prepared:

@@ -125,14 +125,31 @@ def make_engine() -> Any:
     return wasmtime.Engine(config)
 
 
+def compile_module(engine: Any, module: bytes) -> Any:
+    """Return a module as the engine has it, compiled.
+
+    Raises:
+        TaskRejected: it is not valid.
+    """
+    try:
+        return wasmtime.Module(engine, module)
+    except wasmtime.WasmtimeError as error:
+        raise TaskRejected(f"the module is not valid: {_bounded(error)}") from error
+
+
+def native_module(engine: Any, native: bytes) -> Any | None:
+    """Return a module of its native code; None if that is of another engine, or for another machine."""
+    try:
+        return wasmtime.Module.deserialize(engine, native)
+    except wasmtime.WasmtimeError:
+        return None
+
+
 class Unit:
     """A unit's module, compiled, and what it begins with: its own part of memory, where that is not zero."""
 
-    def __init__(self, engine: Any, module: bytes) -> None:
-        try:
-            self.module = wasmtime.Module(engine, module)
-        except wasmtime.WasmtimeError as error:
-            raise TaskRejected(f"the module is not valid: {_bounded(error)}") from error
+    def __init__(self, compiled: Any, module: bytes) -> None:
+        self.module = compiled
         self.kernels = _check_exports(self.module)
         info = scan_module(module)
         self.own_bytes, self.pages_max = info.memory_pages * PAGE_BYTES, info.memory_pages_max

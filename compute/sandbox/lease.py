@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -23,7 +24,9 @@ from depin_node.compute.programs.work import work
 from depin_node.compute.sandbox import messages as m
 from depin_node.compute.sandbox.arena import Arena, InputSource, open_input
 from depin_node.compute.sandbox.config import PoolConfig
+from depin_node.compute.sandbox.native import NativeCode
 from depin_node.compute.sandbox.process import WorkerProcess
+from depin_node.core import wire
 from depin_node.core.errors import (
     PeerViolation,
     ResourceError,
@@ -75,8 +78,15 @@ class _Pending:
 class Lease:
     """A worker for one agreement: ``load`` once, ``submit`` often, read ``results``, ``release`` each, ``aclose``."""
 
-    def __init__(self, config: PoolConfig, take_worker: Callable[[], Awaitable[WorkerProcess]], name: str) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        take_worker: Callable[[], Awaitable[WorkerProcess]],
+        name: str,
+        native: NativeCode | None = None,
+    ) -> None:
         self._config, self._take_worker, self._name = config, take_worker, name
+        self._native = native or NativeCode()
         self._scope = trio.CancelScope()
         self._wanted, self._loaded, self._ended = trio.Event(), trio.Event(), trio.Event()
         self._work, self._room = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -85,6 +95,7 @@ class Lease:
         self._sent: deque[_Pending] = deque()
         self._held: dict[bytes, _Pending] = {}
         self._fds: list[int] = []
+        self._compiled_by: WorkerProcess | None = None
         self._received = 0  # outcomes of the present worker
         self._fruitless = 0
         self._verdict: TaskError | None = None  # why the present worker was killed
@@ -140,6 +151,7 @@ class Lease:
             float(seconds),
             memory_limit_bytes,
             self._resident_bytes_max + DATA_BEYOND_BYTES,
+            (),
         )
         self._wanted.set()
         await self._loaded.wait()
@@ -260,10 +272,11 @@ class Lease:
 
     async def _load_and_read(self, worker: WorkerProcess, nursery: trio.Nursery) -> None:
         worker.limit_memory(self._resident_bytes_max)
-        worker.send_files(self._fds)
         with trio.move_on_after(self._config.load_timeout_s) as scope:
-            await worker.send(self._load)
-            reply = await worker.receive()
+            reply = await self._compile(worker)
+            if not isinstance(reply, m.Refused):
+                await self._send_load(worker)
+                reply = await worker.receive()
         if scope.cancelled_caught:
             self._failure = TaskTimedOut(f"compiling the module took more than {self._config.load_timeout_s:g} s")
             return
@@ -279,6 +292,33 @@ class Lease:
                 raise PeerViolation(f"{type(message).__name__} instead of Done")
             for outcome in message.outcomes:
                 self._accept(outcome)
+
+    async def _compile(self, worker: WorkerProcess) -> wire.Message | None:
+        """Have a worker that has seen nothing yet compile what is not there as native code; return its answer."""
+        modules = tuple(unit.module for unit in self.program.units)
+        if not worker.compiles or self._native.get(modules) is not None:
+            return None
+        await worker.send(m.Compile(modules, self._load.data_bytes))
+        reply = await worker.receive()
+        if isinstance(reply, m.Compiled):
+            self._native.put(modules, reply.native)
+            self._compiled_by = worker
+        return reply
+
+    async def _send_load(self, worker: WorkerProcess) -> None:
+        native = None
+        if worker.compiles and worker is not self._compiled_by:
+            native = self._native.get([unit.module for unit in self.program.units])
+        if native is None:
+            worker.send_files(self._fds)
+            await worker.send(self._load)
+            return
+        fd = open_input(b"".join(native), "native code", sum(map(len, native)))
+        try:
+            worker.send_files([*self._fds, fd])
+        finally:
+            os.close(fd)
+        await worker.send(msgspec.structs.replace(self._load, native_bytes=tuple(map(len, native))))
 
     async def _write(self, worker: WorkerProcess) -> None:
         try:

@@ -4,7 +4,9 @@
 
     node                         worker
       ────────────────── Hello ──── started and confined
-    Load ───────────────────────►   (the arena and the inputs' files go over a socket, in the same order)
+    Compile ────────────────────►   where the node has no native code of these modules yet, see ``native``
+      ──────────────── Compiled ──── or Refused
+    Load ───────────────────────►   (the arena, the inputs' files and that of the native code go over a socket)
       ────────────────── Ready ──── compiled; or Refused
     Run (many tasks) ───────────►
     Run (many tasks) ───────────►
@@ -22,7 +24,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from depin_node.compute.programs.program import BUFFERS_MAX, PROGRAM_BYTES_MAX, TASKS_MAX
+from depin_node.compute.programs.program import BUFFERS_MAX, PROGRAM_BYTES_MAX, TASKS_MAX, UNITS_MAX
 from depin_node.compute.translate.abi import LOG_BYTES
 from depin_node.core import errors, wire
 
@@ -58,6 +60,22 @@ class Hello(wire.Message, frozen=True):
 
     device_class: wire.Name
     layers: Annotated[tuple[Layer, ...], Meta(max_length=8)]
+    compiles: bool
+    """Whether it may be asked to ``Compile``."""
+
+
+class Compile(wire.Message, frozen=True):
+    """Modules to compile before anything else of their job is there."""
+
+    modules: Annotated[tuple[bytes, ...], Meta(max_length=UNITS_MAX)]
+    data_bytes: wire.Uint
+    """What the worker may allocate in all."""
+
+
+class Compiled(wire.Message, frozen=True):
+    """The native code of each module; nothing if it is too long for a message."""
+
+    native: Annotated[tuple[bytes, ...], Meta(max_length=UNITS_MAX)]
 
 
 class Load(wire.Message, frozen=True):
@@ -70,6 +88,8 @@ class Load(wire.Message, frozen=True):
     memory_bytes: wire.Uint
     data_bytes: wire.Uint
     """What the worker may allocate in all."""
+    native_bytes: Annotated[tuple[int, ...], Meta(max_length=UNITS_MAX)]
+    """How long the native code of each unit is, one after the other in the last file; empty: there is no such file."""
 
 
 class Ready(wire.Message, frozen=True):
@@ -123,7 +143,7 @@ class Done(wire.Message, frozen=True):
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=BATCH_MAX)]
 
 
-KINDS: Final[tuple[type[wire.Message], ...]] = (Hello, Load, Ready, Refused, Run, Done)
+KINDS: Final[tuple[type[wire.Message], ...]] = (Hello, Compile, Compiled, Load, Ready, Refused, Run, Done)
 
 _ERRORS: Final = {
     kind.code: kind

@@ -13,6 +13,7 @@ from depin_node.compute.sandbox.cgroup import MemoryGroups
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.lease import Lease, Output, Result
 from depin_node.compute.sandbox.messages import Layer
+from depin_node.compute.sandbox.native import NativeCode
 from depin_node.compute.sandbox.process import WorkerProcess
 from depin_node.core.errors import ResourceError
 
@@ -43,11 +44,12 @@ class SandboxPool:
         self._device_class = ""
         self._layers: tuple[Layer, ...] = ()
         self._groups = MemoryGroups()
+        self._native = NativeCode()
 
     async def acquire(self, name: str) -> Lease:
         """Wait for a free slot and return a lease of it; ``name`` is for the log."""
         await self._free.acquire()
-        lease = Lease(self.config, self.take_worker, name)
+        lease = Lease(self.config, self.take_worker, name, self._native)
         self._nursery.start_soon(self._drive, lease)
         return lease
 

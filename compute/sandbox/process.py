@@ -80,6 +80,7 @@ class WorkerProcess:
         self._buffer = bytearray()
         self._usage = psutil.Process(self.pid)
         self.device_class = ""
+        self.compiles = False
         self.layers: tuple[m.Layer, ...] = ()
         self.verdict: TaskError | None = None
         """Why it was killed, if whoever did it knows better than its lease."""
@@ -94,6 +95,7 @@ class WorkerProcess:
             message = await self.receive()
             if isinstance(message, m.Hello):
                 self.device_class, self.layers = message.device_class, message.layers
+                self.compiles = message.compiles
                 return
             raise ResourceError(f"the worker process ended as it started: {await self._last_words()}")
         raise ResourceError(f"the worker process was not ready within {timeout_s:g} s")

@@ -5,6 +5,7 @@ descriptors but its own, in a session of its own. One worker serves one agreemen
 """
 
 import importlib
+import itertools
 import json
 import mmap
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits, access_of
+from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits, access_of, compiler_of
 from depin_node.compute.programs.program import BUFFERS_MAX, Program
 from depin_node.compute.programs.shards import result_sizes
 from depin_node.compute.programs.validation import decode_program
@@ -103,13 +104,16 @@ class Agreement:
     def __init__(self, device: Device, load: m.Load, fds: list[int]) -> None:
         self.program: Program = decode_program(load.program)
         self.limits = TaskLimits(load.seconds, load.memory_bytes)
-        if load.inputs != self.program.inputs or len(fds) != 1 + len(load.inputs):
+        files = 1 + len(load.inputs)
+        if load.inputs != self.program.inputs or len(fds) != files + bool(load.native_bytes):
             raise PeerViolation("the inputs given are not those of the program")
         self.arena = memoryview(mmap.mmap(fds[0], load.arena_bytes))
         inputs: Mapping[int, Input] = {
             index: _map_input(fd, self.program.buffers[index].size_bytes)
-            for index, fd in zip(load.inputs, fds[1:], strict=True)
+            for index, fd in zip(load.inputs, fds[1:files], strict=True)
         }
+        if load.native_bytes:
+            _adopt(device, self.program, load.native_bytes, fds[files])
         self.loaded: Loaded = device.load(self.program, inputs, self.limits)
         if (results_in := getattr(self.loaded, "results_in", None)) is not None:
             results_in(self.arena)
@@ -159,6 +163,14 @@ def _map_input(fd: int, size: int) -> Input:
     return Input(memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)), fd)
 
 
+def _adopt(device: Device, program: Program, sizes: tuple[int, ...], fd: int) -> None:
+    """Give a device the native code of a program's units, which an untouched worker of this node has made."""
+    data = bytes(_map_input(fd, sum(sizes)).data)
+    ends = list(itertools.accumulate(sizes))
+    parts = [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    compiler_of(device).adopt([unit.module for unit in program.units], parts)
+
+
 def _make_device(dotted: str) -> Device:
     module, _, name = dotted.partition(":")
     device: Device = getattr(importlib.import_module(module), name)()
@@ -168,9 +180,21 @@ def _make_device(dotted: str) -> Device:
 def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, *, limit_memory: bool) -> NoReturn:
     """Serve one agreement until the node closes the pipe."""
     load = pipe.receive()
+    if isinstance(load, m.Compile):
+        if limit_memory:
+            limit_data(load.data_bytes)
+        try:
+            native = tuple(compiler_of(device).compile(load.modules))
+        except MemoryError:
+            _refuse(pipe, TaskOutOfMemory(_NO_MEMORY))
+        except TaskError as error:
+            _refuse(pipe, error)
+        fits = sum(map(len, native)) <= m.FRAME_BYTES_MAX // 2
+        pipe.send(m.Compiled(native if fits else ()))
+        load = pipe.receive()
     if not isinstance(load, m.Load):
         raise PeerViolation(f"{type(load).__name__} before Load")
-    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 1)
+    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 2)
     if limit_memory:
         limit_data(load.data_bytes)
     try:
@@ -179,9 +203,7 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
         except MemoryError as error:
             raise TaskOutOfMemory(_NO_MEMORY) from error
     except TaskError as error:
-        pipe.send(m.Refused(error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]))
-        while True:
-            pipe.receive()  # until the node hangs up
+        _refuse(pipe, error)
     pipe.send(m.Ready())
     while True:
         run = pipe.receive()
@@ -196,6 +218,12 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
                 os._exit(SPENT_EXIT_CODE)
 
 
+def _refuse(pipe: Pipe, error: TaskError) -> NoReturn:
+    pipe.send(m.Refused(error.code, str(error)[: m.DETAIL_CHARACTERS_MAX]))
+    while True:
+        pipe.receive()  # until the node hangs up
+
+
 def main(arguments: list[str]) -> NoReturn:
     """Start from the one argument that ``pool`` gives: a JSON object."""
     config: dict[str, Any] = json.loads(arguments[0])
@@ -205,7 +233,7 @@ def main(arguments: list[str]) -> NoReturn:
     pipe = Pipe(config["read_fd"], config["write_fd"])
     fd_socket = socket.socket(fileno=config["socket_fd"])
     layers = seal(config["layers"], access_of(device))
-    pipe.send(m.Hello(device.device_class, layers))
+    pipe.send(m.Hello(device.device_class, layers, hasattr(device, "compile")))
     limit_memory = any(layer.name == "memory" and layer.active for layer in layers)
     serve(pipe, fd_socket, device, Sender(pipe, config["parent"]), limit_memory=limit_memory)
 
