@@ -1,7 +1,7 @@
 """What is decided about a GPU before one is needed: ranges of blocks, memory, the meaning of errors."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depin_node.compute.devices.gpu.budget import MIB, RESERVE_BYTES, Capacity, Footprint, plan_memory
@@ -37,6 +37,7 @@ def run(pacer, launches, block_s):
     return ranges, waits
 
 
+@settings(deadline=None)  # it computes: how long a case takes says how busy the machine is
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2_000_000)), min_size=1, max_size=12),
     st.fixed_dictionaries({name: st.floats(1e-8, 1e-3) for name in "abc"}),
