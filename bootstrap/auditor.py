@@ -73,7 +73,7 @@ class Auditor:
         """Run a task of an open job, soon."""
         self._wanted[audit.job_id, audit.task] = audit.root
         self._queues.setdefault(audit.job_id, (opened, deque()))[1].append(audit)
-        self._arrived.unpark_all()
+        self._arrived.unpark()  # one lane for each, since each starts a worker
         if not self._is_open:
             self._is_open = True
             self._nursery.start_soon(self._run)
@@ -117,24 +117,28 @@ class Auditor:
     async def _run_job(self, pool: AnyPool, number: int, identifier: bytes) -> None:
         """Run what is queued of a job with one worker, until nothing is."""
         opened, _ = self._queues[identifier]
-        lease = await pool.acquire(f"audit {number}")
-        audit: e.Audit | None = None
+        audit = self._next(identifier)
+        if audit is None:
+            return
         try:
-            await self._load(lease, opened)
-            results = lease.results()
-            while (audit := self._next(identifier)) is not None:
-                run = self._run_parts if audit.parts else self._run_whole
-                heard = await run(lease, results, audit, opened)
-                if self._is_wanted(audit):
-                    del self._wanted[audit.job_id, audit.task]
-                self._feed(heard)
+            lease = await pool.acquire(f"audit {number}")
+            try:
+                await self._load(lease, opened)
+                results = lease.results()
+                while audit is not None:
+                    run = self._run_parts if audit.parts else self._run_whole
+                    heard = await run(lease, results, audit, opened)
+                    if self._is_wanted(audit):
+                        del self._wanted[audit.job_id, audit.task]
+                    self._feed(heard)
+                    audit = self._next(identifier)
+            finally:
+                await lease.aclose()
         except (StopAsyncIteration, DepinError) as error:
             log.warning("a job cannot be audited here", job=identifier.hex(), reason=str(error))
-            while audit is not None or (audit := self._next(identifier)) is not None:
+            while audit is not None:
                 self._feed(e.Audited(identifier, audit.task, audit.root, b""))
-                audit = None
-        finally:
-            await lease.aclose()
+                audit = self._next(identifier)
 
     async def _run_whole(
         self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, opened: OpenJob
