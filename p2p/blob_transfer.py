@@ -54,7 +54,6 @@ from depin_node.p2p.network import PeerKey
 from depin_node.p2p.swarm import Swarm
 from depin_node.p2p.together import Ended, together
 
-_WRITES_WAITING_MAX = 2
 _DEPTH_FIRST = 2
 """Chunks asked ahead at first, one more with each that comes: else the first to ask asks for all."""
 

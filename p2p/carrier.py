@@ -28,7 +28,7 @@ WINDOW_BYTES_MIN = 512 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _WRITE_BYTES_MIN = 64 * 1024
-_WAITING_MAX = 1  # chunks, for the thread that takes them
+_WAITING_MAX = 2  # chunks, for the thread that takes them
 _CREDIT = struct.Struct("<I")
 
 
