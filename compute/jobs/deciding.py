@@ -474,9 +474,8 @@ class Deciding:
         elif ballot.attempts_ended > self._board.config.attempts_ended_max:
             self._board.finish(progress, "failed", reasons.worn_out(ballot, code), now)
         elif not progress.is_over:
-            if (
-                ballot.is_numeric or not ballot.decided
-            ) and ballot.recount():  # what is left may be what was waited for
+            # What is left may be what was waited for.
+            if (ballot.is_numeric or not ballot.decided) and ballot.recount():
                 self._decide(progress, task, now)
             elif ballot.wanted():
                 self._board.need(progress, task)

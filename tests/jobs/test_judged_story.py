@@ -180,6 +180,8 @@ EXACT = {
     "peers and steps": (Confidence(0.98, 0.2), {"by_peers": True, "can_walk": True}),
     "steps": (Quorum(2, 3), {"can_walk": True}),
     "steps of three": (Quorum(3, 5), {"can_walk": True}),
+    "lead": (Lead(2), {}),
+    "steps of a lead": (Lead(2), {"can_walk": True}),
 }
 
 
