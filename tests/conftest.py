@@ -4,8 +4,16 @@ Tests of real hosts and processes wait on clocks: they stay on one worker, one a
 others go file by file to whichever worker is free, so what a module has set up is set up once.
 """
 
+import signal
+
 import pytest
 from nodes import Nodes, running_nodes
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C work in what tests start: a shell that runs ``make test`` in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

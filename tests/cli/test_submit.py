@@ -148,13 +148,16 @@ def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(mesh, job):
         text=True,
     )
     with waiting:
-        tried = waiting.stderr.readline()
-        assert tried.startswith("not tried whether its bits are defined: the task did not end"), tried
-        first = waiting.stderr.readline()
-        assert first.startswith("job "), first
-        short = first.split()[1]
-        waiting.send_signal(signal.SIGINT)
-        out, err = waiting.communicate(timeout=60)
+        try:
+            tried = waiting.stderr.readline()
+            assert tried.startswith("not tried whether its bits are defined: the task did not end"), tried
+            first = waiting.stderr.readline()
+            assert first.startswith("job "), first
+            short = first.split()[1]
+            waiting.send_signal(signal.SIGINT)
+            out, err = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()  # else an assertion that fails waits for the job
     assert waiting.returncode == 130
     assert out == ""
     assert f"job {short} goes on" in err
