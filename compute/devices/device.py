@@ -83,7 +83,7 @@ class Device(Protocol):
 class Compiler(Protocol):
     """What a device can do besides whose modules become native code that other workers of this machine may run."""
 
-    def compile(self, modules: Sequence[bytes]) -> list[bytes]:
+    def compile_native(self, modules: Sequence[bytes]) -> list[bytes]:
         """Return the native code of modules of a program that will be loaded; they are not compiled again then.
 
         Raises:
@@ -91,13 +91,13 @@ class Compiler(Protocol):
         """
         ...
 
-    def adopt(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
-        """Take native code that ``compile`` returned elsewhere. It must be ours: whatever it is, it will be run."""
+    def adopt_native(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
+        """Take native code that ``compile_native`` returned elsewhere. It must be ours: whatever it is, it will be run."""
         ...
 
 
 def compiler_of(device: Device) -> Compiler:
-    """Return a device that has ``compile`` as what it is."""
+    """Return a device that has ``compile_native`` as what it is."""
     compiler: Compiler = device  # type: ignore[assignment]  # the caller knows
     return compiler
 

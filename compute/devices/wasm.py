@@ -82,14 +82,14 @@ class WasmDevice:
         compiled = self._compiled.get(module)
         return compile_module(self.engine, module) if compiled is None else compiled
 
-    def compile(self, modules: Sequence[bytes]) -> list[bytes]:
+    def compile_native(self, modules: Sequence[bytes]) -> list[bytes]:
         """See ``Compiler``."""
         for module in modules:
             scan_module(module)
             self._compiled[module] = compile_module(self.engine, module)
         return [bytes(self._compiled[module].serialize()) for module in modules]
 
-    def adopt(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
+    def adopt_native(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
         """See ``Compiler``. What the engine does not take is compiled again."""
         for module, code in zip(modules, native, strict=True):
             compiled = native_module(self.engine, code)

@@ -296,7 +296,7 @@ class Lease:
     async def _compile(self, worker: WorkerProcess) -> wire.Message | None:
         """Have a worker that has seen nothing yet compile what is not there as native code; return its answer."""
         modules = tuple(unit.module for unit in self.program.units)
-        if not worker.compiles or self._native.get(modules) is not None:
+        if not (modules and worker.compiles) or self._native.get(modules) is not None:
             return None
         await worker.send(m.Compile(modules, self._load.data_bytes))
         reply = await worker.receive()
@@ -306,9 +306,9 @@ class Lease:
         return reply
 
     async def _send_load(self, worker: WorkerProcess) -> None:
-        native = None
-        if worker.compiles and worker is not self._compiled_by:
-            native = self._native.get([unit.module for unit in self.program.units])
+        native, modules = None, [unit.module for unit in self.program.units]
+        if modules and worker.compiles and worker is not self._compiled_by:
+            native = self._native.get(modules)
         if native is None:
             worker.send_files(self._fds)
             await worker.send(self._load)

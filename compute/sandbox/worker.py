@@ -168,7 +168,7 @@ def _adopt(device: Device, program: Program, sizes: tuple[int, ...], fd: int) ->
     data = bytes(_map_input(fd, sum(sizes)).data)
     ends = list(itertools.accumulate(sizes))
     parts = [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-    compiler_of(device).adopt([unit.module for unit in program.units], parts)
+    compiler_of(device).adopt_native([unit.module for unit in program.units], parts)
 
 
 def _make_device(dotted: str) -> Device:
@@ -184,7 +184,7 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
         if limit_memory:
             limit_data(load.data_bytes)
         try:
-            native = tuple(compiler_of(device).compile(load.modules))
+            native = tuple(compiler_of(device).compile_native(load.modules))
         except MemoryError:
             _refuse(pipe, TaskOutOfMemory(_NO_MEMORY))
         except TaskError as error:
@@ -233,7 +233,7 @@ def main(arguments: list[str]) -> NoReturn:
     pipe = Pipe(config["read_fd"], config["write_fd"])
     fd_socket = socket.socket(fileno=config["socket_fd"])
     layers = seal(config["layers"], access_of(device))
-    pipe.send(m.Hello(device.device_class, layers, hasattr(device, "compile")))
+    pipe.send(m.Hello(device.device_class, layers, hasattr(device, "compile_native")))
     limit_memory = any(layer.name == "memory" and layer.active for layer in layers)
     serve(pipe, fd_socket, device, Sender(pipe, config["parent"]), limit_memory=limit_memory)
 

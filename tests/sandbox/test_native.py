@@ -42,14 +42,14 @@ async def test_the_second_worker_runs_what_the_first_has_compiled():
     async with opened() as pool:
         assert (await first_task(pool) == numbers()[:256]).all()
         (native,) = pool._native.get(MODULES)
-        assert native in WasmDevice().compile(MODULES)  # the same engine makes the same code
+        assert native in WasmDevice().compile_native(MODULES)  # the same engine makes the same code
         assert (await first_task(pool) == numbers()[:256]).all()
 
 
 @linux
 async def test_it_is_the_kept_code_that_runs():
     async with opened() as pool:
-        pool._native.put(MODULES, tuple(WasmDevice().compile([NOTHING])))
+        pool._native.put(MODULES, tuple(WasmDevice().compile_native([NOTHING])))
         assert not (await first_task(pool)).any()
         assert (await first_task(pool, program(tasks=3)))[0] == 0  # another program of the same modules
 
@@ -96,10 +96,10 @@ def test_what_is_there_is_not_replaced_and_goes_by_all_modules():
 
 def test_the_device_takes_code_of_its_engine_only():
     device, other = WasmDevice(), WasmDevice()
-    device.adopt(MODULES, other.compile(MODULES))
+    device.adopt_native(MODULES, other.compile_native(MODULES))
     assert set(device._compiled) == set(MODULES)
     other = WasmDevice()
-    other.adopt(MODULES, [b"rubbish"])
+    other.adopt_native(MODULES, [b"rubbish"])
     assert not other._compiled
     with pytest.raises(TaskRejected):
-        other.compile([EACH.encode()])
+        other.compile_native([EACH.encode()])
