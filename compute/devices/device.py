@@ -92,7 +92,7 @@ class Compiler(Protocol):
         ...
 
     def adopt_native(self, modules: Sequence[bytes], native: Sequence[bytes]) -> None:
-        """Take native code that ``compile_native`` returned elsewhere. It must be ours: whatever it is, it will be run."""
+        """Take native code that ``compile_native`` returned elsewhere. It must be ours: it will be run."""
         ...
 
 
