@@ -4,13 +4,15 @@ import random
 from collections import defaultdict
 
 import pytest
-from instant_mesh import InstantMesh
+from instant_mesh import ROOT, InstantMesh
 
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import Lead, Quorum
 from depin_node.compute.jobs.panels import Agreed, Panels
 from depin_node.compute.jobs.placing import NEWCOMER_OPEN_MAX
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
+from depin_node.compute.market import happenings as hp
+from depin_node.compute.market.messages import Want
 
 
 class Mesh(InstantMesh):
@@ -78,3 +80,49 @@ def test_what_only_caught_providers_agreed_on_is_void():
     assert panels.auditing == {}
     panels.accepted(0, frozenset([b"c", b"d"]))
     assert panels.void({b"a", b"b"}) == []
+
+
+def test_what_is_left_when_a_liar_is_caught_elsewhere_is_counted_anew():
+    """A task under ``lead(2)`` has two answers that agree, the liar's, and nobody else to ask. The other task names the
+    liar: then the two lead by two, though no further answer comes."""
+    mesh = InstantMesh(providers=4)
+    liar, _, b, c = (candidate.peer for candidate in mesh.candidates)
+    answer, tasks, held = mesh.carry_out, {}, []
+
+    def carry_out(effect):
+        if isinstance(effect, e.Assign):
+            tasks.update({(effect.peer, effect.first_attempt + i): task for i, task in enumerate(effect.tasks)})
+        if isinstance(effect, e.AskUpload):
+            mesh.heard(effect, hp.Delivered(effect.attempt, ROOT, [bytearray(8)]))
+        elif not isinstance(effect, e.AskReveal):
+            answer(effect)
+        elif effect.peer in (b, c):
+            held.append(effect)
+        else:
+            reveal(effect)
+
+    def reveal(effect):
+        root = b"lie".ljust(32) if effect.peer == liar else ROOT
+        mesh.heard(effect, hp.Revealed([(effect.attempt, root)]))
+        if effect.want is Want.BYTES:
+            mesh.heard(effect, hp.Delivered(effect.attempt, root, [bytearray(8)]))
+
+    def reveal_held(peer, task):
+        (effect,) = (one for one in held if one.peer == peer and tasks[peer, one.attempt] == task)
+        reveal(effect)
+        mesh.run()
+
+    mesh.carry_out = carry_out
+    mesh.candidates = (mesh.candidates[0], mesh.candidates[1])
+    name = mesh.submit(2, Lead(2))
+    mesh.run()  # the liar and one other have answered both
+    mesh.queue.append(e.Candidates(tuple(e.Candidate(p, p.hex(), (("wasm-1", 1024),), 0) for p in (b, c)), {}))
+    mesh.run()
+    assert {(one.peer, tasks[one.peer, one.attempt]) for one in held} == {(b, 0), (b, 1), (c, 0), (c, 1)}
+    reveal_held(c, 0)
+    mesh.queue.append(e.Gone(c, "lost"))
+    mesh.run()
+    reveal_held(b, 1)
+    assert name not in mesh.ended
+    reveal_held(b, 0)
+    assert mesh.ended[name].state == "done"
