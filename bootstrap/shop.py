@@ -226,6 +226,14 @@ class Shop:
         """Tell whether the next queued attempt is of work ``number``."""
         return bool(self._queue) and self._queue[0][0] == number
 
+    def now_ns(self) -> int:
+        """Return the time of the boot clock."""
+        return self._clock().boottime_ns
+
+    def loaded(self, device: int, duration_ns: int) -> None:
+        """Note the time that it took to load a program, or to fail at it: slot time like that of its tasks."""
+        self._supplier.ran(self._talk.peer, device, duration_ns)
+
     async def hand_in(self, number: int, attempt: int, task: int) -> bool:
         """Answer an attempt with what was finished before a restart, or a broken connection; False if nothing was."""
         peer, work = self._talk.peer, self._works.get(number)
@@ -330,6 +338,7 @@ class _Lane:
         """Get a worker for another program; what fails, fails the attempts that wait for it."""
         await self._close()
         limits = work.body.terms.limits
+        began_ns = self._shop.now_ns()
         try:
             self._lease = await self._pool.acquire(self._name)
             program = await self._shop.read_program(work)
@@ -343,6 +352,9 @@ class _Lane:
                 self._fail_next(number, code)
             await self._close()
             return False
+        finally:
+            # A worker's start and the compilation of a module, which a stranger can make last half a minute.
+            self._shop.loaded(self._device, self._shop.now_ns() - began_ns)
         self._loaded = work.key()
         return True
 

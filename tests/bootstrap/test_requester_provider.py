@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import WASM, InlinePool, knows, lie, make_job, output_of, stall, world
+from market_world import WASM, InlineLease, InlinePool, knows, lie, make_job, output_of, stall, world
 from msgspec.structs import replace
 from wat_programs import TRAP, copying, program
 
@@ -23,7 +23,7 @@ from depin_node.compute.sandbox.process import WorkerConfig
 from depin_node.compute.trust.export import Record, verify_export, write_export
 from depin_node.compute.trust.receipts import verify_receipt
 from depin_node.core.clock import SECOND_NS
-from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TaskTimedOut, TransportError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.envelope import sign
 from depin_node.crypto.identity import Identity, peer_id
@@ -503,6 +503,27 @@ async def test_strangers_get_the_share_that_is_left_for_them_and_are_told(tmp_pa
         view = await done(a, job)
         assert view.error.code == "nobody_suitable"
         assert "declined (credit)" in view.error.message
+
+
+async def test_a_module_that_compiles_for_long_uses_up_the_share_of_strangers(tmp_path, autojump_clock):
+    class SlowLease(InlineLease):
+        async def load(self, *args, **limits):
+            await trio.sleep(30)
+            raise TaskTimedOut("compiling the module took more than 30 s")
+
+    class SlowPool(InlinePool):
+        async def acquire(self, name):
+            return SlowLease(self)
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=SlowPool(), unpaid_share=0.001)
+        await knows(a, [b])
+        left_us = b.context.credit.left_us(b.context.clock())
+        job, _ = await make_job(a, candidate=MANY)
+        view = await done(a, job)
+        assert view.error.code == "timed_out"
+        assert b.context.credit.left_us(b.context.clock()) <= left_us - 29_000_000
 
 
 async def test_both_sides_count_what_was_done(tmp_path, autojump_clock):

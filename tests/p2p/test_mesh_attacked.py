@@ -54,6 +54,6 @@ def test_nodes_that_come_up_in_any_order_each_knowing_one_other_know_all_soon_af
 
 def test_traffic_hardly_grows_once_there_are_shards():
     config = MeshConfig(shard_max=25)
-    small, large = (traffic(1, nodes, settle_s=20, seconds=20, config=config) for nodes in (25, 100))
+    small, large = (traffic(1, nodes, settle_s=20, seconds=20, config=config) for nodes in (40, 160))
     assert (small["bits"], large["bits"] >= 2) == (0, True)
     assert large["bytes_per_s"] < 2 * small["bytes_per_s"]  # four times the nodes
