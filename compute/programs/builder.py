@@ -124,9 +124,11 @@ class ProgramBuilder(ProgramArrays):
             options: ``size``, ``axis`` and ``keepdims`` of elementwise and reduction kernels.
 
         Raises:
-            ConfigError: it is no kernel.
+            ConfigError: it is no kernel, or a radius is none.
         """
         ours = adopt(kernel)
+        if radius is not None and (not isinstance(radius, int | np.integer) or radius < 0):
+            raise ConfigError(f"radius = {radius!r}: expected an integer from 0")
         self._nested[-1].append(
             LaunchNote(ours, grid, block, tuple(args), shared_mem, radius, dict(constants or {}), options)
         )
@@ -232,7 +234,7 @@ class ProgramBuilder(ProgramArrays):
             validate(program)
         except TaskRejected as error:
             raise ConfigError(str(error)) from error
-        check_halos(program, maker.radii)
+        check_halos(program, maker.radii, maker.read)
         self.notes = tuple(maker.notes)
         return Bound(program, dict(self.inputs), tuple(maker.sources))
 

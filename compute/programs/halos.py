@@ -4,35 +4,43 @@ A task holds ``halo`` rows of its neighbours on either side. A launch that reads
 but the outermost ``radius`` of what it writes as its neighbours do; what is further out is stale. So each array that is
 cut has a *margin*, how many rows beyond the task's own are right: the halo at first, and after a launch the least
 margin of what it read, less its radius. Where that falls below zero, the task's own rows would be wrong. A halo of
-steps times radius is enough for any number of steps.
+steps times radius is enough for any number of steps. What a kernel changes in place it reads too; where all that it
+does with a pointer is to store through it (``translate/reads.py``), it does not.
 
 This is checked where a program is built, from what its author says of the kernels; nodes have no need to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 
 from depin_node.compute.programs.program import Launch, Offset, Operation, Program, Repeat, Scalar, Step, Swap
 from depin_node.core.errors import ConfigError
 
 
-def check_halos(program: Program, radii: Mapping[int, int | None]) -> None:
+def check_halos(program: Program, radii: Mapping[int, int | None], read: Sequence[Set[int]]) -> None:
     """Follow the margins through all steps.
 
     Args:
         program: a valid one.
         radii: for each launch, by its ``id``, how many rows around its own a thread reads; None: the whole halo.
+        read: for each kernel, the positions of the arguments that it may read.
 
     Raises:
         ConfigError: a halo is used up; says by which kernel, and what would be enough.
     """
     halos = [buffer.cut.halo if buffer.cut is not None else None for buffer in program.buffers]
     if any(halos):
-        _Margins(program, radii, halos).steps(program.steps)
+        _Margins(program, radii, read, halos).steps(program.steps)
 
 
 class _Margins:
-    def __init__(self, program: Program, radii: Mapping[int, int | None], halos: list[int | None]) -> None:
-        self._program, self._radii, self._halos = program, radii, halos
+    def __init__(
+        self,
+        program: Program,
+        radii: Mapping[int, int | None],
+        read: Sequence[Set[int]],
+        halos: list[int | None],
+    ) -> None:
+        self._program, self._radii, self._read, self._halos = program, radii, read, halos
         self._margins = list(halos)
 
     def steps(self, steps: tuple[Step, ...]) -> None:
@@ -57,17 +65,20 @@ class _Margins:
         kernel = self._program.kernels[launch.kernel]
         read: list[int] = []
         written: list[int] = []
-        for argument, parameter in zip(launch.args, kernel.parameters, strict=True):
+        for position, (argument, parameter) in enumerate(zip(launch.args, kernel.parameters, strict=True)):
             if not isinstance(argument, Scalar):
                 index = argument.buffer if isinstance(argument, Offset) else argument
-                (read if parameter.const else written).append(index)
+                if position in self._read[launch.kernel]:
+                    read.append(index)
+                if not parameter.const:
+                    written.append(index)
         radius = self._radii.get(id(launch))
         margin: int | None = None
         for index in read:
             held, halo = self._margins[index], self._halos[index]
             if held is None or halo is None:
                 continue
-            left = held - (halo if radius is None else radius)
+            left = held - (halo if radius is None or not halo else radius)
             if left < 0:
                 name, said = self._program.buffers[index].name, "" if radius is None else f" of radius {radius}"
                 raise ConfigError(

@@ -38,7 +38,8 @@ class StepMaker:
         units: of the program.
         sources: of each unit, where it is known.
         kernels: likewise.
-        radii: of each launch, by its ``id``; see ``halos.py``.
+        read: of each kernel, the positions of the parameters that it may read; see ``halos.py``.
+        radii: of each launch, by its ``id``; likewise.
         notes: the compiler's, for the user.
     """
 
@@ -47,6 +48,7 @@ class StepMaker:
         self.units: list[Unit] = []
         self.sources: list[UnitSource | None] = []
         self.kernels: list[Kernel] = []
+        self.read: list[frozenset[int]] = []
         self.radii: dict[int, int | None] = {}
         self.notes: list[str] = []
         self._places: dict[int, int] | None = None
@@ -120,6 +122,8 @@ class StepMaker:
         found = Kernel(kernel.name, self.units.index(unit), compiled.entry, parameters, compiled.exact)
         if found not in self.kernels:
             self.kernels.append(found)
+            pointers = enumerate(compiled.parameters)
+            self.read.append(frozenset(place for place, p in pointers if getattr(p, "read", True)))
             self.notes += compiled.notes
         return self.kernels.index(found), compiled.parameters
 

@@ -7,7 +7,7 @@ names, cuts), then the steps with the shapes that tasks hold, then who owns what
 from itertools import pairwise
 from math import gcd, prod
 
-from depin_node.compute.programs.combine import pair
+from depin_node.compute.programs.combine import pair, tree
 from depin_node.compute.programs.memory import LINEAR_BYTES_MAX, attributes, memory_bytes, placements, specs
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.operations import plan
@@ -90,12 +90,16 @@ def validate(program: Program) -> None:
     held.check()
     for buffer in program.buffers:
         validate_ownership(program, buffer)
+    _validate_size(program, "a task needs {} MiB for its arrays")
     if program.combine:
         validate(pair(program))
+        _validate_size(tree(program), "to merge all partial results takes {} MiB")
+
+
+def _validate_size(program: Program, what: str) -> None:
     if placements(program)[1] > LINEAR_BYTES_MAX:
-        raise TaskRejected(
-            f"a task needs {memory_bytes(program) >> 20} MiB for its arrays; at most {LINEAR_BYTES_MAX >> 20} MiB fit"
-        )
+        needed = what.format(memory_bytes(program) >> 20)
+        raise TaskRejected(f"{needed}; at most {LINEAR_BYTES_MAX >> 20} MiB fit")
 
 
 def _validate_bounds(program: Program) -> None:

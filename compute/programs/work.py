@@ -42,12 +42,13 @@ def unrolled(steps: tuple[Step, ...], times: int = 1) -> Iterator[tuple[Step, in
 def work(program: Program) -> Work:
     """Return what no task of a valid program exceeds."""
     steps = threads = flops = 0
+    tasks = variants(program)
     for step, times in unrolled(program.steps):
         steps += times
         if isinstance(step, Launch):
             threads += times * _threads(program, step)
         elif isinstance(step, Operation):
-            flops += times * _flops(program, step)
+            flops += times * _flops(program, step, tasks)
     return Work(steps, threads, flops)
 
 
@@ -58,5 +59,5 @@ def _threads(program: Program, launch: Launch) -> int:
     return blocks * prod(launch.block)
 
 
-def _flops(program: Program, step: Operation) -> int:
-    return max(plan(step.name, specs(program, step.inputs, task), attributes(step)).flops for task in variants(program))
+def _flops(program: Program, step: Operation, tasks: tuple[int, ...]) -> int:
+    return max(plan(step.name, specs(program, step.inputs, task), attributes(step)).flops for task in tasks)

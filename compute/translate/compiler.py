@@ -25,6 +25,7 @@ from depin_node.compute.translate.index import Index
 from depin_node.compute.translate.kernel_names import explain, is_plain, with_lookups
 from depin_node.compute.translate.lower import Lowering
 from depin_node.compute.translate.print_cuda import print_cuda
+from depin_node.compute.translate.reads import only_stored_through
 from depin_node.compute.translate.semantics import analyse
 from depin_node.compute.translate.shapes import Shape, print_kernel, print_unit
 from depin_node.compute.translate.stores import stores_canonical
@@ -49,6 +50,7 @@ class Parameter:
         lanes: of a vector type such as ``float4``, or a struct of up to four equal members; of any struct by value,
             how many equal members it has, or else its bytes; else 1.
         const: of a pointer: nothing is written through it, ``const T*``.
+        read: of a pointer: something may be read through it, see reads.py.
         constant_bytes: 0 of what the source declares as a parameter. Else it is hidden, after those, in the source's
             order: a pointer to the ``__constant__`` variable of this name and of so many bytes, which the host sets.
     """
@@ -58,6 +60,7 @@ class Parameter:
     dtype: str
     lanes: int = 1
     const: bool = False
+    read: bool = True
     constant_bytes: int = 0
 
     @property
@@ -247,9 +250,9 @@ def with_texts(unit: CompiledUnit) -> CompiledUnit:
 
 
 def _parameters(entry: t.Function) -> tuple[Parameter, ...]:
-    hidden = list(entry.hidden.values())
+    hidden, unread = list(entry.hidden.values()), only_stored_through(entry)
     parameters = tuple(
-        _hidden_parameter(variable) if variable in hidden else _parameter(place, variable)
+        _hidden_parameter(variable) if variable in hidden else _parameter(place, variable, variable not in unread)
         for place, variable in enumerate(entry.parameters)
     )
     names = [parameter.name for parameter in parameters]
@@ -264,11 +267,11 @@ def _parameters(entry: t.Function) -> tuple[Parameter, ...]:
     return parameters
 
 
-def _parameter(place: int, variable: t.Variable) -> Parameter:
+def _parameter(place: int, variable: t.Variable, read: bool) -> Parameter:
     type_, name = variable.type, variable.name or f"argument{place}"
     if isinstance(type_, Pointer):
         dtype, lanes = _element(type_.target, variable)
-        return Parameter(name, "pointer", dtype, lanes, type_.const)
+        return Parameter(name, "pointer", dtype, lanes, type_.const, read)
     if has_pointer(type_) or size_of(type_) > VALUE_BYTES_MAX:
         text = f"{variable.name}: a parameter of type {show(type_)} is not supported: pass its members"
         if has_pointer(type_):

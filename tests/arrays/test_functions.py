@@ -337,11 +337,12 @@ def test_functions_whose_shape_depends_on_data_take_a_size():
             counts.values,
             counts.counts,
             inverse.inverse_indices,
+            *xp.unique_all(x, size=6, fill_value=-1),
             xp.isin(x, y),
             xp.isin(x, y, invert=True),
         ]
 
-    rows, columns, few_rows, few_columns, two, found, counts, inverse, inside, outside = run(sized, x, y)
+    rows, columns, few_rows, few_columns, two, found, counts, inverse, *every, inside, outside = run(sized, x, y)
     assert rows.tolist() == [0, 0, 1, 1, 9, 9]
     assert columns.tolist() == [0, 2, 0, 2, 9, 9]
     assert (few_rows.tolist(), few_columns.tolist()) == ([0, 0], [0, 2])
@@ -349,6 +350,8 @@ def test_functions_whose_shape_depends_on_data_take_a_size():
     assert found.tolist() == [0, 1, 3, 7, -1, -1]
     assert counts.tolist() == [2, 1, 2, 1, 0, 0]
     np.testing.assert_array_equal(inverse, np.unique(x, return_inverse=True)[1].reshape(x.shape))
+    for one, wanted in zip(every, (found, [1, 3, 0, 5, 6, 6], inverse, counts), strict=True):
+        np.testing.assert_array_equal(one, wanted)
     np.testing.assert_array_equal(inside, np.isin(x, y))
     np.testing.assert_array_equal(outside, ~np.isin(x, y))
 

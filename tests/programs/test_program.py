@@ -1,3 +1,4 @@
+import sys
 from contextlib import suppress
 
 import msgspec
@@ -264,6 +265,7 @@ BAD |= {
         replace(SLICED, steps=(replace(LAUNCH, args=(0, 1, Scalar("float32", bytes(20)))),)), "20 bytes"),
     "grids of too few tasks": (replace(SLICED, steps=(replace(LAUNCH, grids=LAUNCH.grids * 3),)), "has 3 grids"),
     "merge of what is whole": (replace(SLICED, combine=(MERGE,)), "x? ?.*is not partial"),
+    "merge of too much": (merging(MERGE, shape=(4, 1 << 28)), "to merge all partial results takes 4096 MiB"),
     "merge by blocks": (replace(GOOD, combine=(MERGE,)), "is not partial"),
     "merge into what is read": (merging(replace(MERGE, args=(0, 1, LAUNCH.args[2]))), "y from is not const|not const"),
     "merge of no such row": (merging(replace(MERGE, args=(2, 0, LAUNCH.args[2]))), "buffer 2 of 2"),
@@ -391,6 +393,35 @@ def test_loops_deeper_than_anything_can_read_are_refused():
     for depth in (500, 5_000, 500_000):
         with pytest.raises(TaskRejected, match=r"nested|malformed"):
             decode_program(text[:loop] + b"\x93\xa6repeat\x01\x91" * depth + text[loop:])
+
+
+def test_checking_a_program_costs_the_sum_of_its_tasks_and_steps_not_their_product():
+    """Counted in calls, which no busy machine changes: 64 operations times 4,096 slices would be over 500,000."""
+    table = tuple(range(4097))
+    cut = Cut(0, 0, 0, "none", b"")
+    a = Buffer("a", "inout", "float32", (4096, 2, 2), (), cut)
+    program = replace(
+        GOOD,
+        units=(),
+        kernels=(),
+        buffers=(a, replace(a, name="b", role="temp")),
+        steps=tuple(Operation("inv", (step % 2,), (1 - step % 2,), ()) for step in range(64)),
+        shards=Axis(4096, (table,)),
+    )
+    data, calls = encode_program(program), 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        decoded = decode_program(data)
+        assert work(decoded).flops
+        assert memory_bytes(decoded)
+    finally:
+        sys.setprofile(None)
+    assert calls < 100_000
 
 
 @given(st.binary(max_size=200))

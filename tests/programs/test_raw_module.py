@@ -47,7 +47,7 @@ def test_what_the_host_sets_are_parameters_after_the_declared_ones(module: RawMo
     kernel = module.get_function(APPLY).compile()
     assert kernel.parameters == (
         Parameter("x", "pointer", "float64", const=True),
-        Parameter("y", "pointer", "float64"),
+        Parameter("y", "pointer", "float64", read=False),
         Parameter("weights", "pointer", "float32", const=True, constant_bytes=12),
         Parameter("how", "pointer", "uint8", const=True, constant_bytes=16),
     )
@@ -90,7 +90,7 @@ def test_cupys_own_objects_are_taken() -> None:
     assert RawModule.of(ours) is ours
     assert ours.get_function("twice<int>").compile().name == "twice<int>"
     plain = cupy.RawKernel(SOURCE, "ones", ("-std=c++17",))
-    assert adopt(plain).compile().parameters == (Parameter("y", "pointer", "float32"),)
+    assert adopt(plain).compile().parameters == (Parameter("y", "pointer", "float32", read=False),)
     chosen = cupy.RawKernel(SOURCE, "_Z5twiceIiEvPT_")  # so ``get_function`` makes them, on a machine with a GPU
     chosen.__setstate__({**chosen.__getstate__(), "name_expressions": NAMES})
     assert adopt(chosen).compile().parameters == (Parameter("x", "pointer", "int32"),)

@@ -101,6 +101,46 @@ def test_a_halo_that_does_not_last_is_refused(halo, count, radius):
         many_steps(3, halo, "clamp", count, radius)
 
 
+def red_black(shards, halo, count=3, radius=1):
+    """Each pass changes every other row in place, after the rows beside it: two passes are one step."""
+    kernel = RawKernel(
+        """extern "C" __global__ void relax(float* u, int first, int rows, int colour) {
+               int y = blockIdx.x * blockDim.x + threadIdx.x;
+               if (y < 1 || y >= rows - 1 || (y + first) % 2 != colour) return;
+               for (int x = 0; x < 17; ++x) u[y * 17 + x] = (u[(y - 1) * 17 + x] + u[(y + 1) * 17 + x]) / 2;
+           }""",
+        "relax",
+    )
+    steps = ProgramBuilder(shards=shards, along=Along(0, halo))
+    u = steps.inout("u", U)
+    steps.define("first", f"max(shard.start - {halo}, 0)")
+    steps.define("held", f"min(shard.stop + {halo}, u.shape[0]) - first")
+    with steps.repeat(count):
+        for colour in (0, 1):
+            steps.launch(kernel, 1, 32, (u, "first", "held", colour), radius=radius)
+    return steps.build()
+
+
+def test_what_is_changed_in_place_wears_its_halo_down(host):
+    np.testing.assert_array_equal(host.run(red_black(4, 6))["u"], host.run(red_black(1, 6))["u"])
+    for halo, radius in ((5, 1), (1, 1), (11, 2), (6, None)):
+        with pytest.raises(ConfigError, match=r"relax.*of the halo of u"):
+            red_black(4, halo, radius=radius)
+
+
+def test_what_is_only_stored_to_keeps_its_halo():
+    """``v`` is made anew of ``u`` each time, whatever it was."""
+    steps = ProgramBuilder(shards=3, along=Along(0, 2, "clamp"))
+    u, v, w = steps.input("u", U), steps.temp("v", "float32", U.shape), steps.out("w", "float32", U.shape)
+    add = RawKernel(
+        'extern "C" __global__ void add(const float* v, float* w) { w[threadIdx.x] += v[threadIdx.x + 2 * 17]; }', "add"
+    )
+    with steps.repeat(5):
+        steps.launch(SMOOTH, 1, 1, (u, v, 1, 17), radius=1)
+        steps.launch(add, 1, 17, (v, w), radius=1)
+    steps.build()
+
+
 def test_without_an_edge_the_outer_tasks_hold_fewer_rows(host):
     kernel = RawKernel(
         """extern "C" __global__ void diff(const float* u, float* v, int first, int own, int rows, int cols) {
@@ -248,6 +288,7 @@ MISTAKES = {
     "reflected too far": (lambda: many_steps(1, 23, "reflect", 1), "a halo of 23 is more than reflect can fill"),
     "slices": (lambda: cut(shards=1 << 17), "at most 65536 slices"),
     "cut of no cut": (lambda: ProgramBuilder().input("u", U, cut=Along(0)), "give along= there"),
+    "radius": (lambda: (s := cut(), s.launch(SUM5, 1, 1, (s.input("u", U),), radius=-1)), "radius = -1"),
     "lanes": (lambda: _uneven(cut()), "need different kernels: cut evenly"),
 }
 

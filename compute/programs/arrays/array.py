@@ -17,6 +17,8 @@ from depin_node.compute.programs.arrays.dtypes import TraceError, dtype_name, me
 from depin_node.compute.programs.arrays.operators import Operators, functions
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 
+DEVICE: Final = "program"
+"""The one device that there is: whichever will run the program."""
 ITERATION_MAX: Final = 1024
 Shape = tuple[int, ...]
 
@@ -73,7 +75,7 @@ class Array(Operators):
     @property
     def device(self) -> str:
         """Where it is: on the device that will run the program."""
-        return "program"
+        return DEVICE
 
     @property
     def T(self) -> "Array":  # noqa: N802 - the standard's name

@@ -1,7 +1,7 @@
 """The namespace that ``x.__array_namespace__()`` gives while a function is traced: the array API standard, 2024.12.
 
 Beyond the standard: ``random``, and ``size`` of functions whose shapes would depend on data (``nonzero``,
-``unique_…``). Not there: ``unique_all``, ``from_dlpack`` and all that needs values.
+``unique_…``). Not there: ``from_dlpack`` and all that needs values.
 """
 
 from math import e, inf, nan, pi
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from depin_node.compute.programs.arrays import fft, linalg, random
-from depin_node.compute.programs.arrays.array import Array
 from depin_node.compute.programs.arrays.creation import (
     arange,
     asarray,
@@ -28,7 +27,7 @@ from depin_node.compute.programs.arrays.creation import (
     zeros,
     zeros_like,
 )
-from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, dtype_name, meet, promote
+from depin_node.compute.programs.arrays.dtypes import TraceError
 from depin_node.compute.programs.arrays.elementwise import (
     abs,  # noqa: A004 - the standard's names
     acos,
@@ -101,6 +100,14 @@ from depin_node.compute.programs.arrays.elementwise import (
     trunc,
     where,
 )
+from depin_node.compute.programs.arrays.inspection import (
+    __array_namespace_info__,
+    can_cast,
+    finfo,
+    iinfo,
+    isdtype,
+    result_type,
+)
 from depin_node.compute.programs.arrays.linalg import matmul, matrix_transpose, tensordot, vecdot
 from depin_node.compute.programs.arrays.manipulation import (
     broadcast_arrays,
@@ -125,6 +132,7 @@ from depin_node.compute.programs.arrays.sorting import (
     nonzero,
     searchsorted,
     sort,
+    unique_all,
     unique_counts,
     unique_inverse,
     unique_values,
@@ -157,6 +165,7 @@ __array_api_version__ = "2024.12"
 
 __all__ = [
     "__array_api_version__",
+    "__array_namespace_info__",
     "abs",
     "acos",
     "acosh",
@@ -301,6 +310,7 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "unique_all",
     "unique_counts",
     "unique_inverse",
     "unique_values",
@@ -312,66 +322,6 @@ __all__ = [
     "zeros_like",
 ]
 
-_CLASSES = {
-    "bool": "b",
-    "signed integer": "i",
-    "unsigned integer": "u",
-    "integral": "iu",
-    "real floating": "f",
-    "complex floating": "c",
-    "numeric": "iufc",
-}
-
-
-def _kind(value: Any) -> str:
-    return value.kind if isinstance(value, Array) else dtype_name(value)
-
-
-def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
-    """Return the dtype that arrays, dtypes and Python numbers make together."""
-    numbers = [x for x in arrays_and_dtypes if isinstance(x, int | float | complex)]
-    kinds = [_kind(x) for x in arrays_and_dtypes if not isinstance(x, int | float | complex)]
-    if not kinds:
-        raise TraceError("result_type takes at least one array or dtype")
-    kind = kinds[0]
-    for other in kinds[1:]:
-        kind = promote(kind, other)
-    for number in numbers:
-        kind = meet(number, kind)
-    return np.dtype(kind)
-
-
-def can_cast(from_: Any, to: Any, /) -> Any:
-    """Tell whether a dtype (or an array's) becomes another by promotion alone."""
-    try:
-        return promote(_kind(from_), _kind(to)) == _kind(to)
-    except TraceError:
-        return False
-
-
-def isdtype(dtype: Any, kind: Any) -> Any:
-    """Tell whether a dtype is another, or of a class of the standard such as ``real floating``."""
-    if isinstance(kind, tuple):
-        return any_of(isdtype(dtype, one) for one in kind)
-    if isinstance(kind, str) and kind in _CLASSES:
-        return KINDS[dtype_name(dtype)] in _CLASSES[kind]
-    return dtype_name(dtype) == dtype_name(kind)
-
-
-def any_of(truths: Any) -> Any:
-    """Python's ``any``, whose name the standard takes."""
-    return True in list(truths)
-
-
-def finfo(type: Any, /) -> Any:  # noqa: A002 - the standard's name
-    """Return the limits of a float dtype, as NumPy does."""
-    return np.finfo(_kind(type))
-
-
-def iinfo(type: Any, /) -> Any:  # noqa: A002 - the standard's name
-    """Return the limits of an integer dtype, as NumPy does."""
-    return np.iinfo(_kind(type))
-
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
@@ -381,5 +331,4 @@ def __getattr__(name: str) -> Any:
 
 _MISSING = {
     "from_dlpack": "from_dlpack needs an array with values: give it to trace as an argument",
-    "unique_all": "unique_all has as many elements as the data decide: use xp.unique_counts(x, size=…)",
 }

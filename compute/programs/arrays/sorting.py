@@ -130,6 +130,29 @@ def unique_inverse(x: Any, /, *, size: int | None = None, fill_value: complex = 
     return UniqueInverse(values, reshape(take(number, argsort(order)), x.shape))
 
 
+class UniqueAll(NamedTuple):
+    """Different values, where each is first, for each element which of them it is, and how often each occurs."""
+
+    values: Array
+    indices: Array
+    inverse_indices: Array
+    counts: Array
+
+
+def unique_all(x: Any, /, *, size: int | None = None, fill_value: complex = 0) -> UniqueAll:
+    """Return what ``unique_counts`` and ``unique_inverse`` do, and the index of each value's first element.
+
+    Of values that are not there the index is the number of elements.
+    """
+    x = as_array(x)
+    order = argsort(reshape(x, (x.size,)))
+    places, there = _firsts(take(reshape(x, (x.size,)), order), _size(size, "unique_all"))
+    indices = where(there, take(order, where(there, places, 0)), x.size)
+    values, counts = unique_counts(x, size=size, fill_value=fill_value)
+    inverse = unique_inverse(x, size=size, fill_value=fill_value).inverse_indices
+    return UniqueAll(values, indices, inverse, counts)
+
+
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
     """Tell for each element of ``x1`` whether it is in ``x2``."""
     wanted, values = as_arrays(x1, x2)
