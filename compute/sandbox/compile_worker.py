@@ -19,7 +19,8 @@ from depin_node.compute.devices.gpu.compiling import (
     Compiled,
 )
 from depin_node.compute.sandbox.config import LAYERS
-from depin_node.compute.sandbox.confine import confine, limit_cpu, limit_data, seal
+from depin_node.compute.sandbox.confine import limit_cpu, limit_data, seal
+from depin_node.compute.sandbox.start import confine
 from depin_node.core import wire
 
 _WARM_UP: Final = 'extern "C" __global__ void warm_up(double* x) { x[threadIdx.x] = sqrt(x[0]) / x[1]; }'

@@ -1,8 +1,8 @@
-"""What a worker gives up before it reads its first byte, and how it makes sure that it does not outlive its node.
+"""What a worker gives up before it reads its first byte.
 
 ::
 
-    confine     first of all: core dumps, writing files, new privileges; it dies with its node
+    confine     first of all, in ``start``: core dumps, writing files, new privileges; it dies with its node
     (imports, the device is made, the pipes are wrapped)
     seal        the layers: capabilities, landlock, seccomp; nothing can be imported or opened from here on
     limit_data  when a program is loaded, and it is known how much it may take
@@ -10,10 +10,7 @@
 A layer that the system does not have is left out and reported, and the worker runs all the same.
 """
 
-import os
 import resource
-import signal
-import sys
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -22,28 +19,6 @@ from depin_node.compute.sandbox import linux
 from depin_node.compute.sandbox.landlock import forbid_files
 from depin_node.compute.sandbox.messages import Layer
 from depin_node.compute.sandbox.seccomp import forbid_system_calls
-
-DESCRIPTORS_MAX = 256
-
-
-def confine(parent: int, nice: int) -> None:
-    """Give up core dumps, writing files, many descriptors and new privileges; die with process ``parent``.
-
-    Addresses are not limited: RLIMIT_AS breaks wasmtime, which reserves 4 GiB of them for each memory.
-    """
-    for limit, value in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
-    ):
-        resource.setrlimit(limit, (value, value))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node decides; a terminal's Ctrl-C is not for us
-    os.nice(nice)
-    if sys.platform == "linux":
-        linux.die_with_parent(signal.SIGKILL)
-        linux.no_new_privileges()
-    if orphaned(parent):  # it died before the line above
-        os._exit(1)
 
 
 def _drop_capabilities() -> str:
@@ -86,11 +61,6 @@ def _put_on(name: str, put_on: Callable[[Access], str], access: Access) -> Layer
         return Layer(name, True, put_on(access))
     except OSError as error:
         return Layer(name, False, error.strerror or str(error))
-
-
-def orphaned(parent: int) -> bool:
-    """Whether the node is gone."""
-    return os.getppid() != parent
 
 
 def limit_data(size: int) -> None:

@@ -59,7 +59,7 @@ class WorkerProcess:
                     "socket_fd": fds_theirs.fileno(),
                 }
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "depin_node.compute.sandbox.worker", json.dumps(argument)],
+                    [sys.executable, "-P", "-m", "depin_node.compute.sandbox.start", json.dumps(argument)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors_out,

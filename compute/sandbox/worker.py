@@ -1,12 +1,11 @@
 """The worker process: loads one program, runs its tasks one after the other, and knows nothing else.
 
-Started by ``pool`` as ``python -m depin_node.compute.sandbox.worker CONFIG`` with nothing of the node's environment, no
+Started by ``pool`` as ``python -m depin_node.compute.sandbox.start CONFIG`` with nothing of the node's environment, no
 descriptors but its own, in a session of its own. One worker serves one agreement and is then killed.
 """
 
 import importlib
 import itertools
-import json
 import mmap
 import os
 import socket
@@ -21,7 +20,8 @@ from depin_node.compute.programs.program import BUFFERS_MAX, Program
 from depin_node.compute.programs.shards import result_sizes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox import messages as m
-from depin_node.compute.sandbox.confine import confine, limit_cpu, limit_data, orphaned, seal
+from depin_node.compute.sandbox.confine import limit_cpu, limit_data, seal
+from depin_node.compute.sandbox.start import orphaned
 from depin_node.core import wire
 from depin_node.core.errors import PeerViolation, TaskError, TaskOutOfMemory
 from depin_node.crypto.blob import blob_id
@@ -224,10 +224,8 @@ def _refuse(pipe: Pipe, error: TaskError) -> NoReturn:
         pipe.receive()  # until the node hangs up
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Start from the one argument that ``pool`` gives: a JSON object."""
-    config: dict[str, Any] = json.loads(arguments[0])
-    confine(config["parent"], config["nice"])
+def run(config: Mapping[str, Any]) -> NoReturn:
+    """Serve, as ``WorkerProcess`` says."""
     sys.path.extend(config["sys_path"])
     device = _make_device(config["device"])
     pipe = Pipe(config["read_fd"], config["write_fd"])
@@ -236,7 +234,3 @@ def main(arguments: list[str]) -> NoReturn:
     pipe.send(m.Hello(device.device_class, layers, hasattr(device, "compile_native")))
     limit_memory = any(layer.name == "memory" and layer.active for layer in layers)
     serve(pipe, fd_socket, device, Sender(pipe, config["parent"]), limit_memory=limit_memory)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -19,7 +19,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux
 CHILD = """
 import errno, os, socket, sys, termios, threading
 from depin_node.compute.devices.device import Access
-from depin_node.compute.sandbox.confine import confine, seal
+from depin_node.compute.sandbox.confine import seal
+from depin_node.compute.sandbox.start import confine
 from depin_node.compute.sandbox.config import LAYERS
 folder = sys.argv[1]
 import fcntl, encodings.idna
