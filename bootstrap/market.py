@@ -39,7 +39,7 @@ log = structlog.get_logger("depin_node.market")
 TICK_S = 0.5
 RESTING_TICK_S = 10.0
 """Of a node without a job: whatever begins one wakes it."""
-LINGER_S = 0.005
+LINGER_S = 0.02
 """A few times what a message costs; far below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""

@@ -368,7 +368,8 @@ class _Lane:
             while self._shop.has_next(number) or self._in_flight:
                 ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
                 room = ahead - len(self._in_flight)
-                taken = self._shop.take(number, room) if room > 0 else []
+                # By halves: what is handed over together is answered together.
+                taken = self._shop.take(number, room) if 2 * room >= ahead else []
                 was_any = bool(taken)
                 taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
                 if not taken and was_any:

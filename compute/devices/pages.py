@@ -15,6 +15,9 @@ import sys
 import weakref
 from collections.abc import Callable
 
+if sys.platform != "win32":
+    import resource
+
 _ENTRY_BYTES = 8
 _WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
 """From an entry's highest byte: present (bit 63) or swapped (62), and no page of a file (61)."""
@@ -153,7 +156,5 @@ class Pages:
 
 
 def _thread_faults() -> int:
-    import resource  # not on Windows
-
     usage = resource.getrusage(resource.RUSAGE_THREAD)
     return usage.ru_minflt + usage.ru_majflt

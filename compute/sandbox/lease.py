@@ -191,7 +191,10 @@ class Lease:
 
     async def __anext__(self) -> Result:
         try:
-            result = await self._results.receive()
+            try:
+                result = self._results.receive_nowait()  # no turn of the loop for each: at most a window waits here
+            except trio.WouldBlock:
+                result = await self._results.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
         if result.error:

@@ -26,8 +26,10 @@ from depin_node.core import wire
 from depin_node.core.errors import PeerViolation, TaskError, TaskOutOfMemory
 from depin_node.crypto.blob import blob_id
 
-FLUSH_S = 0.001
-"""Results of tasks faster than this are sent together."""
+FLUSH_S = 0.004
+"""Results of tasks faster than this are sent together; none waits much longer for the others."""
+CPU_LIMIT_KEPT = 0.25
+"""Of a task's time: the limit of processor time is raised anew when so much has passed, not for each quick task."""
 PENDING_MAX = 32
 TICK_S = 0.1
 SPENT_EXIT_CODE = 75
@@ -75,13 +77,17 @@ class Sender:
         self._pipe, self._parent = pipe, parent
         self._lock = threading.Lock()
         self._pending: list[m.Outcome] = []
+        self._since_ns = 0  # the first of them is there
         threading.Thread(target=self._tick, name="tick", daemon=True).start()
 
     def add(self, outcome: m.Outcome, *, at_once: bool) -> None:
         """Take an outcome; ``at_once`` sends it and all before it."""
+        now_ns = time.perf_counter_ns()
         with self._lock:
+            if not self._pending:
+                self._since_ns = now_ns - outcome.duration_ns
             self._pending.append(outcome)
-            if at_once or len(self._pending) >= PENDING_MAX:
+            if at_once or len(self._pending) >= PENDING_MAX or now_ns - self._since_ns > FLUSH_S * 1e9:
                 self._send()
 
     def _send(self) -> None:
@@ -118,6 +124,7 @@ class Agreement:
         if (results_in := getattr(self.loaded, "results_in", None)) is not None:
             results_in(self.arena)
         self._sizes_of = result_sizes(self.program)
+        self._limited_until = 0.0
         self.started = self.finished = 0
 
     def run(self, task: m.Task) -> m.Outcome:
@@ -125,7 +132,9 @@ class Agreement:
         begin = time.perf_counter_ns()
         self.started += 1
         m.PROGRESS.pack_into(self.arena, 0, self.started, self.finished)
-        limit_cpu(2 * self.limits.seconds)
+        if time.monotonic() > self._limited_until:
+            limit_cpu(2 * self.limits.seconds)
+            self._limited_until = time.monotonic() + CPU_LIMIT_KEPT * self.limits.seconds
         code, detail, fuel = "", "", 0
         pieces: tuple[m.Piece, ...] = ()
         try:
@@ -213,7 +222,7 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
             outcome = agreement.run(task)
             spent = agreement.is_spent()
             last = position + 1 == len(run.tasks) and not pipe.waits()
-            sender.add(outcome, at_once=spent or last or outcome.duration_ns > FLUSH_S * 1e9)
+            sender.add(outcome, at_once=spent or last)
             if spent:
                 os._exit(SPENT_EXIT_CODE)
 
