@@ -3,6 +3,8 @@
 import os
 import time
 
+import numpy as np
+
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.programs.walk import step_count
 
@@ -139,4 +141,31 @@ class Slipping:
         fuel = self.honest.run(task, limits, results)
         if self.slips:
             results[0][5] ^= 4
+        return fuel
+
+
+class OtherClassDevice(SlowDevice):
+    """Right but for the last bit of each number, as another maker's processor may be: of a class of its own."""
+
+    device_class = "other-1"
+    FACTOR = np.float32(1 + 2.0**-23)
+
+    def load(self, program, inputs, limits):
+        return Scaling(super().load(program, inputs, limits), self.FACTOR)
+
+
+class FarDevice(OtherClassDevice):
+    """Of that class, and off by so much that no rounding explains it."""
+
+    FACTOR = np.float32(3)
+
+
+class Scaling:
+    def __init__(self, honest, factor):
+        self.honest, self.factor = honest, factor
+
+    def run(self, task, limits, results):
+        fuel = self.honest.run(task, limits, results)
+        numbers = np.frombuffer(results[0], np.float32)
+        numbers *= self.factor
         return fuel

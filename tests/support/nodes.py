@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 START_S = 180.0
 STOP_S = 30.0
 
@@ -139,7 +141,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def running_nodes(folder: Path) -> Iterator[Nodes]:
-    """Give a ``Nodes``; afterwards nothing that it started runs."""
+    """Give a ``Nodes``; afterwards nothing that it started runs, and no worker of theirs either."""
     nodes = Nodes(folder)
     try:
         yield nodes
@@ -147,6 +149,17 @@ def running_nodes(folder: Path) -> Iterator[Nodes]:
         for node in nodes.started:
             node.kill()
             node.process.stdout.close()
+    left = workers_left({node.process.pid for node in nodes.started})
+    for worker in left:
+        worker.kill()
+    assert not left, f"workers outlive their nodes: {left}"
+
+
+def workers_left(nodes: set[int]) -> list[psutil.Process]:
+    """Return the workers that are still there when the nodes with these process ids have ended: after a while, none."""
+    words = tuple(f'{{"parent": {pid},' for pid in nodes)
+    workers = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1].startswith(words)]
+    return psutil.wait_procs(workers, timeout=STOP_S)[1]
 
 
 def _first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
