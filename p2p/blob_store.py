@@ -22,7 +22,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 from blake3 import blake3
@@ -44,6 +44,18 @@ _MANIFESTS_MAX = 4096
 _PROVED_AT_ONCE = 64
 _HASHES_MAX = 1 << 18
 """Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
+
+
+class ChunkReader(Protocol):
+    """Reads chunks of one blob; ``BlobStore.chunk_reader`` makes it."""
+
+    def __call__(self, index: int, into: Buffer, may_wait: bool = True) -> int:
+        """Read a chunk into ``into``, in any thread, and return its size.
+
+        Raises:
+            BlobMissingError: the blob is gone.
+            BlockingIOError: the chunk is not in memory, and it may not wait for the disk.
+        """
 
 
 class BlobMissingError(DepinError):
@@ -250,19 +262,17 @@ class BlobStore:
         await self.verify(blob_id)
         return await self._from_file(blob_id, lambda: _read(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
 
-    def chunk_reader(self, blob_id: bytes) -> Callable[[int, Buffer], int]:
-        """Return what reads a chunk into a buffer, in any thread, and returns its size; of a partial blob the chunks
-        that have arrived.
+    def chunk_reader(self, blob_id: bytes) -> ChunkReader:
+        """Return what reads a blob's chunks; of a partial blob those that have arrived.
 
-        The blob has been verified, and is pinned or being fetched. The reader raises ``BlobMissingError`` if it is
-        gone.
+        The blob has been verified, and is pinned or being fetched.
         """
         paths = (self.path(blob_id), self._partial / blob_id.hex(), self.path(blob_id))  # it may move meanwhile
 
-        def read(index: int, into: Buffer) -> int:
+        def read(index: int, into: Buffer, may_wait: bool = True) -> int:
             for path in paths:
                 try:
-                    return _read_into(path, index * CHUNK_BYTES, into)
+                    return _read_into(path, index * CHUNK_BYTES, into, may_wait)
                 except FileNotFoundError:
                     continue
             raise BlobMissingError(f"blob {blob_id.hex()} is not here any more")
@@ -591,10 +601,19 @@ def _rename(path: Path, target: Path, durable: bool) -> None:
             os.close(folder)
 
 
-def _read_into(path: Path, offset: int, into: Buffer) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read_into(path: Path, offset: int, into: Buffer, may_wait: bool) -> int:
+    view, fd = memoryview(into)[:CHUNK_BYTES], os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.preadv(fd, [memoryview(into)[:CHUNK_BYTES]], offset)
+        if may_wait:
+            return os.preadv(fd, [view], offset)
+        count = os.preadv(fd, [view], offset, os.RWF_NOWAIT)
+        if count < min(len(view), os.fstat(fd).st_size - offset):
+            raise BlockingIOError
+        return count
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # a file system that cannot tell
+            raise BlockingIOError from error
+        raise
     finally:
         os.close(fd)
 

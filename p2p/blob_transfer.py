@@ -9,7 +9,7 @@ the manifest. When it has all it ends the carrier, or asks for another blob on i
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,7 +47,7 @@ from depin_node.p2p.blob_messages import (
     unpack_keys,
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
-from depin_node.p2p.blob_store import BlobMissingError, BlobStore
+from depin_node.p2p.blob_store import BlobMissingError, BlobStore, ChunkReader
 from depin_node.p2p.carrier import Carrier
 from depin_node.p2p.frames import ASK, REFUSE, RequestRefusedError
 from depin_node.p2p.network import PeerKey
@@ -92,7 +92,7 @@ class _Transfer:
     manifest: Manifest
     arrivals: Arrivals | None
     """Of a blob that is still being fetched."""
-    read: Callable[[int, Buffer], int]
+    read: ChunkReader
     told: int = 0
     """How many of ``arrivals`` the asker knows."""
     wanted: deque[int] = field(default_factory=deque)
@@ -238,28 +238,34 @@ class Serving:
         if sample is None and transfer.arrivals is None:
             sample = await trio.to_thread.run_sync(lambda: compression.sample(transfer.read, transfer.manifest.size))
             self._desk.note_sample(transfer.blob_id, sample)
-        sent = 0
+        sent, last_bytes, began_s = 0, 0, 0.0
 
-        def bodies() -> Iterator[Buffer]:  # runs in threads, one at a time
-            nonlocal sent
-            while transfer.wanted and not self._others and not transfer.has_news:
-                body = self._body(transfer, transfer.wanted.popleft(), sample)
-                began_s = time.perf_counter()
-                yield body
-                self._send_s = (time.perf_counter() - began_s) * CHUNK_BYTES / len(body)
-                sent += len(body)
+        def make(may_wait: bool) -> Buffer | None:
+            nonlocal sent, last_bytes, began_s
+            if last_bytes:
+                self._send_s = (time.perf_counter() - began_s) * CHUNK_BYTES / last_bytes
+                sent, last_bytes = sent + last_bytes, 0
+            if not transfer.wanted or self._others or transfer.has_news:
+                return None
+            body = self._body(transfer, transfer.wanted[0], sample, may_wait=may_wait)
+            transfer.wanted.popleft()
+            last_bytes, began_s = len(body), time.perf_counter()
+            return body
 
         try:
-            await self._carrier.send_bulk(CHUNK, bodies())
+            await self._carrier.send_bulk(CHUNK, make)
         except BlobMissingError as error:
             raise TransportError(f"{BLOBS_PROTOCOL}: {error}") from error
         finally:
             self._desk.sent(self._carrier.peer, sent)
 
-    def _body(self, transfer: _Transfer, index: int, sample: compression.Sample | None) -> Buffer:
+    def _body(self, transfer: _Transfer, index: int, sample: compression.Sample | None, *, may_wait: bool) -> Buffer:
+        packs = sample is not None and sample.pays(self._send_s)
+        if packs and not may_wait:
+            raise BlockingIOError
         body = memoryview(self._buffer)
-        raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :])
-        if sample is not None and sample.pays(self._send_s):
+        raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :], may_wait)
+        if packs:
             packed = compression.compress(body[CHUNK_HEADER.size : CHUNK_HEADER.size + raw_bytes])
             if len(packed) < raw_bytes:
                 return CHUNK_HEADER.pack(index, ZSTD) + packed

@@ -10,7 +10,8 @@ round trips; all transfers from one peer share it (``Window``).
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -26,14 +27,18 @@ from depin_node.p2p.together import together
 FRAME_HEADER = struct.Struct("<IB")
 WINDOW_BYTES_MIN = 512 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
-_READ_BYTES = 256 * 1024
 _WRITE_BYTES_MIN = 64 * 1024
+_FIRST_WRITE_BYTES = 128 * 1024  # of a chunk: put together with its header
 _WAITING_MAX = 2  # chunks, for the thread that takes them
 _CREDIT = struct.Struct("<I")
 
 
 Take = Callable[[memoryview], None]
 """Takes the body of a chunk, in a thread; the body is gone when it returns."""
+
+Make = Callable[[bool], Buffer | None]
+"""Makes the body of the next large frame, when the one before has gone; None: there is none. Called with False, on the
+trio thread, it raises ``BlockingIOError`` if that would take a while: it is called again, with True, in a thread."""
 
 
 class Carrier(Protocol):
@@ -50,9 +55,8 @@ class Carrier(Protocol):
     async def send(self, kind: int, body: Buffer) -> None:
         """Send a small frame."""
 
-    async def send_bulk(self, kind: int, bodies: Iterable[Buffer]) -> None:
-        """Send large frames. ``bodies`` makes one after the other, in a thread, each when the one before has gone; what
-        it raises comes out, and nothing of that frame is sent."""
+    async def send_bulk(self, kind: int, make: Make) -> None:
+        """Send large frames until ``make`` has no more; what it raises comes out, and nothing of that frame is sent."""
 
     async def receive(self, size_bytes_max: int, timeout_s: float, take: Take | None = None) -> Frame | None:
         """Return the next frame; None: the peer ended in order.
@@ -124,6 +128,7 @@ class StreamCarrier:
             window.transfers += 1
         self._turn = trio.Lock()
         self._buffer = bytearray()
+        self._spare: list[memoryview] = []  # room for chunks, used again
         self._credit = WINDOW_BYTES_MIN  # as holder: what we may send
         self._more_credit = trio.Event()
         self._under_way = WINDOW_BYTES_MIN  # as asker: credit given and not used
@@ -134,18 +139,18 @@ class StreamCarrier:
         async with self._turn:
             await self._stream.send_all(FRAME_HEADER.pack(len(body), kind) + body)
 
-    async def send_bulk(self, kind: int, bodies: Iterable[Buffer]) -> None:
+    async def send_bulk(self, kind: int, make: Make) -> None:
         """See ``Carrier``."""
-        left = iter(bodies)
-        while (made := await trio.to_thread.run_sync(lambda: next(left, None))) is not None:
+        while (made := await _made(make)) is not None:
             body = memoryview(made)
             async with self._turn:
-                header = FRAME_HEADER.pack(len(body), kind)
-                while body or header:
-                    size_bytes = await self._take_credit(len(body))
-                    piece = body[:size_bytes]
-                    await self._stream.send_all(b"".join((header, piece)) if header else piece)
-                    header, body = b"", body[size_bytes:]
+                first = body[: await self._take_credit(min(len(body), _FIRST_WRITE_BYTES))]
+                await self._stream.send_all(b"".join((FRAME_HEADER.pack(len(body), kind), first)))
+                body = body[len(first) :]
+                while body:
+                    piece = body[: await self._take_credit(len(body))]
+                    await self._stream.send_all(piece)
+                    body = body[len(piece) :]
 
     async def _take_credit(self, size_bytes_max: int) -> int:
         """Wait for credit worth a write; return how much may be sent."""
@@ -164,7 +169,7 @@ class StreamCarrier:
         """See ``Carrier``. Frames of credit are kept here."""
         if take is None:
             return await self._read_frame(size_bytes_max, timeout_s, None)
-        to_take, waiting = trio.open_memory_channel[list[bytes]](_WAITING_MAX)
+        to_take, waiting = trio.open_memory_channel[memoryview](_WAITING_MAX)
         frame: Frame | None = None
 
         async def read() -> None:
@@ -173,14 +178,19 @@ class StreamCarrier:
                 frame = await self._read_frame(size_bytes_max, timeout_s, to_take)
 
         async def hand_over() -> None:
-            async for pieces in waiting:
-                await trio.to_thread.run_sync(lambda pieces=pieces: take(memoryview(b"".join(pieces))))
+            async for chunk in waiting:
+                chunks = [chunk]  # all that are here: to go to a thread and back takes as long as to hash one
+                with suppress(trio.WouldBlock, trio.EndOfChannel):
+                    while True:
+                        chunks.append(waiting.receive_nowait())
+                await trio.to_thread.run_sync(lambda chunks=chunks: [take(chunk) for chunk in chunks])
+                self._spare += [memoryview(chunk.obj) for chunk in chunks]
 
         await together(read, hand_over)
         return frame
 
     async def _read_frame(
-        self, size_bytes_max: int, timeout_s: float, to_take: trio.MemorySendChannel[list[bytes]] | None
+        self, size_bytes_max: int, timeout_s: float, to_take: trio.MemorySendChannel[memoryview] | None
     ) -> Frame | None:
         while await self._fill(FRAME_HEADER.size, timeout_s):
             size_bytes, kind = FRAME_HEADER.unpack_from(self._buffer)
@@ -189,10 +199,10 @@ class StreamCarrier:
             if size_bytes > allowed:
                 raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {allowed} allowed")
             if kind == CHUNK:
-                pieces = await self._receive_bulk(size_bytes, timeout_s)
+                chunk = await self._receive_bulk(size_bytes, timeout_s)
                 if to_take is None:
-                    return Frame(kind, b"".join(pieces))
-                await to_take.send(pieces)
+                    return Frame(kind, bytes(chunk))
+                await to_take.send(chunk)
                 continue
             await self._fill(FRAME_HEADER.size + size_bytes, timeout_s)
             body = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
@@ -215,20 +225,22 @@ class StreamCarrier:
         self._is_over = True
         self._more_credit.set()
 
-    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> list[bytes]:
-        """Read a chunk, giving credit on the way; its pieces are put together in a thread."""
-        pieces = [bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])]
+    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> memoryview:
+        """Read a chunk, giving credit on the way."""
+        spare = self._spare.pop() if self._spare else memoryview(bytearray())
+        chunk = (spare if len(spare) >= size_bytes else memoryview(bytearray(size_bytes)))[:size_bytes]
+        data = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
         del self._buffer[: FRAME_HEADER.size + size_bytes]
-        left = size_bytes - len(pieces[0])
-        await self._give_credit(len(pieces[0]))
-        while left:
-            data = await self._read(min(_READ_BYTES, left), timeout_s)
+        at = 0
+        while True:
+            chunk[at : at + len(data)] = data
+            at += len(data)
+            await self._give_credit(len(data))
+            if at == size_bytes:
+                return chunk
+            data = await self._read(size_bytes - at, timeout_s)
             if not data:
                 raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
-            pieces.append(data)
-            left -= len(data)
-            await self._give_credit(len(data))
-        return pieces
 
     async def _give_credit(self, size_bytes: int) -> None:
         """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""
@@ -271,3 +283,10 @@ class StreamCarrier:
         if self._window is not None:
             self._window.transfers -= 1
             self._window = None
+
+
+async def _made(make: Make) -> Buffer | None:
+    try:
+        return make(False)
+    except BlockingIOError:
+        return await trio.to_thread.run_sync(make, True)

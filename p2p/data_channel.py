@@ -12,7 +12,7 @@ slow peer holds no thread, and ``threads_max`` of them serve all channels of a n
 
 import select
 import socket as sockets
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from threading import Lock
 from typing import NamedTuple, TypeVar
@@ -24,7 +24,7 @@ from depin_node.crypto.blob import Buffer
 from depin_node.crypto.channel import TAG_BYTES, Sealer, Unsealer
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.blob_messages import CHUNK, CHUNK_FRAME_BYTES_MAX
-from depin_node.p2p.carrier import FRAME_HEADER, Take
+from depin_node.p2p.carrier import FRAME_HEADER, Make, Take
 from depin_node.p2p.frames import Frame
 from depin_node.p2p.network import PeerKey
 from depin_node.p2p.together import together
@@ -105,11 +105,10 @@ class DirectCarrier:
             self._seal(kind, body)
             await self._sent(lambda: _at_once(self._flush))
 
-    async def send_bulk(self, kind: int, bodies: Iterable[Buffer]) -> None:
+    async def send_bulk(self, kind: int, make: Make) -> None:
         """See ``Carrier``."""
-        left = iter(bodies)
         async with self._turn:
-            await self._sent(lambda: self._in_thread(lambda: self._send_some(kind, left)))
+            await self._sent(lambda: self._in_thread(lambda: self._send_some(kind, make)))
 
     async def _sent(self, send: Callable[[], Awaitable[bool]]) -> None:
         """Have ``send`` called until it says that all is sent, whenever the socket takes more."""
@@ -122,14 +121,14 @@ class DirectCarrier:
             if self._unsent:  # half a frame: nothing can follow
                 self.close()
 
-    def _send_some(self, kind: int, bodies: Iterator[Buffer]) -> bool:
+    def _send_some(self, kind: int, make: Make) -> bool:
         """In a thread: send what there is; False: come again when the socket takes more, or others had a turn."""
         for _ in range(_STRETCH):
             trio.from_thread.check_cancelled()
             while not self._flush():
                 if not self._writable.poll(_PATIENCE_MS):
                     return False
-            body = next(bodies, None)
+            body = make(True)
             if body is None:
                 return True
             self._seal(kind, body)

@@ -398,7 +398,7 @@ def lie(liar, claimed, data):
             return claimed
 
         def chunk_reader(self, blob_id):
-            def read(index, into):
+            def read(index, into, may_wait=True):
                 part = data[index * CHUNK_BYTES :][: min(len(into), CHUNK_BYTES)]
                 memoryview(into)[: len(part)] = part
                 return len(part)
@@ -429,6 +429,12 @@ async def reading(carrier):
             yield next_frame
 
 
+def once(body):
+    """Return what makes one body for ``send_bulk``."""
+    left = [body]
+    return lambda may_wait: left.pop() if left else None
+
+
 def say(*frames, after_want=()):
     """Return a holder that answers a request with ``frames``, and what is wanted then with ``after_want``."""
 
@@ -436,11 +442,11 @@ def say(*frames, after_want=()):
         async with reading(carrier) as next_frame:
             await next_frame()
             for kind, body in frames:
-                await carrier.send_bulk(kind, [body])
+                await carrier.send_bulk(kind, once(body))
             if after_want:
                 await next_frame()
             for kind, body in after_want:
-                await carrier.send_bulk(kind, [body])
+                await carrier.send_bulk(kind, once(body))
 
     return answer
 
@@ -560,7 +566,7 @@ async def test_an_interrupted_transfer_goes_on_where_it_broke_also_after_a_resta
                 await next_frame()
                 await carrier.send(HEAD, head())
                 for index in await next_frame():
-                    await carrier.send_bulk(CHUNK, [chunk(index)])
+                    await carrier.send_bulk(CHUNK, once(chunk(index)))
                 while not any(partial.arrivals.order for partial in asker.store._open_partials.values()):
                     await trio.sleep(0.01)
                 await carrier.reset()
@@ -800,7 +806,7 @@ async def test_holders_that_stall_lie_or_promise_in_the_middle_cost_only_themsel
                 await next_frame()
                 await carrier.send(HEAD, good)
                 for index in await next_frame():
-                    await carrier.send_bulk(CHUNK, [CHUNK_HEADER.pack(index, RAW) + bytes(CHUNK_BYTES)])
+                    await carrier.send_bulk(CHUNK, once(CHUNK_HEADER.pack(index, RAW) + bytes(CHUNK_BYTES)))
 
         staller.serve_raw(say((HEAD, good)))
         liar.serve_raw(lie_in_the_middle)

@@ -14,6 +14,8 @@ from depin_node.p2p.libp2p.mends.registry import patch
 
 _TCP_READ_BYTES = 256 * 1024
 _LARGE_PIECE_BYTES = 4096
+_TAG_BYTES = 16
+_NOTHING = memoryview(b"")
 
 
 @patch
@@ -70,28 +72,42 @@ def noise_messages() -> None:
     """
 
     async def read_msg(self: Any, prefix_encoded: bool = False) -> bytes:
-        while True:
-            data, at = self.__dict__.get("depin_sealed", (b"", 0))
-            begin = at + SIZE_NOISE_MESSAGE_LEN
-            end = begin + int.from_bytes(data[at:begin], "big")
-            if begin <= len(data) and end <= len(data):
-                self.depin_sealed = (data, end) if end < len(data) else (b"", 0)
-                plain: bytes = self.decrypt(data[begin:end])
-                return plain
-            more = await self.read_writer.read_write_closer.read(_TCP_READ_BYTES)
+        here, more = self.__dict__.get("depin_sealed", _NOTHING), _NOTHING
+        while len(here) < (end := _end_of_message(here)):
+            more = more or memoryview(await self.read_writer.read_write_closer.read(_TCP_READ_BYTES))
             if not more:
-                raise IncompleteReadError("connection closed", expected_bytes=end - at, received_bytes=len(data) - at)
-            self.depin_sealed = (data[at:] + more, 0)
+                raise IncompleteReadError("connection closed", expected_bytes=end, received_bytes=len(here))
+            if here:  # it began in what came before: only that one is put together
+                missing = end - len(here)
+                here, more = memoryview(bytes(here) + more[:missing]), more[missing:]
+            else:
+                here, more = more, _NOTHING
+        self.depin_sealed = here[end:] or more
+        state = self.noise_state.noise_protocol.cipher_state_decrypt
+        plain: bytes = state.decrypt_with_ad(None, here[SIZE_NOISE_MESSAGE_LEN:end])
+        return plain
 
     async def write_msg(self: Any, msg: bytes, prefix_encoded: bool = False) -> None:
-        parts: list[bytes] = []
-        for at in range(0, len(msg), MAX_PLAINTEXT_LENGTH):
-            sealed = self.encrypt(msg[at : at + MAX_PLAINTEXT_LENGTH])
-            parts += (len(sealed).to_bytes(SIZE_NOISE_MESSAGE_LEN, "big"), sealed)
-        await self.read_writer.read_write_closer.write(b"".join(parts))
+        plain, at = memoryview(msg), 0
+        messages = -(-len(plain) // MAX_PLAINTEXT_LENGTH)
+        sealed = bytearray(len(plain) + messages * (SIZE_NOISE_MESSAGE_LEN + _TAG_BYTES))
+        into, state = memoryview(sealed), self.noise_state.noise_protocol.cipher_state_encrypt
+        while plain:
+            piece, plain = plain[:MAX_PLAINTEXT_LENGTH], plain[MAX_PLAINTEXT_LENGTH:]
+            begin, end = at + SIZE_NOISE_MESSAGE_LEN, at + SIZE_NOISE_MESSAGE_LEN + len(piece) + _TAG_BYTES
+            into[at:begin] = (end - begin).to_bytes(SIZE_NOISE_MESSAGE_LEN, "big")
+            state.cipher.cipher.encrypt_into(state.cipher.format_nonce(state.n), piece, None, into[begin:end])
+            state.n, at = state.n + 1, end
+        await self.read_writer.read_write_closer.write(sealed)
 
     NoiseTransportReadWriter.read_msg = read_msg
     NoiseTransportReadWriter.write_msg = write_msg
+
+
+def _end_of_message(sealed: memoryview) -> int:
+    """Return where the Noise message ends that ``sealed`` begins with; behind its length if that is not there yet."""
+    end: int = SIZE_NOISE_MESSAGE_LEN + int.from_bytes(sealed[:SIZE_NOISE_MESSAGE_LEN], "big")
+    return end
 
 
 @patch
@@ -135,7 +151,7 @@ class Pieces:
     """What of a stream waits to be read: large pieces as they came, small ones put together."""
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray] = deque()
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._at = 0  # so much of the first is taken
         self._size_bytes = 0
 
@@ -150,7 +166,8 @@ class Pieces:
         """Put so many bytes at the end."""
         last = self._pieces[-1] if self._pieces else None
         if len(data) >= _LARGE_PIECE_BYTES:
-            self._pieces.append(bytes(data))
+            is_most = isinstance(data, memoryview) and 2 * len(data) >= len(data.obj)  # type: ignore[arg-type]
+            self._pieces.append(data if is_most else bytes(data))  # no small part keeps a large message in memory
         elif isinstance(last, bytearray) and len(last) < _TCP_READ_BYTES:
             last += data
         else:

@@ -13,11 +13,9 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch, tcp_of
 
-# One yamux frame (header and payload) that fits one Noise message: 65,535 − 16 bytes of tag (noise/io.py).
-_FRAME_BYTES_MAX = 65_519
-_PAYLOAD_BYTES_MAX = _FRAME_BYTES_MAX - yamux_module.HEADER_SIZE
-_FRAMES_AT_ONCE_MAX = 4
-_QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one frame at a time then
+_MESSAGE_BYTES_MAX = 65_519  # what one Noise message carries: 65,535 − 16 bytes of tag (noise/io.py)
+_MESSAGES_AT_ONCE_MAX = 4
+_QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one message at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
 _CALLER_SOONER = 0.8
@@ -122,9 +120,9 @@ def blocked_readers() -> None:
 def slow_readers() -> None:
     """Fault: a write fails after 5 s without window, polling every 10 ms until then: slow readers break writers.
 
-    Mend: wait for the window, without polling, ``stall_timeout_s`` at a time; and cut frames so that one fits one
-    Noise message (measured: 267 → 400 MB/s), a few in one write as long as the peer takes them quickly. Until: the
-    wait is configurable (> 0.8.1).
+    Mend: wait for the window, without polling, ``stall_timeout_s`` at a time; and cut frames so that one fills one
+    Noise message (measured: 267 → 400 MB/s), or a few as long as the peer takes them quickly. Until: the wait is
+    configurable (> 0.8.1).
     """
     # A change of these two is what a waiting writer waits for; they are set in many places of the library.
     for name in ("send_window", "closed"):
@@ -132,22 +130,17 @@ def slow_readers() -> None:
 
     async def write(self: Any, data: bytes | bytearray | memoryview) -> None:
         rest = memoryview(data)
-        while len(rest):
+        while rest:
             await _wait_for_window(self)
-            frames: list[bytes | memoryview] = []
             burst = self.conn.__dict__.get("depin_burst", 1)
-            for _ in range(burst):
-                size_bytes = min(self.send_window, _PAYLOAD_BYTES_MAX, len(rest))
-                if not size_bytes:
-                    break
-                self.send_window -= size_bytes
-                header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, size_bytes)
-                frames += (header, rest[:size_bytes])
-                rest = rest[size_bytes:]
+            payload = rest[: min(self.send_window, burst * _MESSAGE_BYTES_MAX - yamux_module.HEADER_SIZE)]
+            self.send_window -= len(payload)
+            header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, len(payload))
+            rest = rest[len(payload) :]
             began_s = trio.current_time()
-            await self.conn._write_frame(b"".join(frames))
+            await self.conn._write_frame(b"".join((header, payload)))
             quick = trio.current_time() - began_s < _QUICK_WRITE_S
-            self.conn.depin_burst = min(2 * burst, _FRAMES_AT_ONCE_MAX) if quick else 1
+            self.conn.depin_burst = min(2 * burst, _MESSAGES_AT_ONCE_MAX) if quick else 1
 
     YamuxStream.write = write
 
