@@ -42,7 +42,7 @@ class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For a stream to a connected peer."""
     stall: _Seconds = 10.0
     """For a peer to take the next byte we send."""
-    dead: _Seconds = 6.0
+    dead: _Seconds = 7.5
     """For an answer to a ping, before a silent peer counts as dead: design.md asks for under 10 s, checks included."""
     suitable: _Seconds = 60.0
     """For a suitable provider to turn up, before a job fails with the reasons given."""

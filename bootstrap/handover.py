@@ -240,7 +240,8 @@ class Handover:
         """Keep copies of what fellows work on, as long as the block runs."""
         self._requester = requester
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_copying)
+            if self._context.mesh.owners.own is not None:  # else there are no fellows
+                nursery.start_soon(self._keep_copying)
             yield
             nursery.cancel_scope.cancel()
 

@@ -43,7 +43,7 @@ LINGER_S = 0.02
 """A few times what a message costs; far below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
-BOOK_S = 1.0
+BOOK_S = 5.0
 _SEQUENCE = "sequence"
 
 
@@ -147,7 +147,7 @@ async def _keep_reserved(journal: JournalWriter, sequence: Sequence, low: _Low) 
 
 
 async def _keep_book(context: MarketContext) -> None:
-    """Write down what was counted of peers: soon, since it is no promise; a crash costs the last second of it."""
+    """Write down what was counted of peers: soon, since it is no promise; a crash costs the last seconds of it."""
     while True:
         await trio.sleep(BOOK_S)
         _write_book(context)

@@ -5,6 +5,7 @@ neighbour opened. What waits for a slow neighbour is bounded: the newest is drop
 neighbour that sends more than it may is read from more slowly, so that its own stream fills.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -59,18 +60,28 @@ class GossipStreams:
         self._senders: dict[PeerKey, trio.MemorySendChannel[Frame]] = {}
         self._readers: dict[PeerKey, trio.CancelScope] = {}
         self._wake = trio.Event()
+        self._sleeps_until_ns = math.inf
         network.serve(GOSSIP_PROTOCOL, self._read)
 
     async def run(self) -> None:
         """Keep the machine's time."""
         while True:
             self._wake = trio.Event()
-            wake_ns = self._machine.wake_ns
-            wait_s = float("inf") if wake_ns is None else (wake_ns - clock.now().boottime_ns) / SECOND_NS
+            self._sleeps_until_ns = self._due_ns()
+            wait_s = (self._sleeps_until_ns - clock.now().boottime_ns) / SECOND_NS
             with trio.move_on_after(max(0.0, wait_s)):
                 await self._wake.wait()
                 continue
             self._carry_out(self._machine.tick(clock.now()))
+
+    def _due_ns(self) -> float:
+        wake_ns = self._machine.wake_ns
+        return math.inf if wake_ns is None else wake_ns
+
+    def _wake_in_time(self) -> None:
+        """Wake the task that keeps the time, if something is due sooner than it will wake by itself."""
+        if self._due_ns() < self._sleeps_until_ns:
+            self._wake.set()
 
     def subscribe(self, topic: str, handler: GossipHandler) -> None:
         """See ``Network.subscribe``."""
@@ -113,7 +124,7 @@ class GossipStreams:
                     self._punish(peer, reason)
                 case Judge():
                     raise AssertionError("a verdict is waited for by who reads")
-        self._wake.set()
+        self._wake_in_time()
 
     def _send(self, peer: PeerKey, frame: Frame) -> None:
         sender = self._senders.get(peer)
@@ -176,7 +187,7 @@ class GossipStreams:
                     await self._judge(effect)
                 else:
                     self._carry_out([effect])
-            self._wake.set()
+            self._wake_in_time()
             if wait_s := self._machine.wait_s(stream.peer, now):
                 self._counters["gossip_slowed"] += 1
                 await trio.sleep(wait_s)

@@ -108,6 +108,7 @@ class Mesh:
         self._rng = rng
         self._addresses: tuple[str, ...] | None = None
         self._wake = trio.Event()
+        self._sleeps_until_ns = 0
         self._is_open = True
         self._advert = b""
         self._seq = 0
@@ -277,7 +278,8 @@ class Mesh:
         if not self._is_open:
             return Verdict.IGNORE
         effects = self._discovery.handle(event, self._clock())
-        self._wake.set()
+        if self._discovery.wake_ns < self._sleeps_until_ns:
+            self._wake.set()
         if not self.ready.is_set() and self.directory.peers():
             self.ready.set()
         for effect in effects:
@@ -521,10 +523,11 @@ class Mesh:
     async def _keep_time(self) -> None:
         while True:
             self._wake = trio.Event()
-            wait_s = (self._discovery.wake_ns - self._clock().boottime_ns) / SECOND_NS
+            self._sleeps_until_ns = self._discovery.wake_ns
+            wait_s = (self._sleeps_until_ns - self._clock().boottime_ns) / SECOND_NS
             with trio.move_on_after(max(0.0, wait_s)):
                 await self._wake.wait()
-                continue  # the machine may want to wake at another time now
+                continue  # the machine wants to wake sooner now
             self._handle(Tick())
 
     async def _leave(self) -> None:

@@ -71,7 +71,7 @@ class NetworkLimits:
     """Frames of gossip that wait for one neighbour. When full, the newest is dropped: gossip repairs itself."""
     events_queue_max: int = 1024
     """Connection events that wait for one reader. See ``EventsLost``."""
-    dead_after_s: float = 6.0
+    dead_after_s: float = 7.5
     """A peer from whom nothing comes for so long, pings not answered, or whose TCP takes no frame of ours, loses the
     connection."""
 

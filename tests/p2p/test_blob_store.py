@@ -350,3 +350,21 @@ def test_what_was_acknowledged_survives_sigkill_and_what_was_not_is_whole_or_gon
             assert data == data[:1] * (3 << 20)
 
     trio.run(check)
+
+
+async def test_a_chunk_may_be_read_only_where_nobody_waits_for_the_disk(tmp_path, monkeypatch):
+    store, into = open_store(tmp_path), bytearray(CHUNK_BYTES)
+    data = os.urandom(CHUNK_BYTES + 5)
+    read = store.chunk_reader(await store.put(data))
+    assert (read(1, into, may_wait=False), into[:5]) == (5, data[CHUNK_BYTES:])  # it was just written
+
+    def is_not_supported(fd, buffers, offset, flags=0):
+        if flags & os.RWF_NOWAIT:
+            raise OSError(errno.EOPNOTSUPP, "some file systems cannot tell")
+        return preadv(fd, buffers, offset, flags)
+
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", is_not_supported)
+    with pytest.raises(BlockingIOError):
+        read(1, into, may_wait=False)
+    assert read(0, into) == CHUNK_BYTES
