@@ -1,6 +1,7 @@
 """Blobs on a real disk."""
 
 import array
+import errno
 import os
 import subprocess
 import sys
@@ -353,7 +354,7 @@ def test_what_was_acknowledged_survives_sigkill_and_what_was_not_is_whole_or_gon
 
 
 async def test_a_chunk_may_be_read_only_where_nobody_waits_for_the_disk(tmp_path, monkeypatch):
-    store, into = open_store(tmp_path), bytearray(CHUNK_BYTES)
+    store, into = BlobStore(tmp_path, quota_bytes=QUOTA), bytearray(CHUNK_BYTES)
     data = os.urandom(CHUNK_BYTES + 5)
     read = store.chunk_reader(await store.put(data))
     assert (read(1, into, may_wait=False), into[:5]) == (5, data[CHUNK_BYTES:])  # it was just written
