@@ -4,9 +4,10 @@ The first run is what a provider does. For the second, all kernels are compiled 
 warps and lanes run in the reverse order, and whatever nobody has set (locals, shared memory, the memory between arrays,
 which are also at other addresses) is ones instead of zeros. A program whose bits are defined does not notice. One that
 reads another thread's unsynchronised writes, uninitialised memory or beyond its arrays most likely does, and is
-tolerant then, not exact: peers' answers cannot be compared by hash. The variant also ends where two threads of a block
-touch the same shared memory, one of them changing it, without a wait that orders them (headers/races.h): an exchange of
-pairs, say, that comes out alike in both orders with just these numbers.
+tolerant then, not exact: peers' answers cannot be compared by hash. The variant also ends where two threads touch the
+same place of an array or of shared memory, one of them changing it, without a wait that orders them (headers/races.h):
+an exchange of pairs, say, that comes out alike in both orders with just these numbers, or a cell that three threads
+store to, of which the one in the middle is neither the first nor the last.
 
 A trial shows faults, not their absence: other inputs may take other ways. And it cannot always be had: a task may take
 too long, trap, or need an input that is not here. In ``wasm-1`` that does no harm: the device fixes the order of
@@ -17,6 +18,7 @@ GPU promises no such thing: there a program that was not tried counts as toleran
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,15 +29,18 @@ import numpy as np
 import numpy.typing as npt
 
 from depin_node.compute.devices.device import Input, TaskLimits
-from depin_node.compute.devices.wasm import WasmDevice
+from depin_node.compute.devices.wasm import WasmDevice, WasmProgram
 from depin_node.compute.programs.builder import Bound
-from depin_node.compute.programs.program import Program, Unit
+from depin_node.compute.programs.memory import placements
+from depin_node.compute.programs.program import DTYPE_BYTES, Program, Unit
 from depin_node.compute.programs.shards import numpy_dtype, result_bytes
+from depin_node.compute.programs.slices import held_bytes
 from depin_node.compute.translate.cache import cache_folder
 from depin_node.core.errors import TaskError, TaskTimedOut, TaskTrapped
 
 SECONDS_MAX = 2.0
 """For each of the two runs: a task that takes longer is not tried."""
+MEMORY_BYTES = 1 << 32
 NOTE_CHARACTERS_MAX = 500
 KEPT_MAX = 4096
 _NOT_TRIED = "not tried whether its bits are defined"
@@ -124,19 +129,24 @@ def _store(path: Path, verdict: Verdict) -> None:
 
 def _compare(first: Program, second: Program, arrays: Mapping[int, Array], seconds: float) -> Verdict:
     task = first.tasks // 2
-    try:
-        wanted = _run(WasmDevice(), first, arrays, task, seconds)
-    except TaskError as error:
-        return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False)
+    inputs = {index: Input(array.reshape(-1).view(np.uint8).data) for index, array in arrays.items()}
+    limits, other_limits = TaskLimits(seconds, MEMORY_BYTES), TaskLimits(4 * seconds, MEMORY_BYTES)
     how = "if its threads run in another order, over memory that holds something else than zeros"
     try:
-        found = _run(TrialDevice(), second, arrays, task, 4 * seconds)
+        wanted = _run(WasmDevice().load(first, inputs, limits), task, limits)
+    except TaskError as error:
+        return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False)
+    try:
+        loaded = TrialDevice().load(second, inputs, other_limits)
+        try:
+            found = _run(loaded, task, other_limits)
+        except TaskTrapped:
+            if (place := _raced(second, task, loaded.log)) is None:
+                raise
+            text = f"its bits are not defined: two threads touch {place} in task {task}, and one of them changes it, "
+            return Verdict(False, f"{text}with no wait between")
     except TaskTimedOut:
         return Verdict(True, f"{_NOT_TRIED}: it takes too long {how}", tried=False)
-    except TaskTrapped as error:
-        races = "or two threads of a block touch one place of shared memory, and one changes it, with no wait between"
-        text = f"its bits are not defined: {how}, task {task} fails, {races}: {error}"
-        return Verdict(False, text[:NOTE_CHARACTERS_MAX])
     except TaskError as error:
         return Verdict(False, f"its bits are not defined: {how}, task {task} fails: {error}"[:NOTE_CHARACTERS_MAX])
     for index, one, two in zip(first.outputs, wanted, found, strict=True):
@@ -153,9 +163,20 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
     return Verdict(True)
 
 
-def _run(device: WasmDevice, program: Program, arrays: Mapping[int, Array], task: int, seconds: float) -> list[bytes]:
-    limits = TaskLimits(seconds, 1 << 32)
-    inputs = {index: Input(array.reshape(-1).view(np.uint8).data) for index, array in arrays.items()}
+def _run(loaded: WasmProgram, task: int, limits: TaskLimits) -> list[bytes]:
+    program = loaded.program
     results = [bytearray(result_bytes(program, task, output)) for output in range(len(program.outputs))]
-    device.load(program, inputs, limits).run(task, limits, [memoryview(result) for result in results])
+    loaded.run(task, limits, [memoryview(result) for result in results])
     return [bytes(result) for result in results]
+
+
+def _raced(program: Program, task: int, log: bytes) -> str | None:
+    """Return where two threads met, if that is what ended the task: its log says so last."""
+    found = re.search(rb"\nrace at ([0-9a-f]{8})\Z", log)
+    if found is None:
+        return None
+    address = int(found[1], 16)
+    for buffer, start in zip(program.buffers, placements(program)[0], strict=True):
+        if start <= address < start + held_bytes(program, buffer, task):
+            return f"element {(address - start) // DTYPE_BYTES[buffer.dtype]} of what the task holds of {buffer.name}"
+    return "one place of shared memory"

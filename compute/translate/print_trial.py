@@ -1,14 +1,29 @@
 """The text of the trial variant: each thread says what it reads and stores in memory that it shares (headers/races.h).
 
-Reads and stores are reported at the whole lvalue (``s[i].x`` is four bytes of ``s[i]``); whether it is in shared memory
-is seen when it runs, so that pointers into it count too. Where an lvalue goes on as one (an address that is taken, an
-array that decays) nothing is reported; bound to a reference it counts as read.
+Reads and stores are reported at the whole lvalue (``s[i].x`` is four bytes of ``s[i]``); whose memory it is in is seen
+when it runs, so that it does not matter what a pointer came from. Where an lvalue goes on as one (an address that is
+taken, an array that decays) nothing is reported; bound to a reference it counts as read. Atomics, and the loads and
+stores that are functions, report what they are given the address of; other functions that store through a pointer
+(``sincosf``, ``memcpy``) do not.
 """
+
+from typing import Final
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.print_cpp import Printer
 from depin_node.compute.translate.semantics import root, visible_bits
 from depin_node.compute.translate.types import Array, Reference
+
+_KINDS: Final = ("READ", "Add", "Min", "Max", "And", "Or", "Xor", "Inc", "Dec", "Exch", "CAS")
+"""Of atomics, by their place here: those of one kind commute (``Exch`` and ``CAS`` do not, which the text tells)."""
+
+
+def _access(function: str) -> str | None:
+    """Return what a function of the device header does to what its first argument leads to, or None."""
+    if function.startswith("atomic"):
+        kind = function.removeprefix("atomic").partition("_")[0].replace("Sub", "Add")
+        return str(_KINDS.index(kind))
+    return "cuda::READ" if function.startswith("__ld") else "cuda::STORE" if function.startswith("__st") else None
 
 
 class TrialPrinter(Printer):
@@ -49,6 +64,13 @@ class TrialPrinter(Printer):
                 operand = f"cuda::changed(k, {operand})"
             return f"({operand}{node.op[1:]})" if node.op[0] == "p" else f"({node.op}{operand})"
         return super()._unary(node)
+
+    def _call(self, node: t.Call) -> str:
+        access = _access(node.function) if isinstance(node.function, str) else None
+        if access is None:
+            return super()._call(node)
+        place, *others = (self.expression(argument) for argument in node.arguments)
+        return f"cuda::{node.function}({', '.join([f'cuda::given(k, {place}, {access})', *others])})"
 
     def _assign(self, node: t.Assign) -> str:
         text = super()._assign(node)

@@ -1,16 +1,15 @@
 """Which programs are found out to have no defined bits; the corpus's verdicts are in tests/translate."""
 
-from collections.abc import Sequence
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from depin_node.compute.devices.trial import try_bits
 from depin_node.compute.programs.binding import bind
-from depin_node.compute.programs.builder import Bound
-from depin_node.compute.programs.kernel import Out, RawKernel
+from depin_node.compute.programs.builder import Bound, ProgramBuilder
+from depin_node.compute.programs.kernel import InOut, Out, RawKernel
 
 N = 256
 
@@ -20,7 +19,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPIN_CACHE_DIR", str(tmp_path))
 
 
-def bound(body: str, args: Sequence[Any] = (), *, shards: int = 1, before: str = "") -> Bound:
+def bound(body: str, *, shards: int = 1, before: str = "") -> Bound:
     head = 'extern "C" __global__ void k(const float* x, float* out) { int i = blockIdx.x * blockDim.x + threadIdx.x;'
     code = f"{before}\n{head}\n{body} }}"
     x = np.linspace(0, 1, N, dtype=np.float32)
@@ -85,6 +84,37 @@ RACES = {
         "s[t].y = fminf(s[t].y, s[t ^ 1].y); out[i] = s[t].y;"
     ),
 }
+ARRAYS_DEFINED = {
+    "a flag that many store": "if (x[i] > 0.5f) n[0] = 1;",
+    "a histogram": "atomicAdd(n + (i & 3), 1);",
+    "a maximum": "atomicMax(n, i);",
+    "sums and differences": "if (i & 1) atomicAdd(n, 3); else atomicSub(n, 1);",
+    "through an array, behind a barrier": (
+        "out[i] = i; __syncthreads(); float v = out[i ^ 63]; __syncthreads(); out[i] = v;"
+    ),
+    "through an array, in a warp": "out[i] = i; __syncwarp(); float v = out[i ^ 1]; __syncwarp(); out[i] = v;",
+    "a block's own counter": (
+        "if (!t) n[b] = 0; __syncthreads(); atomicAdd(n + b, 1); __syncthreads(); out[i] = n[b];"
+    ),
+    "bytes side by side": "((char*)n)[i] = i;",
+    "a local behind a pointer": "int v[4] = {i}; int* p = v + (i & 3); *p += 1; out[i] = v[0] + *p;",
+}
+ARRAYS_RACE = {
+    "the last of three": "if (i == 99 || i == 155) n[5] = i == 99; if (i == 7 || i == 248) n[5] = 2;",
+    "a maximum without atomics": "if (i > n[5]) n[5] = i;",
+    "a neighbour's result that adds nothing": "out[i] = x[i]; n[i] = i; if (i == 5 || i == 6) out[i] += 0 * n[5];",
+    "another block's result": "if (!t) n[b] = 1; if (t == 1) out[i] = 0 * n[b ^ 1];",
+    "an exchange of pairs": ("n[i] = i; __syncthreads(); n[i] = t & 1 ? max(n[i], n[i ^ 1]) : min(n[i], n[i ^ 1]);"),
+    "a counter that is read": "atomicAdd(n + 5, 1); out[i] = n[5] > 1000;",
+    "a counter behind a barrier": "atomicAdd(n + 5, 1); __syncthreads(); if (!t) out[i] = n[5] >= 64;",
+    "a counter that is set": "if (i == 128) n[5] = 0; atomicAdd(n + 5, 0);",
+    "a sum and a maximum": "if (i == 8) atomicAdd(n + 5, 1); if (i == 80) atomicMax(n + 5, 0);",
+    "a load by a function": "if (!t) n[5 + b] = 1; out[i] = 0 * __ldg(n + 5 + (b ^ 1));",
+    "a store by a function": "__stcg(n + 5, t & 32);",
+    "a byte of a word": "((char*)n)[22] = i & 64;",
+    "rows of a block": "if (i < 64 && (t >> 4) < 2) n[t & 15] = t >> 4 ? 0 : n[t & 15];",
+}
+"""``n`` has 256 zeros. Nothing comes out otherwise in the reverse order."""
 PAIR = "struct Pair { float a, b; __device__ Pair(int i) : a(i) {} };"
 
 
@@ -109,6 +139,42 @@ def test_races_that_decide_alike_in_both_orders(name: str) -> None:
     verdict = try_bits(program)
     assert not verdict.exact
     assert "with no wait between" in verdict.note
+
+
+def over_an_array(body: str) -> Bound:
+    head = 'extern "C" __global__ void k(const float* x, float* out, int* n) { int t = threadIdx.x, b = blockIdx.x,'
+    code = f"{head} i = b * blockDim.x + t; {body} }}"
+    x = np.linspace(0, 1, N, dtype=np.float32)
+    return bind(RawKernel(code, "k"), N // 64, 64, [x, Out("float32", N), InOut(np.zeros(N, np.int32))])
+
+
+@pytest.mark.parametrize("name", ARRAYS_DEFINED)
+def test_what_is_in_order_in_arrays(name: str) -> None:
+    assert try_bits(over_an_array(ARRAYS_DEFINED[name])) == (True, "", True)
+
+
+@pytest.mark.parametrize("name", ARRAYS_RACE)
+def test_races_in_arrays_are_seen_and_told_whatever_comes_out(name: str) -> None:
+    program = over_an_array(ARRAYS_RACE[name])
+    assert program.program.exact
+    verdict = try_bits(program)
+    assert not verdict.exact
+    assert re.search(r"two threads touch element \d+ of what the task holds of n in task 0,.*no wait", verdict.note)
+
+
+def test_launches_follow_each_other() -> None:
+    """What one launch leaves, the next may read and change; so may one of a module that comes in between."""
+    code = 'extern "C" __global__ void k(int* n, int by) { n[threadIdx.x] += n[threadIdx.x ^ by] * 0 + 1; }'
+    steps = ProgramBuilder()
+    n = steps.inout("n", np.zeros(64, np.int32))
+    other = RawKernel('extern "C" __global__ void set(int* n) { n[0] = threadIdx.x * 0; }', "set")
+    with steps.repeat(3):
+        steps.launch(RawKernel(code, "k"), 1, 64, (n, 0))
+        steps.launch(other, 1, 64, (n,))
+    assert try_bits(steps.build()) == (True, "", True)
+    with steps.repeat(3):
+        steps.launch(RawKernel(code, "k"), 1, 64, (n, 1))
+    assert "touch element" in try_bits(steps.build(), fresh=True).note
 
 
 def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:

@@ -1,26 +1,47 @@
-// The trial variant only: which threads of a block touch which bytes of its shared memory between two waits. Two of
-// them, one of which changes the byte, have no defined order, whatever values come out: that ends the task. Included by
-// runtime.h; compute/translate/print_trial.py prints the calls.
+// The trial variant only: which threads touch which bytes of memory that they share. Two of them, one of which changes
+// the byte, have no defined order unless a wait orders them, whatever values come out: that ends the task, with the
+// address at the end of its log. Included by runtime.h; compute/translate/print_trial.py prints the calls.
 //
-// Lanes of one warp are ordered by the warp functions between them, all threads by barriers. Threads may store the same
-// where nobody reads. Atomics are not looked at.
+// Lanes of one warp are ordered by the warp functions between them, threads of a block by barriers, blocks by nothing
+// but the end of the launch. Threads may store the same where nobody reads. Atomics of one kind may meet each other, but
+// neither a load or a store, nor atomics of another kind: a sum and a maximum do not commute.
+//
+// Of shared memory all bytes are watched. Of arrays there may be gigabytes: a table has the places that were touched
+// lately, and as many that were touched first and stay; what it has no room for is forgotten, and is not seen.
 #pragma once
+
+#include "log.h"
+
+extern "C" u8 __heap_base;  // of the linker: a module's own data end here, the arrays lie beyond
 
 namespace cuda {
 
-constexpr u32 WATCHED_MAX = 256 << 10, RANGES_MAX = 64;
-constexpr u16 MANY = 0xFFFF;  // threads of more than one warp
+constexpr u32 WATCHED_MAX = 96 << 10, RANGES_MAX = 64, PLACES = 1 << 16;
+constexpr u32 LOOKS_MAX = 1u << 23;  // at arrays, of one launch: half a second's worth; what comes later is not seen
+constexpr u16 MANY = 0xFFFF;         // threads of more than one warp
+constexpr u32 MANY_BLOCKS = ~0u;
 struct Touch {
-  u32 phase, warp_phase;
-  u16 thread, lanes;  // lanes: more than one, all of the thread's warp
+  u32 block, phase, warp_phase;
+  u16 thread, kind;  // kind: of what commutes with itself
+  bool lanes;        // more than one, all of the thread's warp
+};
+struct Place {
+  Touch store, others;  // others: loads, or atomics of one kind
+  u32 address, launch;
 };
 struct Watched { u8* start; u32 size; };
 static Watched watched[RANGES_MAX];
-static u32 watched_count, phase, warp_phase[THREADS_MAX / WARP];
-static Touch writes[WATCHED_MAX], reads[WATCHED_MAX];
+static u32 watched_count, launch, block, first_block, phase, warp_phase[THREADS_MAX / WARP], looks;
+static Place own[WATCHED_MAX], first[PLACES], latest[PLACES];
 
+INLINE void watch_launch() {
+  ++launch;
+  looks = 0;
+  first_block = block + 1;
+}
 INLINE void watch_none() {
   watched_count = 0;
+  ++block;
   ++phase;
 }
 INLINE void watch(void* start, u32 size) {
@@ -29,39 +50,69 @@ INLINE void watch(void* start, u32 size) {
 INLINE u32 number_of(const Thread& k) {
   return k.threadIdx.x + k.blockDim.x * (k.threadIdx.y + k.blockDim.y * k.threadIdx.z);
 }
-// Whether what was done before is in order with what this thread does now.
-INLINE bool in_order(const Touch& before, u32 thread) {
+// Whether what was done before is in order with what this thread does now. `since`: the first block that counts.
+INLINE bool in_order(const Touch& before, u32 thread, u32 since) {
+  if (before.block < since) return true;
+  if (before.block != block) return false;
   if (before.phase != phase) return true;
   if (before.thread == MANY) return false;
   if (before.thread == thread && !before.lanes) return true;
   return before.thread / WARP == thread / WARP && before.warp_phase < warp_phase[thread / WARP];
 }
-enum Access { READ, STORE, STORE_THE_SAME };
-INLINE void touch(Thread& k, u32 at, Access access) {
-  const u32 thread = number_of(k), now = warp_phase[thread / WARP];
-  Touch& read = reads[at];
-  if (!in_order(writes[at], thread)) {
-    if (access != STORE_THE_SAME) __builtin_trap();
-  } else if (access != READ) {
-    writes[at] = {phase, now, (u16)thread, 0};
+[[noreturn]] static __attribute__((noinline)) void conflict(u32 address) {
+  for (const char* p = "\nrace at "; *p; ++p) put((u8)*p);
+  for (i32 shift = 28; shift >= 0; shift -= 4) put((u8)"0123456789abcdef"[address >> shift & 15]);
+  asm volatile("" ::: "memory");  // else nobody needs what is stored before the end
+  __builtin_trap();
+}
+constexpr u16 STORE = 0xFFFF, STORE_THE_SAME = 0xFFFE, READ = 0;  // else a kind of atomics
+INLINE void touch(Place& place, u32 address, u32 thread, u16 access, u32 since) {
+  const Touch now = {block, phase, warp_phase[thread / WARP], (u16)thread, access, false};
+  Touch& others = place.others;
+  const bool stores = access >= STORE_THE_SAME;
+  if (!in_order(place.store, thread, since)) {
+    if (access != STORE_THE_SAME) conflict(address);
+  } else if (stores) {
+    place.store = now;
   }
-  if (access != READ) {
-    if (!in_order(read, thread)) __builtin_trap();
-  } else if (read.phase != phase || (read.thread != MANY && in_order(read, thread))) {
-    read = {phase, now, (u16)thread, 0};
-  } else if (read.thread != MANY && read.thread / WARP == thread / WARP) {
-    read = {phase, now, read.thread, 1};
+  if (in_order(others, thread, since)) {
+    if (!stores) others = now;
+  } else if (stores || others.kind != access) {
+    conflict(address);
+  } else if (others.block != block) {
+    others.block = MANY_BLOCKS;
+  } else if (others.thread != MANY && others.thread / WARP == thread / WARP) {
+    others.lanes = true;
   } else {
-    read.thread = MANY;
+    others.thread = MANY;
   }
 }
-static __attribute__((noinline)) void touched(Thread& k, const void* place, u32 size, Access access) {
-  for (u32 i = 0, first = 0; i < watched_count; first += watched[i++].size) {
-    const u32 offset = (u32)((const u8*)place - watched[i].start);
-    if (offset >= watched[i].size || first + offset + size > WATCHED_MAX) continue;
-    for (u32 b = 0; b < size && offset + b < watched[i].size; ++b) touch(k, first + offset + b, access);
+// The place of an address in the table, emptied if it is of an earlier launch, or of another address that has to go.
+INLINE Place& place_of(u32 address) {
+  const u32 slot = (address * 0x9E3779B1u) >> 16;
+  Place* place = &first[slot];
+  if (place->launch == launch && place->address != address) place = &latest[slot];
+  if (place->launch != launch || place->address != address) *place = {{}, {}, address, launch};
+  return *place;
+}
+static __attribute__((noinline)) void watched_touch(const Thread& k, const void* start, u32 size, u16 access) {
+  const u32 thread = number_of(k), address = (u32)start;
+  if (address >= (u32)&__heap_base) {
+    const u32 width = (address | size) & 3 ? (address | size) & 1 ? 1 : 2 : 4;
+    looks += size / width;
+    for (u32 at = 0; at < size; at += width) touch(place_of(address + at), address + at, thread, access, first_block);
     return;
   }
+  for (u32 i = 0, before = 0; i < watched_count; before += watched[i++].size) {
+    const u32 offset = (u32)((const u8*)start - watched[i].start);
+    if (offset >= watched[i].size || before + offset + size > WATCHED_MAX) continue;
+    for (u32 b = 0; b < size && offset + b < watched[i].size; ++b)
+      touch(own[before + offset + b], address + b, thread, access, block);
+    return;
+  }
+}
+INLINE void touched(const Thread& k, const void* start, u32 size, u16 access) {
+  if ((u32)start < (u32)&__heap_base || looks < LOOKS_MAX) watched_touch(k, start, size, access);
 }
 template <class T> INLINE T& seen(Thread& k, T& place) {
   touched(k, &place, sizeof place, READ);
@@ -83,6 +134,11 @@ template <class T> INLINE T& stored(Thread& k, T& place) {
 }
 template <class T> INLINE T& changed(Thread& k, T& place) {
   touched(k, &place, sizeof place, STORE);
+  return place;
+}
+// For functions that are given the address: a load, a store, an atomic of this kind.
+template <class T> INLINE T* given(Thread& k, T* place, u16 access) {
+  touched(k, place, sizeof *place, access);
   return place;
 }
 

@@ -101,6 +101,7 @@ template <class Test> INLINE bool whole_block(Thread& k, Test holds) {
 }
 
 #define CUDA_EACH_BLOCK                                             \
+  CUDA_WATCHED(cuda::watch_launch();)                                \
   cuda::Thread k = cuda::first_thread(cuda::TRIAL && b0 < b1 ? b1 - 1 : b0, gx, gy, gz, bx, by, bz);  \
   for (i64 b = b0; b < b1; ++b, cuda::next_block(k))
 #define CUDA_EACH_ROW                                                     \
@@ -112,9 +113,9 @@ template <class Test> INLINE bool whole_block(Thread& k, Test holds) {
 
 #ifdef CUDA_TRIAL
 #include "races.h"
-#define CUDA_WAITED(x) x
+#define CUDA_WATCHED(x) x
 #else
-#define CUDA_WAITED(x)
+#define CUDA_WATCHED(x)
 #endif
 
 // ---- coroutines: what the compiler wants of <coroutine>
@@ -334,7 +335,7 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
     if (waiting >> i & 1 && (warp[i].mask & ~(waiting | ended)) == 0) ready |= 1u << i;
   if (!ready) return false;
   in_warp[warp->lane / WARP] -= (u32)__builtin_popcount(ready);
-  CUDA_WAITED(++warp_phase[warp->lane / WARP];)
+  CUDA_WATCHED(++warp_phase[warp->lane / WARP];)
   u64 values[WARP];
   u32 votes = 0;
   for (u32 i = 0; i < lanes; ++i) {
@@ -357,7 +358,7 @@ static bool answer_warp(Fiber* warp, u32 lanes) {
 // Let the threads at a barrier go on, if all that have not ended are there.
 static bool answer_barrier(u32 threads, u32 alive) {
   if (at_barrier != alive) return false;
-  CUDA_WAITED(++phase;)
+  CUDA_WATCHED(++phase;)
   for (u32 i = 0; i < threads; ++i) {
     Fiber& f = fibers[i];
     if (f.state != AT_BARRIER) continue;
