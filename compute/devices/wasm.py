@@ -58,9 +58,10 @@ class WasmDevice:
     device_class = "wasm-1"
     gap_fill = 0
     """The byte that memory between the arrays holds. Programs may not read it: ``TrialDevice`` sees whether they do."""
+    canonical_nans = False
 
     def __init__(self) -> None:
-        self.engine = make_engine()
+        self.engine = make_engine(canonical_nans=self.canonical_nans)
         self.pages = Pages()
         prepare(np)
         self.watchdog = Watchdog(self.engine)
@@ -95,6 +96,12 @@ class WasmDevice:
             compiled = native_module(self.engine, code)
             if compiled is not None:
                 self._compiled[module] = compiled
+
+
+class CanonicalNanDevice(WasmDevice):
+    """The same, with NaNs made canonical by the engine: a module that gives other bytes shows those of a processor."""
+
+    canonical_nans = True
 
 
 class _Prepared:

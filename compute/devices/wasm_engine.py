@@ -97,13 +97,19 @@ def require_safe_version(version: str) -> None:
         )
 
 
-def make_engine() -> Any:
-    """Return an engine of ours."""
+def make_engine(*, canonical_nans: bool = False) -> Any:
+    """Return an engine of ours.
+
+    Args:
+        canonical_nans: every NaN that an instruction makes is the canonical one, on any processor. Up to five times as
+            slow, and not needed for what the translator makes.
+    """
     require_safe_version(metadata.version("wasmtime"))
     config = wasmtime.Config()
     config.consume_fuel = True
     config.epoch_interruption = True
     config.wasm_simd = True
+    config.cranelift_nan_canonicalization = canonical_nans
     for proposal in (
         "relaxed_simd",
         "threads",

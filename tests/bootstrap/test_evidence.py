@@ -6,7 +6,7 @@ import trio.testing
 from ledgers import Keeper
 from market_world import WASM, InlinePool, knows, lie, make_job, world
 from msgspec.structs import replace
-from wat_programs import numbers, program
+from wat_programs import copying, numbers, program
 
 from depin_node.bootstrap import evidence as shell
 from depin_node.bootstrap.evidence import PROTOCOL, Ask, Line, Lines, Notice, Pull, Question
@@ -116,9 +116,9 @@ async def test_what_does_not_concern_us_is_not_fetched(tmp_path, autojump_clock)
         assert case_digest(data) == lines[0].digest
 
 
-def wrong_result(number, root_shown):
+def wrong_result(number, root_shown, copy=None):
     """What node ``number`` signed for task 1 of a program that copies."""
-    copy = program()
+    copy = copy or program()
     data, x = encode_program(copy), numbers(copy.buffers[0].elements).tobytes()
     identity = Identity(number.to_bytes(32, "big"))
     requester = Keeper(1).identity
@@ -135,6 +135,11 @@ def wrong_result(number, root_shown):
     return WrongResult(bid, award, 0, body, commits, reveals, 0, (data, x))
 
 
+SHOWS_A_NAN = """(f32.store (i32.add (local.get $y) (i32.const 1024))
+    (f32.add (f32.const nan:0x412345) (f32.const 1)))"""
+"""Into the first element that task 1 owns: a NaN with a payload, which processors keep; the canonical one has none."""
+
+
 async def test_a_wrong_result_is_shown_by_running_it_again():
     proof = wrong_result(7, b"?" * 32)
     accused = Identity((7).to_bytes(32, "big")).key
@@ -145,6 +150,10 @@ async def test_a_wrong_result_is_shown_by_running_it_again():
     honest = encode_case(NETWORK, accused, wrong_result(7, right))
     with pytest.raises(shell.PeerViolation, match="the result is right"):
         await shell.verify_with_execution(honest, NETWORK)
+    nans = program(copying(after=SHOWS_A_NAN), dtype="int32")
+    by_hand = wrong_result(7, b"?" * 32, nans)
+    with pytest.raises(shell.NotHereError):  # another processor may honestly have made anything of it
+        await shell.verify_with_execution(encode_case(NETWORK, accused, by_hand), NETWORK)
     bare = encode_case(NETWORK, accused, replace(proof, blobs=()))
     with pytest.raises(shell.NotHereError):
         await shell.verify_with_execution(bare, NETWORK)
