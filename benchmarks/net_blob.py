@@ -49,7 +49,7 @@ async def open_node(seed, folder, *, by="direct"):
         network = await stack.enter_async_context(
             open_libp2p(seed, listen=["/ip4/127.0.0.1/tcp/0"], network_id=NETWORK)
         )
-        direct = await stack.enter_async_context(open_direct(network, host="127.0.0.1")) if by == "direct" else None
+        direct = await stack.enter_async_context(open_direct(network, hosts=["127.0.0.1"])) if by == "direct" else None
         store = BlobStore(Path(folder), quota_bytes=2 * BLOB_BYTES)
         yield network, Blobs(network, store, connect=partial(connect, network), direct=direct)
 

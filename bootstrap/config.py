@@ -88,8 +88,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where peers connect: a multiaddr ``/ip4/HOST/tcp/PORT``, or several with commas between, as for IPv4 and IPv6;
     port 0 takes a free one."""
     data_listen: str = ""
-    """Where data channels connect, ``/ip4/HOST/tcp/PORT``; empty: at the first host of ``listen``, on a free port;
-    ``off``: bulk goes by streams of the mesh only."""
+    """Where data channels connect, ``/ip4/HOST/tcp/PORT``, or one of each family with a comma between, at one port;
+    empty: at the first host of each family in ``listen``, on a free port; ``off``: bulk goes by streams of the mesh."""
     listen_is_default: bool = False
     """Whether nobody named ``listen``, so that another port may be taken if it is busy; ``load`` sets it."""
     first_peers: tuple[str, ...] = ()

@@ -235,16 +235,18 @@ async def _open_direct(stack: AsyncExitStack, config: NodeConfig, network: Netwo
     """Open the data port; None if the configuration wants none."""
     if config.data_listen == "off":
         return None
-    address = config.data_listen or f"{config.listen.split(',')[0].rpartition('/')[0]}/0"
-    try:
-        _, kind, host, tcp, port = address.split("/")
-        if kind not in ("ip4", "ip6") or tcp != "tcp" or not port.isdecimal():
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            f"data_listen: {address[:80]!r} should look like /ip4/192.0.2.1/tcp/4702, or be off"
-        ) from None
-    return await stack.enter_async_context(open_direct(network, host=host, port=int(port)))
+    named = config.data_listen or ",".join(f"{listen.rpartition('/')[0]}/0" for listen in config.listen.split(","))
+    hosts, ports = dict[str, str](), set[str]()
+    for address in named.split(","):
+        match address.split("/"):
+            case ["", "ip4" | "ip6" as family, host, "tcp", port] if port.isdecimal():
+                hosts.setdefault(family, host)
+                ports.add(port)
+            case _:
+                raise ConfigError(f"data_listen: {address[:80]!r} should look like /ip4/192.0.2.1/tcp/4702, or be off")
+    if len(ports) > 1:
+        raise ConfigError(f"data_listen: {named[:80]!r} has several ports, and peers are told one")
+    return await stack.enter_async_context(open_direct(network, hosts=list(hosts.values()), port=int(ports.pop())))
 
 
 def _listen_addresses(config: NodeConfig) -> list[str]:

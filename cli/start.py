@@ -26,7 +26,7 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
     metavar="NAME",
     help="Lend this: cpu, gpu (all), or a GPU's UUID; repeatable.  [default: all that work]",
 )
-@click.option("--data-listen", metavar="ADDRESS", help="Where data channels connect.  [default: the host of --listen]")
+@click.option("--data-listen", metavar="ADDRESS", help="Where data channels connect.  [default: the hosts of --listen]")
 @click.option("--disk-mib", type=int, metavar="MIB", help="Disk for blobs.  [default: 10240]")
 @click.option("--control-port", type=int, metavar="PORT", help="Port of the control API.  [default: a free one]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")

@@ -12,7 +12,7 @@ such: no buffer and no key is made before a token fits. A token is good once, an
 
 import socket as sockets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -416,7 +416,7 @@ def host_of_path(network: Network, peer: PeerKey) -> str | None:
 async def open_direct(
     network: Network,
     *,
-    host: str,
+    hosts: Sequence[str],
     port: int = 0,
     host_of: Callable[[PeerKey], str | None] | None = None,
     limits: DirectLimits | None = None,
@@ -425,7 +425,7 @@ async def open_direct(
 
     Args:
         network: ``direct/1`` is served on it.
-        host: the address to listen at; ``0.0.0.0`` or ``::`` for all.
+        hosts: the addresses to listen at, at one port; ``0.0.0.0`` and ``::`` for all of a family.
         port: 0 takes a free one; peers are told.
         host_of: where a connected peer is; where its connection goes unless given.
         limits: bounds.
@@ -433,18 +433,14 @@ async def open_direct(
     Raises:
         ResourceError: the port cannot be listened on.
     """
-    try:
-        (listener, *_) = await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        raise ResourceError(
-            f"data_listen: cannot listen on {host} port {port}: {error.strerror or error}; choose another, or 0"
-        ) from error
-    actual = listener.socket.getsockname()[1]
+    listeners = await _listen(hosts, port)
+    actual = listeners[0].socket.getsockname()[1]
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         find = host_of or partial(host_of_path, network)
         channels = DirectChannels(network, find, actual, limits or DirectLimits(), nursery)
-        nursery.start_soon(channels.accept, listener)
+        for listener in listeners:
+            nursery.start_soon(channels.accept, listener)
         nursery.start_soon(channels.follow_connections)
         try:
             yield channels
@@ -453,6 +449,23 @@ async def open_direct(
         finally:
             nursery.cancel_scope.cancel()
             channels.close()
-            listener.socket.close()
+            for listener in listeners:
+                listener.socket.close()
     if failed is not None:  # here, where no nursery wraps it in a group
         raise failed
+
+
+async def _listen(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:
+    """Listen at all of ``hosts`` at one port. Raises ``ResourceError``."""
+    listeners: list[trio.SocketListener] = []
+    for host in hosts:
+        try:
+            listeners += (await trio.open_tcp_listeners(port, host=host))[:1]
+        except OSError as error:
+            for listener in listeners:
+                listener.socket.close()
+            raise ResourceError(
+                f"data_listen: cannot listen on {host} port {port}: {error.strerror or error}; choose another, or 0"
+            ) from error
+        port = listeners[0].socket.getsockname()[1]  # peers are told one
+    return listeners

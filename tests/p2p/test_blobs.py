@@ -113,7 +113,7 @@ async def nodes(folder, *identities, quota=QUOTA, carrier="stream"):
             direct = None
             if carrier == "direct":
                 direct = await stack.enter_async_context(
-                    open_direct(network, host="127.0.0.1", host_of=lambda peer: "127.0.0.1")
+                    open_direct(network, hosts=["127.0.0.1"], host_of=lambda peer: "127.0.0.1")
                 )
             made.append(Node(identity, network, folder / str(len(made)), quota, direct))
         yield made

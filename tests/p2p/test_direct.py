@@ -54,7 +54,7 @@ async def ends(*identities, hosts=None, limits=LIMITS):
             for other in made:
                 await network.dial(other.network.addresses()[0])
             channels = await stack.enter_async_context(
-                open_direct(network, host="127.0.0.1", host_of=hosts.get, limits=limits)
+                open_direct(network, hosts=["127.0.0.1"], host_of=hosts.get, limits=limits)
             )
             made.append(End(network, channels))
         yield made
@@ -132,7 +132,7 @@ async def test_a_port_in_use_is_an_error():
         fabric = MemoryFabric(2)
         async with fabric.open(BOB.key) as network:
             with pytest.raises(ResourceError, match="data_listen"):
-                async with open_direct(network, host="127.0.0.1", port=alice.channels.port):
+                async with open_direct(network, hosts=["127.0.0.1"], port=alice.channels.port):
                     pass
 
 
