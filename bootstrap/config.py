@@ -7,6 +7,7 @@ names its source and its key; a key that nobody knows is refused, since a misspe
 """
 
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +19,13 @@ from depin_node.core.errors import ConfigError
 from depin_node.core.text import did_you_mean, printable
 
 PREFIX = "DEPIN_"
-DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4701"
-"""Every interface: a mesh is made of machines. ``listen`` on 127.0.0.1 keeps a node to its own."""
+DEFAULT_LISTEN, DEFAULT_LISTEN_IPV6 = "/ip4/0.0.0.0/tcp/4701", "/ip6/::/tcp/4701"
+"""Every interface: a mesh is made of machines. ``listen`` on 127.0.0.1 keeps a node to its own. IPv6 where there is a
+way to the internet by it (``default_listen``): no NAT is in between then, and peers without IPv4 can call."""
 OTHER_VARIABLES = frozenset({"DEPIN_DATA_DIR", "DEPIN_CACHE_DIR", "DEPIN_CONFIG"})
 """Variables that are read elsewhere: where the node lives, where compiled kernels are cached, which file to read."""
 CONFIG_BYTES_MAX = 1 << 20
+_IPV6_ELSEWHERE = "2001:db8::1"  # of the block for documentation (RFC 3849)
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -187,7 +190,18 @@ def load(
     for key, value in flags.items():
         if value is not None:
             values[key] = _convert(value, key, f"--{_FLAGS.get(key, key).replace('_', '-')}", strict=True)
-    return NodeConfig(**values, listen_is_default="listen" not in values)
+    listen_is_default = "listen" not in values
+    return NodeConfig(**{"listen": default_listen(), **values}, listen_is_default=listen_is_default)
+
+
+def default_listen() -> str:
+    """Return where a node listens if nobody says."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((_IPV6_ELSEWHERE, 9))  # sends nothing: fails where there is no way there
+    except OSError:
+        return DEFAULT_LISTEN
+    return f"{DEFAULT_LISTEN},{DEFAULT_LISTEN_IPV6}"
 
 
 def variable(key: str) -> str:

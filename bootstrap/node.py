@@ -252,8 +252,8 @@ async def _open_direct(stack: AsyncExitStack, config: NodeConfig, network: Netwo
 def _listen_addresses(config: NodeConfig) -> list[str]:
     if not config.listen_is_default:
         return [config.listen]
-    start, _, port = config.listen.rpartition("/")
-    return [f"{start}/{int(port) + n}" for n in range(PORTS_TRIED)]
+    parts = [listen.rpartition("/") for listen in config.listen.split(",")]
+    return [",".join(f"{start}/{int(port) + n}" for start, _, port in parts) for n in range(PORTS_TRIED)]
 
 
 async def _open_provider(stack: AsyncExitStack, config: NodeConfig, market: MarketContext) -> Provider:

@@ -13,7 +13,7 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
 @json_option
 @click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Default: config.toml in --data-dir.")
 @click.option("--network-id", metavar="NAME", help="Which mesh to join.  [default: depin]")
-@click.option("--listen", metavar="ADDRESS", help="Where peers connect.  [default: /ip4/0.0.0.0/tcp/4701]")
+@click.option("--listen", metavar="ADDRESS", help="Where peers connect.  [default: every interface, port 4701]")
 @click.option("--peer", "first_peers", multiple=True, metavar="ADDRESS", help="A peer to join by; repeatable.")
 @click.option("--bootstrap-only", is_flag=True, default=None, help="Be a first peer only: no jobs, nothing lent.")
 @click.option("--lend/--no-lend", default=None, help="Run other people's tasks.  [default: no]")
@@ -50,7 +50,7 @@ def start(
     Examples:
       depin-node start
       depin-node start --listen /ip4/127.0.0.1/tcp/4701
-      depin-node start --listen /ip4/0.0.0.0/tcp/4701,/ip6/::/tcp/4701
+      depin-node start --listen /ip4/0.0.0.0/tcp/4701
       depin-node start --lend --device cpu --device GPU-5a2f…
       depin-node start --lend --peer /ip4/192.0.2.1/tcp/4701/p2p/12D3KooW…
     """

@@ -1,5 +1,6 @@
 """Nodes as processes: what they print, how they start, refuse to start, and end."""
 
+import errno
 import json
 import logging
 import os
@@ -13,8 +14,8 @@ import pytest
 import structlog
 from nodes import depin_node
 
-from depin_node.bootstrap.config import NodeConfig, load
-from depin_node.bootstrap.node import PORTS_TRIED, _open_network
+from depin_node.bootstrap.config import DEFAULT_LISTEN, DEFAULT_LISTEN_IPV6, NodeConfig, default_listen, load
+from depin_node.bootstrap.node import PORTS_TRIED, _listen_addresses, _open_network
 from depin_node.cli import main as cli_main
 from depin_node.crypto.identity import Identity
 
@@ -112,7 +113,23 @@ async def test_the_usual_port_may_move():
         async with AsyncExitStack() as stack:
             network = await _open_network(stack, usual, identity)
             assert port < int(network.addresses()[0].split("/")[4]) < port + PORTS_TRIED
-    assert load(Path("/nowhere"), flags={}, environ={}).listen == "/ip4/0.0.0.0/tcp/4701"
+
+
+def test_a_node_listens_by_ipv6_too_where_there_is_a_way_out_by_it(monkeypatch):
+    assert load(Path("/nowhere"), flags={}, environ={}).listen == default_listen()
+
+    def no_way(self, address):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    both = [DEFAULT_LISTEN, f"{DEFAULT_LISTEN},{DEFAULT_LISTEN_IPV6}"]
+    assert default_listen() in both
+    ports = [
+        [part.split("/")[-1] for part in listen.split(",")]
+        for listen in _listen_addresses(NodeConfig(listen=both[1], listen_is_default=True))
+    ]
+    assert ports[:2] == [["4701", "4701"], ["4702", "4702"]]
+    monkeypatch.setattr(socket.socket, "connect", no_way)
+    assert default_listen() == DEFAULT_LISTEN
 
 
 def test_a_named_port_that_is_taken_is_an_error(nodes, tmp_path):
