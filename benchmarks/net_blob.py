@@ -7,11 +7,14 @@ channel, ``blob256_libp2p_mb_s`` by a stream: read, sent, hashed, verified and s
 forced to disk. ``blob256_core_s``: CPU seconds of both processes for one such fetch by the data channel.
 ``blob256_over_raw``: the stream over a bare stream of the same network that only counts bytes, pairs of runs.
 ``rpc_bulk_ms_p50``: a 100-byte request and its answer on an open stream of the same connection during such transfers.
+``blob256_bound_mb_s``, ``blob256_libp2p_bound_mb_s``: what this machine could do at best, in the same run: two cores
+that do nothing but the system calls and ciphers that no such transfer can do without, the best of five.
 ``fanout4_requester_bytes``: bytes that left the owner, over the blob's size, while four processes fetched it at once.
 """
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +27,8 @@ from pathlib import Path
 import psutil
 import structlog
 import trio
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from depin_node.core.clock import now
 from depin_node.crypto.identity import Identity
@@ -216,6 +221,39 @@ def fan_out() -> tuple[float, float]:
     return int(end(holder)) / BLOB_BYTES, took_s
 
 
+def bound_mb_s(cipher, piece_bytes: int) -> float:
+    """Read, seal, send, receive, open, hash and store chunks in one thread; return MB/s if two cores shared that."""
+    chunk, sealed, opened = bytearray(WRITE_BYTES), bytearray(piece_bytes + 16), bytearray(WRITE_BYTES)
+    nonce, count = bytes(12), min(64, BLOB_BYTES // WRITE_BYTES)
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+        source.write(os.urandom(WRITE_BYTES) * count)
+        source.flush()
+        ours, theirs = tcp_pair()
+        began = time.perf_counter()
+        for index in range(count):
+            os.preadv(source.fileno(), [chunk], index * WRITE_BYTES)
+            for at in range(0, WRITE_BYTES, piece_bytes):
+                cipher.encrypt_into(nonce, memoryview(chunk)[at : at + piece_bytes], None, sealed)
+                ours.sendall(sealed)
+                theirs.recv_into(sealed, len(sealed), socket.MSG_WAITALL)
+                cipher.decrypt_into(nonce, sealed, None, memoryview(opened)[at : at + piece_bytes])
+            blake3(opened).digest()
+            os.pwrite(target.fileno(), opened, index * WRITE_BYTES)
+        took_s = time.perf_counter() - began
+        ours.close()
+        theirs.close()
+    return 2 * count * WRITE_BYTES / took_s / 1e6
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a connection on loopback that takes a piece without anybody reading."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * WRITE_BYTES)
+    return ours, theirs
+
+
 def main() -> None:
     """Run all and print the result."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
@@ -230,11 +268,15 @@ def main() -> None:
     print(direct, core_s, file=sys.stderr, flush=True)
     stream, raw, _, times = measure("stream")
     print(stream, raw, file=sys.stderr, flush=True)
+    bound = max(bound_mb_s(make(bytes(32)), 1 << 18) for make in (AESGCM, ChaCha20Poly1305) * RUNS)
+    libp2p_bound = max(bound_mb_s(ChaCha20Poly1305(bytes(32)), 1 << 16) for _ in range(RUNS))
     fanned_out, took_s = fan_out()
     figures = {
         "blob256_mb_s": statistics.median(direct),
         "blob256_core_s": statistics.median(core_s),
+        "blob256_bound_mb_s": bound,
         "blob256_libp2p_mb_s": statistics.median(stream),
+        "blob256_libp2p_bound_mb_s": libp2p_bound,
         "blob256_over_raw": statistics.median(ours / bare for ours, bare in zip(stream, raw, strict=True)),
         "rpc_bulk_ms_p50": statistics.median(times),
         "fanout4_requester_bytes": fanned_out,
