@@ -1,4 +1,4 @@
-"""Whose NaNs a module shows: an engine that makes them canonical changes what was written by hand, not what we compile."""
+"""Whose NaNs a module shows: an engine that makes them canonical changes what was written by hand, nothing else."""
 
 import numpy as np
 import pytest
