@@ -132,9 +132,9 @@ class Settling:
             return
         settlement = progress.settlement
         peer = settlement.provider(event.task)
-        if peer is not None and settlement.answer(event.task)[1] != event.answer:
-            return  # that answer is void, and another has come since
-        partner = self._board.partners.get(peer or b"")
+        if peer is None or settlement.answer(event.task)[1] != event.answer:
+            return  # that answer is void, and another may have come since
+        partner = self._board.partners.get(peer)
         if partner is not None:
             self._board.feed(partner)  # it may have been waiting for this
         if not event.root:
@@ -142,7 +142,7 @@ class Settling:
             self._follow(progress, settlement.withdraw(event.task), now)
         else:
             ruling = settlement.audited(event.task, event.root)
-            if peer is not None and not ruling.caught:
+            if not ruling.caught:
                 self._board.do(Verified(peer, progress.classes.get(peer, progress.job.device_classes[0]), 1, True))
             self._follow(progress, ruling, now, is_confirmed=event.task, is_far=event.is_far)
         self._board.has_room = True
