@@ -8,6 +8,7 @@ proves a lie. The scheduler's other effects are handed to the machine of the pee
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -97,6 +98,7 @@ class Conversations:
         self._evidence: dict[tuple[bytes, int], market.Evidence] = {}
         self._prices: dict[bytes, Prices] = {}
         self._unaudited: dict[bytes, dict[tuple[int, bytes], market.Evidence]] = {}  # by job; task and peer
+        self._says = self._effects()
 
     # What the scheduler wants.
 
@@ -106,31 +108,34 @@ class Conversations:
         self._nursery.start_soon(self._converse, effect)
 
     def tell(self, effect: e.TalkEffect, now: Now) -> None:
-        """Hand an effect to a conversation's machine; those that come for every task are looked for first."""
+        """Hand an effect to a conversation's machine."""
         partner = self._partners.get(effect.peer)
         if partner is None:
             return
-        talk = partner.talk
-        if isinstance(effect, e.AskReveal):
-            talk.ask(effect.attempt, effect.set_digest, effect.want, now)
-        elif isinstance(effect, e.ReleaseAttempt):
-            if effect.keeps:
-                self._keep_until_audited(talk, effect.attempt)
-            self._take(partner, talk.release(effect.attempt, effect.verdict, now))
-        elif isinstance(effect, e.Assign):
-            talk.assign(effect.work, effect.first_attempt, effect.tasks, now)
-        elif isinstance(effect, e.AskUpload):
-            talk.ask_upload(effect.attempt, now)
-        elif isinstance(effect, e.OpenWork):
-            self._open_work(partner, effect, now)
-        elif isinstance(effect, e.SettleAttempts):
-            self._take(partner, talk.settle(effect.work, effect.tasks, effect.verdict, now))
-        elif isinstance(effect, e.CloseWork):
-            self._take(partner, talk.close_work(effect.work, effect.verified_by, now))
-        else:
-            talk.end(effect.code)
-            self._part(partner)
+        self._says[type(effect)](partner, effect, now)
         partner.wake()
+
+    def _effects(self) -> dict[type, Callable[[_Partner, Any, Now], None]]:
+        """Return how each effect is handed to a machine."""
+        return {
+            e.OpenWork: self._open_work,
+            e.Assign: lambda to, it, now: to.talk.assign(it.work, it.first_attempt, it.tasks, now),
+            e.AskReveal: lambda to, it, now: to.talk.ask(it.attempt, it.set_digest, it.want, now),
+            e.AskUpload: lambda to, it, now: to.talk.ask_upload(it.attempt, now),
+            e.ReleaseAttempt: self._release,
+            e.SettleAttempts: lambda to, it, now: self._take(to, to.talk.settle(it.work, it.tasks, it.verdict, now)),
+            e.CloseWork: lambda to, it, now: self._take(to, to.talk.close_work(it.work, it.verified_by, now)),
+            e.EndAgreement: self._end,
+        }
+
+    def _release(self, partner: _Partner, effect: e.ReleaseAttempt, now: Now) -> None:
+        if effect.keeps:
+            self._keep_until_audited(partner.talk, effect.attempt)
+        self._take(partner, partner.talk.release(effect.attempt, effect.verdict, now))
+
+    def _end(self, partner: _Partner, effect: e.EndAgreement, now: Now) -> None:
+        partner.talk.end(effect.code)
+        self._part(partner)
 
     def _open_work(self, partner: _Partner, effect: e.OpenWork, now: Now) -> None:
         job, terms, sizes = self._work_of(effect.job_id)
@@ -247,8 +252,9 @@ class Conversations:
                 self._feed(e.Gone(ask.peer, code))
                 self._partners.pop(ask.peer, None)
 
-    def _receive(self, partner: _Partner, frame: Frame) -> None:
+    def _receive(self, partner: _Partner, frame: Frame) -> bool:
         self._take(partner, partner.talk.receive(frame.kind, frame.body, self._context.clock()))
+        return False
 
     def _take(self, partner: _Partner, happened: list[market.Event]) -> None:
         """Do what a conversation's machine asks for, and tell the scheduler the rest."""

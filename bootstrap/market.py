@@ -204,8 +204,10 @@ class Conversation:
         """Go over to last words: the machine's conversation is over."""
         self._listening.cancel()
 
-    async def run(self, take: Callable[[Frame], None], is_said: Callable[[], bool]) -> None:
+    async def run(self, take: Callable[[Frame], bool], is_said: Callable[[], bool]) -> None:
         """Hand each frame to ``take``. After ``stop``, do so until all ``is_said``, but not for long; then close.
+
+        ``take`` tells whether what it has begun is to have its turn before the frame after.
 
         Raises:
             PeerViolation: as ``take`` does. TransportError: the stream broke. It is reset then.
@@ -238,12 +240,13 @@ class Conversation:
         if failure is not None:
             raise failure
 
-    async def _read(self, take: Callable[[Frame], None], is_said: Callable[[], bool]) -> None:
+    async def _read(self, take: Callable[[Frame], bool], is_said: Callable[[], bool]) -> None:
         while not is_said():
             frame = await self._reader.read()
             if frame is None:
                 return
-            take(frame)
+            if take(frame):
+                await trio.lowlevel.checkpoint()
 
     async def _write(self) -> None:
         try:

@@ -90,8 +90,10 @@ class Provider:
         conversation = Conversation(stream, talk, context.clock, shop.data)
         self._talks[talk] = (conversation, shop)
 
-        def take(frame: Frame) -> None:
-            self._carry_out(talk, talk.receive(frame.kind, frame.body, context.clock()))
+        def take(frame: Frame) -> bool:
+            orders = talk.receive(frame.kind, frame.body, context.clock())
+            self._carry_out(talk, orders)
+            return any(isinstance(order, market.Run) for order in orders)  # what follows is rarely as urgent
 
         try:
             with context.mesh.in_use(peer):

@@ -6,8 +6,9 @@ watches; what comes of them goes back to the scheduler. All of that happens in o
 frames, files and the journal are waited for, each in its own task. Jobs that the journal has open are resumed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import structlog
@@ -84,6 +85,7 @@ class Requester:
         self._judge = Judge(context, nursery, self._open, self._feed)
         self._disputes = Disputes(context, nursery, self._open, self._feed, audit_pool)
         self._conversations = Conversations(context, nursery, self._feed, self._work_of)
+        self._does = self._effects()
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
         self._records = JobRecords(context, self._compute_again)
@@ -131,7 +133,7 @@ class Requester:
             ],
             note,
         )
-        self._start(identifier, job, program, bytearray(job.tasks))
+        self._start(self._opened(identifier, job, program, bytearray(job.tasks)))
         await written.wait()
         if failure[0] is not None:
             self._feed(e.CancelAsked(identifier))
@@ -305,26 +307,23 @@ class Requester:
 
     # The machine and its effects.
 
-    def _start(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> None:
+    def _opened(self, identifier: bytes, job: Job, program: Program, done: bytearray) -> e.Submitted:
+        """Note a job that is worked on from now; return what the scheduler is to hear of it, as if it was new."""
         self._open.add(identifier, job, program)
-        reader = self._context.journal.reader
-        self._feed(
-            e.Submitted(
-                identifier,
-                job,
-                done,
-                result_sizes(program),
-                result_bytes_max(program),
-                can_audit=self._audits_here and can_audit(job, program),
-                by_peers=peers_run(job.device_classes, is_exact=program.exact, has_tolerances=bool(job.tolerances)),
-                parts=self._open[identifier].parts,
-                can_walk=can_walk(job, program),
-                kept=tuple(reader.tabs(identifier)),
-                caught=reader.caught(identifier),
-                spent_us=spent_us(reader, identifier),
-                panels=reader.panels(identifier),
-            )
+        return e.Submitted(
+            identifier,
+            job,
+            done,
+            result_sizes(program),
+            result_bytes_max(program),
+            can_audit=self._audits_here and can_audit(job, program),
+            by_peers=peers_run(job.device_classes, is_exact=program.exact, has_tolerances=bool(job.tolerances)),
+            parts=self._open[identifier].parts,
+            can_walk=can_walk(job, program),
         )
+
+    def _start(self, event: e.Submitted) -> None:
+        self._feed(event)
         if not self._scheduler.knows_candidates():
             self._look_now()
         elif self._rests:
@@ -339,51 +338,54 @@ class Requester:
         now = self._context.clock()
         effects = self._scheduler.handle(event, now)
         for effect in effects:
-            self._carry_out(effect, now)
+            self._does.get(type(effect), self._conversations.tell)(effect, now)
         if effects and self._rests:
             self._wake.set()
         if isinstance(event, e.ResultsStored):
             self._tell(event.job_id)
 
-    def _carry_out(self, effect: e.Effect, now: Now) -> None:
-        """Do one thing that the scheduler wants."""
-        if isinstance(effect, e.StoreResult):
-            self._open.store(effect)
-        elif isinstance(effect, e.NoteHolders):
-            self._open.note_holders(effect)
-        elif isinstance(effect, e.Note):
-            if self._open.note(effect):
-                self._tell(effect.job_id)
-        elif isinstance(effect, e.Verified):
-            self._context.book.verified(
-                effect.peer, effect.device_class, effect.answers, by_established=effect.by_established, now=now
-            )
-        elif isinstance(effect, e.Audit):
-            self._auditor.audit(effect, self._open[effect.job_id])
-        elif isinstance(effect, e.Compare | e.Check):
-            self._judge.take(effect)
-        elif isinstance(effect, e.NotePanel | e.NoteAudit):
-            self._open.note_agreed(effect)
-        elif isinstance(effect, e.Walk):
-            self._disputes.walk(effect)
-        elif isinstance(effect, e.Settle):
-            self._open.settle(effect)
+    def _effects(self) -> dict[type, Callable[[Any, Now], None]]:
+        """Return what does the things that the scheduler wants, by their type; all others are said to a provider."""
+        return {
+            e.StoreResult: lambda effect, now: self._open.store(effect),
+            e.NoteHolders: lambda effect, now: self._open.note_holders(effect),
+            e.Note: lambda effect, now: self._note(effect),
+            e.Verified: self._verified,
+            e.Audit: lambda effect, now: self._auditor.audit(effect, self._open[effect.job_id]),
+            e.Compare: lambda effect, now: self._judge.take(effect),
+            e.Check: lambda effect, now: self._judge.take(effect),
+            e.NotePanel: lambda effect, now: self._open.note_agreed(effect),
+            e.NoteAudit: lambda effect, now: self._open.note_agreed(effect),
+            e.Walk: lambda effect, now: self._disputes.walk(effect),
+            e.Settle: lambda effect, now: self._settle(effect),
+            e.Void: lambda effect, now: self._void(effect),
+            e.Ban: self._ban,
+            e.JobEnded: lambda effect, now: self._end(effect),
+            e.Caught: lambda effect, now: self._conversations.caught(effect),
+            e.Ask: lambda effect, now: self._conversations.ask(effect),
+        }
+
+    def _note(self, effect: e.Note) -> None:
+        if self._open.note(effect):
             self._tell(effect.job_id)
-        elif isinstance(effect, e.Void):
-            self._open.void(effect)
-            self._auditor.void(effect)
-        elif isinstance(effect, e.Ban):
-            self._ban(effect, now)
-        elif isinstance(effect, e.JobEnded):
-            self._auditor.forget(effect.job_id)
-            self._conversations.forget(effect.job_id)
-            self._open.end(effect)
-        elif isinstance(effect, e.Caught):
-            self._conversations.caught(effect)
-        elif isinstance(effect, e.Ask):
-            self._conversations.ask(effect)
-        else:
-            self._conversations.tell(effect, now)
+
+    def _verified(self, effect: e.Verified, now: Now) -> None:
+        self._context.book.verified(
+            effect.peer, effect.device_class, effect.answers, by_established=effect.by_established, now=now
+        )
+
+    def _settle(self, effect: e.Settle) -> None:
+        self._open.settle(effect)
+        self._tell(effect.job_id)
+
+    def _void(self, effect: e.Void) -> None:
+        self._open.void(effect)
+        self._auditor.void(effect)
+
+    def _end(self, effect: e.JobEnded) -> None:
+        self._auditor.forget(effect.job_id)
+        self._conversations.forget(effect.job_id)
+        self._open.end(effect)
 
     def _ban(self, effect: e.Ban, now: Now) -> None:
         now_s = now.wall_ns // SECOND_NS
@@ -479,7 +481,16 @@ class Requester:
             for task in lost:
                 done[task] = 0
         log.info("a job goes on", job=stored.id.hex(), done=sum(done), tasks=job.tasks, lost=len(lost))
-        self._start(stored.id, job, program, done)
+        reader = context.journal.reader
+        self._start(
+            msgspec.structs.replace(
+                self._opened(stored.id, job, program, done),
+                kept=tuple(reader.tabs(stored.id)),
+                caught=reader.caught(stored.id),
+                spent_us=spent_us(reader, stored.id),
+                panels=reader.panels(stored.id),
+            )
+        )
 
     async def _compute_again(self, identifier: bytes, tasks: list[int]) -> None:
         """Have results computed anew whose holders are gone, and wait for them.

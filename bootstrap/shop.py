@@ -314,7 +314,8 @@ class _Lane:
         self._lease: Lease | None = None
         self._loaded: object = None
         self._in_flight: dict[bytes, tuple[int, int]] = {}  # attempt and task, in the order in which they run
-        self._done = trio.lowlevel.ParkingLot()
+        self._number = 0  # of the work that these are of
+        self._begun, self._done = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._mean_s = AHEAD_S
 
     async def run(self) -> None:
@@ -326,7 +327,7 @@ class _Lane:
                 if work.failure is not None:
                     self._fail_next(number, work.failure)
                 elif work.key() == self._loaded or await self._load(number, work):
-                    await self._run_work(number)
+                    await self._run_works(number)
         finally:
             await self._close()
 
@@ -358,53 +359,68 @@ class _Lane:
         self._loaded = work.key()
         return True
 
-    async def _run_work(self, number: int) -> None:
-        """Run queued attempts of one work, until another is next or the worker is beyond repair."""
+    async def _run_works(self, number: int) -> None:
+        """Run queued attempts of a work, and of those after it that the worker is loaded for as well; until another
+        program is next, or the worker is beyond repair."""
         assert self._lease is not None
-        lease = self._lease
+        self._number = number
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._collect, number, lease, nursery.cancel_scope)
-            nursery.start_soon(self._stop_unwanted, number, nursery.cancel_scope)
-            while self._shop.has_next(number) or self._in_flight:
-                ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
-                room = ahead - len(self._in_flight)
-                # By halves: what is handed over together is answered together.
-                taken = self._shop.take(number, room) if 2 * room >= ahead else []
-                was_any = bool(taken)
-                taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
-                if not taken and was_any:
-                    continue
-                if not taken:
-                    await self._done.park()
-                    continue
-                batch = [(attempt.to_bytes(16, "little"), task) for attempt, task in taken]
-                for (name, _), item in zip(batch, taken, strict=True):
-                    self._in_flight[name] = item
-                try:
-                    await lease.submit(batch)
-                except (TaskError, ResourceError) as error:
-                    log.warning("a worker cannot go on", lane=self._name, reason=str(error))
-                    await self._close()
-                    break
+            nursery.start_soon(self._collect, self._lease, nursery.cancel_scope)
+            nursery.start_soon(self._stop_unwanted, nursery.cancel_scope)
+            while await self._has_more():
+                await self._run_work(self._number, self._lease)
             nursery.cancel_scope.cancel()
 
-    async def _collect(self, number: int, lease: Lease, scope: trio.CancelScope) -> None:
+    async def _has_more(self) -> bool:
+        """Wait for something to run; tell whether the worker is the one to run it."""
+        self._number, work = await self._shop.next_item()
+        await work.ready.wait()
+        return work.failure is None and work.key() == self._loaded and not self._pool.withdrawn()
+
+    async def _run_work(self, number: int, lease: Lease) -> None:
+        """Run queued attempts of one work until all have ended; a worker that cannot go on is closed."""
+        while self._shop.has_next(number) or self._in_flight:
+            ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
+            room = ahead - len(self._in_flight)
+            # By halves: what is handed over together is answered together.
+            taken = self._shop.take(number, room) if 2 * room >= ahead else []
+            was_any = bool(taken)
+            taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
+            if not taken and was_any:
+                continue
+            if not taken:
+                await self._done.park()
+                continue
+            batch = [(attempt.to_bytes(16, "little"), task) for attempt, task in taken]
+            for (name, _), item in zip(batch, taken, strict=True):
+                self._in_flight[name] = item
+            self._begun.unpark_all()
+            try:
+                await lease.submit(batch)
+            except (TaskError, ResourceError) as error:
+                log.warning("a worker cannot go on", lane=self._name, reason=str(error))
+                await self._close()
+                return
+
+    async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
         async for result in lease.results():
             attempt, _ = self._in_flight.pop(result.attempt, (None, 0))
             if attempt is None:
                 continue  # given back: its worker is being killed
             self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
-            self._shop.finished(number, attempt, result, self._device)
+            self._shop.finished(self._number, attempt, result, self._device)
             lease.release(result.attempt)
             self._done.unpark_all()
         # The lease is closed: it has told what became of each attempt it held.
         self._loaded = None
         scope.cancel()
 
-    async def _stop_unwanted(self, number: int, scope: trio.CancelScope) -> None:
+    async def _stop_unwanted(self, scope: trio.CancelScope) -> None:
         """Kill the worker when what it runs was released, and it goes on with it; what waits there starts anew."""
         seen = None
         while True:
+            if not self._in_flight:
+                await self._begun.park()
             await trio.sleep(STOP_AFTER_S)
             head = next(iter(self._in_flight.values()), None)
             if head is None or head != seen or self._shop.is_wanted(head[0]):
@@ -413,7 +429,7 @@ class _Lane:
             wanted = {name: item for name, item in self._in_flight.items() if self._shop.is_wanted(item[0])}
             for name in wanted:
                 del self._in_flight[name]
-            self._shop.give_back(number, list(wanted.values()))
+            self._shop.give_back(self._number, list(wanted.values()))
             await self._close()
             scope.cancel()
 
