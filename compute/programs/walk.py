@@ -7,7 +7,8 @@ one step from a state (``one_step``), with arrays as inputs. Both run in a worke
 
 Steps are counted as they are done: a ``repeat`` is unrolled, an ``until`` is one step, and so is a ``swap``. The arrays
 are those that the task holds: a task cut along an axis becomes a program of one task over its rows, its halo included.
-Rows that an edge rule fills again after each step cannot be said in such a program: a task that has some is not walked.
+Rows that an edge rule fills again after each step cannot be said in such a program, nor an exchange of two arrays that
+no step before it has written: a task that has some is not walked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,8 +47,8 @@ class Runnable(NamedTuple):
 
 
 def is_walkable(program: Program, task: int) -> bool:
-    """Tell whether a task can be walked: its bits are defined, it has several steps, and no edge is filled again."""
-    if not program.exact or step_count(program.steps) < 2:
+    """Tell whether a task can be walked: its bits are defined, it has several steps, each part of it is a program."""
+    if not program.exact or step_count(program.steps) < 2 or not _swaps_follow_writes(program, program.steps, set()):
         return False
     for buffer in program.buffers:
         if buffer.cut is not None and buffer.cut.edge not in ("none", "wrap"):
@@ -55,6 +56,39 @@ def is_walkable(program: Program, task: int) -> bool:
             if any(True for _ in beyond(rows(program, buffer.cut, length, task), length)):
                 return False
     return True
+
+
+def _swaps_follow_writes(program: Program, steps: Sequence[Step], written: set[int]) -> bool:
+    """Tell whether one of two arrays that are swapped was written before; add to ``written`` what steps write.
+
+    An ``until`` is one step, and so a program of its own.
+    """
+    for step in steps:
+        if isinstance(step, Launch):
+            written |= _written_by(program, step)
+        elif isinstance(step, Swap):
+            if not written & {step.a, step.b}:
+                return False
+            written |= {step.a, step.b}
+        elif isinstance(step, Repeat):
+            if not _swaps_follow_writes(program, step.steps, written):
+                return False
+        else:
+            assert isinstance(step, Until)  # exact programs have no operations
+            within = set[int]()
+            if not _swaps_follow_writes(program, step.steps, within):
+                return False
+            written |= within
+    return True
+
+
+def _written_by(program: Program, launch: Launch) -> set[int]:
+    pairs = zip(launch.args, program.kernels[launch.kernel].parameters, strict=True)
+    return {
+        argument.buffer if isinstance(argument, Offset) else argument
+        for argument, parameter in pairs
+        if not isinstance(argument, Scalar) and not parameter.const
+    }
 
 
 def step_count(steps: Sequence[Step]) -> int:
@@ -217,12 +251,8 @@ def _named(whole: Program, flat: Sequence[Step]) -> tuple[set[int], set[int]]:
     named, written, swaps = set[int](), set[int](), list[tuple[int, int]]()
     for step in flat:
         if isinstance(step, Launch):
-            for argument, parameter in zip(step.args, whole.kernels[step.kernel].parameters, strict=True):
-                if not isinstance(argument, Scalar):
-                    name = argument.buffer if isinstance(argument, Offset) else argument
-                    named.add(name)
-                    if not parameter.const:
-                        written.add(name)
+            named |= {a.buffer if isinstance(a, Offset) else a for a in step.args if not isinstance(a, Scalar)}
+            written |= _written_by(whole, step)
         elif isinstance(step, Swap):
             named |= {step.a, step.b}
             swaps.append((step.a, step.b))

@@ -131,3 +131,19 @@ def test_steps_are_counted_as_they_are_done():
 def test_one_launch_is_nothing_to_walk():
     assert not walk.is_walkable(saxpy(), 0)
     assert N == 1000
+
+
+def test_an_exchange_of_arrays_that_nothing_has_written_is_not_walked():
+    """What a walk would run is a program of the first steps, or of one: of a swap alone there is none."""
+    smooth, swap = smoothing().steps[0].steps
+
+    def first(*steps):
+        return replace(smoothing(), steps=steps)
+
+    for program in (first(swap, smooth), first(Repeat(2, (swap, smooth)), smooth), first(Repeat(1, (swap,)), smooth)):
+        validate(program)
+        assert not walk.is_walkable(program, 0)
+    for program in (first(smooth, swap, swap), first(smooth, Repeat(2, (swap, smooth)))):
+        assert walk.is_walkable(program, 0)
+        for step in range(1, walk.step_count(program.steps) + 1):
+            validate(walk.until_step(walk.of_task(program, 0), step).program)
