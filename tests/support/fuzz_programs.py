@@ -25,10 +25,12 @@ from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.programs.jobfile import JobFile, load_job
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.module import scan_module
-from depin_node.compute.programs.program import Blocks, encode_program, program_id
+from depin_node.compute.programs.parts import finer, parts_of
+from depin_node.compute.programs.program import Blocks, Program, Swap, encode_program, program_id
 from depin_node.compute.programs.shards import owned_boxes, result_bytes, result_bytes_max, result_sizes
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.compute.programs.validation import decode_program
+from depin_node.compute.programs.walk import is_walkable, of_task, one_step, step_at, step_count, until_step
 from depin_node.compute.programs.work import work
 from depin_node.core.errors import ConfigError, TaskError, TaskRejected
 
@@ -153,6 +155,27 @@ def _ask(data: bytes) -> None:
                 owned_boxes(found, task, output)
         assert sizes(task) == tuple(result_bytes(found, task, output) for output in outputs)
         assert sum(sizes(task)) <= most, "more than the most"
+        if is_walkable(found, task):
+            _walk(of_task(found, task))
+    if (parts := parts_of(found, 4)) > 1:
+        _read_again(finer(found, parts))
+
+
+def _walk(whole: Program) -> None:
+    """Read what both ends of a dispute run: the task alone, its first steps, and single ones."""
+    _read_again(whole)
+    last = step_count(whole.steps) - 1
+    for step in {0, 1, last // 2, last}:
+        _read_again(until_step(whole, step + 1).program)
+        if not isinstance(step_at(whole.steps, step), Swap):
+            _read_again(one_step(whole, step).program)
+
+
+def _read_again(made: Program) -> None:
+    try:
+        decode_program(encode_program(made))
+    except TaskRejected as error:
+        raise AssertionError(f"what a node makes of a valid program is refused: {error}") from error
 
 
 @target
