@@ -15,8 +15,8 @@ import trio
 
 from depin_node.bootstrap.job_records import blobs_of
 from depin_node.bootstrap.market import Conversation, MarketContext, open_conversation_stream
-from depin_node.compute.jobs import deciding, statements
 from depin_node.compute.jobs import events as e
+from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.jobs.patience import ORDERLY
@@ -26,7 +26,6 @@ from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
-from depin_node.compute.trust.book import OUTVOTED
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.crypto.identity import peer_id
@@ -169,18 +168,22 @@ class Conversations:
     # Evidence.
 
     def caught(self, effect: e.Caught) -> None:
-        """Keep what shows that a peer's answer is wrong, and ban it."""
+        """Keep what shows that a peer's answer is wrong, and ban it; what lost a vote is run again first."""
         partner = self._partners.get(effect.peer)
         evidence = partner.talk.evidence(effect.attempt) if partner is not None else None
         evidence = evidence or self._evidence.get((effect.peer, effect.attempt))
         evidence = evidence or self._audited(effect.peer, effect.job_id, effect.task)
-        reason = OUTVOTED if effect.reason == deciding.OUTVOTED else effect.reason
+        now_s = self._context.clock().wall_ns // SECOND_NS
+        writes = [statements.put_catch(effect.peer, effect.job_id)]
+        if evidence is not None:  # else what showed it is from before a restart
+            writes.append(
+                statements.put_evidence(effect.peer, effect.job_id, effect.task, effect.reason, evidence, now_s)
+            )
+        if not effect.is_opinion and self._context.book.caught(effect.peer, effect.reason):
+            writes.append(statements.put_ban(effect.peer, effect.reason, now_s))
+        self._context.journal.write_soon(writes)
         if evidence is not None:
-            self._ban(effect.peer, effect.job_id, effect.task, reason, evidence)
             self._context.outvoted(effect.peer, evidence)
-        elif self._context.book.caught(effect.peer, reason):  # what showed it is from before a restart
-            now_s = self._context.clock().wall_ns // SECOND_NS
-            self._context.journal.write_soon([statements.put_ban(effect.peer, reason, now_s)])
 
     def contradicted(self, effect: e.Ban) -> None:
         """This node has run a task itself and got something else: make a case of it, if the messages are here."""

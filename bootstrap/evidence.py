@@ -21,7 +21,6 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.market.happenings import Evidence as Answered
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.sandbox.again import root_of
-from depin_node.compute.trust.book import OUTVOTED
 from depin_node.compute.trust.evidence import (
     CASE_BYTES_MAX,
     Case,
@@ -108,8 +107,6 @@ class Evidence:
             self._believe(data, proven, told_by=b"")
         except RightResultError:
             log.error("an answer lost a vote and is right: those who outvoted it agree on a lie", peer=peer_id(peer))
-            if self._context.book.pardon(peer, OUTVOTED):
-                self._context.journal.write_soon([statements.drop_ban(peer)])
         except (PeerViolation, ValueError) as error:
             log.info("an answer that lost a vote cannot be judged here", peer=peer_id(peer), reason=str(error))
         finally:

@@ -33,7 +33,7 @@ from depin_node.compute.jobs.panels import BEFORE
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.jobs.progress import Progress, shown
-from depin_node.compute.jobs.settling import Settling
+from depin_node.compute.jobs.settling import OUTVOTED, VOTES, Settling
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
 from depin_node.compute.verification.dispute import Party
@@ -45,7 +45,6 @@ from depin_node.core.clock import Now
 LOST_KEPT_MAX = 64
 """Lost providers whose answers are remembered to be asked for: each has at most a window of them."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
-OUTVOTED = "its answer differs from the one that the others agree on"
 WALKS_MAX = 8
 """Disputes of one task that are walked: each names somebody, or is the last."""
 APART = "its answer differs from the others' by more than the job's tolerance: a dispute, and no proof of a lie"
@@ -320,7 +319,7 @@ class Deciding:
         self._note_verified(task, ballot.agreeing(), now)
         dissent = [ref for ref in ballot.dissenters() if ref[1] != BEFORE]
         for ref in dissent:
-            self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
+            self._board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED, is_opinion=True))
         for (peer, attempt), run in ballot.runs.items():
             if self._board.take_off(peer, attempt, now):
                 progress.part(peer).running -= 1
@@ -354,7 +353,7 @@ class Deciding:
         dissent = [(ref, ballot.is_far(ballot.runs[ref].root)) for ref in ballot.dissenters()]
         for ref, is_lie in dissent:
             if is_lie:
-                board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED))
+                board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED, is_opinion=True))
         believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
         for ref, run in ballot.runs.items():
             peer, attempt = ref
@@ -405,8 +404,12 @@ class Deciding:
 
     def _catch(self, progress: Progress, peer: bytes, task: int, now: Now, why: str = OUTVOTED) -> None:
         """Have nothing more to do with a peer whose answer lost: its open attempts count for nothing, and its answers
-        that are not settled neither."""
-        self._board.banned.add(peer)
+        that are not settled neither. For a lost vote that is so in the jobs that are open; else for good."""
+        if why in VOTES:
+            for other in self._board.open_jobs():
+                other.barred.add(peer)
+        else:
+            self._board.banned.add(peer)
         if peer not in progress.liars:
             progress.liars.append(peer)
             self._board.note(progress, now, "caught", peer, task, why)

@@ -63,8 +63,8 @@ class Submitted(msgspec.Struct, frozen=True):
     """Into how many parts each result is cut, if parts are what is audited."""
     kept: tuple[Kept, ...] = ()
     """Answers from before a restart that are on a tab."""
-    caught: int = 0
-    """How many providers were caught in it before a restart."""
+    caught: frozenset[bytes] = frozenset()
+    """The providers that were found out in it before a restart."""
     by_peers: bool = False
     """Whether peers of the provider's device class get the same bits, so that they can audit where this node cannot."""
     can_walk: bool = False
@@ -279,13 +279,18 @@ class NoteHolders(msgspec.Struct, frozen=True):
 
 class Caught(msgspec.Struct, frozen=True):
     """An answer is wrong, as far as this node can tell: keep its evidence and ban the peer. Comes before the attempt is
-    released, or is about one whose messages were kept."""
+    released, or is about one whose messages were kept.
+
+    ``is_opinion``: it lost a vote, and those who won may be in league. Nobody is banned for that: what it signed is
+    judged by running the task again, where that can be done.
+    """
 
     peer: bytes
     attempt: int
     job_id: bytes
     task: int
     reason: str
+    is_opinion: bool = False
 
 
 class Compare(msgspec.Struct, frozen=True):

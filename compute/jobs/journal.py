@@ -184,10 +184,9 @@ class Journal:
             tuple(self._rows(sql, job_id)),
         )
 
-    def caught(self, job_id: bytes) -> int:
-        """Return how many peers were found out in a job."""
-        ((count,),) = self._rows("SELECT count(*) FROM catches WHERE job = ?", job_id)
-        return int(count)
+    def caught(self, job_id: bytes) -> frozenset[bytes]:
+        """Return the peers that were found out in a job."""
+        return frozenset(peer for (peer,) in self._rows("SELECT peer FROM catches WHERE job = ?", job_id))
 
     def held(self) -> list[bytes]:
         """Return every blob that some job needs, once for each job that does."""

@@ -150,7 +150,11 @@ class Placing:
 
     def _replace(self, progress: Progress, batches: Batches, now: Now) -> None:
         """Start the further attempts that open tasks want; all of a task or none, oldest first."""
-        suitable = self._board.suitable(progress, now)
+        suitable = [
+            partner
+            for partner in self._board.suitable(progress, now)
+            if not self._settling.is_spared(progress, partner, now)
+        ]
         for number, task in list(itertools.islice(progress.needy.items(), REPLACED_MAX)):
             ballot = task.ballot
             if not ballot.runs:  # nothing is left of it: it starts anew, with its failures remembered

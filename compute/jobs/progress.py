@@ -2,6 +2,7 @@
 each."""
 
 from collections import Counter, deque
+from collections.abc import Collection
 from functools import lru_cache
 
 from depin_node.compute.jobs.events import OutputSizes
@@ -71,7 +72,7 @@ class Progress:
         now: Now,
         *,
         can_audit: bool = False,
-        caught: int = 0,
+        caught: Collection[bytes] = (),
         parts: int = 1,
         by_peers: bool = False,
     ) -> None:
@@ -82,7 +83,9 @@ class Progress:
         self.is_numeric = bool(job.tolerances)
         self.mixes = self.is_numeric and len(job.device_classes) > 1
         self.is_checked = isinstance(job.policy, Algebraic)
-        self.barred: set[bytes] = set()  # who gets no more of it: its answers differ from the others', which is no lie
+        self.barred: set[bytes] = set(
+            caught
+        )  # who gets no more of it: found out in it, or its numbers are apart, which is no lie
         self.can_walk = False  # this node can do single steps of its tasks
         self.is_walking = False  # one dispute at a time is walked, others are voted on meanwhile
         self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
@@ -90,7 +93,7 @@ class Progress:
         self.settlement: Settlement | None = None
         if isinstance(job.policy, Confidence) and is_audited:
             only_peers = not can_audit
-            self.settlement = Settlement(job.policy, job.tasks, catches=caught, parts=parts, by_peers=only_peers)
+            self.settlement = Settlement(job.policy, job.tasks, catches=len(caught), parts=parts, by_peers=only_peers)
         self.audit_parts = parts if self.settlement is not None else 1  # into which each result is cut
         self.provisional: dict[int, bytes] = {}  # tasks whose result is not settled, and by whom it is
         self.replicated: set[int] = set()  # tasks that this node cannot run or check itself

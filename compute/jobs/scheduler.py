@@ -310,6 +310,9 @@ class Scheduler:
                 agreed = {partner.group for partner in board.partners.values() if partner.is_agreed}
                 error = reasons.nobody(progress, self._config.suitable_s, len(agreed), board.unsuitable)
                 board.finish(progress, "failed", error, now)
+        for partner in board.partners.values():
+            if not partner.open:
+                board.feed(partner)  # those who kept it from a job's tasks may have left
         board.patience.prune(now)
         self._recruiting.recruit(now)
         board.has_room = True

@@ -46,6 +46,9 @@ UNCONFIRMED_MAX = 8
 """Answers that a provider whose every answer is audited may have on the way: this node can run no more at once."""
 CONTRADICTED = "this node ran the task itself, and got something else"
 CONTRADICTED_BY_PEERS = "other peers ran the task, and agree on something else"
+OUTVOTED = "its answer differs from the one that the others agree on"
+VOTES = frozenset([CONTRADICTED_BY_PEERS, OUTVOTED])
+"""What is others' word only: who won may be in league, so nobody is banned for it."""
 APART = "this node ran the task itself, and its numbers are further off than the job's tolerance"
 
 
@@ -89,12 +92,26 @@ class Settling:
         settlement = progress.settlement
         if settlement is None:
             return partner.window
+        if self.is_spared(progress, partner, now):
+            return 0
         missing = self._board.missing(partner.peer, partner.device_class, now)
         if not missing and not settlement.is_watched(partner.peer):
             return partner.window
         return (
             min(missing or UNCONFIRMED_MAX, UNCONFIRMED_MAX) - len(partner.open) - settlement.open_audits(partner.peer)
         )
+
+    def is_spared(self, progress: Progress, partner: Partner, now: Now) -> bool:
+        """Tell whether a provider has no part in a job while there are enough others: who joined after a catch, where
+        peers audit. Each of its answers would be run again by several, and its votes may be those of a liar that was
+        caught, and is back under another name."""
+        settlement, policy = progress.settlement, progress.job.policy
+        if settlement is None or not settlement.by_peers or not settlement.is_watched(partner.peer):
+            return False
+        assert isinstance(policy, Confidence)
+        suitable = self._board.suitable(progress, now)
+        others = {other.group for other in suitable if not settlement.is_watched(other.peer)}
+        return len(others) > rule_of(policy, replicated=True).agree  # as many as win a vote, and whom it is about
 
     def tab_of(self, progress: Progress, ballot: Ballot, now: Now) -> tuple[bytes, int] | None:
         """Return the provider and the draw of an accepted answer that is provisional; None for others."""
@@ -163,7 +180,7 @@ class Settling:
         if progress.settlement is not None:
             self._void(progress, peer, progress.settlement.void(peer), now)
         if progress.panels is not None:
-            self._void_agreed(progress, progress.panels.void(self._board.banned), now)
+            self._void_agreed(progress, progress.panels.void(self._board.banned.union(progress.liars)), now)
 
     # Agreed results.
 
@@ -288,7 +305,10 @@ class Settling:
         if ruling.caught:
             task = ruling.void[0] if ruling.void else -1
             if is_far:
-                self._board.do(Ban(ruling.caught, progress.id, is_confirmed, why))
+                if why == CONTRADICTED_BY_PEERS:
+                    self._board.do(Caught(ruling.caught, BEFORE, progress.id, is_confirmed, why, is_opinion=True))
+                else:
+                    self._board.do(Ban(ruling.caught, progress.id, is_confirmed, why))
             self._void(progress, ruling.caught, ruling.void, now)
             if is_far:
                 self._catch(progress, ruling.caught, task, now, why)

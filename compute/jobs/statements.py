@@ -214,11 +214,6 @@ def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:
     return Statement("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", [(peer, reason, at_s)])
 
 
-def drop_ban(peer: bytes) -> Statement:
-    """Take a ban back."""
-    return Statement("DELETE FROM bans WHERE peer = ?", [(peer,)])
-
-
 def put_standing(row: Row) -> Statement:
     """Remember what was counted of a peer on a device class."""
     return Statement("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?)", [astuple(row)])

@@ -30,7 +30,6 @@ FORGOTTEN_S_MAX = 90 * 86_400
 """The longest gap between two runs that is believed of the wall clock; all is faded by then."""
 KNOWN_MAX = 8192
 """Pairs of peer and device class that are remembered; the one unused for longest goes first. Bans never go."""
-OUTVOTED = "its answer lost against a quorum"
 """Why a peer is banned here that was not proven to lie: opinion, and taken back if we find that it was right."""
 EVERY_CLASS = ""
 """For what happened before there was a device class: a peer that cannot be reached, for example."""
@@ -166,14 +165,6 @@ class Book:
         if peer in self.reasons:
             return False
         self.reasons[peer] = reason
-        return True
-
-    def pardon(self, peer: bytes, reason: str) -> bool:
-        """Take a ban back if it is for ``reason``, which has turned out wrong; return whether it was."""
-        if self.reasons.get(peer) != reason:
-            return False
-        del self.reasons[peer]
-        self.banned.discard(peer)
         return True
 
     def failures(self, peer: bytes) -> Counter[str]:

@@ -183,16 +183,15 @@ async def test_an_honest_node_that_accomplices_outvote_is_not_banned(tmp_path):
         lenders = [await w.start(n, pool=InlinePool(lie if n < 4 else None)) for n in (2, 3, 4)]
         honest = lenders[2]
         await knows(a, lenders)
-        pardoned, outvoted = [], []
-        pardon = a.context.book.pardon
-        a.context.book.pardon = lambda peer, reason: pardoned.append(peer) or pardon(peer, reason)
+        outvoted = []
         asked = a.context.outvoted
         a.context.outvoted = lambda peer, evidence: outvoted.append(peer) or asked(peer, evidence)
         job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
         view = await a.requester.submit(job)
         await a.requester.wait(bytes.fromhex(view.id))
         assert set(outvoted) == {honest.key}
-        await until(lambda: pardoned)
-        await until(lambda: not a.context.journal.reader.bans())
+        await until(lambda: not a.evidence._trying)
+        assert a.context.journal.reader.caught(bytes.fromhex(view.id)) == {honest.key}
+        assert not a.context.journal.reader.bans()
         assert honest.key not in a.context.book.banned
         assert not a.context.journal.reader.cases()

@@ -173,6 +173,13 @@ def confidence(policy: Confidence, newcomer: int, *, by_peers: bool = False) -> 
         wrong: set[int] = set()
         settled = 0
 
+        def taking_part() -> list[Node]:
+            """Where peers audit, who joined after a catch has no part while there are enough others."""
+            if not by_peers:
+                return nodes
+            others = [node for node in nodes if not settlement.is_watched(node.key)]
+            return others if len(others) > LEAD else nodes
+
         def follow(ruling) -> None:
             nonlocal settled
             todo = [ruling]
@@ -196,7 +203,8 @@ def confidence(policy: Confidence, newcomer: int, *, by_peers: bool = False) -> 
                         continue
                     root = settlement.answer(task)[1]
                     had = auditors.setdefault(task, set())
-                    believed, runs, outvoted = peers_say(world, nodes, by_key[peer], root, had, settlement.due(task))
+                    asked = taking_part()
+                    believed, runs, outvoted = peers_say(world, asked, by_key[peer], root, had, settlement.due(task))
                     outcome.work += runs
                     todo.append(settlement.audited(task, believed))
                     for node in outvoted:
@@ -209,7 +217,7 @@ def confidence(policy: Confidence, newcomer: int, *, by_peers: bool = False) -> 
         while settled < scale.tasks:
             while waiting:
                 task = waiting.pop()
-                node = rng.choice(nodes)
+                node = rng.choice(taking_part())
                 root = WRONG if node.lies() else RIGHT
                 outcome.work += 1
                 ballot = Ballot(task, SINGLE)
