@@ -105,9 +105,12 @@ class Evidence:
             async with self._checking:
                 proven = await verify_with_execution(data, network, self._blobs)
             self._believe(data, proven, told_by=b"")
+            self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
         except RightResultError:
+            self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
             log.error("an answer lost a vote and is right: those who outvoted it agree on a lie", peer=peer_id(peer))
         except (PeerViolation, ValueError) as error:
+            self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
             log.info("an answer that lost a vote cannot be judged here", peer=peer_id(peer), reason=str(error))
         finally:
             self._trying.discard(peer)
@@ -162,6 +165,8 @@ class Evidence:
 
     async def run(self) -> None:
         """Ask whoever connects, and from time to time a neighbour, for ever."""
+        for accused, answer in self._context.journal.reader.unjudged(TRIED_AT_ONCE_MAX):
+            self.outvoted(accused, answer)  # what a restart came between
         self._nursery.start_soon(self._keep_asking)
         async for tell in self._context.mesh.watch():
             if tell.what in ("joined", "connected"):

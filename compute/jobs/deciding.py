@@ -110,11 +110,17 @@ class Deciding:
     def _withdraw(self, task: OpenTask, ref: tuple[bytes, int], now: Now) -> None:
         """Release an attempt that others have made superfluous: it was slow, and that is no fault."""
         progress = self._board.jobs[task.job_id]
+        progress.running -= task.ballot.runs[ref].phase is Phase.RUNNING
         task.ballot.withdrawn(ref)
-        progress.running -= 1
         progress.part(ref[0]).running -= 1
         if self._board.take_off(*ref, now):
             self._board.do(ReleaseAttempt(*ref, None))
+
+    def _withdraw_unshown(self, task: OpenTask, now: Now) -> None:
+        """Release the attempts that a decision did not wait for: answers were counted anew when a liar's was taken off,
+        and who had been asked instead is still at it."""
+        for ref in [ref for ref, run in task.ballot.runs.items() if run.phase is not Phase.REVEALED]:
+            self._withdraw(task, ref, now)
 
     def revealed(self, partner: Partner, event: Revealed, now: Now) -> None:
         """Note answers that were shown."""
@@ -316,6 +322,7 @@ class Deciding:
         ballot = task.ballot
         del progress.tasks[ballot.task]
         progress.needy.pop(ballot.task, None)
+        self._withdraw_unshown(task, now)
         self._note_verified(task, ballot.agreeing(), now)
         dissent = [ref for ref in ballot.dissenters() if ref[1] != BEFORE]
         for ref in dissent:
@@ -354,6 +361,7 @@ class Deciding:
         for ref, is_lie in dissent:
             if is_lie:
                 board.do(Caught(*ref, progress.id, ballot.task, OUTVOTED, is_opinion=True))
+        self._withdraw_unshown(task, now)
         believed = Verdict.ACCEPTED if tab is None else Verdict.PROVISIONAL
         for ref, run in ballot.runs.items():
             peer, attempt = ref

@@ -30,6 +30,8 @@ from depin_node.compute.jobs.schema import (
     StoredResult,
 )
 from depin_node.compute.jobs.statements import LOGS_KEPT_MAX, Statement
+from depin_node.compute.market.happenings import Evidence
+from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.trust.book import KNOWN_MAX, Row
 from depin_node.compute.trust.chain import Head
 from depin_node.compute.trust.credit import Tally
@@ -294,6 +296,18 @@ class Journal:
             (peer, job, task, reason, decode(data, StoredEvidence, size_bytes_max=_VALUE_BYTES_MAX))
             for peer, job, task, reason, data in self._rows("SELECT peer, job, task, reason, evidence FROM evidence")
         ]
+
+    def unjudged(self, count: int) -> list[tuple[bytes, Evidence]]:
+        """Return the newest evidence that has not been judged, and about whom."""
+        sql = """SELECT peer, task, evidence, number, body FROM evidence
+            WHERE body IS NOT NULL AND peer NOT IN (SELECT accused FROM cases) ORDER BY rowid DESC LIMIT ?"""
+        found = []
+        for peer, task, data, number, body in self._rows(sql, count):
+            kept = decode(data, StoredEvidence, size_bytes_max=_VALUE_BYTES_MAX)
+            work = decode(body, WorkBody, size_bytes_max=_VALUE_BYTES_MAX)
+            whole = kept.agreement, kept.work, task, kept.attempt, kept.commits, kept.reveals, number, work
+            found.append((peer, Evidence(*whole)))
+        return found
 
     def bans(self) -> dict[bytes, str]:
         """Return why each banned peer is."""

@@ -109,6 +109,10 @@ MIGRATIONS = (
         job BLOB NOT NULL, task INTEGER NOT NULL, device_class TEXT NOT NULL, PRIMARY KEY (job, task)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE evidence ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE evidence ADD COLUMN body BLOB;
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -202,11 +202,18 @@ def put_holders(job_id: bytes, task: int, peers: Iterable[bytes]) -> Statement:
 
 
 def put_evidence(peer: bytes, job: bytes, task: int, reason: str, evidence: Evidence, at_s: int) -> Statement:
-    """Keep what shows that a peer answered wrongly."""
+    """Keep what shows that a peer answered wrongly; as long as its work is there, it is still to be judged."""
     data = encode(
         StoredEvidence(evidence.agreement, evidence.work, evidence.attempt, evidence.commits, evidence.reveals)
     )
-    return Statement("INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)", [(peer, job, task, reason, data, at_s)])
+    body = encode(evidence.body) if evidence.body is not None else None
+    row = (peer, job, task, reason, data, at_s, evidence.number, body)
+    return Statement("INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row])
+
+
+def judged(peer: bytes, job: bytes, task: int) -> Statement:
+    """What lost a vote was run again, or cannot be."""
+    return Statement("UPDATE evidence SET body = NULL WHERE peer = ? AND job = ? AND task = ?", [(peer, job, task)])
 
 
 def put_ban(peer: bytes, reason: str, at_s: int) -> Statement:

@@ -96,6 +96,8 @@ async def test_who_does_not_say_its_steps_is_outvoted_as_before(tmp_path, autoju
     async with world(tmp_path) as w:
         liar = Slipping(3, refuses=True)
         a, keys, story = await disputed(w, [liar, InlinePool()], [InlinePool()], Quorum(2, 3))
+        while keys[0] not in a.context.book.banned:  # what lost the vote is run again here first
+            await trio.sleep(0.1)
         assert a.context.book.banned == {keys[0]}
         assert ["could not be walked" in line for line in told(story, "walked")] == [True]
         assert told(story, "caught") == ["its answer differs from the one that the others agree on"]

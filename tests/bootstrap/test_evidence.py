@@ -177,6 +177,26 @@ async def test_an_answer_that_lost_a_vote_is_run_again_and_proven_wrong(tmp_path
             await shell.verify_with_execution(case.data, NETWORK)
 
 
+async def test_what_a_restart_came_between_is_judged_after_it(tmp_path):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(lie if n == 3 else None)) for n in (2, 3, 4)]
+        await knows(a, lenders)
+        a.context.outvoted = lambda peer, evidence: None  # it dies before it has run anything again
+        job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
+        view = await a.requester.submit(job)
+        assert (await a.requester.wait(bytes.fromhex(view.id))).state == "done"
+        await until(lambda: a.context.journal.reader.caught(bytes.fromhex(view.id)))
+        assert not a.context.journal.reader.bans()
+        a.scope.cancel()
+        await trio.sleep(1)
+        w.first = lenders[0].context.network.addresses()[0]
+        a = await w.start(1)
+        await until(lambda: a.context.journal.reader.cases())
+        assert set(a.context.journal.reader.bans()) == {lenders[1].key}
+        assert not a.context.journal.reader.unjudged(9)
+
+
 async def test_an_honest_node_that_accomplices_outvote_is_not_banned(tmp_path):
     async with world(tmp_path) as w:
         a = await w.start(1)

@@ -9,14 +9,16 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from market_sim import DEAR_US, HONEST_US, Scenario, World
+from market_sim import DEAR_US, HONEST_US, Scenario, World, honest_root
 
-from depin_node.compute.jobs.job import Quorum
+from depin_node.compute.jobs.job import Confidence, Lead, Quorum
 from depin_node.compute.market.messages import Receipt
 from depin_node.compute.market.pricing import CAP
+from depin_node.compute.verification.rules import rule_of
 from depin_node.crypto.envelope import verify_signature
 
 SINGLE, DOUBLE, TRIPLE = Quorum(1, 1), Quorum(2, 3), Quorum(3, 5)
+AUDITED = Confidence(0.98, 0.2)
 BEHAVIOURS = ["honest", "liar", "staller", "copier", "failer", "flaky", "slow", "dear"]
 
 
@@ -33,11 +35,13 @@ def must_be_done(scenario):
     groups = defaultdict(set)
     for group, behaviour in zip(scenario.groups, scenario.providers, strict=True):
         groups[group].add(behaviour)
-    count = Counter(scenario.providers)
+    count, rule = Counter(scenario.providers), rule_of(scenario.policy)
+    is_outvoted = rule.lead > 0 and count["liar"] > 0  # each liar says something else
+    is_audited = isinstance(scenario.policy, Confidence)
     return (
         not scenario.fault_rate
-        and sum(behaviours == {"honest"} for behaviours in groups.values()) >= scenario.policy.k
-        and count["liar"] <= scenario.policy.n - scenario.policy.k
+        and sum(behaviours == {"honest"} for behaviours in groups.values()) >= rule.agree + is_outvoted
+        and (is_audited or count["liar"] <= rule.most - rule.agree)
         and not count["failer"]
         and count["staller"] + count["copier"] + count["flaky"] + count["slow"] <= 3
     )
@@ -49,7 +53,7 @@ def scenarios(draw):
     return Scenario(
         seed=draw(st.integers(0, 2**32)),
         providers=providers,
-        policy=draw(st.sampled_from([SINGLE, Quorum(2, 2), DOUBLE, TRIPLE])),
+        policy=draw(st.sampled_from([SINGLE, Quorum(2, 2), DOUBLE, TRIPLE, Lead(2), AUDITED])),
         tasks=draw(st.integers(1, 40)),
         window=draw(st.sampled_from([1, 2, 3, 8, 64])),
         slots=draw(st.sampled_from([1, 2, 4])),
@@ -103,11 +107,14 @@ def test_under_faults_and_lies_every_job_ends_and_nothing_wrong_is_accepted(scen
     for ended in world.ended.values():
         if ended.state == "done":
             assert len(world.results[ended.job_id]) == scenario.tasks
-    if scenario.policy.k > 1:
-        honest = {
-            world.nodes[i].key for i, behaviour in enumerate(scenario.providers) if behaviour not in ("liar", "copier")
-        }
-        assert not world.caught & honest
+            assert not world.tabs[ended.job_id] or all(kept.is_confirmed for kept in world.tabs[ended.job_id].values())
+            if scenario.policy != SINGLE:  # who always lies is never established: all it says is audited
+                for task, root in world.results[ended.job_id].items():
+                    assert root == honest_root(ended.job_id, task, scenario.sizes)
+    honest = {
+        world.nodes[i].key for i, behaviour in enumerate(scenario.providers) if behaviour not in ("liar", "copier")
+    }
+    assert not world.caught & honest
 
 
 @pytest.mark.parametrize("policy", [SINGLE, DOUBLE, TRIPLE])
@@ -121,9 +128,10 @@ def test_honest_providers_do_a_job_and_countersign_every_receipt(policy, window)
     assert {receipt.receipt for receipt in world.receipts} == world.countersigned
 
 
+@pytest.mark.parametrize("policy", [DOUBLE, Lead(2), AUDITED])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_liar_is_caught(seed):
-    world = run(seed=seed, providers=["liar", "honest", "honest", "honest"], policy=DOUBLE, tasks=30)
+def test_a_liar_is_caught(seed, policy):
+    world = run(seed=seed, providers=["liar", "honest", "honest", "honest"], policy=policy, tasks=30)
     assert states(world) == ["done"]
     assert world.caught == {world.nodes[0].key}
 

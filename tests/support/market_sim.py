@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, job_id
+from depin_node.compute.jobs.job import Confidence, InputRef, Job, Limits, Policy, job_id
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import provider as pm
@@ -20,9 +20,11 @@ from depin_node.compute.market.messages import PROTOCOL, FailCode, Kind, Output,
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.transfer import frames as data_frames
+from depin_node.compute.trust.book import ESTABLISHED_ANSWERS
 from depin_node.compute.trust.chain import Log, origin
 from depin_node.compute.trust.receipts import PAID
 from depin_node.compute.verification.quorum import Phase
+from depin_node.compute.verification.rules import rule_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.crypto.blob import blob_id
@@ -42,7 +44,7 @@ class Scenario:
 
     seed: int
     providers: list[str]
-    policy: Quorum
+    policy: Policy
     tasks: int
     window: int = 8
     slots: int = 2
@@ -111,7 +113,14 @@ class World:
         self.jobs = {}
         self.ended = {}
         self.handed = Counter()  # (job, task): how often a result was handed to the journal
+        self.rule = rule_of(scenario.policy)
+        self.is_audited = isinstance(scenario.policy, Confidence)
         self.caught = set()
+        self.caught_in = defaultdict(set)  # durable: job → who was found out in it
+        self.banned = set()
+        self.verified = Counter()
+        self.tabs = defaultdict(dict)  # durable: job → task → what is provisional
+        self.void = set()  # what waits to be stored, and is void already
         self.evidence = {}
         self.answers = defaultdict(dict)  # (job, task, root) → key → group: who computed it
         self.revealed = Counter()  # (job, task): how many answers were shown
@@ -138,7 +147,11 @@ class World:
 
     def new_scheduler(self):
         config = SchedulerConfig(suitable_s=self.s.suitable_s)
-        self.scheduler = Scheduler(config, self.rng, bytes(32), set(self.caught))
+        self.scheduler = Scheduler(config, self.rng, bytes(32), set(self.banned), self.missing)
+
+    def missing(self, peer, device_class, now):
+        """Where nobody audits all are taken to be established: more happens then."""
+        return max(0, ESTABLISHED_ANSWERS - self.verified[peer]) if self.is_audited else 0
 
     def submit(self, number):
         job = Job(
@@ -161,7 +174,10 @@ class World:
         done = bytearray(self.s.tasks)
         for task in self.results[name]:
             done[task] = 1
-        self.feed(e.Submitted(name, self.jobs[name], done, lambda task: self.s.sizes, sum(self.s.sizes)))
+        sizes, size_max = (lambda task: self.s.sizes), sum(self.s.sizes)
+        kept, caught = tuple(self.tabs[name].values()), frozenset(self.caught_in[name])
+        whole = {"can_audit": self.is_audited, "kept": kept, "caught": caught}
+        self.feed(e.Submitted(name, self.jobs[name], done, sizes, size_max, **whole))
 
     # The scheduler's effects.
 
@@ -178,8 +194,20 @@ class World:
         elif isinstance(effect, e.Note):
             self.doubled += effect.event.kind == "doubled"
         elif isinstance(effect, e.Verified):
-            pass
+            self.verified[effect.peer] += effect.answers
+        elif isinstance(effect, e.Audit):
+            self.journal.append(("audit", self.scheduler, effect))
+        elif isinstance(effect, e.Settle):
+            self.note_settled(effect)
+        elif isinstance(effect, e.Void):
+            self.note_void(effect)
+        elif isinstance(effect, e.Ban):
+            self.caught.add(effect.peer)
+            self.caught_in[effect.job_id].add(effect.peer)
+            self.banned.add(effect.peer)
         elif isinstance(effect, e.Caught):
+            assert effect.is_opinion
+            self.caught_in[effect.job_id].add(effect.peer)
             link = self.links[effect.peer]
             evidence = link.requester.evidence(effect.attempt) or self.evidence[(effect.peer, effect.attempt)]
             assert evidence.commits
@@ -215,6 +243,8 @@ class World:
             talk.open_work(
                 effect.work, body, b"grant", self.scheduler.sizes(effect.job_id), self.prices[effect.job_id], now
             )
+        elif isinstance(effect, e.SettleAttempts):
+            self.take(link, talk.settle(effect.work, effect.tasks, effect.verdict, now))
         elif isinstance(effect, e.CloseWork):
             self.take(link, talk.close_work(effect.work, effect.verified_by, now))
         else:
@@ -250,12 +280,12 @@ class World:
         copier."""
         key = (effect.job_id, effect.task, effect.root)
         groups = set(self.answers[key].values())
-        assert len(groups) >= self.jobs[effect.job_id].policy.k, "accepted against the policy"
+        assert len(groups) >= self.rule.agree, "accepted against the policy"
+        assert (effect.tab is not None) is self.is_audited
         assert effect.task not in self.results[effect.job_id], "accepted twice"
         self.handed[(effect.job_id, effect.task)] += 1
-        if self.s.policy.k > self.s.providers.count("colluder") and (
-            self.s.policy.k > 1 or "liar" not in self.s.providers
-        ):
+        agree = self.rule.agree
+        if agree > self.s.providers.count("colluder") and (agree > 1 or "liar" not in self.s.providers):
             assert effect.root == honest_root(effect.job_id, effect.task, self.s.sizes)
             assert effect.outputs == honest_outputs(effect.job_id, effect.task, self.s.sizes)
 
@@ -382,9 +412,17 @@ class World:
         """The journal has the oldest waiting write."""
         what, owner, item = self.journal.popleft()
         if what == "result":
-            self.results[item.job_id][item.task] = item.root
+            if id(item) not in self.void:
+                self.results[item.job_id][item.task] = item.root
+                if item.tab is not None:
+                    peer, draw = item.tab
+                    self.tabs[item.job_id][item.task] = e.Kept(item.task, peer, item.root, draw, False)
             if owner is self.scheduler:
                 self.feed(e.ResultsStored(item.job_id, 1))
+        elif what == "audit":
+            if owner is self.scheduler:
+                ours = honest_root(item.job_id, item.task, self.s.sizes)
+                self.feed(e.Audited(item.job_id, item.task, item.root, ours))
         elif what == "end":
             if owner is self.scheduler:
                 self.ended.setdefault(item.job_id, item)
@@ -400,6 +438,25 @@ class World:
             owner.requester.stored(self.now())
         else:
             self.carry_out_orders(owner, owner.provider.stored(self.now()))
+
+    def note_settled(self, effect):
+        """Results are for good; those that an audit has confirmed stay on their tab."""
+        tab = self.tabs[effect.job_id]
+        for task in effect.tasks:
+            if not effect.confirmed:
+                tab.pop(task, None)
+            elif task in tab:
+                tab[task] = tab[task]._replace(is_confirmed=True)
+
+    def note_void(self, effect):
+        """Results are void, those too that still wait to be stored."""
+        for task in effect.tasks:
+            assert self.handed.pop((effect.job_id, task)) == 1
+            self.results[effect.job_id].pop(task, None)
+            self.tabs[effect.job_id].pop(task, None)
+        for what, _, item in self.journal:
+            if what == "result" and item.job_id == effect.job_id and item.task in effect.tasks:
+                self.void.add(id(item))
 
     def confirm_entry(self, what, link, item):
         """A receipt or a countersignature is durable: only then it is sent."""
