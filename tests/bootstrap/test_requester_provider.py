@@ -122,6 +122,7 @@ async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):
         assert view.verification.liars == (peer_id(liar.key),)
         assert view.verification.disputed
         assert "caught" in {line.kind for line in a.requester.story(bytes.fromhex(view.id))}
+        await until(lambda: liar.key in a.context.book.banned)  # what lost the vote is run again here
         why = a.requester.explain(bytes.fromhex(view.id))
         assert {line.peer for line in why.rejected if line.kind == "caught"} == {e.peer for e in why.evidence}
         assert sum(part.run_s for part in why.providers) > 0

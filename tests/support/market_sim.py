@@ -198,7 +198,7 @@ class World:
         elif isinstance(effect, e.Audit):
             self.journal.append(("audit", self.scheduler, effect))
         elif isinstance(effect, e.Settle):
-            self.note_settled(effect)
+            self.journal.append(("settle", self.scheduler, effect))
         elif isinstance(effect, e.Void):
             self.note_void(effect)
         elif isinstance(effect, e.Ban):
@@ -419,6 +419,8 @@ class World:
                     self.tabs[item.job_id][item.task] = e.Kept(item.task, peer, item.root, draw, False)
             if owner is self.scheduler:
                 self.feed(e.ResultsStored(item.job_id, 1))
+        elif what == "settle":
+            self.note_settled(item)
         elif what == "audit":
             if owner is self.scheduler:
                 ours = honest_root(item.job_id, item.task, self.s.sizes)
