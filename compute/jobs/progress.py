@@ -83,9 +83,8 @@ class Progress:
         self.is_numeric = bool(job.tolerances)
         self.mixes = self.is_numeric and len(job.device_classes) > 1
         self.is_checked = isinstance(job.policy, Algebraic)
-        self.barred: set[bytes] = set(
-            caught
-        )  # who gets no more of it: found out in it, or its numbers are apart, which is no lie
+        self.barred = set(caught)
+        """Who gets no more of it: found out in it, or apart from the others in its numbers, which is no lie."""
         self.can_walk = False  # this node can do single steps of its tasks
         self.is_walking = False  # one dispute at a time is walked, others are voted on meanwhile
         self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
