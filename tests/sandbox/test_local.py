@@ -94,7 +94,7 @@ async def test_cancelling_leaves_no_process():
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():
         names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()]
-        assert not [name for name in names if b"compute.sandbox." in name]
+        assert not [name for name in names if b"compute.sandbox.start" in name]
 
 
 async def test_what_kernels_print_is_given_out_also_by_the_one_that_failed():

@@ -281,7 +281,7 @@ async def test_a_worker_serves_one_lease_and_ends_with_it():
                 await lease.aclose()
                 assert not psutil.pid_exists(pids[-1])
             assert len(set(pids)) == 3
-    assert not [child for child in psutil.Process().children() if "compute.sandbox." in " ".join(child.cmdline())]
+    assert not [child for child in psutil.Process().children() if "compute.sandbox.start" in " ".join(child.cmdline())]
 
 
 async def test_no_more_leases_than_workers():

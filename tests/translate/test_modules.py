@@ -34,18 +34,18 @@ def test_parameters_tell_what_the_caller_has_to_pass(build: Any) -> None:
                       bool flag, long wide, float3 three, const unsigned short small, Mode mode,
                       char2* pairs, const bool* mask, int) {}"""
     assert build(source).parameters == (
-        Parameter("in", "pointer", "float32", 1, True),
-        Parameter("out", "pointer", "float64", 1, False),
-        Parameter("four", "pointer", "float32", 4, True),
-        Parameter("mixed", "pointer", "uint8", 1, False),
-        Parameter("raw", "pointer", "uint8", 1, False),
+        Parameter("in", "pointer", "float32", 1, True, read=False),
+        Parameter("out", "pointer", "float64", 1, False, read=False),
+        Parameter("four", "pointer", "float32", 4, True, read=False),
+        Parameter("mixed", "pointer", "uint8", 1, False, read=False),
+        Parameter("raw", "pointer", "uint8", 1, False, read=False),
         Parameter("flag", "scalar", "bool"),
         Parameter("wide", "scalar", "int64"),
         Parameter("three", "scalar", "float32", 3),
         Parameter("small", "scalar", "uint16"),
         Parameter("mode", "scalar", "uint8"),
-        Parameter("pairs", "pointer", "int8", 2, False),
-        Parameter("mask", "pointer", "bool", 1, True),
+        Parameter("pairs", "pointer", "int8", 2, False, read=False),
+        Parameter("mask", "pointer", "bool", 1, True, read=False),
         Parameter("argument12", "scalar", "int32"),
     )
 
