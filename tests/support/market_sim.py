@@ -412,7 +412,9 @@ class World:
         """The journal has the oldest waiting write."""
         what, owner, item = self.journal.popleft()
         if what == "result":
-            if id(item) not in self.void:
+            if id(item) in self.void:
+                self.void.remove(id(item))  # the next one may have its place in memory
+            else:
                 self.results[item.job_id][item.task] = item.root
                 if item.tab is not None:
                     peer, draw = item.tab
