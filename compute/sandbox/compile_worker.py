@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> NoReturn:
     architecture = f"--gpu-architecture=sm_{max(nvrtc.architectures())}"
     nvrtc.to_ptx(_WARM_UP, [architecture])
     nvrtc.to_cubin(_WARM_UP, [architecture])
-    confine(config["parent"], _NICE)
+    confine(config["parent"])
+    os.nice(_NICE)
     layers = seal(LAYERS)
     limit_data(config["memory_bytes"])
     _send("; ".join(layer.name for layer in layers if layer.active).encode())

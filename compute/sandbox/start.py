@@ -16,7 +16,7 @@ from depin_node.compute.sandbox import linux
 DESCRIPTORS_MAX = 256
 
 
-def confine(parent: int, nice: int) -> None:
+def confine(parent: int) -> None:
     """Give up core dumps, writing files, many descriptors and new privileges; die with process ``parent``.
 
     Addresses are not limited: RLIMIT_AS breaks wasmtime, which reserves 4 GiB of them for each memory.
@@ -28,7 +28,6 @@ def confine(parent: int, nice: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node decides; a terminal's Ctrl-C is not for us
-    os.nice(nice)
     if sys.platform == "linux":
         linux.die_with_parent(signal.SIGKILL)
         linux.no_new_privileges()
@@ -44,9 +43,10 @@ def orphaned(parent: int) -> bool:
 def main(argument: str) -> NoReturn:
     """Start from the JSON object that ``WorkerProcess`` gives."""
     config = json.loads(argument)
-    confine(config["parent"], config["nice"])
+    confine(config["parent"])
     from depin_node.compute.sandbox import worker
 
+    os.nice(config["nice"])  # not before: on a busy machine somebody waits for the imports
     worker.run(config)
 
 

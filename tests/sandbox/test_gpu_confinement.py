@@ -24,7 +24,7 @@ from depin_node.compute.sandbox.start import confine
 from depin_node.compute.sandbox.config import LAYERS
 folder = sys.argv[1]
 import fcntl, encodings.idna
-confine(os.getppid(), 0)
+confine(os.getppid())
 layers = seal(sys.argv[2].split(","), Access((folder + "/read", "/proc/self"), ("/dev/null",)))
 for layer in layers:
     print("layer", layer.name, layer.active)
