@@ -197,7 +197,7 @@ def small_disk(folder):
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.skipif(LONG, reason="the long ones show more")
+@pytest.mark.skipif(LONG, reason="the long ones, asked for by DEPIN_CHAOS_TASKS, meet each kind for longer")
 def test_jobs_survive_each_kind_of_cheat_and_of_fault(nodes):
     with small_disk(nodes.folder / "disk") as disk:
         world, liars_named = World(nodes, SEED, disk), set()
@@ -217,7 +217,7 @@ def test_jobs_survive_each_kind_of_cheat_and_of_fault(nodes):
         assert world.banned() == liars_named
 
 
-@pytest.mark.skipif(not LONG, reason="in make chaos")
+@pytest.mark.skipif(not LONG, reason="takes many minutes: make chaos runs it")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_long_job_survives_many_faults_and_a_cheat(nodes, name):
     kind = KINDS[name]

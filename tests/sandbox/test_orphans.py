@@ -61,11 +61,14 @@ def test_nodes_that_are_killed_at_any_moment_leave_no_worker():
 def test_a_worker_that_is_still_importing_goes_with_its_node(tmp_path):
     """Its first library stands for a busy machine, on which imports take long."""
     began = tmp_path / "began"
+    # The import must not end while the test looks: nothing but the kill ends it.
     (tmp_path / "msgspec.py").write_text(f"import time\nopen({str(began)!r}, 'w')\ntime.sleep(600)\n")
     node = start("-c", STARTING, tmp_path)
     worker = psutil.Process(int(node.stdout.readline()))
+    deadline = time.monotonic() + GONE_WITHIN_S
     while not began.exists():
-        time.sleep(0.01)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks at a file that another process makes
     kill(node)
     _, left = psutil.wait_procs([worker], timeout=GONE_WITHIN_S)
     for process in left:
