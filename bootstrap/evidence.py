@@ -101,17 +101,16 @@ class Evidence:
             proof = WrongResult(
                 *agreement, answer.number, body, answer.commits, answer.reveals, answer.attempt, blobs=()
             )
-            data = encode_case(network, peer, proof)
-            async with self._checking:
-                proven = await verify_with_execution(data, network, self._blobs)
-            self._believe(data, proven, told_by=b"")
+            try:
+                data = encode_case(network, peer, proof)
+                async with self._checking:
+                    proven = await verify_with_execution(data, network, self._blobs)
+                self._believe(data, proven, told_by=b"")
+            except RightResultError:
+                log.error("an answer lost a vote and is right: who outvoted it agree on a lie", peer=peer_id(peer))
+            except (PeerViolation, ValueError) as error:
+                log.info("an answer that lost a vote cannot be judged here", peer=peer_id(peer), reason=str(error))
             self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
-        except RightResultError:
-            self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
-            log.error("an answer lost a vote and is right: those who outvoted it agree on a lie", peer=peer_id(peer))
-        except (PeerViolation, ValueError) as error:
-            self._context.journal.write_soon([statements.judged(peer, body.job, answer.task)])
-            log.info("an answer that lost a vote cannot be judged here", peer=peer_id(peer), reason=str(error))
         finally:
             self._trying.discard(peer)
 

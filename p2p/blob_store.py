@@ -46,6 +46,10 @@ _HASHES_MAX = 1 << 18
 """Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
 
 
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Linux only: elsewhere nobody can tell whether a read would wait for the disk."""
+
+
 class ChunkReader(Protocol):
     """Reads chunks of one blob; ``BlobStore.chunk_reader`` makes it."""
 
@@ -606,7 +610,9 @@ def _read_into(path: Path, offset: int, into: Buffer, may_wait: bool) -> int:
     try:
         if may_wait:
             return os.preadv(fd, [view], offset)
-        count = os.preadv(fd, [view], offset, os.RWF_NOWAIT)
+        if _NOWAIT is None:
+            raise BlockingIOError
+        count = os.preadv(fd, [view], offset, _NOWAIT)
         if count < min(len(view), os.fstat(fd).st_size - offset):
             raise BlockingIOError
         return count

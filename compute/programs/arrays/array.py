@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from depin_node.compute.programs.arrays.dtypes import TraceError, dtype_name, meet, promote, python_dtype
+from depin_node.compute.programs.arrays.dtypes import TraceError, common_kind, dtype_name, meet, python_dtype
 from depin_node.compute.programs.arrays.operators import Operators, functions
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 
@@ -215,12 +215,8 @@ def as_arrays(*values: Any) -> tuple[Array, ...]:
     dtypes = [operand.kind for operand in operands if isinstance(operand, Array)]
     if not dtypes:
         raise TraceError("all operands are Python numbers: make one an array with xp.asarray")
-    kind = dtypes[0]
-    for dtype in dtypes[1:]:
-        kind = promote(kind, dtype)
-    for operand in operands:
-        if isinstance(operand, int | float | complex):
-            kind = meet(operand, kind)
+    numbers = [operand for operand in operands if isinstance(operand, int | float | complex)]
+    kind = common_kind(dtypes, numbers)
     return tuple(functions().astype(as_array(value, kind), kind, copy=False) for value in operands)
 
 

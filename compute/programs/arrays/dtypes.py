@@ -5,6 +5,8 @@ meet in complex. Nothing else mixes: an integer array and a float array do not, 
 says what is meant. Python numbers take the type of the array that they meet, if it can hold their kind.
 """
 
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -97,6 +99,18 @@ def meet(number: complex, dtype: str) -> str:
     if kind in "iu" and not np.iinfo(dtype).min <= number.real <= np.iinfo(dtype).max:
         raise TraceError(f"{number!r} is out of the range of {dtype}")
     return COMPLEX_OF[dtype] if kind == "f" and isinstance(number, complex) else dtype
+
+
+def common_kind(dtypes: Sequence[str], numbers: Iterable[complex]) -> str:
+    """Return the dtype that arrays of ``dtypes``, at least one, and Python numbers make together.
+
+    Raises:
+        TraceError: they do not mix.
+    """
+    kind = reduce(promote, dtypes)
+    for number in numbers:
+        kind = meet(number, kind)
+    return kind
 
 
 def kind_names(kinds: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from depin_node.compute.programs.arrays.array import DEVICE, Array
-from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, dtype_name, meet, promote
+from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, common_kind, dtype_name, promote
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 
 _CLASSES = {
@@ -29,12 +29,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
     kinds = [_kind(x) for x in arrays_and_dtypes if not isinstance(x, int | float | complex)]
     if not kinds:
         raise TraceError("result_type takes at least one array or dtype")
-    kind = kinds[0]
-    for other in kinds[1:]:
-        kind = promote(kind, other)
-    for number in numbers:
-        kind = meet(number, kind)
-    return np.dtype(kind)
+    return np.dtype(common_kind(kinds, numbers))
 
 
 def can_cast(from_: Any, to: Any, /) -> bool:
