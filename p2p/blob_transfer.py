@@ -169,7 +169,6 @@ class Serving:
             transfer = self._transfer
             if self._request is not None:
                 await self._answer(self._request)
-                self._request = None
             elif transfer is not None and self._others:
                 others, self._others = self._others, []
                 await self._carrier.send(OTHERS, b"".join(others))
@@ -195,14 +194,19 @@ class Serving:
                 return
             except BlobMissingError as error:  # damaged on disk, or just dropped
                 refusal = error.code
-        await self._carrier.send(REFUSE, refusal.encode())
+        await self._reply(REFUSE, refusal.encode())
+
+    async def _reply(self, kind: int, body: Buffer) -> None:
+        """Answer the request: from now on the asker may go on, maybe before we hear that the answer has left."""
+        self._request = None
+        await self._carrier.send(kind, body)
 
     async def _accept(self, request: BlobRequest) -> None:
         store, blob_id = self._desk.store, request.blob_id
         if request.nonce:
             if len(request.nonce) != 32:
                 raise PeerViolation(f"{BLOBS_PROTOCOL}: a nonce has 32 bytes")
-            await self._carrier.send(PROOF, await store.prove(blob_id, request.nonce))
+            await self._reply(PROOF, await store.prove(blob_id, request.nonce))
             return
         arrivals, manifest = store.arrivals(blob_id), store.partial_manifest(blob_id)
         if arrivals is None or manifest is None:
@@ -210,7 +214,7 @@ class Serving:
             with store.pinned(blob_id):
                 manifest = await store.manifest(blob_id)
         if manifest.size > request.size_bytes_max:
-            await self._carrier.send(REFUSE, b"too_large")
+            await self._reply(REFUSE, b"too_large")
             return
         store.pin(blob_id)
         self._transfer = transfer = _Transfer(blob_id, manifest, arrivals, store.chunk_reader(blob_id))
@@ -219,7 +223,7 @@ class Serving:
             transfer.told, have = len(arrivals.order), pack_have(arrivals.here)
             arrivals.listeners.add(self._notify)
         hashes = b"".join(manifest.hashes) if request.wants_manifest else b""
-        await self._carrier.send(HEAD, encode(Head(manifest.size, hashes, have, self._desk.begun(blob_id, self))))
+        await self._reply(HEAD, encode(Head(manifest.size, hashes, have, self._desk.begun(blob_id, self))))
 
     def _leave(self) -> None:
         if self._transfer is not None:

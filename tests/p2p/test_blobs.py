@@ -21,6 +21,7 @@ from depin_node.core.wire import decode, encode
 from depin_node.crypto.blob import CHUNK_BYTES, Manifest, manifest
 from depin_node.crypto.envelope import Envelope, sign
 from depin_node.crypto.identity import Identity
+from depin_node.p2p import blobs
 from depin_node.p2p.advert import Offer, sign_advert
 from depin_node.p2p.blob_messages import (
     BLOBS_PROTOCOL,
@@ -131,6 +132,43 @@ async def test_a_granted_blob_arrives(tmp_path, size, carrier):
         assert size <= owner.blobs.sent_bytes <= size + 5 * 6
         if asker.direct:
             assert asker.direct.counters["channels"] == owner.direct.counters["channels"] == 1
+
+
+class LateToHear(StreamCarrier):
+    """Hears that an answer has left when the asker has gone on already: on a busy machine it does."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.went_on = trio.Event()
+
+    async def send(self, kind, body):
+        await super().send(kind, body)
+        if kind in (HEAD, REFUSE):
+            await self.went_on.wait()
+            self.went_on = trio.Event()
+
+    async def receive(self, *args):
+        frame = await super().receive(*args)
+        if frame is None or frame.kind == WANT or self.went_on.statistics().tasks_waiting:
+            self.went_on.set()
+        return frame
+
+
+async def test_an_asker_that_goes_on_before_its_holder_hears_that_the_answer_has_left(tmp_path, monkeypatch):
+    async with nodes(tmp_path, OWNER, ASKER) as (owner, asker):
+        owner.serve(), asker.serve()
+        data = os.urandom(3 * CHUNK_BYTES)
+        key = await owner.store.put(data)
+        monkeypatch.setattr(blobs, "StreamCarrier", LateToHear)
+        carrier = await asker.reach(owner)
+        for asked, answer in ((b"?" * 32, REFUSE), (key, HEAD)):
+            request = BlobRequest(grant_for(ASKER, asked), asked, QUOTA, True, b"")
+            await carrier.send(ASK, encode(request))
+            assert (await carrier.receive(1 << 20, 5)).kind == answer
+        await carrier.send(WANT, pack_indices([2]))
+        assert (await carrier.receive(1 << 21, 5)).kind == CHUNK
+        await carrier.aclose()
+        assert owner.violations == []
 
 
 async def test_who_got_a_blob_serves_it_to_whom_the_owner_grants_it(tmp_path):
