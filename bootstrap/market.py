@@ -27,7 +27,7 @@ from depin_node.compute.trust.credit import Credit
 from depin_node.compute.trust.evidence import Proof
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import Now
-from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.replay import ReplayGuard, Sequence
 from depin_node.p2p.blobs import Blobs
@@ -44,6 +44,7 @@ LINGER_S = 0.02
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
 BOOK_S = 5.0
+RESERVE_AGAIN_S = 1.0
 _SEQUENCE = "sequence"
 
 
@@ -143,7 +144,12 @@ class _Low:
 async def _keep_reserved(journal: JournalWriter, sequence: Sequence, low: _Low) -> None:
     while True:
         await low.wait()
-        await _reserve(journal, sequence)
+        try:
+            await _reserve(journal, sequence)
+        except ResourceError as error:  # half of them is left, for as long as a disk may be full
+            log.error("no sequence numbers can be reserved", reason=str(error))
+            await trio.sleep(RESERVE_AGAIN_S)
+            low.set()
 
 
 async def _keep_book(context: MarketContext) -> None:
@@ -162,9 +168,10 @@ def _write_book(context: MarketContext) -> None:
 
 
 async def _reserve(journal: JournalWriter, sequence: Sequence) -> None:
-    reserved = sequence.reserve()
-    if reserved is not None:
-        await journal.write([statements.put_number(_SEQUENCE, reserved)])
+    wanted = sequence.wanted()
+    if wanted is not None:
+        await journal.write([statements.put_number(_SEQUENCE, wanted)])
+        sequence.reserve(wanted)
 
 
 class Conversation:

@@ -22,6 +22,7 @@ from depin_node.core.local import DataDir
 log = structlog.get_logger("depin_node.node")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_FAULT = "the node failed: this is a fault of depin-node"
 EXIT_CUT_OFF = 1
 EXIT_SECOND_SIGNAL = 130
 
@@ -37,7 +38,11 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
         ResourceError: the data directory or a named port is in use.
     """
 
+    is_up = False
+
     def ready(node: Node) -> None:
+        nonlocal is_up
+        is_up = True
         text = _ready_json(node) if as_json else _ready_text(node)
         try:
             print(text, flush=True)
@@ -47,9 +52,11 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
     try:
         trio.run(_run, config, data_dir, ready)
     except* DepinError:
+        if is_up:  # before that it is the user's to mend, and told as it is
+            log.exception(_FAULT)
         raise
     except* Exception:
-        log.exception("the node failed: this is a fault of depin-node")
+        log.exception(_FAULT)
         raise
     return 0
 

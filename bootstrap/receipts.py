@@ -40,7 +40,7 @@ from depin_node.compute.trust.log_messages import (
 )
 from depin_node.compute.trust.receipts import busy_us, verify_receipt
 from depin_node.core.clock import SECOND_NS
-from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import encode
 from depin_node.crypto.envelope import NOBODY, sign, verify_signature
 from depin_node.crypto.identity import peer_id
@@ -199,7 +199,7 @@ class Logs:
                 before = listed.next
         except PeerViolation as error:
             self._context.mesh.report(partner, error)
-        except TransportError as error:
+        except (TransportError, ResourceError) as error:
             log.info("receipts could not be had back", peer=peer_id(partner), reason=str(error))
         finally:
             self._restoring.discard(partner)

@@ -22,7 +22,7 @@ class Sequence:
     Args:
         stored_reserved: what was reserved last, by the journal.
         now: the time.
-        on_low: called when it is time to ``reserve`` again: half of what was reserved is used up.
+        on_low: called when it is time to ``reserve`` more: half of what was reserved is used up.
     """
 
     def __init__(self, stored_reserved: int, now: Now, on_low: Callable[[], None] = lambda: None) -> None:
@@ -30,12 +30,13 @@ class Sequence:
         self.reserved = self._next
         self._on_low = on_low
 
-    def reserve(self) -> int | None:
-        """Return the number to store before going on, or None if enough is still reserved."""
-        if not self._is_low():
-            return None
-        self.reserved = self._next + RESERVED_AT_ONCE
-        return self.reserved
+    def wanted(self) -> int | None:
+        """Return the number to store next, and then to ``reserve``; None if enough is still reserved."""
+        return self._next + RESERVED_AT_ONCE if self._is_low() else None
+
+    def reserve(self, stored: int) -> None:
+        """Numbers below ``stored``, which is on disk, may be used."""
+        self.reserved = stored
 
     def next(self) -> int:
         """Return the next sequence number."""

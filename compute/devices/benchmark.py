@@ -12,7 +12,7 @@ makes it, of ``benchmark.cu``.
 from base64 import b64decode
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -44,12 +44,17 @@ _STEPS: Final = 11
 _FILE: Final = Path(__file__).with_suffix(".json")
 
 
+SPEED_MAX: Final = 2**32 - 1
+"""The most that an advert can say: more than that is a device that does not do what it is given."""
+_Rate = Annotated[int, msgspec.Meta(ge=0, le=SPEED_MAX)]
+
+
 class Speed(msgspec.Struct, frozen=True):
     """About what one slot of a device does: millions of float32 and float64 operations a second, and MB/s of memory."""
 
-    mflops_f32: int = 0
-    mflops_f64: int = 0
-    mbytes_s: int = 0
+    mflops_f32: _Rate = 0
+    mflops_f64: _Rate = 0
+    mbytes_s: _Rate = 0
 
     def numbers(self) -> tuple[int, int, int]:
         """Return the three, as adverts and prices name them."""
@@ -127,7 +132,7 @@ def measuring() -> Generator[int, float, Speed]:
             speed = (work[step] - work[0]) / max(seconds - least, 1e-6)
             if seconds >= LONG_ENOUGH_S:
                 break
-        speeds.append(round(speed / 1e6))
+        speeds.append(min(SPEED_MAX, max(0, round(speed / 1e6))))
         first += len(work)
     return Speed(*speeds)
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import WASM, InlineLease, InlinePool, knows, lie, make_job, output_of, stall, world
+from market_world import WASM, InlineLease, InlinePool, knows, lie, make_job, output_of, stall, unwritable, world
 from msgspec.structs import replace
 from wat_programs import TRAP, copying, program
 
 from depin_node.bootstrap.finished import FinishedResults
+from depin_node.bootstrap.market import RESERVE_AGAIN_S
 from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import InputRef, Limits, Quorum
 from depin_node.compute.jobs.scheduler import SchedulerConfig
@@ -27,6 +28,7 @@ from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, Ta
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.envelope import sign
 from depin_node.crypto.identity import Identity, peer_id
+from depin_node.crypto.replay import RESERVED_AT_ONCE
 from depin_node.p2p.frames import Frame, send_frames
 
 SUPPORT = str(Path(__file__).parent.parent / "support")
@@ -653,3 +655,16 @@ def test_what_is_kept_for_one_requester_is_not_found_by_another_or_for_other_wor
         for task in (0, 1)
     }
     assert len(names) == 2 * len(bodies) * 2
+
+
+async def test_numbers_that_cannot_be_reserved_are_asked_for_again(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        pen = a.context.pen
+        with unwritable(a.context.journal):
+            last = [pen.next_seq() for _ in range(RESERVED_AT_ONCE // 2 + 1)][-1]
+            await trio.sleep(3 * RESERVE_AGAIN_S)
+        await trio.sleep(3 * RESERVE_AGAIN_S)
+        assert a.context.journal.reader.number("sequence") > last + RESERVED_AT_ONCE // 2
+        for _ in range(RESERVED_AT_ONCE - 1):  # more than were left
+            pen.next_seq()

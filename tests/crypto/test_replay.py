@@ -10,14 +10,20 @@ NOW = Now(0, 1_800_000_000 * 10**9)
 A, B = b"a" * 32, b"b" * 32
 
 
+def reserve(sequence):
+    wanted = sequence.wanted()
+    sequence.reserve(wanted)
+    return wanted
+
+
 def test_a_sequence_never_repeats_even_when_killed_at_any_moment():
     stored, last = 0, -1
     for _ in range(5):  # each turn: start, reserve, use some, be killed
         sequence = Sequence(stored, NOW)
-        stored = sequence.reserve() or stored
+        stored = reserve(sequence)
         for _ in range(40_000):
-            if (reserved := sequence.reserve()) is not None:
-                stored = reserved
+            if sequence.wanted() is not None:
+                stored = reserve(sequence)
             number = sequence.next()
             assert number > last
             last = number
@@ -25,8 +31,8 @@ def test_a_sequence_never_repeats_even_when_killed_at_any_moment():
 
 def test_a_sequence_says_when_it_wants_to_be_reserved_again():
     calls = []
-    sequence = Sequence(0, NOW, lambda: calls.append(sequence.reserve()))
-    first = sequence.reserve() - RESERVED_AT_ONCE
+    sequence = Sequence(0, NOW, lambda: calls.append(reserve(sequence)))
+    first = reserve(sequence) - RESERVED_AT_ONCE
     assert [sequence.next() for _ in range(3 * RESERVED_AT_ONCE)] == list(range(first, first + 3 * RESERVED_AT_ONCE))
     assert len(calls) == 5  # each time half is used up, and one more
     assert None not in calls
@@ -39,10 +45,10 @@ def test_a_sequence_needs_its_reservation():
 
 def test_a_lost_journal_does_not_fall_behind():
     before = Sequence(0, NOW)
-    before.reserve()
+    reserve(before)
     used = [before.next() for _ in range(10)]
     later = Sequence(0, Now(0, NOW.wall_ns + 10**9))
-    later.reserve()
+    reserve(later)
     assert later.next() > max(used)
 
 

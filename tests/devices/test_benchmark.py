@@ -19,6 +19,8 @@ from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.sandbox.config import PoolConfig, WorkerConfig
 from depin_node.compute.sandbox.measuring import processor_name, speed_of
 from depin_node.compute.sandbox.pool import open_pool
+from depin_node.core.wire import decode, encode
+from depin_node.p2p.advert import DeviceOffer
 
 LIMITS = TaskLimits(30.0, 1 << 30)
 
@@ -61,6 +63,12 @@ def test_it_takes_under_a_second_on_slow_and_fast_devices(rate):
     spent = []
     play(lambda family, work: spent.append(work / rate) or spent[-1])
     assert sum(spent) < 3 * LONG_ENOUGH_S * GROWTH * 1.5 + 3 * family_work()[0][0] / rate
+
+
+def test_a_device_that_does_not_do_what_it_is_given_has_a_speed_that_can_be_told():
+    speed, _ = play(lambda family, work: 0.0)
+    offer = DeviceOffer("wasm-1", 1024, 1, 1, "", *speed.numbers())
+    assert decode(encode(offer), DeviceOffer, size_bytes_max=1024) == offer
 
 
 async def test_a_measured_device_is_remembered(tmp_path):

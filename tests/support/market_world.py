@@ -2,7 +2,7 @@
 or in workers."""
 
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -225,6 +225,17 @@ class World:
                             serve_testimony(context, peer.provider)
                             task_status.started(peer)
                             await trio.sleep_forever()
+
+
+@contextmanager
+def unwritable(journal):
+    """Have a node's journal refuse to be written, as one on a full disk does."""
+    database = journal._writing._db
+    database.execute("PRAGMA query_only = 1")
+    try:
+        yield
+    finally:
+        database.execute("PRAGMA query_only = 0")
 
 
 async def knows(peer, others):
