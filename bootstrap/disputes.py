@@ -35,7 +35,7 @@ from depin_node.compute.verification.dispute import (
 )
 from depin_node.compute.verification.rules import runs_here
 from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt, TaskState
-from depin_node.core.errors import ConfigError, DepinError, PeerViolation, TransportError
+from depin_node.core.errors import DepinError, PeerViolation, TransportError
 from depin_node.core.wire import encode
 from depin_node.crypto.envelope import verify
 from depin_node.crypto.identity import peer_id
@@ -83,8 +83,6 @@ class Disputes:
         over = Over((), 0, f"{GIVEN_UP}what it needs is not here")
         try:
             store = self._context.blobs.store
-            if not is_walkable(opened.program, effect.task):
-                raise ConfigError("an edge rule fills rows of it again after each step")
             paths = {item.buffer: Path(store.path(item.blob)) for item in opened.job.inputs}
             task = await trio.to_thread.run_sync(partial(walked, opened.program, effect.task, paths, opened.job.limits))
             over = await self._decide(effect, task)

@@ -51,7 +51,7 @@ from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.clock import SECOND_NS
-from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, TransportError
+from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, ResourceError, TransportError
 from depin_node.core.views import CopyView
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.blob import CHUNK_BYTES
@@ -72,7 +72,6 @@ GRANT_S = 600
 INPUT_BYTES_MAX = 4 << 30
 """A job with larger inputs is not copied."""
 TAKEN_OVER = "taken_over"
-CAUGHT_BY_A_FELLOW = "a node of the same owner has found it out"
 _BOUNDS = Bounds(
     question_bytes_max=8 * 1024,
     answer_bytes_max=JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES,
@@ -249,9 +248,12 @@ class Handover:
         while True:
             await trio.sleep(COPY_S)
             for peer in self._fellows():
-                lines = await self._listen(peer)
-                if lines is not None:
-                    await self._copy_from(peer, lines)
+                try:
+                    lines = await self._listen(peer)
+                    if lines is not None:
+                        await self._copy_from(peer, lines)
+                except ResourceError as error:
+                    log.error("what a fellow says cannot be written down", peer=peer_id(peer), reason=str(error))
 
     async def _copy_from(self, peer: bytes, lines: Lines) -> None:
         context = self._context
@@ -347,7 +349,8 @@ class Handover:
         """Return the blobs of results, and what they may have."""
         sizes: dict[bytes, int] = {}
         if any(output.blob for result in state.results for output in result.outputs):
-            program = decode_program(await self._context.blobs.store.read(job.program))
+            data = await self._context.blobs.store.read(job.program)
+            program = await trio.to_thread.run_sync(decode_program, data)
             for result in state.results:
                 if result.task >= job.tasks or len(result.outputs) != len(program.outputs):
                     raise PeerViolation("jobs: a result that the job cannot have")
@@ -528,10 +531,6 @@ class Handover:
             except TransportError as error:
                 log.info("the node that worked on it is not there", peer=peer_id(copy.worker), reason=str(error))
             copy = copies.copy_of(reader, job) or copy
-            now_s = context.clock().wall_ns // SECOND_NS
-            for caught in copies.caught_in(reader, job):
-                if context.book.caught(caught, CAUGHT_BY_A_FELLOW):
-                    context.journal.write_soon([statements.put_ban(caught, CAUGHT_BY_A_FELLOW, now_s)])
             log.info("a fellow's job goes on here", job=job.hex(), peer=peer_id(copy.worker))
             return await self._requester.take_over(copy, epoch)
 

@@ -1,10 +1,12 @@
 """One task done step by step in a worker: what both ends of a dispute do (``compute/programs/walk.py``)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import trio
 
 from depin_node.compute.devices.held import held_input, local_box
 from depin_node.compute.jobs.job import Limits
@@ -16,6 +18,7 @@ from depin_node.compute.programs.walk import (
     after_outputs,
     first_bytes,
     first_state,
+    is_walkable,
     of_task,
     one_step,
     state_names,
@@ -24,7 +27,8 @@ from depin_node.compute.programs.walk import (
     until_step,
 )
 from depin_node.compute.sandbox.gpu_pool import AnyPool
-from depin_node.core.errors import TaskError
+from depin_node.compute.sandbox.pool import InputSource, Output
+from depin_node.core.errors import ConfigError, TaskError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.commitment import result_root
 
@@ -47,7 +51,13 @@ class Walked:
 
 
 def walked(program: Program, task: int, paths: Mapping[int, Path], limits: Limits) -> Walked:
-    """Read what a task holds of its inputs, and name its first state. Slow: for a thread."""
+    """Read what a task holds of its inputs, and name its first state. Slow: for a thread.
+
+    Raises:
+        ConfigError: there is no such task, or its steps do not tell who differs (``is_walkable``).
+    """
+    if task >= program.tasks or not is_walkable(program, task):
+        raise ConfigError("such a task cannot be walked")
     inputs: dict[int, Bytes] = {}
     for index, path in paths.items():
         buffer = program.buffers[index]
@@ -63,8 +73,9 @@ async def state_after(pool: AnyPool, task: Walked, step: int) -> tuple[tuple[byt
     Raises:
         TaskError: it cannot be done here.
     """
-    arrays = await _run(pool, until_step(task.whole, step), task.inputs, task)
-    return after_outputs(task.whole, task.first, {name: blob_id(data) for name, data in arrays.items()}), arrays
+    found = await _run(pool, partial(until_step, task.whole, step), task.inputs, task)
+    state = after_outputs(task.whole, task.first, {name: output.blob_id for name, output in found.items()})
+    return state, {name: bytes(output.data) for name, output in found.items()}
 
 
 def needed(task: Walked, step: int, state: tuple[bytes, ...]) -> dict[int, bytes]:
@@ -87,8 +98,8 @@ async def state_behind(
     renamed = swapped(task.whole, step, state)
     if renamed is not None:
         return renamed
-    found = await _run(pool, one_step(task.whole, step), arrays, task)
-    return after_outputs(task.whole, state, {name: blob_id(data) for name, data in found.items()})
+    found = await _run(pool, partial(one_step, task.whole, step), arrays, task)
+    return after_outputs(task.whole, state, {name: output.blob_id for name, output in found.items()})
 
 
 def held_outputs(task: Walked) -> dict[int, bool]:
@@ -116,26 +127,30 @@ def _first_of(task: Walked, name: int) -> bytes:
     return task.first[state_names(task.whole).index(name)]
 
 
-async def _run(pool: AnyPool, runnable: Runnable, arrays: Mapping[int, Bytes], task: Walked) -> dict[int, bytes]:
+async def _run(
+    pool: AnyPool, make: Callable[[], Runnable], arrays: Mapping[int, Bytes], task: Walked
+) -> dict[int, Output]:
     """Run a program of one task alone; return its outputs by their names in the walked program."""
-    lease = await pool.acquire("dispute")
-    try:
+
+    def prepared() -> tuple[Runnable, bytes, dict[int, InputSource]]:
+        runnable = make()
         inputs = {
             number: bytes(arrays[name] if name in arrays else first_bytes(task.whole, task.inputs, name))
             for number, name in runnable.inputs.items()
         }
+        return runnable, encode_program(runnable.program), dict(inputs)
+
+    runnable, data, inputs = await trio.to_thread.run_sync(prepared)  # thousands of steps, or large arrays
+    lease = await pool.acquire("dispute")
+    try:
         limits = task.limits
-        await lease.load(
-            encode_program(runnable.program),
-            dict(inputs),
-            seconds=limits.seconds,
-            memory_limit_bytes=limits.memory_mib << 20,
-        )
+        await lease.load(data, inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20)
         await lease.submit([(bytes(16), 0)])
         async for result in lease.results():
             if result.error is not None:
                 raise result.error
-            return {name: bytes(o.data) for name, o in zip(runnable.outputs, result.outputs, strict=True)}
+            outputs = [Output(output.blob_id, bytes(output.data)) for output in result.outputs]
+            return dict(zip(runnable.outputs, outputs, strict=True))
         raise TaskError("the worker gave no result")
     finally:
         await lease.aclose()

@@ -1,10 +1,13 @@
 """A provider's end of ``dispute/1``: it does a task again as far as it is asked, and signs what its arrays hold then.
 
-Only for whom it works: the job's work has to be open. One at a time, in a worker beside those of its agreements; the
-time counts as used by the requester, like that of any attempt (``trust/credit.py``).
+Only for whom it works: the job's work has to be open. One at a time: the program is read in a thread, and run in a
+worker beside those of its agreements. All of that time counts as used by the requester, like that of any attempt
+(``trust/credit.py``), whatever comes of it.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
@@ -12,9 +15,9 @@ import trio
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.provider import Provider
 from depin_node.bootstrap.questions import Bounds, Questions
-from depin_node.bootstrap.stepping import state_after, walked
+from depin_node.bootstrap.stepping import Walked, state_after, walked
+from depin_node.compute.jobs.job import Limits
 from depin_node.compute.programs.validation import decode_program
-from depin_node.compute.programs.walk import is_walkable
 from depin_node.compute.verification.rules import OWN_CLASS
 from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt, TaskState
 from depin_node.core.clock import SECOND_NS
@@ -45,23 +48,33 @@ class Testimony:
         if device is None:
             raise ResourceError("no processor is lent here")
         async with self._turn:
-            program = decode_program(await provider.read(body.program))
-            if asked.task >= program.tasks or not is_walkable(program, asked.task):
-                raise ConfigError("such a task cannot be walked")
-            task = await trio.to_thread.run_sync(partial(walked, program, asked.task, inputs, body.terms.limits))
-            if asked.step > task.steps:
-                raise ConfigError(f"the task has {task.steps} steps")
-            log.info("a task is done again for a dispute", peer=peer_id(peer), task=asked.task, step=asked.step)
+            data = await provider.read(body.program)
             began = context.clock()
-            async with device.pool.beside() as pool:
-                state, arrays = await state_after(pool, task, asked.step)
-            now = context.clock()
-            context.credit.ran(peer, (now.boottime_ns - began.boottime_ns) // 1000, now)
+            try:
+                task = await trio.to_thread.run_sync(partial(_walked, data, asked, inputs, body.terms.limits))
+                log.info("a task is done again for a dispute", peer=peer_id(peer), task=asked.task, step=asked.step)
+                async with device.pool.beside() as pool:
+                    state, arrays = await state_after(pool, task, asked.step)
+            finally:
+                now = context.clock()
+                context.credit.ran(peer, (now.boottime_ns - began.boottime_ns) // 1000, now)
         if asked.keep and not await provider.keep(peer, [memoryview(data) for data in arrays.values()]):
             raise ResourceError("there is no room to keep the arrays")
         expires_s = now.wall_ns // SECOND_NS + TaskState.LIFETIME_S_MAX
         told = TaskState(peer, expires_s, context.pen.next_seq(), asked.job, asked.task, asked.step, state)
         return sign(context.identity, context.network.network_id, told)
+
+
+def _walked(data: bytes, asked: StateAt, inputs: Mapping[int, Path], limits: Limits) -> Walked:
+    """Return the task that is asked about. In a thread: a stranger's program can take seconds to check.
+
+    Raises:
+        TaskError: the program is refused. ConfigError: the task has no such step, or cannot be walked.
+    """
+    task = walked(decode_program(data), asked.task, inputs, limits)
+    if asked.step > task.steps:
+        raise ConfigError(f"the task has {task.steps} steps")
+    return task
 
 
 def serve_testimony(context: MarketContext, provider: Provider) -> None:

@@ -88,7 +88,8 @@ class CopiedResult(Message, frozen=True):
 
 class JobState(Signed, frozen=True):
     """A part of a job's state, by who works on it. ``grant`` is for the blobs that the job and these results name;
-    ``caught`` are the peers that were found out in it; ``spent_us`` what its answers have cost so far."""
+    ``caught`` are the peers that get no more of it, which is opinion and bans nobody: what proves a lie is told as
+    evidence; ``spent_us`` what its answers have cost so far."""
 
     TYPE: ClassVar[str] = "job_state"
     SIZE_BYTES_MAX: ClassVar[int] = 320 * 1024

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
+import trio
 
 from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.programs.validation import decode_program
@@ -37,7 +38,10 @@ async def root_of(body: WorkBody, task: int, blobs: tuple[bytes, ...]) -> bytes 
     if not needed <= by_id.keys() or limits.memory_mib > MEMORY_MIB_MAX:
         return None
     try:
-        if not decode_program(by_id[body.program]).exact:
+        program = await trio.to_thread.run_sync(
+            decode_program, by_id[body.program]
+        )  # of a stranger: it can take seconds
+        if not program.exact:
             return None
         roots = {await _run(device, body, task, by_id) for device in DEVICES}
     except (TaskError, ResourceError):

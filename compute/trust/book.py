@@ -30,7 +30,6 @@ FORGOTTEN_S_MAX = 90 * 86_400
 """The longest gap between two runs that is believed of the wall clock; all is faded by then."""
 KNOWN_MAX = 8192
 """Pairs of peer and device class that are remembered; the one unused for longest goes first. Bans never go."""
-"""Why a peer is banned here that was not proven to lie: opinion, and taken back if we find that it was right."""
 EVERY_CLASS = ""
 """For what happened before there was a device class: a peer that cannot be reached, for example."""
 

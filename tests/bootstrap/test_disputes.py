@@ -1,15 +1,22 @@
 """Disputes in nodes: two providers differ, and the first step that one of them did wrongly names it."""
 
+import threading
+
 import numpy as np
 import pytest
 import trio
 import trio.testing
 from device_programs import numbers, run_all, smoothing
-from market_world import InlineLease, InlinePool, knows, make_job, world
+from market_world import InlineLease, InlinePool, knows, make_job, stall, world
 
+from depin_node.bootstrap.testimony import ANSWER_BYTES_MAX
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.job import Quorum
 from depin_node.compute.programs.walk import step_count
+from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt
+from depin_node.core.errors import TransportError
+from depin_node.core.wire import encode
+from depin_node.p2p.frames import request
 
 ROUNDS = 10
 
@@ -64,6 +71,26 @@ async def disputed(w, pools, later, policy):
     (right,) = run_all(WasmDevice(), smoothing(ROUNDS), x)
     np.testing.assert_array_equal(np.frombuffer(data, np.float32), right)
     return a, [lender.key for lender in lenders], a.requester.story(identifier)
+
+
+async def test_a_strangers_program_is_read_where_nobody_waits(tmp_path, autojump_clock, readers):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lender = await w.start(2, pool=InlinePool(stall))
+        await knows(a, [lender])
+        job, _ = await make_job(a, candidate=smoothing(ROUNDS), policy=Quorum(1, 1), arrays=[numbers()])
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        while not lender.pool.tasks:
+            await trio.sleep(0.1)
+        readers.clear()
+        for task, step in ((job.tasks, 3), (0, 2 * ROUNDS + 1)):  # neither is there: no worker is asked
+            question = encode(StateAt(identifier, task, step, False))
+            with pytest.raises(TransportError, match="config"):
+                await request(
+                    a.context.network, lender.key, PROTOCOL, question, size_bytes_max=ANSWER_BYTES_MAX, timeout_s=60
+                )
+        assert len(readers) == 2
+        assert threading.main_thread() not in readers
 
 
 def told(story, kind):

@@ -1,5 +1,7 @@
 """Evidence on its way through a mesh of nodes, over the in-memory network."""
 
+import threading
+
 import pytest
 import trio
 import trio.testing
@@ -140,7 +142,7 @@ SHOWS_A_NAN = """(f32.store (i32.add (local.get $y) (i32.const 1024))
 """Into the first element that task 1 owns: a NaN with a payload, which processors keep; the canonical one has none."""
 
 
-async def test_a_wrong_result_is_shown_by_running_it_again():
+async def test_a_wrong_result_is_shown_by_running_it_again(readers):
     proof = wrong_result(7, b"?" * 32)
     accused = Identity((7).to_bytes(32, "big")).key
     proven = await shell.verify_with_execution(encode_case(NETWORK, accused, proof), NETWORK)
@@ -157,6 +159,8 @@ async def test_a_wrong_result_is_shown_by_running_it_again():
     bare = encode_case(NETWORK, accused, replace(proof, blobs=()))
     with pytest.raises(shell.NotHereError):
         await shell.verify_with_execution(bare, NETWORK)
+    assert readers
+    assert threading.main_thread() not in readers
 
 
 async def test_an_answer_that_lost_a_vote_is_run_again_and_proven_wrong(tmp_path):

@@ -5,10 +5,10 @@ from contextlib import aclosing
 import pytest
 import trio
 import trio.testing
-from market_world import NETWORK, InlinePool, World, clock, knows, make_job, output_of, world
+from market_world import NETWORK, InlinePool, World, clock, knows, make_job, output_of, unwritable, world
 from wat_programs import program
 
-from depin_node.bootstrap.handover import NotAFellowError
+from depin_node.bootstrap.handover import COPY_S, NotAFellowError
 from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
 from depin_node.compute.jobs.journal import Journal
@@ -75,6 +75,18 @@ async def test_a_fellow_goes_on_and_the_first_node_ends_the_job(tmp_path, autoju
         }
         assert not receipted & set(before), "what was settled was run again"
         assert await b.handover.attach(job) == done  # again is harmless
+
+
+async def test_who_lost_a_vote_gets_no_more_of_a_job_that_changes_hands_and_is_not_banned(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        await copied(b, 2)
+        loser = b"l" * 32
+        await a.context.journal.write([statements.put_catch(loser, job)])
+        await b.handover.attach(job)
+        assert b.context.journal.reader.caught(job) == {loser}
+        assert not b.context.journal.reader.bans()
+        assert not b.context.book.banned
 
 
 async def written(node, job):
@@ -183,6 +195,18 @@ async def test_a_copy_goes_when_its_job_has_ended(tmp_path, autojump_clock):
         assert not any(b.context.journal.reader.done(job, TASKS))
         with pytest.raises(NotFoundError):
             await b.handover.attach(job)
+
+
+async def test_a_full_disk_costs_a_copy_its_news_and_not_the_node(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        await copied(b, 1)
+        with unwritable(b.context.journal):
+            await a.requester.wait(job)
+            await trio.sleep(3 * COPY_S)
+            assert b.handover.copies()
+        while b.handover.copies():  # it goes when there is room
+            await trio.sleep(0.2)
 
 
 @pytest.mark.parametrize("owners", [(OWNER, OTHER), (OWNER, None), (None, None)], ids=["other", "none", "neither"])
