@@ -157,7 +157,7 @@ class Handover:
             stored.envelope,
             copies.epoch_of(reader, more.job)[0],
             copies.spent_us(reader, more.job),
-            tuple(copies.caught_in(reader, more.job)[:CAUGHT_MAX]),
+            tuple(sorted(reader.caught(more.job))[:CAUGHT_MAX]),
             tuple(results),
             not is_all,
             grant,

@@ -362,6 +362,7 @@ class Requester:
             e.Ban: self._ban,
             e.JobEnded: lambda effect, now: self._end(effect),
             e.Caught: lambda effect, now: self._conversations.caught(effect),
+            e.Cleared: lambda effect, now: self._clear(effect),
             e.Ask: lambda effect, now: self._conversations.ask(effect),
         }
 
@@ -397,6 +398,9 @@ class Requester:
                 statements.put_ban(effect.peer, effect.reason, now_s),
             ]
         )
+
+    def _clear(self, effect: e.Cleared) -> None:
+        self._context.journal.write_soon([statements.drop_catch(effect.peer, effect.job_id)])
 
     def _missing(self, peer: bytes, device_class: str, now: Now) -> int:
         """Return how many answers of a peer must still be found right before it is established."""

@@ -87,12 +87,6 @@ def spent_us(journal: Journal, job: bytes) -> int:
     return int(here) + int(before)
 
 
-def caught_in(journal: Journal, job: bytes) -> list[bytes]:
-    """Return the peers that were found out in a job."""
-    rows = journal.rows("SELECT peer FROM catches WHERE job = ?1 UNION SELECT peer FROM evidence WHERE job = ?1", job)
-    return [peer for (peer,) in rows]
-
-
 def settled_tasks(journal: Journal, job: bytes, first: int, count: int) -> list[int]:
     """Return which of ``count`` tasks from ``first`` on have a result for good, in order."""
     sql = """SELECT task FROM results WHERE job = ?1 AND task >= ?2 AND task < ?3 AND NOT EXISTS (

@@ -293,6 +293,13 @@ class Caught(msgspec.Struct, frozen=True):
     is_opinion: bool = False
 
 
+class Cleared(msgspec.Struct, frozen=True):
+    """A peer that lost a vote of a job was right: nothing of that is held against it."""
+
+    peer: bytes
+    job_id: bytes
+
+
 class Compare(msgspec.Struct, frozen=True):
     """Compare answers to a task as numbers, then tell ``Compared``."""
 
@@ -438,6 +445,7 @@ Effect = (
     | Ban
     | Verified
     | Caught
+    | Cleared
     | Note
     | JobEnded
 )

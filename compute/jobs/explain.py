@@ -13,7 +13,18 @@ from depin_node.compute.jobs.job import Job, JobView, ProviderView, Verification
 from depin_node.compute.verification.rules import rule_of
 from depin_node.core.views import View
 
-TOLD = ("disagreed", "caught", "barred", "void", "unchecked", "attempt_failed", "lost", "doubled", "declined")
+TOLD = (
+    "disagreed",
+    "caught",
+    "cleared",
+    "barred",
+    "void",
+    "unchecked",
+    "attempt_failed",
+    "lost",
+    "doubled",
+    "declined",
+)
 """Kinds of lines in a job's story that say why something was rejected, or who was dropped."""
 TOLD_MAX = 50
 _STAGES = ("first_offer", "first_bid", "first_agreement", "first_task", "first_result")

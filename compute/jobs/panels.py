@@ -13,11 +13,13 @@ PANELS_MAX = 0xFFFF
 
 
 class Agreed(NamedTuple):
-    """An accepted answer that is being audited: its root, and the attempts that gave it (or one as good)."""
+    """An accepted answer that is being audited: its root, and the attempts that gave it (or one as good). ``outvoted``:
+    who answered otherwise, and what; that is forgotten over a restart."""
 
     root: bytes
     device_class: str
     attempts: tuple[tuple[bytes, int], ...]
+    outvoted: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class KeptPanels(NamedTuple):

@@ -5,8 +5,9 @@ becomes effects: this node runs tasks itself (``Audit``) and hears what it got (
 (``Settle``), or void and run again (``Void``); a provider is ``Ban``ned. When every task has an answer, ``close`` has
 audits drawn that are missing, and at last all is settled: only then the job is done.
 
-Under ``quorum`` and ``lead`` the lot falls on some of the agreed results, if this node can run the tasks: an audit that
-contradicts one catches all who agreed on it (``panels.py``).
+Under ``quorum`` and ``lead`` the lot falls on some of the agreed results, and on all that somebody was outvoted for, if
+this node can run the tasks: an audit that contradicts one catches all who agreed on it (``panels.py``), and clears whom
+they outvoted with the right answer.
 
 If this node can run none of a job (another device class, or its operator wants so), peers audit: an answer's task is
 given to others, like any attempt (``_ask_peers``), and they are compared with it; if they differ, more are asked
@@ -23,6 +24,7 @@ from depin_node.compute.jobs.events import (
     Audited,
     Ban,
     Caught,
+    Cleared,
     Kept,
     NoteAudit,
     NotePanel,
@@ -185,17 +187,20 @@ class Settling:
     # Agreed results.
 
     def agreed(self, progress: Progress, ballot: Ballot, agreeing: Sequence[Ref]) -> bool:
-        """Note who agreed on a task; tell whether the lot falls on its result, to be audited."""
+        """Note who agreed on a task; tell whether its result is to be audited: if the lot falls on it, or somebody was
+        outvoted, for accomplices win votes too."""
         panels = progress.panels
         if panels is None:
             return False
         peers = frozenset(peer for peer, _ in agreeing)
         if panels.accepted(ballot.task, peers):
             self._board.do(NotePanel(progress.id, panels.number(ballot.task), tuple(sorted(peers))))
-        if draw_of(self._key, progress.id, ballot.task, ballot.commitments()) >= threshold(progress.audits_agreed):
+        outvoted = tuple((ref[0], ballot.runs[ref].root) for ref in ballot.dissenters())
+        draw = draw_of(self._key, progress.id, ballot.task, ballot.commitments())
+        if not outvoted and draw >= threshold(progress.audits_agreed):
             return False
         classes = {ballot.runs[ref].device_class for ref in agreeing}
-        agreed = Agreed(ballot.decided, classes.pop() if len(classes) == 1 else "", tuple(agreeing))
+        agreed = Agreed(ballot.decided, classes.pop() if len(classes) == 1 else "", tuple(agreeing), outvoted)
         panels.audit(ballot.task, agreed)
         self._board.do(NoteAudit(progress.id, ballot.task, agreed.device_class, is_open=True))
         return True
@@ -217,6 +222,9 @@ class Settling:
             for peer, _ in agreed.attempts:
                 self._board.do(Verified(peer, agreed.device_class or progress.job.device_classes[0], 1, True))
             return
+        for peer, root in agreed.outvoted:
+            if root == event.root:
+                self._clear(progress, peer, event.task, now)
         progress.panels.forget(event.task)
         self._void_agreed(progress, [(event.task, len(agreed.attempts))], now)
         for peer, attempt in agreed.attempts:
@@ -227,6 +235,19 @@ class Settling:
                 self._catch(progress, peer, event.task, now, CONTRADICTED)
             else:
                 self._bar(progress, peer, event.task, now, APART)
+
+    def _clear(self, progress: Progress, peer: bytes, task: int, now: Now) -> None:
+        """Who was outvoted was right: it has its part in the open jobs again, unless it lost other votes."""
+        if peer not in progress.liars:
+            return
+        progress.liars.remove(peer)
+        for other in self._board.open_jobs():
+            if peer not in other.liars:
+                other.barred.discard(peer)
+                if peer in other.parts:
+                    other.parts[peer].state = "left"
+        self._board.note(progress, now, "cleared", peer, task, "this node ran the task itself, and got the same")
+        self._board.do(Cleared(peer, progress.id))
 
     # Audits by peers.
 

@@ -94,6 +94,11 @@ def put_catch(peer: bytes, job_id: bytes) -> Statement:
     return Statement("INSERT OR IGNORE INTO catches (job, peer) VALUES (?, ?)", [(job_id, peer)])
 
 
+def drop_catch(peer: bytes, job_id: bytes) -> Statement:
+    """A peer was right after all."""
+    return Statement("DELETE FROM catches WHERE job = ? AND peer = ?", [(job_id, peer)])
+
+
 def drop_tabs(job_id: bytes) -> Statement:
     """A job has ended."""
     return Statement("DELETE FROM tabs WHERE job = ?", [(job_id,)])

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 from ledgers import Keeper
-from market_world import WASM, InlinePool, knows, lie, make_job, world
+from market_world import WASM, InlinePool, knows, lie, make_job, output_of, world
 from msgspec.structs import replace
 from wat_programs import copying, numbers, program
 
@@ -34,7 +34,7 @@ from depin_node.core.wire import decode, encode
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.commitment import Answer, commit
 from depin_node.crypto.envelope import sign
-from depin_node.crypto.identity import Identity
+from depin_node.crypto.identity import Identity, peer_id
 from depin_node.p2p.frames import request
 
 NETWORK = "test"
@@ -201,7 +201,30 @@ async def test_what_a_restart_came_between_is_judged_after_it(tmp_path):
         assert not a.context.journal.reader.unjudged(9)
 
 
+async def test_whom_accomplices_outvote_is_right_after_all_and_they_are_caught(tmp_path):
+    """Whatever somebody was outvoted for is run here, before the job is done."""
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool(lie if n < 4 else None)) for n in (2, 3, 4)]
+        liars, honest = lenders[:2], lenders[2]
+        await knows(a, lenders)
+        job, x = await make_job(a, policy=Quorum(2, 3, 2.0**-40), candidate=MANY)  # nothing else is audited
+        name = bytes.fromhex((await a.requester.submit(job)).id)
+        await until(lambda: a.context.book.banned)
+        lenders.append(await w.start(5, pool=InlinePool()))
+        view = await a.requester.wait(name)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+        assert "cleared" in [line.kind for line in a.requester.story(name)]
+        assert set(view.verification.liars) == {peer_id(liar.key) for liar in liars}
+        assert honest.key not in a.context.journal.reader.caught(name)
+        await until(lambda: not a.evidence._trying)
+        assert set(a.context.journal.reader.bans()) == a.context.book.banned == {liar.key for liar in liars}
+        assert {case.accused for case in a.context.journal.reader.cases()} == a.context.book.banned
+
+
 async def test_an_honest_node_that_accomplices_outvote_is_not_banned(tmp_path):
+    """Also where nothing is audited: what lost the vote is run again, and found right."""
     async with world(tmp_path) as w:
         a = await w.start(1)
         lenders = [await w.start(n, pool=InlinePool(lie if n < 4 else None)) for n in (2, 3, 4)]
@@ -210,7 +233,7 @@ async def test_an_honest_node_that_accomplices_outvote_is_not_banned(tmp_path):
         outvoted = []
         asked = a.context.outvoted
         a.context.outvoted = lambda peer, evidence: outvoted.append(peer) or asked(peer, evidence)
-        job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
+        job, _ = await make_job(a, policy=Quorum(2, 3, 0.0), candidate=MANY)
         view = await a.requester.submit(job)
         await a.requester.wait(bytes.fromhex(view.id))
         assert set(outvoted) == {honest.key}

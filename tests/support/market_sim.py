@@ -213,6 +213,8 @@ class World:
             assert evidence.commits
             assert evidence.reveals
             self.caught.add(effect.peer)
+        elif isinstance(effect, e.Cleared):
+            self.caught_in[effect.job_id].discard(effect.peer)
         elif isinstance(effect, e.Ask):
             index = self.index_of[effect.peer]
             if effect.peer in self.links and self.links[effect.peer].open:
