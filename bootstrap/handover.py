@@ -13,29 +13,24 @@ Only fellows are asked or answered; a copy is bounded like a job of our own, and
 """
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
 import trio
 
-from depin_node.bootstrap.job_files import MAGIC, Piece, Reader, header
-from depin_node.bootstrap.job_records import blobs_of, queued
+from depin_node.bootstrap.job_files import JobFiles
+from depin_node.bootstrap.job_records import queued
+from depin_node.bootstrap.job_states import JobStates
 from depin_node.bootstrap.market import MarketContext
 from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.bootstrap.requester import Requester
 from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.copies import StoredCopy
 from depin_node.compute.jobs.handover import (
-    BLOBS_MAX,
-    CAUGHT_MAX,
     HAVE_BYTES_MAX,
     JOBS_MAX,
     PROTOCOL,
-    RESULT_BYTES_MAX,
-    RESULTS_MAX,
-    CopiedOutput,
-    CopiedResult,
     JobState,
     Line,
     Lines,
@@ -44,21 +39,14 @@ from depin_node.compute.jobs.handover import (
     Taken,
     Working,
     bits,
-    has_bit,
 )
-from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob, job_id
-from depin_node.compute.jobs.schema import StoredOutput
-from depin_node.compute.programs.shards import result_bytes
-from depin_node.compute.programs.validation import decode_program
-from depin_node.core.clock import SECOND_NS
+from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob
 from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, ResourceError, TransportError
 from depin_node.core.views import CopyView
 from depin_node.core.wire import decode, encode
-from depin_node.crypto.blob import CHUNK_BYTES
-from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign, verify, verify_signature
+from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, verify, verify_signature
 from depin_node.crypto.identity import peer_id
-from depin_node.crypto.ownership import OwnerCertificate, read_certificate
-from depin_node.p2p.blobs import issue_grant
+from depin_node.crypto.ownership import read_certificate
 
 log = structlog.get_logger("depin_node.handover")
 
@@ -68,7 +56,6 @@ FELLOWS_MAX = 4
 FIRST_S = 5.0
 """A node that has open jobs waits so long, at its start, for a fellow to ask."""
 FETCH_TIMEOUT_S = 300.0
-GRANT_S = 600
 INPUT_BYTES_MAX = 4 << 30
 """A job with larger inputs is not copied."""
 TAKEN_OVER = "taken_over"
@@ -95,6 +82,8 @@ class Handover:
         self._refused: set[bytes] = set()
         """Jobs that were too large to copy, or could not be."""
         self._attaching = trio.Lock()
+        self._states = JobStates(context)
+        self._files = JobFiles(context, self._states)
         self._questions = Questions(context, PROTOCOL, Question, _BOUNDS, self._answer)
 
     # What fellows ask.
@@ -106,7 +95,7 @@ class Handover:
         if isinstance(question, Taken):
             await self._yield(peer, Line(question.job, question.epoch, True))
         elif isinstance(question, More):
-            return self._state(peer, question)
+            return self._states.part(peer, question)
         return encode(self._lines())
 
     def _lines(self) -> Lines:
@@ -115,60 +104,6 @@ class Handover:
         working = [stored.id for stored in reader.open_jobs()][:JOBS_MAX] if self._requester is not None else []
         lines = [Line(job, changed.get(job, 0), True) for job in working]
         return Lines((*lines, *(Line(job, epoch, False) for job, epoch in changed.items() if job not in working)))
-
-    def _state(self, peer: bytes, more: More) -> bytes:
-        """Return what a fellow lacks of a job, as far as it fits."""
-        context = self._context
-        reader, now = context.journal.reader, context.clock()
-        stored = reader.job(more.job)
-        if stored is None:
-            raise NotFoundError("there is no such job here")
-        job = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
-        blobs, size_bytes, results, is_all = blobs_of(job), 0, list[CopiedResult](), True
-        for task in copies.settled_tasks(reader, more.job, more.first, 8 * HAVE_BYTES_MAX):
-            if has_bit(more.have, task - more.first):
-                continue
-            root, outputs = copies.result_of(reader, more.job, task)
-            copied = [self._copied(output) for output in outputs]
-            if None in copied:
-                continue  # it is with those who computed it: they would be asked to compute it again
-            result = CopiedResult(task, root, tuple(output for output in copied if output is not None))
-            named = [output.blob for output in result.outputs if output.blob is not None]
-            if len(results) >= RESULTS_MAX or size_bytes >= RESULT_BYTES_MAX or len(blobs) + len(named) > BLOBS_MAX:
-                is_all = False
-                break
-            results.append(result)
-            blobs += named
-            size_bytes += sum(len(output.inline) for output in result.outputs)
-        grant = issue_grant(
-            context.identity,
-            context.network.network_id,
-            peer,
-            list(dict.fromkeys(blobs))[:BLOBS_MAX],
-            seq=context.pen.next_seq(),
-            now=now,
-            lifetime_s=GRANT_S,
-        )
-        state = JobState(
-            peer,
-            now.wall_ns // SECOND_NS + JobState.LIFETIME_S_MAX,
-            context.pen.next_seq(),
-            more.job,
-            stored.envelope,
-            copies.epoch_of(reader, more.job)[0],
-            copies.spent_us(reader, more.job),
-            tuple(sorted(reader.caught(more.job))[:CAUGHT_MAX]),
-            tuple(results),
-            not is_all,
-            grant,
-        )
-        return sign(context.identity, context.network.network_id, state)
-
-    def _copied(self, output: StoredOutput) -> CopiedOutput | None:
-        store = self._context.blobs.store
-        if output.blob is None:
-            return CopiedOutput(output.inline, None, len(output.inline))
-        return CopiedOutput(b"", output.blob, store.size_bytes(output.blob)) if store.has(output.blob) else None
 
     async def _yield(self, peer: bytes, line: Line) -> None:
         """A fellow goes on with a job: end it here, if that is news. Of two that took it over at once, the one with the
@@ -299,12 +234,10 @@ class Handover:
         """Store a part of a job's state; return how many tasks the job has, and whether more follows."""
         context = self._context
         network, reader, now = context.network.network_id, context.journal.reader, context.clock()
-        verified = verify(envelope, JobState, network, to=context.identity.key, now=now)
-        state = verified.payload
-        signed = verify_signature(state.envelope, SignedJob, network)
-        asked = signed.payload.job
-        if verified.sender != peer or state.job != job or job_id(signed.sender, asked) != job:
-            raise PeerViolation("jobs: the state of another job, or signed by somebody else")
+        told = verify(envelope, JobState, network, to=context.identity.key, now=now)
+        state, asked = told.payload, self._states.job_of(told, peer)
+        if state.job != job:
+            raise PeerViolation("jobs: the state of another job than was asked for")
         known = copies.copy_of(reader, job)
         if known is not None and known.epoch > state.epoch:
             return asked.tasks, False  # who has it now says more
@@ -312,23 +245,8 @@ class Handover:
         if entry is None or entry.certificate is None:
             raise TransportError("the fellow is not known any more")
         await self._fetch(peer, asked, state, is_first=known is None)
-        await self._write(peer, entry.certificate.data, asked, state)
+        await self._states.keep(peer, entry.certificate.data, asked, state)
         return asked.tasks, state.more
-
-    async def _write(self, peer: bytes, shown: bytes, asked: Job, state: JobState) -> None:
-        """Keep a part of a job's state, whose blobs are here and pinned."""
-        context, job = self._context, state.job
-        at_s = context.clock().wall_ns // SECOND_NS
-        copy = StoredCopy(job, peer, shown, state.envelope, state.epoch, state.spent_us, at_s)
-        writes = [copies.put_copy(copy), statements.hold(job, blobs_of(asked))]
-        for result in state.results:
-            if result.task >= asked.tasks:
-                raise PeerViolation("jobs: a result of a task that the job does not have")
-            outputs = [StoredOutput(output.inline, output.blob) for output in result.outputs]
-            writes.append(statements.put_result(job, result.task, result.root, outputs))
-            writes.append(statements.hold(job, [output.blob for output in outputs if output.blob is not None]))
-        writes += [statements.put_catch(caught, job) for caught in state.caught]
-        await context.journal.write(writes)
 
     async def _fetch(self, peer: bytes, job: Job, state: JobState, *, is_first: bool) -> None:
         """Get the blobs that a part of a state names: pinned from now on."""
@@ -339,25 +257,11 @@ class Handover:
         try:
             if is_first:
                 await self._fetch_all(peer, sizes, state.grant, pinned)
-            await self._fetch_all(peer, await self._outputs(job, state), state.grant, pinned)
+            await self._fetch_all(peer, await self._states.outputs(job, state), state.grant, pinned)
         except DepinError:
             for blob in pinned:
                 self._context.blobs.store.unpin(blob)
             raise
-
-    async def _outputs(self, job: Job, state: JobState) -> dict[bytes, int]:
-        """Return the blobs of results, and what they may have."""
-        sizes: dict[bytes, int] = {}
-        if any(output.blob for result in state.results for output in result.outputs):
-            data = await self._context.blobs.store.read(job.program)
-            program = await trio.to_thread.run_sync(decode_program, data)
-            for result in state.results:
-                if result.task >= job.tasks or len(result.outputs) != len(program.outputs):
-                    raise PeerViolation("jobs: a result that the job cannot have")
-                for position, output in enumerate(result.outputs):
-                    if output.blob is not None:
-                        sizes[output.blob] = result_bytes(program, result.task, position)
-        return sizes
 
     async def _fetch_all(self, peer: bytes, sizes: dict[bytes, int], grant: bytes, pinned: list[bytes]) -> None:
         blobs = self._context.blobs
@@ -386,108 +290,13 @@ class Handover:
 
     # What the user asks.
 
-    async def export(self, job: bytes) -> AsyncIterator[bytes]:
-        """Yield a job's state as a file (``job_files.py``).
-
-        Raises:
-            NotFoundError: there is no such job here. ConfigError: this node shows no owner's certificate.
-        """
-        context = self._context
-        certificate = context.mesh.owners.shown(context.clock())
-        if not certificate:
-            raise ConfigError("a job file is for nodes of one owner, and this one has no certificate: depin-node owner")
-        yield MAGIC + header(Piece.CERTIFICATE, len(certificate)) + certificate
-        own, network, told = context.identity.key, context.network.network_id, set[bytes]()
-        tasks = first = 0
-        have = bytearray(8 * HAVE_BYTES_MAX)
-        while True:
-            envelope = self._state(own, More(job, first, bits(have)))
-            state = verify_signature(envelope, JobState, network).payload
-            asked = verify_signature(state.envelope, SignedJob, network).payload.job
-            tasks = asked.tasks
-            blobs = [*blobs_of(asked), *(o.blob for result in state.results for o in result.outputs if o.blob)]
-            for blob in dict.fromkeys(blobs):
-                if blob in told:
-                    continue
-                told.add(blob)
-                size_bytes = context.blobs.store.size_bytes(blob)
-                yield header(Piece.BLOB, size_bytes)
-                for index in range(-(-size_bytes // CHUNK_BYTES)):
-                    yield await context.blobs.store.read_chunk(blob, index)
-            yield header(Piece.STATE, len(envelope)) + envelope
-            for result in state.results:
-                have[result.task - first] = 1
-            if not state.more:
-                first, have = first + 8 * HAVE_BYTES_MAX, bytearray(8 * HAVE_BYTES_MAX)
-                if first >= tasks:
-                    return
+    def export(self, job: bytes) -> AsyncIterator[bytes]:
+        """Yield a job's state as a file. Raises as ``JobFiles.written``."""
+        return self._files.written(job)
 
     async def attach_file(self, parts: AsyncIterator[bytes]) -> JobView:
-        """Take a job's state from a file, and go on with it here.
-
-        Raises:
-            ConfigError: it is no job file, or not by a node of this one's owner. ResourceError: no room.
-        """
-        job = await self._read_file(Reader(parts))
-        return await self.attach(job)
-
-    async def _read_file(self, reader: Reader) -> bytes:
-        """Return the job of a file, whose state is a copy here by then."""
-        store, pinned, kept = self._context.blobs.store, set[bytes](), False
-        job, worker = b"", (b"", b"")
-        bounds = {Piece.CERTIFICATE: 4096, Piece.STATE: JobState.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES}
-        try:
-            await reader.begin()
-            while (found := await reader.next(lambda kind: bounds.get(kind, store.quota_bytes))) is not None:
-                kind, size_bytes = found
-                if kind is Piece.BLOB:
-                    async with aclosing(reader.stream(size_bytes)) as parts:
-                        blob = await store.put_stream(parts, size_bytes_max=size_bytes, durable=True)
-                    if blob not in pinned:
-                        store.pin(blob)
-                        pinned.add(blob)
-                elif kind is Piece.CERTIFICATE:
-                    worker = self._read_worker(await reader.whole(size_bytes))
-                else:
-                    job = await self._take_part(await reader.whole(size_bytes), worker, pinned)
-                    kept = True
-        except PeerViolation as error:
-            raise ConfigError(f"the job file is damaged, or not by who it says: {error}") from error
-        finally:
-            if not kept:
-                for blob in pinned:
-                    store.unpin(blob)
-        if not job:
-            raise ConfigError("the job file ends early")
-        return job
-
-    def _read_worker(self, certificate: bytes) -> tuple[bytes, bytes]:
-        """Return the key of who wrote a file, and its certificate, which has to be by our owner."""
-        context = self._context
-        network = context.network.network_id
-        node = verify_signature(certificate, OwnerCertificate, network).payload.to
-        if not context.mesh.owners.is_fellow(read_certificate(certificate, network, node), context.clock()):
-            raise ConfigError("the job file is not by a node of this one's owner")
-        return node, certificate
-
-    async def _take_part(self, envelope: bytes, worker: tuple[bytes, bytes], here: set[bytes]) -> bytes:
-        context = self._context
-        network = context.network.network_id
-        verified = verify_signature(envelope, JobState, network)
-        state = verified.payload
-        signed = verify_signature(state.envelope, SignedJob, network)
-        asked = signed.payload.job
-        if verified.sender != worker[0] or job_id(signed.sender, asked) != state.job:
-            raise PeerViolation("the state of another job, or signed by somebody else")
-        outputs = await self._outputs(asked, state)
-        if not here.issuperset([*blobs_of(asked), *outputs]):
-            raise PeerViolation("blobs that it names are not in it")
-        for blob in (*blobs_of(asked), *outputs):
-            context.blobs.note_owner(blob, context.identity.key)
-        known = copies.copy_of(context.journal.reader, state.job)
-        if not self._mine(state.job) and (known is None or known.epoch <= state.epoch):
-            await self._write(*worker, asked, state)
-        return state.job
+        """Take a job's state from a file, and go on with it here. Raises as ``JobFiles.read``, and as ``attach``."""
+        return await self.attach(await self._files.read(parts))
 
     def copies(self) -> list[CopyView]:
         """Return the jobs of fellows that this node could go on with."""

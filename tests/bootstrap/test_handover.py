@@ -202,7 +202,7 @@ async def test_a_full_disk_costs_a_copy_its_news_and_not_the_node(tmp_path, auto
         a, b, job, _ = await started(w)
         await copied(b, 1)
         with unwritable(b.context.journal):
-            await a.requester.wait(job)
+            await a.requester.cancel(job)
             await trio.sleep(3 * COPY_S)
             assert b.handover.copies()
         while b.handover.copies():  # it goes when there is room
