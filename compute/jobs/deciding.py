@@ -1,9 +1,9 @@
 """What is believed: answers are sealed, shown and compared; results accepted, liars caught, lost attempts replaced.
 
 When all of a task's attempts have committed, the set is sealed (``AskReveal``); when k roots agree and the bytes are
-here, the result is stored (``StoreResult``) and its attempts are released. Where this node can do single steps of a
-task, a dispute is walked first (``Walk``): who is proven to have done a step wrongly has no vote. Large results of a
-job that has them stay are kept by those who computed them (``NoteHolders``). Answers that lost are ``Caught``: their
+here, the result is stored (``StoreResult``) and its attempts are released. Answers that differ may be compared as
+numbers (``judging``) or walked step by step (``walking``) first. Large results of a job that has them stay are kept by
+those who computed them (``NoteHolders``). Answers that lost are ``Caught``: their
 provider gets nothing more. An attempt that ends without an answer leaves its task needy: ``placing`` replaces it.
 """
 
@@ -15,7 +15,6 @@ from depin_node.compute.jobs.events import (
     AskReveal,
     AskUpload,
     Audited,
-    Ban,
     Caught,
     Checked,
     CloseWork,
@@ -25,18 +24,17 @@ from depin_node.compute.jobs.events import (
     ReleaseAttempt,
     StoreResult,
     Verified,
-    Walk,
     Walked,
 )
 from depin_node.compute.jobs.judging import Judging
 from depin_node.compute.jobs.panels import BEFORE
 from depin_node.compute.jobs.partner import OpenTask, Partner
 from depin_node.compute.jobs.patience import ORDERLY
-from depin_node.compute.jobs.progress import Progress, shown
+from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.settling import OUTVOTED, VOTES, Settling
+from depin_node.compute.jobs.walking import Walking
 from depin_node.compute.market.happenings import Committed, Delivered, Failed, Revealed, Stayed
 from depin_node.compute.market.messages import TASK_FAULTS, EndCode, Verdict, Want
-from depin_node.compute.verification.dispute import Party
 from depin_node.compute.verification.findings import Outcome
 from depin_node.compute.verification.quorum import Ballot, Phase, Ref
 from depin_node.compute.verification.rules import ATTEMPTS_MAX
@@ -45,8 +43,6 @@ from depin_node.core.clock import Now
 LOST_KEPT_MAX = 64
 """Lost providers whose answers are remembered to be asked for: each has at most a window of them."""
 _SET_CONTEXT = "depin-node scheduler 2026 commit set v1"
-WALKS_MAX = 8
-"""Disputes of one task that are walked: each names somebody, or is the last."""
 APART = "its answer differs from the others' by more than the job's tolerance: a dispute, and no proof of a lie"
 _TASK_FAULTS = frozenset(code.value for code in TASK_FAULTS)
 
@@ -59,6 +55,7 @@ class Deciding:
         self._secret = blake3(secret, derive_key_context=_SET_CONTEXT).digest()
         self.settling = Settling(board, secret, self._catch, self._bar)
         self._judging = Judging(board, secret, self._end_attempt)
+        self._walking = Walking(board, self._end_attempt, self._catch)
 
     # Answers.
 
@@ -133,7 +130,7 @@ class Deciding:
             task.ballot.revealed((partner.peer, attempt), root)
             if not task.ballot.is_numeric:
                 self._note_dispute(progress, task, now)
-                self._walk(progress, task, now)
+                self._walking.begin(progress, task, now)
             self._decide(progress, task, now)
 
     def _note_dispute(self, progress: Progress, task: OpenTask, now: Now) -> None:
@@ -143,54 +140,11 @@ class Deciding:
         progress.disputed += 1
         self._board.note(progress, now, "disagreed", task=task.ballot.task, detail=reasons.who_said_what(task.ballot))
 
-    def _walk(self, progress: Progress, task: OpenTask, now: Now) -> None:
-        """If answers differ, have it found out which of two providers did a step wrongly."""
-        ballot = task.ballot
-        if not progress.can_walk or progress.is_walking or task.walks >= WALKS_MAX or not ballot.is_disputed():
-            return
-        parties: dict[bytes, Party] = {}
-        for (peer, _), run in ballot.runs.items():
-            if run.root and run.reachable:
-                parties.setdefault(run.root, Party(peer, run.root))
-        if len(parties) < 2:
-            return
-        task.walks += 1
-        progress.is_walking = task.is_walked_now = True
-        a, b, *_ = parties.values()
-        self._board.note(progress, now, "walks", a.peer, ballot.task, f"its steps are compared with {shown(b.peer)}'s")
-        self._board.do(Walk(progress.id, ballot.task, task.sequence, (a, b)))
-
     def walked(self, event: Walked, now: Now) -> None:
-        """Take what a walk has found: who is named has no vote; if nobody is, the votes decide."""
-        progress = self._board.jobs.get(event.job_id)
-        if progress is None:
-            return
-        progress.is_walking = False
-        task = progress.tasks.get(event.task)
-        if task is None or progress.is_over or task.sequence != event.sequence:
-            return
-        progress.active_ns = now.boottime_ns
-        task.is_walked_now = False
-        ballot = task.ballot
-        if not event.liars:
-            task.walks = WALKS_MAX
-            self._board.note(progress, now, "walked", task=ballot.task, detail=event.why)
-        ballot.decided = b""  # nothing was accepted meanwhile
-        for ref in [ref for ref in ballot.runs if ref[0] in event.liars and ref[1] != BEFORE]:
-            self._board.do(Caught(*ref, progress.id, ballot.task, event.why))
-            self._board.do(ReleaseAttempt(*ref, Verdict.REJECTED))
-            self._end_attempt(progress, task, ref, "wrong", now)
-        for peer in event.liars:
-            if (peer, BEFORE) in ballot.runs:  # an answer from before is void with all of its provider's
-                self._board.do(Ban(peer, progress.id, ballot.task, event.why))
-            self._catch(progress, peer, ballot.task, now, event.why)
-        if progress.is_over or progress.tasks.get(event.task) is not task:
-            return
-        if task.outputs is not None and all(run.root != task.outputs_root for run in ballot.runs.values()):
-            task.outputs = None  # they were a liar's
-        ballot.recount()
-        self._walk(progress, task, now)
-        self._decide(progress, task, now)
+        """Take what a walk has found, and decide anew."""
+        found = self._walking.walked(event, now)
+        if found is not None:
+            self._decide(*found, now)
 
     def compared(self, event: Compared, now: Now) -> None:
         """Note how near the answers to a task are to each other."""
