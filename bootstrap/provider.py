@@ -21,7 +21,7 @@ from depin_node.bootstrap.lent import LentDevice, LentDevices
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
 from depin_node.compute.jobs import statements
-from depin_node.compute.market import provider as market
+from depin_node.compute.market import orders as market
 from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import PROTOCOL, EndCode, WorkBody

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from depin_node.compute.jobs.schema import StoredFinished
-from depin_node.compute.market import provider as market
+from depin_node.compute.market import orders as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.market.transfer import frames as data_frames

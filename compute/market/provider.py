@@ -15,10 +15,10 @@ it says about an attempt that it has released is ignored.
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from blake3 import blake3
 
+from depin_node.compute.market.accounts import Account, Accounts, Owed
 from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender, Quote
 from depin_node.compute.market.messages import (
@@ -54,7 +54,6 @@ from depin_node.compute.market.messages import (
     Tasks,
     Terms,
     Upload,
-    Verdict,
     Want,
     Work,
     WorkBody,
@@ -65,9 +64,9 @@ from depin_node.compute.market.messages import (
     keyed_output,
     work_id,
 )
+from depin_node.compute.market.orders import Forget, Free, Keep, Open, Order, Over, Prepare, Run, StoreReceipt
 from depin_node.compute.market.pen import Frame, Pen
-from depin_node.compute.market.pricing import is_too_little, reference_us
-from depin_node.compute.trust.chain import Entry
+from depin_node.compute.market.pricing import reference_us
 from depin_node.compute.trust.receipts import busy_us as busy_us_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
@@ -80,80 +79,10 @@ PROGRESS_S = 2
 IDLE_S = 15
 EXPIRY_GRACE_S = 10
 WORKS_MAX = 64
-UNRECEIPTED_MAX = 8192
 REVEAL_OUTPUTS_MAX = 512
 """Outputs named in one ``Reveals``: 45 bytes each, below its size, with the logs."""
 NO_WORK = bytes(32)
 _SALT_CONTEXT = "depin-node market 2026 salt v1"
-
-
-@dataclass(frozen=True)
-class Open:
-    """The agreement stands: get so many workers of each device ready."""
-
-    agreement: bytes
-    terms: Terms
-    shares: dict[int, int]
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Fetch the program and the inputs of a work; tasks of it may follow before that is done."""
-
-    work: int
-    body: WorkBody
-    grant: bytes
-
-
-@dataclass(frozen=True)
-class Run:
-    """Run these: (attempt, task)."""
-
-    work: int
-    items: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Put the outputs of these attempts away for ``STAY_S``, then call ``kept``."""
-
-    attempts: list[int]
-
-
-@dataclass(frozen=True)
-class Free:
-    """Stop these attempts if they still run, and let their outputs go."""
-
-    attempts: list[int]
-
-
-@dataclass(frozen=True)
-class Forget:
-    """The work is closed: let its program and inputs go."""
-
-    work: int
-
-
-@dataclass(frozen=True)
-class StoreReceipt:
-    """Store both, the countersignature as the next entry of the log, then call ``send_countersign``."""
-
-    receipt: bytes
-    envelope: bytes
-    countersign: bytes
-    job: bytes
-    entry: Entry
-    busy_us: int
-
-
-@dataclass(frozen=True)
-class Over:
-    """The agreement, or the conversation before there was one, has ended."""
-
-    code: str
-
-
-Order = StoreAgreement | Open | Prepare | Run | Keep | Free | Forget | StoreReceipt | Over
 
 
 class _State(Enum):
@@ -208,42 +137,6 @@ class _Work:
     id: bytes
 
 
-class _Account:
-    """What receipts of a work have to name, how many of its answers wait for one, and what a task costs.
-
-    ``is_asked`` once an answer was asked for: the requester knows of one then, and so the price. ``ran_us`` is what
-    ``answers`` took, in µs of the reference core.
-    """
-
-    __slots__ = ("answers", "inputs", "is_asked", "is_closed", "key", "price_us", "ran_us", "waiting")
-
-    def __init__(self, key: bytes, inputs: bytes) -> None:
-        self.key = key
-        self.inputs = inputs
-        self.waiting = 0
-        self.is_closed = False
-        self.price_us: int | None = None
-        self.is_asked = False
-        self.answers = 0
-        self.ran_us = 0
-
-    def is_cheap(self) -> bool:
-        """Tell whether a task costs the requester far less than it takes us."""
-        return self.price_us is not None and is_too_little(self.price_us, self.ran_us, self.answers)
-
-
-class _Owed(NamedTuple):
-    """An answer that was shown and released: a receipt has to come."""
-
-    work: int
-    task: int
-    commitment: bytes
-    output: bytes
-    busy_us: int
-    fuel: int
-    energy_mj: int
-
-
 class ProviderTalk:
     """The machine. ``secret`` is 32 bytes from the operating system, for the salts of this conversation."""
 
@@ -268,10 +161,7 @@ class ProviderTalk:
         self._unended = 0
         self._works: dict[int, _Work] = {}
         self._next_work = 0
-        self._accounts: dict[int, _Account] = {}
-        self._unreceipted: dict[int, _Owed] = {}
-        self._shown_at_end: dict[int, _Owed] = {}  # a receipt may be on its way, and need not
-        self._omitted_us = 0
+        self._accounts = Accounts()
         self.energy_by = ""
         """What measures the energy that ``finished`` is told, if anything does."""
         self._out: deque[Frame] = deque()
@@ -325,9 +215,7 @@ class ProviderTalk:
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
         answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
         record.commitment = commit(answer, record.root, record.salt)
-        account = self._accounts[record.work]
-        account.answers += 1
-        account.ran_us += self._reference_us(elapsed_us)
+        self._accounts[record.work].answered(self._reference_us(elapsed_us))
         self._unended -= 1
         self._ended_count += 1
         self._out_commits.append((work.id, Commit(attempt, record.task, record.commitment, elapsed_us)))
@@ -378,7 +266,7 @@ class ProviderTalk:
 
     def unsigned_us(self) -> int:
         """Return the work in answers that were shown, and that no receipt has come for or will."""
-        return self._omitted_us + sum(owed.busy_us for owed in self._unreceipted.values())
+        return self._accounts.unsigned_us()
 
     def open_attempts(self) -> int:
         """Return how many attempts are not released."""
@@ -551,7 +439,7 @@ class ProviderTalk:
             raise PeerViolation("work: beyond the terms of the agreement")
         self._next_work = work.work + 1
         self._works[work.work] = _Work(work.body, work_id(self.agreement, work.work, work.body))
-        self._accounts[work.work] = _Account(work.receipt_key, keyed_inputs(work.receipt_key, work.body))
+        self._accounts.open(work.work, Account(work.receipt_key, keyed_inputs(work.receipt_key, work.body)))
         return [Prepare(work.work, work.body, work.grant)]
 
     def _tasks(self, tasks: Tasks) -> list[Order]:
@@ -566,7 +454,7 @@ class ProviderTalk:
         account = self._accounts[tasks.work]
         if account.is_asked and account.price_us is None:
             raise PeerViolation("tasks: of a work that has answers, and no price")
-        if len(self._unreceipted) > UNRECEIPTED_MAX:
+        if self._accounts.is_full():
             return self.end(EndCode.RECEIPTS)
         items = list(enumerate(tasks.tasks, tasks.first_attempt))
         for attempt, task in items:
@@ -579,9 +467,7 @@ class ProviderTalk:
         account = self._accounts.get(price.work)
         if account is None or price.work not in self._works or not account.answers:
             raise PeerViolation("price: of no open work, or before its first answer")
-        if account.price_us not in (None, price.task_us):  # a receipt may have said it already
-            raise PeerViolation("price: another one than was fixed for the work")
-        account.price_us = price.task_us
+        account.fix(price.task_us)  # a receipt may have said it already
         return []
 
     def _reference_us(self, elapsed_us: int) -> int:
@@ -631,17 +517,14 @@ class ProviderTalk:
             if record.phase is _Phase.RUNNING:
                 self._unended -= 1
             elif record.is_shown:
-                self._owe(attempt, record, self._unreceipted)
+                self._accounts.owe(attempt, self._owed(record))
         self._note_idle(now)
         return [Free(freed)] if freed else []
 
-    def _owe(self, attempt: int, record: _Attempt, owed: dict[int, _Owed]) -> None:
-        account = self._accounts[record.work]
-        account.waiting += 1
-        output = keyed_output(account.key, record.root)
-        owed[attempt] = _Owed(
-            record.work, record.task, record.commitment, output, record.elapsed_us, record.fuel, record.energy_mj
-        )
+    def _owed(self, record: _Attempt) -> Owed:
+        output = keyed_output(self._accounts[record.work].key, record.root)
+        meters = record.elapsed_us, record.fuel, record.energy_mj
+        return Owed(record.work, record.task, record.commitment, output, *meters)
 
     def _cancel(self, cancel: Cancel, now: Now) -> list[Order]:
         if cancel.work not in self._works:
@@ -649,14 +532,8 @@ class ProviderTalk:
         open_attempts = tuple(attempt for attempt, record in self._attempts.items() if record.work == cancel.work)
         orders = self._release(open_attempts, now)
         del self._works[cancel.work]
-        self._accounts[cancel.work].is_closed = True
-        self._close_account(cancel.work)
+        self._accounts.close(cancel.work)
         return [*orders, Forget(cancel.work)]
-
-    def _close_account(self, work: int) -> None:
-        account = self._accounts.get(work)
-        if account is not None and account.is_closed and not account.waiting:
-            del self._accounts[work]
 
     def _receipt(self, receipt: Receipt, envelope: bytes, now: Now) -> list[Order]:
         account = self._accounts.get(receipt.work)
@@ -668,27 +545,7 @@ class ProviderTalk:
             raise PeerViolation("receipt: the last one of a work that is not closed")
         if receipt.price != self._quote.price:
             raise PeerViolation("receipt: at another price than was agreed")
-        busy_us = fuel = energy_mj = 0
-        for settled in receipt.settled:
-            owed = self._unreceipted.get(settled.attempt) or self._shown_at_end.get(settled.attempt)
-            if owed is None or owed[:4] != (receipt.work, settled.task, settled.commitment, settled.output):
-                raise PeerViolation("receipt: of an answer that was not given")
-            if account.price_us is None:
-                account.price_us = settled.price_us
-            elif account.price_us != settled.price_us:
-                raise PeerViolation("receipt: a task at another price than was fixed for the work")
-            if settled.verdict is not Verdict.PROVISIONAL:  # those come once more
-                (self._unreceipted if settled.attempt in self._unreceipted else self._shown_at_end).pop(settled.attempt)
-                account.waiting -= 1
-                busy_us += owed.busy_us
-                fuel += owed.fuel
-                energy_mj += owed.energy_mj
-        if receipt.final:
-            for attempt in [attempt for attempt, owed in self._unreceipted.items() if owed.work == receipt.work]:
-                self._omitted_us += self._unreceipted.pop(attempt).busy_us
-            del self._accounts[receipt.work]
-        else:
-            self._close_account(receipt.work)
+        busy_us, fuel, energy_mj = self._accounts.take(receipt)
         name = digest(envelope)
         meters = Meters(busy_us, fuel, energy_mj, self.energy_by if energy_mj else "")
         countersign, entry = self._pen.sign_entry(Countersign, self.peer, now, name, meters)
@@ -709,7 +566,7 @@ class ProviderTalk:
             return []
         if at_ns > self._deadline_ns:
             return self.end(EndCode.EXPIRED)
-        if any(account.is_cheap() for account in self._accounts.values()):
+        if self._accounts.is_any_cheap():
             return self.end(EndCode.PRICE)
         if not self._attempts and at_ns > self._idle_since_ns + IDLE_S * SECOND_NS:
             return self.end(EndCode.IDLE)
@@ -724,7 +581,7 @@ class ProviderTalk:
         freed = list(self._attempts)
         for attempt, record in self._attempts.items():
             if record.is_shown:
-                self._owe(attempt, record, self._shown_at_end)
+                self._accounts.owe(attempt, self._owed(record), is_ended=True)
         self._attempts.clear()
         self._works.clear()
         self._unended = 0

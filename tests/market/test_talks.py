@@ -597,8 +597,8 @@ def test_a_work_with_its_last_receipt_is_forgotten():
     pair = Pair().release()
     pair.p.receive(Kind.CANCEL, encode(m.Cancel(0)), pair.now)
     pair.requester_says(m.Receipt, *due(pair, final=True))
-    assert not pair.p._accounts
-    assert not pair.p._unreceipted
+    assert pair.p._accounts.get(0) is None
+    assert not pair.p._accounts._owed
     with pytest.raises(PeerViolation, match="last receipt"):
         pair.requester_says(m.Receipt, *due(pair))
 

@@ -5,6 +5,7 @@ from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
+from depin_node.compute.market.accounts import Owed
 from depin_node.compute.market.lender import Lender, Lending
 from depin_node.compute.market.messages import Kind, Verdict, Want
 from depin_node.compute.market.pen import Pen
@@ -151,7 +152,7 @@ class Pair:
 
 def due(pair, verdict=Verdict.ACCEPTED, *, agreement=None, work=0, price=0, final=False, **other):
     """The fields of the receipt for attempt 0, but for what is changed."""
-    (owed,) = pair.p._unreceipted.values() or [pm._Owed(0, 7, SOMETHING, SOMETHING, 1, 0, 0)]
+    (owed,) = pair.p._accounts._owed.values() or [Owed(0, 7, SOMETHING, SOMETHING, 1, 0, 0)]
     settled = m.Settled(
         0, owed.task, other.get("commitment", owed.commitment), other.get("output", owed.output), verdict, 55
     )
