@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TypeVar
 
-import msgspec
-
+from depin_node.compute.market.dues import Dues
 from depin_node.compute.market.happenings import (
     Agreed,
     BidHeard,
@@ -46,7 +45,6 @@ from depin_node.compute.market.messages import (
     BATCH_MAX,
     FROM_PROVIDER,
     GATHERED,
-    RECEIPT_TASKS_MAX,
     Accept,
     Award,
     Bid,
@@ -63,12 +61,10 @@ from depin_node.compute.market.messages import (
     Offer,
     Price,
     Progress,
-    Receipt,
     Release,
     Reveal,
     Reveals,
     SetEntry,
-    Settled,
     Tasks,
     Terms,
     Upload,
@@ -79,15 +75,12 @@ from depin_node.compute.market.messages import (
     agreement_id,
     attempt_bytes,
     digest,
-    keyed_inputs,
-    keyed_output,
     work_id,
 )
 from depin_node.compute.market.pen import Frame, Pen
 from depin_node.compute.market.pricing import Prices, reference_us
 from depin_node.compute.market.transfer import Incoming, check_sizes, header_of
 from depin_node.compute.trust.evidence import Proof, bad_opening, two_results
-from depin_node.compute.trust.receipts import PAID
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import encode
@@ -101,8 +94,6 @@ GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""
 RECEIPTS_OPEN_MAX = 64
-RECEIPT_S = 10
-"""Verdicts wait so long for others to share their receipt."""
 CLAIM_GRACE_US = 1_000_000
 """What a provider may say to have run beyond what its slots can have: its clock is not ours."""
 _Item = TypeVar("_Item")
@@ -156,15 +147,12 @@ class _Work:
         "answered",
         "blob_bytes",
         "body",
+        "dues",
         "id",
         "is_priced",
         "number",
         "price_us",
         "prices",
-        "provisional",
-        "receipt_key",
-        "settled",
-        "settled_since_ns",
         "sizes",
     )
 
@@ -174,7 +162,7 @@ class _Work:
         body: WorkBody,
         work: bytes,
         sizes: Callable[[int], tuple[int, ...]],
-        receipt_key: bytes,
+        dues: Dues,
         prices: Prices,
     ) -> None:
         self.number = number
@@ -182,14 +170,11 @@ class _Work:
         self.price_us: int | None = None  # of each task, once the probe has been answered
         self.is_priced = False  # the provider has been told
         self.body = body
-        self.receipt_key = receipt_key
+        self.dues = dues
         self.id = work
         self.sizes = sizes
         self.blob_bytes = body.program_bytes + sum(item.size_bytes for item in body.inputs)
         self.answered = False
-        self.settled: list[Settled] = []
-        self.settled_since_ns = 0
-        self.provisional: dict[int, Settled] = {}  # by task: answers that get another verdict
 
 
 class ProvenLie(PeerViolation):
@@ -267,8 +252,10 @@ class RequesterTalk:
         now: Now,
     ) -> None:
         """Announce a job's work. ``sizes`` tells the bytes of each output of a task, ``prices`` what others ask."""
+        assert self._bid is not None
         key = self._pen.receipt_key(body.job)
-        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes, key, prices)
+        dues = Dues(self._pen, self.peer, self.agreement, self._bid, number, body)
+        self._works[number] = _Work(number, body, work_id(self.agreement, number, body), sizes, dues, prices)
         self._out.append((Kind.WORK, self._pen.sign(Work, self.peer, now, self.agreement, number, body, grant, key)))
 
     def assign(self, work: int, first_attempt: int, tasks: list[int], now: Now) -> None:
@@ -315,38 +302,19 @@ class RequesterTalk:
         if verdict is None:
             return []
         work = record.work
-        if not work.settled:
-            work.settled_since_ns = now.boottime_ns
-        output = keyed_output(work.receipt_key, record.root)
         assert work.price_us is not None  # it was answered
-        settled = Settled(attempt, record.task, record.commitment, output, verdict, work.price_us)
-        if verdict is Verdict.PROVISIONAL:
-            work.provisional[record.task] = settled
-        return self._put(work, settled, now)
+        return work.dues.put(attempt, record.task, record.commitment, record.root, verdict, work.price_us, now)
 
     def settle(self, number: int, tasks: Iterable[int], verdict: Verdict, now: Now) -> list[Event]:
         """Give answers that were provisional their last verdict, in further receipts."""
-        work, happened = self._works[number], list[Event]()
-        for task in tasks:
-            settled = work.provisional.pop(task, None)
-            if settled is not None:
-                happened += self._put(work, msgspec.structs.replace(settled, verdict=verdict), now)
-        return happened
-
-    def _put(self, work: _Work, settled: Settled, now: Now) -> list[Event]:
-        work.settled.append(settled)
-        if len(work.settled) < RECEIPT_TASKS_MAX:
-            return []
-        return self._receipt(work, final=False, verified_by="", now=now)
+        return list(self._works[number].dues.settle(tasks, verdict, now))
 
     def close_work(self, number: int, verified_by: str, now: Now) -> list[Event]:
         """End a work with its last receipt. What is open is void: the caller has released it."""
-        work, happened = self._works.pop(number), list[Event]()
-        for settled in work.provisional.values():  # honest work as far as anybody knows, which nobody will settle now
-            happened += self._put(work, msgspec.structs.replace(settled, verdict=Verdict.UNUSED), now)
+        work = self._works.pop(number)
         self._out_tasks = deque(item for item in self._out_tasks if item[1] != number)
         self._out_last.append((Kind.CANCEL, encode(Cancel(number))))
-        return happened + self._receipt(work, final=True, verified_by=verified_by, now=now)
+        return list(work.dues.close(verified_by, now))
 
     def send_receipt(self, receipt: StoreReceipt) -> None:
         """A receipt is stored: send it."""
@@ -423,28 +391,6 @@ class RequesterTalk:
         while self._out_tasks and len(tasks) < BATCH_MAX and self._out_tasks[0][:2] == (first + len(tasks), work):
             tasks.append(self._out_tasks.popleft()[2])
         return self._pen.sign(Tasks, self.peer, now, self.agreement, work, first, tuple(tasks))
-
-    def _receipt(self, work: _Work, *, final: bool, verified_by: str, now: Now) -> list[Event]:
-        if not work.settled:
-            return []
-        assert self._bid is not None
-        settled, work.settled = tuple(work.settled), []
-        envelope, entry = self._pen.sign_entry(
-            Receipt,
-            self.peer,
-            now,
-            self.agreement,
-            work.number,
-            work.body.job,
-            keyed_inputs(work.receipt_key, work.body),
-            self._bid.device_class,
-            settled,
-            self._bid.price,
-            final,
-            verified_by,
-        )
-        busy_us = sum(item.price_us for item in settled if item.verdict in PAID)
-        return [StoreReceipt(digest(envelope), envelope, work.body.job, entry, busy_us)]
 
     # What comes in.
 
@@ -683,11 +629,7 @@ class RequesterTalk:
 
     def _receipts_due(self, now: Now) -> list[Event]:
         """Sign for what has waited long: should this node die, little that was done for it is unsigned."""
-        due: list[Event] = []
-        for work in self._works.values():
-            if work.settled and now.boottime_ns > work.settled_since_ns + RECEIPT_S * SECOND_NS:
-                due += self._receipt(work, final=False, verified_by="", now=now)
-        return due
+        return [receipt for work in self._works.values() for receipt in work.dues.due(now)]
 
     def _overdue(self, at_ns: int) -> str | None:
         if self._state in (_State.OFFERED, _State.AWARDED):

@@ -237,7 +237,7 @@ class Market(RuleBasedStateMachine):
             assert account.price_us == self.price
         if work is not None:
             assert work.price_us == self.price
-            assert all(settled.price_us == self.price for settled in work.settled)
+            assert all(settled.price_us == self.price for settled in work.dues._settled)
         assert PROVIDER.key not in self.pair.prices._asked or self.price is not None
 
 

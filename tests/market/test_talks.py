@@ -23,6 +23,7 @@ from depin_node.compute.market import happenings as hp
 from depin_node.compute.market import messages as m
 from depin_node.compute.market import provider as pm
 from depin_node.compute.market import requester as rm
+from depin_node.compute.market.dues import RECEIPT_S
 from depin_node.compute.market.lender import Quote
 from depin_node.compute.market.messages import DeclineCode, EndCode, FailCode, Kind, Verdict, Want
 from depin_node.compute.market.transfer import frames as data_frames
@@ -582,7 +583,7 @@ def test_provisional_answers_get_their_verdict_later_and_once():
 def test_verdicts_do_not_wait_long_for_their_receipt():
     pair = Pair().release()
     assert not pair.r.tick(pair.now)
-    pair.at_s += rm.RECEIPT_S + 1
+    pair.at_s += RECEIPT_S + 1
     (stored,) = pair.r.tick(pair.now)
     receipt = verify_signature(stored.envelope, m.Receipt, "net").payload
     assert (len(receipt.settled), receipt.final, receipt.verified_by) == (1, False, "")
