@@ -66,7 +66,7 @@ class FinishedResults:
     ) -> None:
         if sum(output.nbytes for output in outputs) <= INLINE_BYTES_MAX:
             stored = tuple(StoredOutput(bytes(output), None) for output in outputs)
-        elif await self._kept.keep(owner, outputs):
+        elif all(await self._kept.keep(owner, [outputs])):
             stored = tuple(StoredOutput(b"", blob_id(output)) for output in outputs)
         else:
             self._names.pop(name, None)

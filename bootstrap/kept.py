@@ -15,6 +15,7 @@ import trio
 
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import statements
+from depin_node.compute.jobs.statements import Statement
 from depin_node.compute.market.messages import STAY_S
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ResourceError
@@ -38,24 +39,31 @@ class KeptResults:
             if context.blobs.store.has(blob):
                 self._note(owner, blob, size_bytes, until_s)
 
-    async def keep(self, owner: bytes, outputs: Sequence[memoryview]) -> bool:
-        """Put the outputs of a task away for ``owner``; return False if there is no room. Afterwards they survive a
-        crash of this process."""
+    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview]]) -> list[bool]:
+        """Put the outputs of tasks away for ``owner``; return False for each for which there is no room. Afterwards
+        they survive a crash of this process."""
+        kept: list[bool] = []
+        writes: list[Statement] = []
+        try:
+            for outputs in results:
+                kept.append(await self._put(owner, outputs, writes))
+            await self._context.journal.write(writes)
+        except ResourceError as error:
+            log.warning("no room for results that were to stay", reason=str(error))
+            return [False] * len(results)
+        return kept
+
+    async def _put(self, owner: bytes, outputs: Sequence[memoryview], writes: list[Statement]) -> bool:
+        """Put one task's outputs away, and add what the journal is to keep of it to ``writes``."""
         size_bytes = sum(len(output) for output in outputs)
         store = self._context.blobs.store
         if self._bytes + size_bytes > SHARE * store.quota_bytes or len(self._ends) + len(outputs) > KEPT_MAX:
             return False
         until_s = self._context.clock().wall_ns // SECOND_NS + STAY_S
-        writes = []
-        try:
-            for output in outputs:
-                blob = await store.put(output)
-                self._note(owner, blob, len(output), until_s)
-                writes.append(statements.put_kept(owner, blob, len(output), until_s))
-            await self._context.journal.write(writes)
-        except ResourceError as error:
-            log.warning("no room for results that were to stay", reason=str(error))
-            return False
+        for output in outputs:
+            blob = await store.put(output)
+            self._note(owner, blob, len(output), until_s)
+            writes.append(statements.put_kept(owner, blob, len(output), until_s))
         return True
 
     def _note(self, owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> None:

@@ -3,7 +3,8 @@ loop that carries one conversation's frames.
 
 One stream for each pair, one task that reads it, one that writes it. The writer asks the machine what has gathered
 since its last write (``drain``), so that under load one signature covers many tasks, and a lone message leaves at once.
-What the peer does not wait for (releases, receipts) goes with the next message, or after ``LINGER_S``.
+What the peer does not wait for (releases, receipts, the first of many answers) goes with the next message, or after
+``LINGER_S``.
 """
 
 import os
@@ -20,7 +21,7 @@ import trio
 from depin_node.bootstrap.journal import JournalWriter, open_journal
 from depin_node.compute.jobs import statements
 from depin_node.compute.market.happenings import Evidence
-from depin_node.compute.market.messages import FRAME_BYTES_MAX, PROTOCOL
+from depin_node.compute.market.messages import FRAME_BYTES_MAX, LINGER_S, PROTOCOL
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.credit import Credit
@@ -39,8 +40,6 @@ log = structlog.get_logger("depin_node.market")
 TICK_S = 0.5
 RESTING_TICK_S = 10.0
 """Of a node without a job: whatever begins one wakes it."""
-LINGER_S = 0.02
-"""A few times what a message costs; far below the deadlines that releases and receipts bear on."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
 BOOK_S = 5.0

@@ -68,8 +68,8 @@ class Supplier(Protocol):
     def forget_finished(self, name: bytes) -> None:
         """A result was taken."""
 
-    async def keep(self, owner: bytes, outputs: Sequence[memoryview]) -> bool:
-        """Put a result away for the node that owns it; False if there is no room."""
+    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview]]) -> list[bool]:
+        """Put results away for the node that owns them; False for each for which there is no room."""
 
 
 @dataclass
@@ -148,14 +148,12 @@ class Shop:
         self._arrived.unpark_all()
 
     async def keep(self, order: market.Keep) -> None:
-        """Put results away that are to stay here."""
-        for attempt in order.attempts:
-            outputs = self._outputs.get(attempt)
-            if outputs is None:
-                continue  # released meanwhile
-            is_here = await self._supplier.keep(self._talk.peer, outputs)
+        """Put results away that are to stay here: what is asked for together is told together."""
+        wanted = {attempt: self._outputs[attempt] for attempt in order.attempts if attempt in self._outputs}
+        are_here = await self._supplier.keep(self._talk.peer, list(wanted.values()))
+        for attempt, is_here in zip(wanted, are_here, strict=True):
             self._talk.kept(attempt, is_here=is_here)
-            self._wake()
+        self._wake()
 
     def free(self, attempts: list[int]) -> None:
         """Drop attempts: their bytes, their place in the queue, or their result to come."""

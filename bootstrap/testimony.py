@@ -58,7 +58,7 @@ class Testimony:
             finally:
                 now = context.clock()
                 context.credit.ran(peer, (now.boottime_ns - began.boottime_ns) // 1000, now)
-        if asked.keep and not await provider.keep(peer, [memoryview(data) for data in arrays.values()]):
+        if asked.keep and not all(await provider.keep(peer, [[memoryview(data) for data in arrays.values()]])):
             raise ResourceError("there is no room to keep the arrays")
         expires_s = now.wall_ns // SECOND_NS + TaskState.LIFETIME_S_MAX
         told = TaskState(peer, expires_s, context.pen.next_seq(), asked.job, asked.task, asked.step, state)

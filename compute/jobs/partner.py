@@ -1,9 +1,10 @@
 """A provider as the scheduler sees it: what it agreed to, what is open with it, how fast it does each job's tasks.
 
 How many attempts are kept open with a provider: enough that it is never idle between two messages, few enough
-that little is lost with it and the end of a job is even. Two a slot, and as many as it runs in ``AHEAD_S`` and on the
-way there and back; never more than its bid allows. What a run takes is the provider's word: the time between its
-answers would shrink what is kept open whenever messages are slow, and so make them fewer and slower still.
+that little is lost with it and the end of a job is even. Two a slot, and as many as it runs in ``AHEAD_S``, on the
+way there and back, and while answers wait for company; never more than its bid allows. What a run takes is the
+provider's word: the time between its answers would shrink what is kept open whenever messages are slow, and so make
+them fewer and slower still.
 A provider has one queue for all jobs: what is ahead of a slot is counted in seconds.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from depin_node.compute.jobs.job import Job
-from depin_node.compute.market.messages import Terms
+from depin_node.compute.market.messages import GATHERED, LINGER_S, Terms
 from depin_node.compute.verification.quorum import Ballot
 from depin_node.core.clock import SECOND_NS
 
@@ -159,10 +160,12 @@ class Partner:
         if stint is None or not stint.pace_s:
             more = FIRST_AHEAD * self.slots - total
         else:
-            ahead_s = AHEAD_S + 2 * self._lag_s  # to be answered and to be shown
-            backlog_s = 0.0
+            backlog_s, gather_s = 0.0, LINGER_S
             for other in self.stints.values():
-                backlog_s += other.open * self._busy_s(other)
+                busy_s = self._busy_s(other)
+                backlog_s += other.open * busy_s
+                gather_s = min(gather_s, GATHERED * busy_s)
+            ahead_s = AHEAD_S + 2 * (self._lag_s + gather_s)  # to be answered and to be shown
             more = ceil((ahead_s - backlog_s) / self._busy_s(stint))  # long tasks get their turn beside short ones
         worth = min(room, max(least, more, 0))
         is_alone = len(self.stints) == 1

@@ -38,6 +38,8 @@ BATCH_MAX = 128
 hold."""
 GATHERED = 16
 """So many items are worth a message of their own: from here on its fixed cost is a few per cent of each (measured)."""
+LINGER_S = 0.05
+"""What the peer can do without for now waits so long for company at most; far below the deadlines that it bears on."""
 WINDOW_MAX = 1024
 SLOTS_MAX = 256
 OUTPUTS_MAX = 64

@@ -277,14 +277,14 @@ class ProviderTalk:
     def is_urgent(self) -> bool:
         """Tell whether the requester waits for something that ``drain`` would return.
 
-        A few commitments while many attempts are still open are no hurry: more will soon share their signature.
+        A few commitments while more attempts are still to run are no hurry: theirs will soon share the signature.
         """
         commits = len(self._out_commits)
         return bool(
             self._out
             or self._out_failures
             or self._out_reveals
-            or (commits and (commits >= GATHERED or self._unended < GATHERED))
+            or (commits and commits >= min(GATHERED, self._unended))
         )
 
     def has_output(self) -> bool:
