@@ -48,6 +48,7 @@ from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import DepinError, NotFoundError, PeerViolation, TransportError
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.identity import peer_id
+from depin_node.p2p.blob_store import BlobMissingError
 
 log = structlog.get_logger("depin_node.evidence")
 
@@ -115,12 +116,15 @@ class Evidence:
             self._trying.discard(peer)
 
     async def _blobs(self, names: Iterable[bytes]) -> tuple[bytes, ...]:
-        """Return those blobs that are here, unless they are large."""
+        """Return those blobs that are here, unless they are large, or go while they are read."""
         store = self._context.blobs.store
         here = [name for name in names if store.has(name)]
         if sum(store.size_bytes(name) for name in here) > RUN_BYTES_MAX:
             return ()
-        return tuple([await store.read(name) for name in here])
+        try:
+            return tuple([await store.read(name) for name in here])
+        except BlobMissingError:
+            return ()
 
     def _believe(self, data: bytes, proven: Proven, told_by: bytes) -> None:
         if proven.accused in self._held or len(self._held) >= CASES_MAX:

@@ -1,6 +1,7 @@
 """Evidence on its way through a mesh of nodes, over the in-memory network."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import trio
@@ -179,6 +180,18 @@ async def test_an_answer_that_lost_a_vote_is_run_again_and_proven_wrong(tmp_path
         assert proven.accused == lenders[1].key
         with pytest.raises(shell.NotHereError):
             await shell.verify_with_execution(case.data, NETWORK)
+
+
+async def test_evidence_whose_input_goes_meanwhile_cannot_be_told_here(tmp_path):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        proof, accused = wrong_result(7, b"?" * 32), Identity((7).to_bytes(32, "big")).key
+        _, gone = [await a.blobs.store.put(blob) for blob in proof.blobs]
+        data = encode_case(NETWORK, accused, replace(proof, blobs=()))
+        assert (await shell.verify_with_execution(data, NETWORK, a.evidence._blobs)).accused == accused
+        Path(a.blobs.store.path(gone)).unlink()
+        with pytest.raises(shell.NotHereError):
+            await shell.verify_with_execution(data, NETWORK, a.evidence._blobs)
 
 
 async def test_what_a_restart_came_between_is_judged_after_it(tmp_path):
