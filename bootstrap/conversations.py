@@ -251,7 +251,7 @@ class Conversations:
         finally:
             self._keep_evidence(partner.talk)
             if self._partners.get(ask.peer) is partner:
-                self._let_down(partner, code)
+                self._let_down(partner)
                 self._feed(e.Gone(ask.peer, code))
                 self._partners.pop(ask.peer, None)
 
@@ -270,10 +270,10 @@ class Conversations:
             if isinstance(event, market.Failed):
                 for _, code in event.items:
                     if code not in TASK_FAULTS:
-                        self._let_down(partner, code.value)
+                        self._let_down(partner)
             elif isinstance(event, market.Ended | market.Declined):
                 if isinstance(event, market.Ended) and event.code not in ORDERLY:
-                    self._let_down(partner, event.code)
+                    self._let_down(partner)
                 self._part(partner)
 
     def _store(self, partner: _Partner, event: market.Event) -> None:
@@ -303,9 +303,9 @@ class Conversations:
         if error is None:
             self._context.credit.received(peer, busy_us)
 
-    def _let_down(self, partner: _Partner, code: str) -> None:
+    def _let_down(self, partner: _Partner) -> None:
         """Note that a provider was not there when it was needed."""
-        self._context.book.let_down(partner.talk.peer, partner.talk.device_class, code, self._context.clock())
+        self._context.book.let_down(partner.talk.peer, partner.talk.device_class, self._context.clock())
 
     def _part(self, partner: _Partner) -> None:
         """The conversation is over, and the scheduler knows."""

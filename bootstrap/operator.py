@@ -18,8 +18,10 @@ from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
 from depin_node.compute.jobs.schema import StoredReceipt
 from depin_node.compute.market.messages import Countersign, Meters
+from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.credit import SECOND_US
 from depin_node.compute.trust.receipts import busy_us, count, verify_receipt
+from depin_node.core.clock import Now
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
 from depin_node.core.views import (
@@ -123,8 +125,8 @@ class Operator:
 
     def peers(self) -> list[PeerView]:
         """Return the peers that are known, connected ones first, then by peer id."""
-        reasons = self._market.book.reasons
-        views = [_peer_view(entry, reasons.get(entry.key, "")) for entry in self._market.mesh.directory.peers()]
+        market, now = self._market, self._market.clock()
+        views = [_peer_view(entry, market.book, now) for entry in market.mesh.directory.peers()]
         return sorted(views, key=lambda view: (not view.connected, view.peer))
 
     def devices(self) -> list[DeviceView]:
@@ -297,7 +299,9 @@ class Uploads:
                 self._store.unpin(blob_id)
 
 
-def _peer_view(entry: Entry, banned: str) -> PeerView:
+def _peer_view(entry: Entry, book: Book, now: Now) -> PeerView:
+    classes = {device.device_class for device in entry.advert.devices}
+    standings = [book.standing(entry.key, name, now) for name in classes]
     return PeerView(
         peer=entry.name,
         address=str(next(iter(entry.addresses), entry.seen_at) or ""),
@@ -319,10 +323,12 @@ def _peer_view(entry: Entry, banned: str) -> PeerView:
         price_millicredits=entry.advert.price,
         version=entry.advert.software,
         group=entry.group,
-        banned=banned,
+        banned=book.reasons.get(entry.key, ""),
         protocol_min=entry.advert.protocol_min,
         protocol_max=entry.advert.protocol_max,
         owner=peer_id(entry.owner) if entry.owner else "",
+        verified=max((standing.verified for standing in standings), default=0),
+        availability=max((standing.availability for standing in standings if standing.observed), default=None),
     )
 
 

@@ -8,6 +8,7 @@ frames, files and the journal are waited for, each in its own task. Jobs that th
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -47,7 +48,7 @@ from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, Tr
 from depin_node.core.text import printable
 from depin_node.core.views import LogsView, TaskLog
 from depin_node.crypto.envelope import NOBODY, sign
-from depin_node.p2p.directory import Need
+from depin_node.p2p.directory import Entry, Need
 
 log = structlog.get_logger("depin_node.requester")
 
@@ -455,6 +456,7 @@ class Requester:
         mesh = self._context.mesh
         banned = self._context.book.banned
         entries = mesh.candidates(need, CANDIDATES_MAX, self._context.rng, exclude=banned)
+        entries.sort(key=partial(self._lets_down, classes=need.device_classes))
         items = tuple(
             e.Candidate(
                 entry.key,
@@ -466,6 +468,11 @@ class Requester:
             for entry in entries
         )
         self._feed(e.Candidates(items, mesh.directory.why_nobody(need, exclude=banned)))
+
+    def _lets_down(self, entry: Entry, classes: frozenset[str]) -> bool:
+        """Tell whether a peer is asked after others, for it was seldom there when it was needed."""
+        names = {device.device_class for device in entry.advert.devices} & classes
+        return self._context.book.lets_down(entry.key, names, self._context.clock())
 
     async def _resume(self, stored: StoredJob) -> None:
         """Go on with a job from before a restart: what was accepted stays accepted."""

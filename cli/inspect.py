@@ -126,11 +126,12 @@ def _peers_text(views: "list[PeerView]") -> str:
             view.peer,
             "banned" if view.banned else "connected" if view.connected else "known",
             _device_words(view.devices) if view.lending else "not lending",
+            "" if view.availability is None else f"{view.verified} right, there {view.availability:.0%}",
             view.address,
         )
         for view in views
     ]
-    return table(("PEER", "STATE", "LENDS", "ADDRESS"), rows)
+    return table(("PEER", "STATE", "LENDS", "RECORD", "ADDRESS"), rows)
 
 
 def _devices_text(views: "list[DeviceView]") -> str:

@@ -47,7 +47,9 @@ class DeviceView(View, frozen=True):
 
 class PeerView(View, frozen=True):
     """What this node knows of a peer. ``address`` is where it can be dialled; ``banned`` is why, or empty; ``owner`` is
-    the id of its owner's key, or empty.
+    the id of its owner's key, or empty. ``verified``: answers of it that were found right with somebody established
+    behind the finding; ``availability``: how likely it is to answer, 0 to 1, None where nothing is known; both of
+    its best device.
     """
 
     peer: str
@@ -62,6 +64,8 @@ class PeerView(View, frozen=True):
     owner: str = ""
     protocol_min: int = 1
     protocol_max: int = 1
+    verified: int = 0
+    availability: float | None = None
 
 
 class ReachView(View, frozen=True):

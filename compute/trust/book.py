@@ -12,7 +12,7 @@ All of it is our own experience: no praise of others is taken. Their evidence is
 (``evidence.py``). Time is the boot clock while we run; across a restart the wall clock bridges the gap.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -30,6 +30,8 @@ FORGOTTEN_S_MAX = 90 * 86_400
 """The longest gap between two runs that is believed of the wall clock; all is faded by then."""
 KNOWN_MAX = 8192
 """Pairs of peer and device class that are remembered; the one unused for longest goes first. Bans never go."""
+UNKNOWN_AVAILABILITY = 0.5
+"""Of who was never observed."""
 EVERY_CLASS = ""
 """For what happened before there was a device class: a peer that cannot be reached, for example."""
 
@@ -42,7 +44,6 @@ class Standing:
     [0, 1], 0.5 where nothing is known, and rests on ``observed`` attempts, the older ones counting less.
     """
 
-    is_banned: bool
     is_newcomer: bool
     verified: int
     availability: float
@@ -107,7 +108,6 @@ class Book:
         self.reasons = dict(banned)
         self._listed = frozenset(listed)
         self._records: OrderedDict[tuple[bytes, str], _Record] = OrderedDict()
-        self._failures: OrderedDict[bytes, Counter[str]] = OrderedDict()
         self._changed: dict[tuple[bytes, str], None] = {}
         for row in rows:
             assert now is not None
@@ -127,7 +127,6 @@ class Book:
                 failed += record.failed * faded
         observed = answered + failed
         return Standing(
-            is_banned=peer in self.banned,
             is_newcomer=peer not in self._listed and verified < ESTABLISHED_ANSWERS,
             verified=verified,
             availability=(answered + 1) / (observed + 2),
@@ -149,14 +148,15 @@ class Book:
         if by_established:
             record.verified += answers
 
-    def let_down(self, peer: bytes, device_class: str, code: str, now: Now) -> None:
+    def let_down(self, peer: bytes, device_class: str, now: Now) -> None:
         """Note an attempt or a conversation that ended without what it was for. Costs availability, not trust."""
         self._record(peer, device_class, now).observe(0, 1, now.boottime_ns)
-        counts = self._failures.setdefault(peer, Counter())
-        counts[code] += 1
-        self._failures.move_to_end(peer)
-        if len(self._failures) > KNOWN_MAX:
-            self._failures.popitem(last=False)
+
+    def lets_down(self, peer: bytes, device_classes: Iterable[str], now: Now) -> bool:
+        """Tell whether a peer is there more seldom than one that nobody knows, with each of its devices: others are
+        asked first."""
+        standings = [self.standing(peer, name, now) for name in device_classes]
+        return all(standing.availability < UNKNOWN_AVAILABILITY for standing in standings)
 
     def caught(self, peer: bytes, reason: str) -> bool:
         """Ban a peer for good; return whether that is new, and so to be stored with its evidence."""
@@ -165,10 +165,6 @@ class Book:
             return False
         self.reasons[peer] = reason
         return True
-
-    def failures(self, peer: bytes) -> Counter[str]:
-        """Return how often a peer let us down since we started, by code."""
-        return Counter(self._failures.get(peer, ()))
 
     def changes(self, now: Now) -> list[Row]:
         """Return what has changed since this was last asked: to be stored."""

@@ -217,31 +217,6 @@ def _batches(array: Array, axes: tuple[int, ...]) -> Array:
     return moved.reshape(-1, *moved.shape[array.ndim - len(axes) :])
 
 
-def check_sorted(given: Array, answer: Array, rng: np.random.Generator) -> str:
-    """Check that an answer is the given one-dimensional array in ascending order, NaNs last.
-
-    The same elements: the sums of a secret random function of their bits are equal, but for a probability of 2^-64.
-    """
-    if given.dtype != answer.dtype or given.shape != answer.shape:
-        return "sort: another shape or dtype"
-    numbers = answer[~np.isnan(answer)] if answer.dtype.kind == "f" else answer
-    if (numbers[1:] < numbers[:-1]).any() or (answer.dtype.kind == "f" and np.isnan(answer[: len(numbers)]).any()):
-        return "sort: not in ascending order"
-    key = rng.integers(1, 2**63, 3, dtype=np.uint64)
-    return "sort: not the same elements" if _multiset(given, key) != _multiset(answer, key) else ""
-
-
-def _multiset(array: Array, key: Array) -> int:
-    words = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").astype(np.uint64)
-    mixed = (words ^ key[0]) * (key[1] | np.uint64(1))  # keyed murmur3 finaliser
-    mixed ^= mixed >> np.uint64(33)
-    mixed = (mixed + key[2]) * np.uint64(0xFF51AFD7ED558CCD)
-    mixed ^= mixed >> np.uint64(33)
-    mixed *= np.uint64(0xC4CEB9FE1A85EC53)
-    mixed ^= mixed >> np.uint64(33)
-    return int(mixed.sum(dtype=np.uint64))
-
-
 _Check = Callable[[Sequence[Array], Sequence[Array], Mapping[str, Attribute], Lot], str]
 CHECKS: Final[Mapping[str, _Check]] = {
     "matmul": _matmul,

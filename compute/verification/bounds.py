@@ -13,8 +13,6 @@ with x = h m and Lambert's W. For that to be at most 1 - p the hazard must be at
 
 from math import ceil, e, exp, expm1, log
 
-SHARE_MAX = 0.5
-"""Hostile shares are less than this: beyond it no vote and no bound is worth anything."""
 MARGIN = 1.13
 """So much more is audited than the bound asks: an expectation that is met exactly is missed half of the time."""
 DRAWS = 1 << 64
@@ -129,10 +127,3 @@ def lead_for(p: float, f: float) -> int:
         return 1
     d = max(1, ceil(log(p / (1 - p)) / log((1 - f) / f) - 1e-9))
     return d if lead_error(d, f) <= 1 - p else d + 1
-
-
-def lead_work(d: int, f: float) -> float:
-    """Return the expected number of attempts until some answer leads by ``d``: gambler's ruin, share f hostile."""
-    if f <= 0:
-        return float(d)
-    return d * (1 - 2 * lead_error(d, f)) / (1 - 2 * f)

@@ -657,6 +657,19 @@ def test_what_is_kept_for_one_requester_is_not_found_by_another_or_for_other_wor
     assert len(names) == 2 * len(bodies) * 2
 
 
+async def test_who_was_seldom_there_is_asked_after_others(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1, config=SchedulerConfig(providers_max=2))
+        lenders = [await w.start(number, pool=InlinePool()) for number in range(2, 6)]
+        await knows(a, lenders)
+        for lender in lenders[1:3]:
+            a.context.book.let_down(lender.key, WASM, a.context.clock())
+        job, _ = await make_job(a, policy=Quorum(2, 3), candidate=MANY)
+        view = await done(a, job)
+        assert view.state == "done", view.error
+        assert [bool(lender.pool.tasks) for lender in lenders] == [True, False, False, True]
+
+
 async def test_numbers_that_cannot_be_reserved_are_asked_for_again(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a = await w.start(1)

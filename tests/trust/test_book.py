@@ -26,7 +26,7 @@ def test_a_lie_bans_once_and_for_good():
     assert book.banned == {A, B}
     assert book.reasons[A] == "lied before"
     book.verified(B, "wasm-1", 10**6, by_established=True, now=at(0))
-    assert book.standing(B, "wasm-1", at(10**9)).is_banned
+    assert B in book.banned
 
 
 def test_only_established_company_makes_established():
@@ -47,38 +47,47 @@ def test_availability_forgets_and_trust_does_not():
     book = Book({})
     book.verified(A, "wasm-1", 100, by_established=True, now=at(0))
     for _ in range(100):
-        book.let_down(A, "wasm-1", "lost", at(0))
+        book.let_down(A, "wasm-1", at(0))
     assert book.standing(A, "wasm-1", at(0)).availability == pytest.approx(0.5)
     book.verified(A, "wasm-1", 100, by_established=True, now=at(4 * HALF_LIFE_S))
     standing = book.standing(A, "wasm-1", at(4 * HALF_LIFE_S))
     assert standing.availability > 0.9
     assert standing.verified == 200
     assert book.standing(A, "wasm-1", at(400 * HALF_LIFE_S)).availability == pytest.approx(0.5)
-    assert book.failures(A) == {"lost": 100}
 
 
 def test_a_long_record_does_not_hide_a_failure():
     book = Book({})
     book.verified(A, "wasm-1", 10**6, by_established=True, now=at(0))
     for _ in range(int(WEIGHT_MAX)):
-        book.let_down(A, "wasm-1", "stalled", at(1))
+        book.let_down(A, "wasm-1", at(1))
     assert book.standing(A, "wasm-1", at(1)).availability < 0.5
 
 
 def test_unreachable_counts_for_every_device():
     book = Book({})
-    book.let_down(A, EVERY_CLASS, "unreachable", at(0))
+    book.let_down(A, EVERY_CLASS, at(0))
     assert book.standing(A, "wasm-1", at(0)).availability == pytest.approx(1 / 3)
+
+
+def test_who_lets_us_down_is_so_with_all_its_devices():
+    book, classes = Book({}), ("wasm-1", "cuda")
+    assert not book.lets_down(A, classes, at(0))
+    book.let_down(A, "wasm-1", at(0))
+    assert book.lets_down(A, ("wasm-1",), at(0))
+    assert not book.lets_down(A, classes, at(0))  # it may bid the other
+    book.let_down(A, "cuda", at(0))
+    assert book.lets_down(A, classes, at(0))
+    book.verified(A, "cuda", 1, by_established=False, now=at(0))
+    assert not book.lets_down(A, classes, at(0))
 
 
 def test_it_is_bounded_but_for_bans():
     book = Book({})
     book.caught(A, "lied")
     for number in range(KNOWN_MAX + 10):
-        book.let_down(number.to_bytes(4, "big"), "", "lost", at(0))
+        book.let_down(number.to_bytes(4, "big"), "", at(0))
     assert len(book._records) == KNOWN_MAX
-    assert len(book._failures) == KNOWN_MAX
-    assert not book.failures((0).to_bytes(4, "big"))
     assert A in book.banned
 
 
@@ -107,7 +116,7 @@ def test_a_restart_loses_nothing(events, restarts, away_s):
             if right:
                 book.verified(peer, device_class, answers, by_established=established, now=now)
             else:
-                book.let_down(peer, device_class, "lost", now)
+                book.let_down(peer, device_class, now)
     for peer in (A, B):
         one = whole.standing(peer, "wasm-1", at(wall_s, 0))
         other = parts.standing(peer, "wasm-1", at(wall_s - booted_s, booted_s))
