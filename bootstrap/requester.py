@@ -401,7 +401,7 @@ class Requester:
         )
 
     def _clear(self, effect: e.Cleared) -> None:
-        self._context.journal.write_soon([statements.drop_catch(effect.peer, effect.job_id)])
+        self._context.journal.write_soon(statements.drop_catch(effect.peer, effect.job_id))
 
     def _missing(self, peer: bytes, device_class: str, now: Now) -> int:
         """Return how many answers of a peer must still be found right before it is established."""

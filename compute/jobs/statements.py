@@ -94,9 +94,12 @@ def put_catch(peer: bytes, job_id: bytes) -> Statement:
     return Statement("INSERT OR IGNORE INTO catches (job, peer) VALUES (?, ?)", [(job_id, peer)])
 
 
-def drop_catch(peer: bytes, job_id: bytes) -> Statement:
-    """A peer was right after all."""
-    return Statement("DELETE FROM catches WHERE job = ? AND peer = ?", [(job_id, peer)])
+def drop_catch(peer: bytes, job_id: bytes) -> list[Statement]:
+    """A peer was right after all: what it was found out by is no evidence."""
+    return [
+        Statement("DELETE FROM catches WHERE job = ? AND peer = ?", [(job_id, peer)]),
+        Statement("DELETE FROM evidence WHERE job = ? AND peer = ?", [(job_id, peer)]),
+    ]
 
 
 def drop_tabs(job_id: bytes) -> Statement:

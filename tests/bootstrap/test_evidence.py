@@ -231,6 +231,7 @@ async def test_whom_accomplices_outvote_is_right_after_all_and_they_are_caught(t
         assert "cleared" in [line.kind for line in a.requester.story(name)]
         assert set(view.verification.liars) == {peer_id(liar.key) for liar in liars}
         assert honest.key not in a.context.journal.reader.caught(name)
+        assert {peer for peer, *_ in a.context.journal.reader.evidence()} == {liar.key for liar in liars}
         await until(lambda: not a.evidence._trying)
         assert set(a.context.journal.reader.bans()) == a.context.book.banned == {liar.key for liar in liars}
         assert {case.accused for case in a.context.journal.reader.cases()} == a.context.book.banned
