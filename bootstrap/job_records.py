@@ -19,6 +19,7 @@ from depin_node.core.errors import ConfigError, ResourceError, TaskError, Transp
 from depin_node.core.views import NO_TASK
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
+from depin_node.p2p.blob_store import BlobMissingError
 
 GRANT_BLOBS_MAX = 64
 PROGRAMS_KEPT_MAX = 16
@@ -70,13 +71,15 @@ class JobRecords:
         return program
 
     async def program(self, job: Job) -> Program:
-        """Return a job's program; the last few are kept decoded."""
+        """Return a job's program; the last few are kept decoded. Raises ``ConfigError``: it is refused, or damaged."""
         program = self._programs.pop(job.program, None)
         if program is None:
             try:
                 program = decode_program(await self._context.blobs.store.read(job.program))
             except TaskError as error:
                 raise ConfigError(f"the program is refused: {error}") from error
+            except BlobMissingError as error:  # a power cut can do that
+                raise ConfigError(f"the program is damaged, and gone: {error}; submit the job anew") from error
         self._programs[job.program] = program
         if len(self._programs) > PROGRAMS_KEPT_MAX:
             del self._programs[next(iter(self._programs))]

@@ -400,6 +400,21 @@ async def test_a_job_goes_on_after_a_restart_and_repeats_only_what_was_lost(tmp_
         assert sorted(runs[9:]) == [0, 2, 3]
 
 
+async def test_a_program_that_a_power_cut_damaged_ends_its_job_and_not_the_node(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        job, _ = await make_job(a)
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        file = Path(a.blobs.store.path(job.program))
+        a.scope.cancel()
+        await trio.sleep(1)
+        file.write_bytes(bytes(file.stat().st_size))
+        w.first = None
+        view = (await w.start(1)).requester.job(identifier)
+        assert (view.state, view.error.code) == ("failed", "resource")
+        assert "damaged" in view.error.message
+
+
 async def test_a_full_disk_fails_the_job_and_says_so(tmp_path, autojump_clock, monkeypatch):
     async with world(tmp_path) as w:
         a = await w.start(1)
