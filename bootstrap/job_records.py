@@ -3,20 +3,23 @@
 import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
+
+import trio
 
 from depin_node.bootstrap.left_results import LeftResults
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import Algebraic, Job, JobView, Quorum, Results, SignedJob, Verification
-from depin_node.compute.jobs.schema import StoredOutput
+from depin_node.compute.jobs.schema import StoredOutput, StoredPart
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import follow_each_other, result_bytes, scatter_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.verification.checkable import operation_of
 from depin_node.core.errors import ConfigError, ResourceError, TaskError, TransportError
-from depin_node.core.views import NO_TASK
+from depin_node.core.views import NO_TASK, PROVISIONAL
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.crypto.envelope import verify_signature
 from depin_node.p2p.blob_store import BlobMissingError
@@ -25,6 +28,8 @@ GRANT_BLOBS_MAX = 64
 PROGRAMS_KEPT_MAX = 16
 TASKS_READ = 64
 """Results taken from the journal at a time."""
+ROOTS_READ = 4096
+"""Of so many it is seen at a time whether they are still what was told: a few milliseconds."""
 TASKS_FETCHED = 8
 """Results that stayed with others are fetched so many at a time, while the ones before are read."""
 
@@ -143,8 +148,9 @@ class JobRecords:
     async def parts(
         self, identifier: bytes, job: Job, *, in_order: bool, more: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[bytes]:
-        """Yield what tasks returned as it is accepted: each ``task u32 LE``, then its outputs in the program's order.
-        ``NO_TASK`` in its place is a sign of life, and has nothing behind it.
+        """Yield what tasks returned as it is accepted: each ``task u32 LE``, with ``PROVISIONAL`` added if it is not
+        settled, then its outputs in the program's order. ``NO_TASK`` in its place is a sign of life, and has nothing
+        behind it. What was void, and has another result by the end, comes once more.
 
         Args:
             identifier: of the job.
@@ -153,24 +159,39 @@ class JobRecords:
             more: waits for more; False if there will be none.
         """
         reader, task, row = self._context.journal.reader, 0, 0
+        told = array("Q", bytes(8 * job.tasks))  # a mark of each result that was yielded
         goes_on = True
         while True:
             if in_order:
-                found = reader.results(identifier, task, TASKS_READ)
-                ready = [(0, number, outputs) for at, (number, _, outputs) in enumerate(found, task) if number == at]
+                found = reader.parts(identifier, task, TASKS_READ)
+                ready = [part for at, part in enumerate(found, task) if part.task == at]
             else:
-                ready = reader.results_since(identifier, row, TASKS_READ)
-            for _, number, outputs in ready:
-                yield number.to_bytes(4, "little")
-                async for part in self._bytes(outputs):
-                    yield part
+                ready = reader.parts_since(identifier, row, TASKS_READ)
+            async for data in self._parts(ready, told):
+                yield data
             if ready:
-                row, task = ready[-1][0], ready[-1][1] + 1
+                row, task = ready[-1].row, ready[-1].task + 1
             elif goes_on:
                 yield NO_TASK.to_bytes(4, "little")
                 goes_on = await more()  # what came with the last news is looked for once more
             else:
-                return
+                break
+        for first in range(0, job.tasks, ROOTS_READ):
+            await trio.lowlevel.checkpoint()
+            for other, root in reader.roots(identifier, first, ROOTS_READ):
+                if told[other] != _mark(root):
+                    async for data in self._parts(reader.parts(identifier, other, 1), told):
+                        yield data
+
+    async def _parts(self, parts: Iterable[StoredPart], told: "array[int]") -> AsyncIterator[bytes]:
+        """Yield those parts that ``told`` has no mark of, or that of another result; and mark them."""
+        for part in parts:
+            if told[part.task] == _mark(part.root):
+                continue
+            told[part.task] = _mark(part.root)
+            yield (part.task + PROVISIONAL * part.is_provisional).to_bytes(4, "little")
+            async for data in self._bytes(part.outputs):
+                yield data
 
     async def _bytes(self, outputs: tuple[StoredOutput, ...]) -> AsyncIterator[bytes]:
         store = self._context.blobs.store
@@ -224,6 +245,11 @@ class JobRecords:
                 del waiting[:size]
                 await self._context.blobs.store.in_thread(partial(scatter_bytes, program, task, position, data, whole))
                 task += 1
+
+
+def _mark(root: bytes) -> int:
+    """Return what stands for a result in a list of those that were told: never 0."""
+    return int.from_bytes(root[:8], "little") | 1
 
 
 def check_policy(job: Job, program: Program) -> None:

@@ -128,7 +128,8 @@ class Future:
         return self._fetch(timeout).value()
 
     def as_completed(self) -> Iterator[Part]:
-        """Yield what each task returned as soon as it is accepted, in whichever order; see ``Part``.
+        """Yield what each task returned as soon as it is accepted, in whichever order; see ``Part``. What is void later
+        comes again, before the end.
 
         Every wait is bounded: the node tells every ten seconds that the job goes on.
 
@@ -140,7 +141,7 @@ class Future:
         return self._parts(in_order=False)
 
     def in_order(self) -> Iterator[Part]:
-        """Yield as ``as_completed``, in task order."""
+        """Yield as ``as_completed``, in task order; what comes again does so behind all others."""
         return self._parts(in_order=True)
 
     def __iter__(self) -> Iterator[Part]:

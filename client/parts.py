@@ -9,7 +9,7 @@ from depin_node.client.outputs import Array
 from depin_node.compute.programs.program import Program
 from depin_node.compute.programs.shards import numpy_dtype, owned_boxes, result_bytes
 from depin_node.core.errors import TransportError
-from depin_node.core.views import NO_TASK
+from depin_node.core.views import NO_TASK, PROVISIONAL
 
 _NUMBER_BYTES = 4
 
@@ -22,10 +22,16 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one task returned: by the name of each output, the pieces of it that the task owns."""
+    """What one task returned: by the name of each output, the pieces of it that the task owns.
+
+    A task whose result is void, since who gave it was caught, runs again, and its part comes again: the last one
+    counts. ``is_provisional``: under ``confidence``, its provider's answers are not settled yet. What has not come
+    again when the job is done is for good.
+    """
 
     task: int
     outputs: dict[str, list[Piece]]
+    is_provisional: bool = False
 
     def put_into(self, **wholes: Array) -> None:
         """Copy the pieces of outputs, by their names, to their places in whole arrays."""
@@ -35,7 +41,8 @@ class Part(NamedTuple):
 
 
 def read_parts(program: Program, stream: Iterator[bytes]) -> Iterator[Part]:
-    """Cut a stream of results, each ``task u32 LE`` and the outputs in the program's order, into parts.
+    """Cut a stream of results, each ``task u32 LE`` (``PROVISIONAL`` may be added) and the outputs in the program's
+    order, into parts.
 
     Raises:
         TransportError: it breaks off within one, or names a task that the program does not have.
@@ -45,9 +52,10 @@ def read_parts(program: Program, stream: Iterator[bytes]) -> Iterator[Part]:
         head = reader.take(_NUMBER_BYTES, may_end=True)
         if head is None:
             return
-        task = int.from_bytes(head, "little")
-        if task == NO_TASK:
+        number = int.from_bytes(head, "little")
+        if number == NO_TASK:
             continue
+        task, is_provisional = number & ~PROVISIONAL, bool(number & PROVISIONAL)
         if task >= program.tasks:
             raise TransportError(f"the node sent a result of task {task}; there are {program.tasks}")
         outputs = {}
@@ -55,7 +63,7 @@ def read_parts(program: Program, stream: Iterator[bytes]) -> Iterator[Part]:
             data = reader.take(result_bytes(program, task, position))
             assert data is not None
             outputs[program.buffers[index].name] = list(_pieces(program, task, position, data))
-        yield Part(task, outputs)
+        yield Part(task, outputs, is_provisional)
 
 
 def _pieces(program: Program, task: int, position: int, data: bytes) -> Iterator[Piece]:

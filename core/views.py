@@ -13,6 +13,8 @@ class View(msgspec.Struct, frozen=True):
 
 NO_TASK = 0xFFFFFFFF
 """In place of a task's number in a stream of results: a sign of life."""
+PROVISIONAL = 1 << 31
+"""Added to a task's number in a stream of results: not settled yet."""
 
 
 class BlobView(View, frozen=True):

@@ -26,6 +26,7 @@ from depin_node.compute.jobs.schema import (
     StoredFinished,
     StoredJob,
     StoredOutput,
+    StoredPart,
     StoredReceipt,
     StoredResult,
 )
@@ -148,13 +149,29 @@ class Journal:
             for task, root, outputs in self._rows(sql, job_id, first, first + count)
         ]
 
-    def results_since(self, job_id: bytes, row: int, count: int) -> list[tuple[int, int, tuple[StoredOutput, ...]]]:
-        """Return (row, task, outputs) of results in the order in which they were written, behind a row."""
+    def parts(self, job_id: bytes, first: int, count: int) -> list[StoredPart]:
+        """Return the accepted results among ``count`` tasks from ``first`` on, in task order."""
+        return self._parts("WHERE job = ? AND task >= ? AND task < ? ORDER BY task", job_id, first, first + count)
+
+    def parts_since(self, job_id: bytes, row: int, count: int) -> list[StoredPart]:
+        """Return results in the order in which they were written, behind a row."""
         # Walks what was written since, of all jobs: the index by task would have to be sorted each time.
-        sql = "SELECT rowid, task, outputs FROM results NOT INDEXED WHERE rowid > ? AND job = ? ORDER BY rowid LIMIT ?"
+        return self._parts("NOT INDEXED WHERE rowid > ? AND job = ? ORDER BY rowid LIMIT ?", row, job_id, count)
+
+    def roots(self, job_id: bytes, first: int, count: int) -> list[tuple[int, bytes]]:
+        """Return (task, root) of the accepted results among ``count`` tasks from ``first`` on."""
+        return self._rows(
+            "SELECT task, root FROM results WHERE job = ? AND task >= ? AND task < ?", job_id, first, first + count
+        )
+
+    def _parts(self, which: str, *arguments: Any) -> list[StoredPart]:
+        sql = f"""SELECT rowid, task, root, outputs, EXISTS (SELECT 1 FROM tabs WHERE tabs.job = results.job
+            AND tabs.task = results.task AND NOT confirmed) FROM results {which}"""  # noqa: S608 - no input
         return [
-            (number, task, decode(outputs, StoredResult, size_bytes_max=_VALUE_BYTES_MAX).outputs)
-            for number, task, outputs in self._rows(sql, row, job_id, count)
+            StoredPart(
+                row, task, root, decode(data, StoredResult, size_bytes_max=_VALUE_BYTES_MAX).outputs, bool(open_)
+            )
+            for row, task, root, data, open_ in self._rows(sql, *arguments)
         ]
 
     def done(self, job_id: bytes, tasks: int) -> bytearray:

@@ -130,6 +130,16 @@ class StoredResult(Message, frozen=True):
     outputs: tuple[StoredOutput, ...]
 
 
+class StoredPart(NamedTuple):
+    """An accepted result, and the row that it is in. ``is_provisional``: it is on a tab that is not settled."""
+
+    row: int
+    task: int
+    root: bytes
+    outputs: tuple[StoredOutput, ...]
+    is_provisional: bool
+
+
 class StoredFinished(Message, frozen=True):
     """A result that its provider has, and its requester has not taken yet. ``log`` is what the task printed."""
 

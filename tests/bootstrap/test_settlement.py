@@ -1,17 +1,22 @@
 """``confidence`` in nodes: provisional answers, audits by the requester, catches, receipts, restarts."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import InlinePool, knows, lie, make_job, output_of, world
+from market_world import WASM, InlinePool, knows, lie, make_job, output_of, world
 from wat_programs import program
 
+from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import Confidence, Quorum
 from depin_node.compute.jobs.panels import KeptPanels
 from depin_node.compute.market.messages import Verdict
 from depin_node.compute.trust.book import ESTABLISHED_ANSWERS
 from depin_node.compute.trust.receipts import verify_receipt
 from depin_node.core.errors import TaskTimedOut
+from depin_node.core.views import NO_TASK
 from depin_node.crypto.identity import peer_id
 
 TASKS = 120
@@ -90,6 +95,47 @@ async def test_a_sleeper_is_caught_and_all_that_was_not_settled_of_it_runs_again
         assert Verdict.PROVISIONAL not in verdicts(a, honest)
         # What it signed, and the task run again, convince others too.
         await until(lambda: sleeper.key in dict(a.context.journal.reader.case_names()))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_a_part_that_is_void_comes_again(tmp_path, autojump_clock, in_order):
+    """Who takes results as they come is told which are provisional, and has the right ones in the end."""
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        taken = trio.Event()  # a wrong one, by who reads
+
+        async def wait_and_lie(task, results):
+            await lie(task, results)
+            if task > 3:
+                await taken.wait()
+
+        liar = await w.start(2, pool=InlinePool(wait_and_lie))
+        a.context.book.verified(liar.key, WASM, ESTABLISHED_ANSWERS, by_established=True, now=a.context.clock())
+        await knows(a, [liar])
+        job, x = await make_job(a, candidate=MANY, policy=Confidence(0.999, 0.2))
+        w.audits.behaviour = lambda task, results: taken.wait()
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        data = bytearray()
+
+        async def read():
+            async for part in a.requester.parts(identifier, in_order=in_order):
+                data.extend(part)
+                if part == NO_TASK.to_bytes(4, "little") and len(data) > 3 * 256:
+                    taken.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await until(lambda: liar.key in a.context.book.banned)
+            await w.start(3, pool=InlinePool())
+        parts = list(read_parts(MANY, iter([bytes(data)])))
+        whole, (name,) = np.zeros_like(x), {name for part in parts for name in part.outputs}
+        for part in parts:
+            part.put_into(**{name: whole})
+        assert (whole == x).all()
+        times = Counter(part.task for part in parts)
+        assert set(times) == set(range(TASKS))
+        assert set(times.values()) == {1, 2}
+        assert all(part.is_provisional for part in parts[: times.total() - TASKS])
 
 
 @pytest.mark.parametrize("lies", [False, True])
