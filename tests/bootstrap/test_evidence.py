@@ -71,7 +71,8 @@ async def ask(node, peer, what):
     return await request(node.context.network, peer.key, PROTOCOL, body, size_bytes_max=1 << 20, timeout_s=5)
 
 
-async def test_a_proven_liar_is_banned_by_all_who_know_it_and_for_good(tmp_path, autojump_clock):
+async def test_a_proven_liar_is_banned_by_all_who_know_it_and_for_good(tmp_path, autojump_clock, monkeypatch):
+    monkeypatch.setattr(shell, "AGAIN_S", 3.0)  # a minute of six nodes' timers takes the test another
     async with world(tmp_path) as w:
         nodes = [await w.start(number) for number in range(1, 6)]
         finder, liar = nodes[0], nodes[4]
