@@ -22,10 +22,12 @@ from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, NOBODY, Signed, 
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import CERTIFICATE_BYTES_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.shards import capabilities_of, place_of
 
 ADVERT_BYTES_MAX = 1024
 ADDRESSES_MAX = 8
 DEVICES_MAX = 8
+PREFIX_BYTES = 8
 PROTOCOL_MIN = PROTOCOL_MAX = 2
 """The versions of the set of protocols that this software speaks; each protocol also has its own, in its name."""
 
@@ -77,6 +79,13 @@ class Advert(Signed, frozen=True):
     software: Annotated[str, msgspec.Meta(max_length=32)]
     leaving: bool
     certificate: Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
+
+
+class DigestLine(Message, frozen=True):
+    """One known advert in short: the first bytes of its signer's key, and ``seq``."""
+
+    prefix: Annotated[bytes, msgspec.Meta(min_length=PREFIX_BYTES, max_length=PREFIX_BYTES)]
+    seq: Uint
 
 
 def common_protocol(low: int, high: int, *, ours: tuple[int, int] = (PROTOCOL_MIN, PROTOCOL_MAX)) -> int | None:
@@ -144,8 +153,20 @@ def sign_advert(
         shown.pop()
 
 
-def read_advert(data: bytes, network_id: str, now: Now) -> tuple[Verified[Advert], tuple[Address, ...]]:
-    """Check an advert that arrived; return it with its addresses, none of which is a wildcard.
+class ReadAdvert(msgspec.Struct, frozen=True):
+    """An advert that was checked, and what follows from it and its signer alone: its ``addresses``, none of which is a
+    wildcard, in which shards the signer is (``place``, ``capabilities``), and its ``line`` in digests.
+    """
+
+    verified: Verified[Advert]
+    addresses: tuple[Address, ...]
+    place: int
+    capabilities: tuple[str, ...]
+    line: DigestLine
+
+
+def read_advert(data: bytes, network_id: str, now: Now) -> ReadAdvert:
+    """Check an advert that arrived.
 
     Raises:
         PeerViolation: forged, expired, malformed, oversized, of another network, or with a damaged address.
@@ -161,4 +182,10 @@ def read_advert(data: bytes, network_id: str, now: Now) -> tuple[Verified[Advert
         raise PeerViolation(f"advert: {error}") from error
     if any(address.is_wildcard for address in addresses):
         raise PeerViolation("advert: nobody can dial a wildcard address")
-    return verified, addresses
+    return ReadAdvert(
+        verified,
+        addresses,
+        place_of(verified.sender),
+        capabilities_of(advert.lending, advert.devices),
+        DigestLine(verified.sender[:PREFIX_BYTES], advert.seq),
+    )

@@ -25,29 +25,19 @@ from msgspec.structs import replace
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError
-from depin_node.core.wire import Message, Uint
+from depin_node.core.wire import Message
 from depin_node.crypto.envelope import SKEW_S_MAX, Verified
 from depin_node.crypto.ownership import OwnerCertificate, Owners, read_certificate
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.advert import Advert, common_protocol, read_advert
+from depin_node.p2p.advert import Advert, DigestLine, ReadAdvert, common_protocol, read_advert
 from depin_node.p2p.groups import group_of, is_loopback, own_group
 from depin_node.p2p.members import Members
-from depin_node.p2p.shards import CAPABILITIES, Shard, capabilities_of, place_of
+from depin_node.p2p.shards import CAPABILITIES, Shard
 
 if TYPE_CHECKING:
     from random import Random
 
 DIGEST_MAX = 4096
-_PREFIX_BYTES = 8
-
-Prefix = Annotated[bytes, msgspec.Meta(min_length=_PREFIX_BYTES, max_length=_PREFIX_BYTES)]
-
-
-class DigestLine(Message, frozen=True):
-    """One known advert: the first bytes of the peer's key, and ``seq``."""
-
-    prefix: Prefix
-    seq: Uint
 
 
 class Digest(Message, frozen=True):
@@ -179,7 +169,7 @@ class Directory:
         dials_loopback: bool = True,
         listed: Collection[bytes] = (),
         owners: Owners | None = None,
-        read: Callable[[bytes, str, Now], tuple[Verified[Advert], tuple[Address, ...]]] = read_advert,
+        read: Callable[[bytes, str, Now], ReadAdvert] = read_advert,
     ) -> None:
         self.network_id = network_id
         self.own_key = own_key
@@ -220,8 +210,8 @@ class Directory:
         Raises:
             PeerViolation: not a valid advert; see ``read_advert``.
         """
-        verified, addresses = self._read(data, self.network_id, now)
-        key, advert = verified.sender, verified.payload
+        read = self._read(data, self.network_id, now)
+        key, advert = read.verified.sender, read.verified.payload
         known = self._entries.get(key)
         if known is not None and advert.seq <= known.advert.seq:
             return Taken.KNOWN, key
@@ -235,16 +225,13 @@ class Directory:
             allowance = min(known.allowance + idle_s / self.spacing_s, float(self._limits.adverts_burst))
         if allowance < 1:
             return Taken.TOO_OFTEN, key
-        certificate = self._certificate(key, advert, now)
-        self._put(self._entry(key, advert, verified.data, addresses, now, allowance - 1, certificate), now)
+        self._put(self._entry(read, known, now, allowance - 1), now)
         return (Taken.UPDATED if known else Taken.DISCOVERED), key
 
     def keep_own(self, data: bytes, now: Now) -> None:
         """Keep the advert that we signed."""
-        verified, addresses = self._read(data, self.network_id, now)
-        key, advert = verified.sender, verified.payload
-        certificate = self._certificate(key, advert, now)
-        self._put(self._entry(key, advert, verified.data, addresses, now, 0.0, certificate), now)
+        read = self._read(data, self.network_id, now)
+        self._put(self._entry(read, self._entries.get(read.verified.sender), now, 0.0), now)
 
     def connected(self, key: bytes, address: str) -> None:
         """Note that ``key`` is connected, at ``address``; it may or may not end in ``/p2p/<id>``."""
@@ -310,8 +297,6 @@ class Directory:
         return owner
 
     def _certificate(self, key: bytes, advert: Advert, now: Now) -> Verified[OwnerCertificate] | None:
-        if not advert.certificate:
-            return None
         known = self._entries.get(key)
         verified = known.certificate if known else None
         if verified is None or verified.data != advert.certificate:
@@ -341,8 +326,10 @@ class Directory:
         """Return at most ``count_max`` adverts of ``shards``, drawn by ``rng``, that the sender of ``digest`` lacks or
         has older.
         """
-        theirs = {line.prefix: line.seq for line in digest.lines}
-        missing = [entry.data for entry in self.within(shards) if theirs.get(entry.line.prefix, -1) < entry.line.seq]
+        same = set(digest.lines)
+        differing = [entry for entry in self.within(shards) if entry.line not in same]
+        theirs = {line.prefix: line.seq for line in digest.lines} if differing else {}
+        missing = [entry.data for entry in differing if theirs.get(entry.line.prefix, -1) < entry.line.seq]
         return missing if len(missing) <= count_max else rng.sample(missing, count_max)
 
     # Who can take work
@@ -414,32 +401,25 @@ class Directory:
 
     # Keeping
 
-    def _entry(
-        self,
-        key: bytes,
-        advert: Advert,
-        data: bytes,
-        addresses: tuple[Address, ...],
-        now: Now,
-        allowance: float,
-        certificate: Verified[OwnerCertificate] | None,
-    ) -> Entry:
-        known = self._entries.get(key)
+    def _entry(self, read: ReadAdvert, known: Entry | None, now: Now, allowance: float) -> Entry:
+        verified, addresses = read.verified, read.addresses
+        key, advert = verified.sender, verified.payload
+        certificate = self._certificate(key, advert, now) if advert.certificate else None
         seen_at = self._connections.get(key) or (known.seen_at if known else None)
         return Entry(
             key=key,
             advert=advert,
-            data=data,
+            data=verified.data,
             addresses=addresses,
             heard_ns=now.boottime_ns,
             group=self._group(key, seen_at, addresses, certificate.sender if certificate else None),
-            line=DigestLine(key[:_PREFIX_BYTES], advert.seq),
+            line=read.line,
             seen_at=seen_at,
             is_connected=key in self._connections,
             allowance=allowance,
             certificate=certificate,
-            place=place_of(key),
-            capabilities=capabilities_of(advert.lending, advert.devices),
+            place=read.place,
+            capabilities=read.capabilities,
         )
 
     def _group(self, key: bytes, seen_at: Address | None, addresses: tuple[Address, ...], owner: bytes | None) -> str:

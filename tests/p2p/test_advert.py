@@ -10,8 +10,9 @@ from depin_node.core.wire import decode
 from depin_node.crypto.envelope import Envelope
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import Address, peer_id
-from depin_node.p2p.advert import ADVERT_BYTES_MAX, DeviceOffer, Offer, read_advert, sign_advert
+from depin_node.p2p.advert import ADVERT_BYTES_MAX, DeviceOffer, DigestLine, Offer, read_advert, sign_advert
 from depin_node.p2p.groups import group_of, own_group
+from depin_node.p2p.shards import place_of
 
 ALICE = Identity(bytes([1]) * 32)
 WALL_S = 1_800_000_000
@@ -28,9 +29,12 @@ def signed(offer=OFFER, addresses=(ADDRESS,), **changed):
 
 def test_an_advert_arrives():
     data = signed()
-    verified, addresses = read_advert(data, "net", NOW)
+    read = read_advert(data, "net", NOW)
+    verified = read.verified
     assert verified.sender == ALICE.key
-    assert [str(address) for address in addresses] == [ADDRESS]
+    assert [str(address) for address in read.addresses] == [ADDRESS]
+    assert (read.place, read.capabilities) == (place_of(ALICE.key), ("cpu",))
+    assert read.line == DigestLine(ALICE.key[:8], 7)
     assert (verified.payload.devices, verified.payload.price, verified.payload.expires_s) == (
         OFFER.devices,
         250,
@@ -65,7 +69,7 @@ def test_it_holds_as_many_addresses_as_fit_into_1_kib(ports, classes):
             signed(offer, addresses)
         return
     data = signed(offer, addresses)
-    _, read = read_advert(data, "net", NOW)
+    read = read_advert(data, "net", NOW).addresses
     assert len(data) <= ADVERT_BYTES_MAX
     assert [address.port for address in read] == ports[: len(read)]
     longer = len(data) + len(addresses[0]) if addresses else 0

@@ -14,8 +14,8 @@ from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners, certify, revoke
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
-from depin_node.p2p.directory import DIGEST_MAX, Digest, DigestLine, Directory, DirectoryLimits, Need, Taken
+from depin_node.p2p.advert import DeviceOffer, DigestLine, Offer, sign_advert
+from depin_node.p2p.directory import DIGEST_MAX, Digest, Directory, DirectoryLimits, Need, Taken
 from depin_node.p2p.directory_protocol import REQUEST_BYTES_MAX, CatchUpRequest, ShardLine
 from depin_node.p2p.shards import CAPABILITIES, Shard
 

@@ -12,8 +12,8 @@ from depin_node.core.errors import TransportError
 from depin_node.core.wire import encode
 from depin_node.crypto.envelope import NOBODY, Envelope, sign
 from depin_node.crypto.identity import Identity
-from depin_node.p2p.advert import Advert, DeviceOffer, Offer
-from depin_node.p2p.directory import Digest, DigestLine
+from depin_node.p2p.advert import Advert, DeviceOffer, DigestLine, Offer
+from depin_node.p2p.directory import Digest
 from depin_node.p2p.directory_protocol import (
     ADVERTS_MAX,
     DIRECTORY_PROTOCOL,

@@ -6,7 +6,8 @@ import pytest
 
 from depin_node.core.wire import decode, encode
 from depin_node.p2p import directory_protocol
-from depin_node.p2p.directory import Digest, DigestLine, Need
+from depin_node.p2p.advert import DigestLine
+from depin_node.p2p.directory import Digest, Need
 from depin_node.p2p.directory_protocol import CatchUpRequest, FindRequest, OwnersRequest, ShardLine
 from depin_node.p2p.shards import Shard
 

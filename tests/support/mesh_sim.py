@@ -133,7 +133,7 @@ class MeshSim(Timeline):
         known = self._adverts.get(data)
         if known is None:
             known = self._adverts[data] = read_advert(data, network_id, now)
-        expires_s, wall_s = known[0].payload.expires_s, now.wall_ns // SECOND_NS
+        expires_s, wall_s = known.verified.payload.expires_s, now.wall_ns // SECOND_NS
         if not wall_s - 60 <= expires_s <= wall_s + Advert.LIFETIME_S_MAX + 60:
             return read_advert(data, network_id, now)  # which raises
         return known

@@ -15,9 +15,9 @@ TURN_NS = 1_000_000
 class Timeline:
     """``now`` and ``now_ns`` hold while a call runs."""
 
-    def __init__(self):
-        self._turns = {}
-        self._due = []
+    def __init__(self) -> None:
+        self._turns: dict = {}
+        self._due: list = []
         self._set(0)
 
     def _set(self, turn):
