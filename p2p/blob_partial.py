@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from depin_node.core.errors import PeerViolation
-from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Buffer, Manifest, chunk_hash
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash
+from depin_node.p2p.blob_files import write_at
 
 T = TypeVar("T")
 
-_SIZE_BYTES = 8
 _HASHED_AT_ONCE = 64
-MANIFEST_SUFFIX = ".manifest"
-_MANIFEST_BYTES_MAX = _SIZE_BYTES + BLOB_BYTES_MAX // CHUNK_BYTES * 32
 
 
 class Arrivals:
@@ -123,28 +121,3 @@ class PartialBlob:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
-
-
-def write_at(fd: int, data: Buffer, offset: int) -> None:
-    """Write all of ``data`` at ``offset``."""
-    view = memoryview(data).cast("B")
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def save_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest beside its partial blob; a torn one is found when it is read."""
-    path.write_bytes(manifest.size.to_bytes(_SIZE_BYTES, "little") + b"".join(manifest.hashes))
-
-
-def load_manifest(path: Path, blob_id: bytes) -> Manifest | None:
-    """Read a manifest; None if it is not there, or not that of the blob."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MANIFEST_BYTES_MAX + 1)
-    except OSError:
-        return None
-    hashes = tuple(data[at : at + 32] for at in range(_SIZE_BYTES, len(data), 32))
-    manifest = Manifest(int.from_bytes(data[:_SIZE_BYTES], "little"), hashes)
-    return manifest if manifest.is_consistent() and manifest.blob_id() == blob_id else None

@@ -14,8 +14,6 @@ live in memory: whoever needs a blob over a restart pins it again before it stor
 File work runs in threads; the index is touched by the trio thread only.
 """
 
-import errno
-import mmap
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
@@ -28,26 +26,32 @@ import trio
 from blake3 import blake3
 
 from depin_node.core.errors import DepinError, ResourceError
-from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
-from depin_node.p2p.blob_partial import MANIFEST_SUFFIX, Arrivals, PartialBlob, load_manifest, save_manifest, write_at
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunks
+from depin_node.p2p.blob_files import (
+    MANIFEST_SUFFIX,
+    NO_SPACE,
+    hash_file,
+    id_of,
+    load_manifest,
+    manifest_path,
+    map_file,
+    open_partial,
+    read_into,
+    read_some,
+    rename,
+)
+from depin_node.p2p.blob_partial import Arrivals, PartialBlob
+from depin_node.p2p.blob_writer import BlobWriter
 
 T = TypeVar("T")
 
-_ID_DIGITS = 64
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _THREADS_MAX = 4
 _PARTIALS_MAX = 256
 """Partial blobs kept that nobody fetches."""
-_PREALLOCATED_BYTES = 32 << 20
-"""Files grow by so much: writing into room that is there takes a fifth of the time."""
 _MANIFESTS_MAX = 4096
 _PROVED_AT_ONCE = 64
 _HASHES_MAX = 1 << 18
 """Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
-
-
-_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-"""Linux only: elsewhere nobody can tell whether a read would wait for the disk."""
 
 
 class ChunkReader(Protocol):
@@ -72,101 +76,6 @@ class BlobMissingError(DepinError):
 class _Held:
     size_bytes: int
     is_verified: bool
-
-
-class BlobWriter:
-    """A new blob on its way in, whose id is what comes out. ``BlobStore.writer`` makes it; unless ``finish`` is called,
-    nothing stays.
-    """
-
-    def __init__(self, store: "BlobStore", path: Path, size_bytes_max: int) -> None:
-        self._store = store
-        self._path = path
-        self._size_bytes_max = size_bytes_max
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._hashes: list[bytes] = []
-        self._size_bytes = 0
-        self._allocated_bytes = 0
-
-    async def write_chunk(self, chunk: Buffer) -> None:
-        """Append the next chunk: ``CHUNK_BYTES``, or fewer for the last.
-
-        Raises:
-            ResourceError: no room on disk or in the quota.
-        """
-        size_bytes = memoryview(chunk).nbytes
-        if self._size_bytes % CHUNK_BYTES or not 0 < size_bytes <= CHUNK_BYTES:
-            raise ValueError("only the last chunk of a blob may be short")
-        if self._size_bytes + size_bytes > self._size_bytes_max:
-            raise ResourceError(f"a blob grew beyond the {self._size_bytes_max} bytes allowed for it")
-        self._store.reserve(size_bytes)
-        written = False
-        try:
-            digest = await self._store.in_thread(lambda: self._hash_and_write(chunk))
-            written = True
-        finally:
-            if not written:
-                self._store.release(size_bytes)
-        self._hashes.append(digest)
-        self._size_bytes += size_bytes
-
-    async def write_all(self, chunk: Buffer, *, durable: bool = False) -> bytes:
-        """Write a blob of one chunk, give it its name and return its 32-byte id: one way to a thread and back.
-
-        Raises:
-            ResourceError: no room on disk or in the quota.
-        """
-
-        def write() -> Manifest:
-            manifest = Manifest(size_bytes, (self._hash_and_write(chunk),))
-            self._move(self._store.path(manifest.blob_id()), durable)
-            return manifest
-
-        size_bytes = memoryview(chunk).nbytes
-        self._store.reserve(size_bytes)
-        manifest: Manifest | None = None
-        try:
-            manifest = await self._store.in_thread(write)
-        finally:
-            if manifest is None:
-                self._store.release(size_bytes)
-        self._store.adopt(manifest.blob_id(), manifest)
-        return manifest.blob_id()
-
-    def _hash_and_write(self, chunk: Buffer) -> bytes:
-        digest = chunk_hash(chunk)
-        end = self._size_bytes + memoryview(chunk).nbytes
-        if end > self._allocated_bytes and self._size_bytes_max > CHUNK_BYTES:
-            self._allocated_bytes = min(end + _PREALLOCATED_BYTES, self._size_bytes_max)
-            _allocate(self._fd, self._size_bytes, self._allocated_bytes)
-        write_at(self._fd, chunk, self._size_bytes)
-        return digest
-
-    async def finish(self, *, durable: bool = False) -> bytes:
-        """Give the blob its name and return its 32-byte id.
-
-        Raises:
-            ResourceError: the disk is full.
-        """
-        manifest = Manifest(self._size_bytes, tuple(self._hashes))
-        blob_id = manifest.blob_id()
-        await self._store.in_thread(lambda: self._move(self._store.path(blob_id), durable))
-        self._store.adopt(blob_id, manifest)
-        self._size_bytes = 0  # the room belongs to the blob now
-        return blob_id
-
-    def _move(self, target: Path, durable: bool) -> None:
-        if self._allocated_bytes:
-            os.ftruncate(self._fd, self._size_bytes)
-        if durable:
-            os.fsync(self._fd)
-        _rename(self._path, target, durable)
-
-    def close(self) -> None:
-        """Give up what is not finished."""
-        os.close(self._fd)
-        self._store.release(self._size_bytes)
-        self._path.unlink(missing_ok=True)
 
 
 class BlobStore:
@@ -206,7 +115,7 @@ class BlobStore:
         """Keep the partial blobs that can go on, the newest ones; delete what else a crash has left."""
         found: list[tuple[int, bytes, int]] = []
         for file in list(self._partial.iterdir()):
-            blob_id = _id_of(file.name.removesuffix(MANIFEST_SUFFIX))
+            blob_id = id_of(file.name.removesuffix(MANIFEST_SUFFIX))
             if blob_id is None:
                 file.unlink()
             elif file.name.endswith(MANIFEST_SUFFIX):
@@ -217,12 +126,12 @@ class BlobStore:
             self._partials[blob_id] = size_bytes
             self.used_bytes += size_bytes
         for file in list(self._partial.iterdir()):
-            if _id_of(file.name.removesuffix(MANIFEST_SUFFIX)) not in self._partials:
+            if id_of(file.name.removesuffix(MANIFEST_SUFFIX)) not in self._partials:
                 file.unlink()
 
     def _found(self) -> Iterator[tuple[os.stat_result, bytes]]:
         for file in os.scandir(self.folder):
-            blob_id = _id_of(file.name)
+            blob_id = id_of(file.name)
             if blob_id is not None and file.is_file(follow_symlinks=False):
                 yield file.stat(follow_symlinks=False), blob_id
 
@@ -254,7 +163,7 @@ class BlobStore:
         """
         with self.pinned(blob_id):
             await self.verify(blob_id)
-            yield await self._from_file(blob_id, lambda: _map(self.path(blob_id)))
+            yield await self._from_file(blob_id, lambda: map_file(self.path(blob_id)))
 
     async def read(self, blob_id: bytes) -> bytes:
         """Return a blob's bytes. Raises ``BlobMissingError``."""
@@ -264,7 +173,7 @@ class BlobStore:
     async def read_chunk(self, blob_id: bytes, index: int) -> bytes:
         """Return one chunk. Raises ``BlobMissingError``."""
         await self.verify(blob_id)
-        return await self._from_file(blob_id, lambda: _read(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
+        return await self._from_file(blob_id, lambda: read_some(self.path(blob_id), index * CHUNK_BYTES, CHUNK_BYTES))
 
     def chunk_reader(self, blob_id: bytes) -> ChunkReader:
         """Return what reads a blob's chunks; of a partial blob those that have arrived.
@@ -276,7 +185,7 @@ class BlobStore:
         def read(index: int, into: Buffer, may_wait: bool = True) -> int:
             for path in paths:
                 try:
-                    return _read_into(path, index * CHUNK_BYTES, into, may_wait)
+                    return read_into(path, index * CHUNK_BYTES, into, may_wait)
                 except FileNotFoundError:
                     continue
             raise BlobMissingError(f"blob {blob_id.hex()} is not here any more")
@@ -310,7 +219,7 @@ class BlobStore:
             self._manifests.move_to_end(blob_id)
             return cached
         with self.pinned(blob_id):
-            manifest = await self._from_file(blob_id, lambda: _hash(self.path(blob_id)))
+            manifest = await self._from_file(blob_id, lambda: hash_file(self.path(blob_id)))
         if manifest.blob_id() != blob_id:
             self._forget(blob_id)
             raise BlobMissingError(f"blob {blob_id.hex()} was damaged on disk and is deleted")
@@ -416,7 +325,7 @@ class BlobStore:
             self.reserve(manifest.size)  # all of it now: else two half blobs could wait for each other's room
         partial: PartialBlob | None = None
         try:
-            fd, is_new = await self.in_thread(lambda: _open_partial(path, manifest))
+            fd, is_new = await self.in_thread(lambda: open_partial(path, manifest))
             partial = PartialBlob(self, blob_id, manifest, path, fd)
             self._open_partials[blob_id] = partial
             if not is_new:
@@ -436,12 +345,12 @@ class BlobStore:
         """Return the manifest of a partial blob, if one is there to go on with."""
         if blob_id not in self._partials:
             return None
-        return await self.in_thread(lambda: load_manifest(_manifest_path(self._partial / blob_id.hex()), blob_id))
+        return await self.in_thread(lambda: load_manifest(manifest_path(self._partial / blob_id.hex()), blob_id))
 
     async def keep(self, partial: PartialBlob, *, durable: bool) -> None:
         """For ``PartialBlob``: give a whole blob its name."""
         blob_id, manifest = partial.blob_id, partial.manifest
-        await self.in_thread(lambda: _rename(partial.path, self.path(blob_id), durable))
+        await self.in_thread(lambda: rename(partial.path, self.path(blob_id), durable))
         self.used_bytes += manifest.size  # that of the partial blob goes with it
         self.adopt(blob_id, manifest)
 
@@ -459,7 +368,7 @@ class BlobStore:
         self.used_bytes -= self._partials.pop(blob_id)
         path = self._partial / blob_id.hex()
         path.unlink(missing_ok=True)
-        _manifest_path(path).unlink(missing_ok=True)
+        manifest_path(path).unlink(missing_ok=True)
 
     def delete(self, blob_id: bytes) -> None:
         """Delete a blob, pinned or not; those who have it open go on reading. Missing is fine."""
@@ -529,7 +438,7 @@ class BlobStore:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_SPACE:
+            if error.errno in NO_SPACE:
                 raise ResourceError(f"{self.folder}: the disk is full ({error.strerror}); free some space") from error
             raise
 
@@ -553,93 +462,3 @@ class BlobStore:
             self.used_bytes -= held.size_bytes
             self._drop_manifest(blob_id)
             self.path(blob_id).unlink(missing_ok=True)
-
-
-def _id_of(name: str) -> bytes | None:
-    """Return the blob id that a file is named by; None: it is not ours."""
-    if len(name) != _ID_DIGITS:
-        return None
-    try:
-        return bytes.fromhex(name)
-    except ValueError:
-        return None
-
-
-def _manifest_path(path: Path) -> Path:
-    return path.with_name(path.name + MANIFEST_SUFFIX)
-
-
-def _open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
-    """Return the open file, and whether there is nothing in it yet."""
-    is_new, goes_on = not path.exists(), len(manifest.hashes) > 1  # of a single chunk nothing can be half here
-    if is_new and goes_on:
-        save_manifest(_manifest_path(path), manifest)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        if goes_on:
-            os.ftruncate(fd, manifest.size)
-            _allocate(fd, 0, manifest.size)
-    except BaseException:  # whatever it was: the descriptor is let go; raised again
-        os.close(fd)
-        raise
-    return fd, is_new
-
-
-def _allocate(fd: int, start: int, end: int) -> None:
-    """Have the file system find the room beforehand, where it can."""
-    if end > start and hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(fd, start, end - start)
-        except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise
-
-
-def _rename(path: Path, target: Path, durable: bool) -> None:
-    os.replace(path, target)
-    if durable:
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _read_into(path: Path, offset: int, into: Buffer, may_wait: bool) -> int:
-    view, fd = memoryview(into)[:CHUNK_BYTES], os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if may_wait:
-            return os.preadv(fd, [view], offset)
-        if _NOWAIT is None:
-            raise BlockingIOError
-        count = os.preadv(fd, [view], offset, _NOWAIT)
-        if count < min(len(view), os.fstat(fd).st_size - offset):
-            raise BlockingIOError
-        return count
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # a file system that cannot tell
-            raise BlockingIOError from error
-        raise
-    finally:
-        os.close(fd)
-
-
-def _map(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _read(path: Path, offset: int, size_bytes: int) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), size_bytes, offset)
-
-
-def _hash(path: Path) -> Manifest:
-    hashes, size_bytes = [], 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            hashes.append(chunk_hash(chunk))
-            size_bytes += len(chunk)
-    return Manifest(size_bytes, tuple(hashes))

@@ -1,0 +1,141 @@
+"""What is done to the files of blobs (``blob_store.py``), in threads."""
+
+import errno
+import mmap
+import os
+from pathlib import Path
+
+from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Buffer, Manifest, chunk_hash
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MANIFEST_SUFFIX = ".manifest"
+_ID_DIGITS = 64
+_SIZE_BYTES = 8
+_MANIFEST_BYTES_MAX = _SIZE_BYTES + BLOB_BYTES_MAX // CHUNK_BYTES * 32
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Linux only: elsewhere nobody can tell whether a read would wait for the disk."""
+
+
+def id_of(name: str) -> bytes | None:
+    """Return the blob id that a file is named by; None: it is not ours."""
+    if len(name) != _ID_DIGITS:
+        return None
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return None
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of a partial blob is."""
+    return path.with_name(path.name + MANIFEST_SUFFIX)
+
+
+def open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
+    """Return the open file, and whether there is nothing in it yet."""
+    is_new, goes_on = not path.exists(), len(manifest.hashes) > 1  # of a single chunk nothing can be half here
+    if is_new and goes_on:
+        save_manifest(manifest_path(path), manifest)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if goes_on:
+            os.ftruncate(fd, manifest.size)
+            allocate(fd, 0, manifest.size)
+    except BaseException:  # whatever it was: the descriptor is let go; raised again
+        os.close(fd)
+        raise
+    return fd, is_new
+
+
+def allocate(fd: int, start: int, end: int) -> None:
+    """Have the file system find the room beforehand, where it can."""
+    if end > start and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, start, end - start)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+
+
+def rename(path: Path, target: Path, durable: bool) -> None:
+    """Give a file its name; ``durable``: the name is on disk when this returns."""
+    os.replace(path, target)
+    if durable:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_into(path: Path, offset: int, into: Buffer, may_wait: bool) -> int:
+    """Read a chunk, or what there is of one, and return its size.
+
+    Raises:
+        BlockingIOError: the chunk is not in memory, and it may not wait for the disk.
+    """
+    view, fd = memoryview(into)[:CHUNK_BYTES], os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if may_wait:
+            return os.preadv(fd, [view], offset)
+        if _NOWAIT is None:
+            raise BlockingIOError
+        count = os.preadv(fd, [view], offset, _NOWAIT)
+        if count < min(len(view), os.fstat(fd).st_size - offset):
+            raise BlockingIOError
+        return count
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # a file system that cannot tell
+            raise BlockingIOError from error
+        raise
+    finally:
+        os.close(fd)
+
+
+def map_file(path: Path) -> memoryview:
+    """Map a file into memory, read-only."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def read_some(path: Path, offset: int, size_bytes: int) -> bytes:
+    """Return up to so many bytes of a file."""
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size_bytes, offset)
+
+
+def hash_file(path: Path) -> Manifest:
+    """Return the manifest of what is in a file."""
+    hashes, size_bytes = [], 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            hashes.append(chunk_hash(chunk))
+            size_bytes += len(chunk)
+    return Manifest(size_bytes, tuple(hashes))
+
+
+def write_at(fd: int, data: Buffer, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data).cast("B")
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def save_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest beside its partial blob; a torn one is found when it is read."""
+    path.write_bytes(manifest.size.to_bytes(_SIZE_BYTES, "little") + b"".join(manifest.hashes))
+
+
+def load_manifest(path: Path, blob_id: bytes) -> Manifest | None:
+    """Read a manifest; None if it is not there, or not that of the blob."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MANIFEST_BYTES_MAX + 1)
+    except OSError:
+        return None
+    hashes = tuple(data[at : at + 32] for at in range(_SIZE_BYTES, len(data), 32))
+    manifest = Manifest(int.from_bytes(data[:_SIZE_BYTES], "little"), hashes)
+    return manifest if manifest.is_consistent() and manifest.blob_id() == blob_id else None

@@ -1,0 +1,110 @@
+"""A new blob on its way into the store, chunk by chunk; its id is what comes out."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depin_node.core.errors import ResourceError
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash
+from depin_node.p2p.blob_files import allocate, rename, write_at
+
+if TYPE_CHECKING:
+    from depin_node.p2p.blob_store import BlobStore
+
+_PREALLOCATED_BYTES = 32 << 20
+"""Files grow by so much: writing into room that is there takes a fifth of the time."""
+
+
+class BlobWriter:
+    """A new blob on its way in, whose id is what comes out. ``BlobStore.writer`` makes it; unless ``finish`` is called,
+    nothing stays.
+    """
+
+    def __init__(self, store: "BlobStore", path: Path, size_bytes_max: int) -> None:
+        self._store = store
+        self._path = path
+        self._size_bytes_max = size_bytes_max
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._hashes: list[bytes] = []
+        self._size_bytes = 0
+        self._allocated_bytes = 0
+
+    async def write_chunk(self, chunk: Buffer) -> None:
+        """Append the next chunk: ``CHUNK_BYTES``, or fewer for the last.
+
+        Raises:
+            ResourceError: no room on disk or in the quota.
+        """
+        size_bytes = memoryview(chunk).nbytes
+        if self._size_bytes % CHUNK_BYTES or not 0 < size_bytes <= CHUNK_BYTES:
+            raise ValueError("only the last chunk of a blob may be short")
+        if self._size_bytes + size_bytes > self._size_bytes_max:
+            raise ResourceError(f"a blob grew beyond the {self._size_bytes_max} bytes allowed for it")
+        self._store.reserve(size_bytes)
+        written = False
+        try:
+            digest = await self._store.in_thread(lambda: self._hash_and_write(chunk))
+            written = True
+        finally:
+            if not written:
+                self._store.release(size_bytes)
+        self._hashes.append(digest)
+        self._size_bytes += size_bytes
+
+    async def write_all(self, chunk: Buffer, *, durable: bool = False) -> bytes:
+        """Write a blob of one chunk, give it its name and return its 32-byte id: one way to a thread and back.
+
+        Raises:
+            ResourceError: no room on disk or in the quota.
+        """
+
+        def write() -> Manifest:
+            manifest = Manifest(size_bytes, (self._hash_and_write(chunk),))
+            self._move(self._store.path(manifest.blob_id()), durable)
+            return manifest
+
+        size_bytes = memoryview(chunk).nbytes
+        self._store.reserve(size_bytes)
+        manifest: Manifest | None = None
+        try:
+            manifest = await self._store.in_thread(write)
+        finally:
+            if manifest is None:
+                self._store.release(size_bytes)
+        self._store.adopt(manifest.blob_id(), manifest)
+        return manifest.blob_id()
+
+    def _hash_and_write(self, chunk: Buffer) -> bytes:
+        digest = chunk_hash(chunk)
+        end = self._size_bytes + memoryview(chunk).nbytes
+        if end > self._allocated_bytes and self._size_bytes_max > CHUNK_BYTES:
+            self._allocated_bytes = min(end + _PREALLOCATED_BYTES, self._size_bytes_max)
+            allocate(self._fd, self._size_bytes, self._allocated_bytes)
+        write_at(self._fd, chunk, self._size_bytes)
+        return digest
+
+    async def finish(self, *, durable: bool = False) -> bytes:
+        """Give the blob its name and return its 32-byte id.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        manifest = Manifest(self._size_bytes, tuple(self._hashes))
+        blob_id = manifest.blob_id()
+        await self._store.in_thread(lambda: self._move(self._store.path(blob_id), durable))
+        self._store.adopt(blob_id, manifest)
+        self._size_bytes = 0  # the room belongs to the blob now
+        return blob_id
+
+    def _move(self, target: Path, durable: bool) -> None:
+        if self._allocated_bytes:
+            os.ftruncate(self._fd, self._size_bytes)
+        if durable:
+            os.fsync(self._fd)
+        rename(self._path, target, durable)
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        os.close(self._fd)
+        self._store.release(self._size_bytes)
+        self._path.unlink(missing_ok=True)
