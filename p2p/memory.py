@@ -1,18 +1,16 @@
 """The network in memory, for tests and simulation: no sockets, any number of nodes, seeded faults.
 
-The flow: a ``MemoryFabric`` knows every open node by its address. ``dial`` puts a ``_Link`` between two
-nodes; a stream is a pair of ``_Pipe``\\ s over that link, each with a window; gossip floods over links to
-nodes that subscribe, each of which judges a message once and hands it on. All delay is simulated by waiting
-for a chunk's time of arrival, so that under ``trio.testing.MockClock`` hours pass in seconds. ``kill`` ends a
-node as SIGKILL would, ``partition`` and ``freeze`` hold all traffic; what is held longer than
-``dead_after_s`` breaks, as on the real network.
+The flow: a ``MemoryFabric`` knows every open node by its address. ``dial`` puts a ``Link`` between two nodes, over
+which streams go (``memory_links.py``); gossip floods over links to nodes that subscribe, each of which judges a message
+once and hands it on. All delay is simulated, so that under ``trio.testing.MockClock`` hours pass in seconds. ``kill``
+ends a node as SIGKILL would, ``partition`` and ``freeze`` hold all traffic.
 
 Trio runs ready tasks in random order, so that a seed fixes delays and losses, not every interleaving.
 """
 
 import itertools
 import random
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.memory_links import Link, MemoryStream, Pipe
 from depin_node.p2p.network import (
     Connected,
     ConnectionEvent,
@@ -39,8 +38,6 @@ from depin_node.p2p.network import (
 )
 from depin_node.p2p.strikes import Strikes
 
-WINDOW_BYTES = 256 * 1024
-"""Bytes one side may have sent that the other has not read: yamux's initial window."""
 _SEEN_MAX = 2048
 _DIAL_ROUND_TRIPS = 4
 _OPEN_ROUND_TRIPS = 1.5
@@ -48,196 +45,6 @@ _OPEN_ROUND_TRIPS = 1.5
 
 def _now_ns() -> int:
     return int(trio.current_time() * SECOND_NS)
-
-
-class _Signal:
-    """Wakes all who wait for a change of state."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-
-    def notify(self) -> None:
-        self._event.set()
-        self._event = trio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-
-class _Link:
-    """One connection between two nodes, with its delay and its streams."""
-
-    def __init__(self, a: "_Node", b: "_Node", latency_s: float) -> None:
-        self.ends = (a, b)
-        self.latency_s = latency_s
-        self.broken: str | None = None
-        self.ended = trio.Event()
-        self.cut = False
-        self.changed = _Signal()
-        self.streams: set[_MemoryStream] = set()
-
-    def other(self, node: "_Node") -> "_Node":
-        return self.ends[1] if node is self.ends[0] else self.ends[0]
-
-    async def travel(self, trips: float) -> None:
-        """Wait as long as ``trips`` one-way trips take, and as long as the link is cut."""
-        await trio.sleep(self.latency_s * trips)
-        while self.cut and not self.broken:
-            await self.changed.wait()
-        if self.broken:
-            raise TransportError(self.broken)
-
-    def set_cut(self, cut: bool) -> None:
-        if cut != self.cut and not self.broken:
-            self.cut = cut
-            self.changed.notify()
-            self.notify_streams()
-            if cut:
-                for end in self.ends:
-                    end._start(self._break_when_long_cut, min(e.limits.dead_after_s for e in self.ends))
-
-    async def _break_when_long_cut(self, after_s: float) -> None:
-        with trio.move_on_after(after_s):
-            while self.cut and not self.broken:
-                await self.changed.wait()
-            return
-        self.break_("the connection is dead: the peer answers no ping")
-
-    def break_(self, reason: str) -> None:
-        """Drop the link for both ends, at once."""
-        if self.broken:
-            return
-        self.broken = reason
-        self.ended.set()
-        for stream in list(self.streams):
-            stream.break_(reason)
-        for end in self.ends:
-            end._forget(self)
-        self.changed.notify()
-
-    def notify_streams(self) -> None:
-        for stream in self.streams:
-            stream.inbound.changed.notify()
-
-
-class _Pipe:
-    """One direction of a stream: chunks with their times of arrival, at most ``WINDOW_BYTES`` of them."""
-
-    def __init__(self, link: _Link) -> None:
-        self.link = link
-        self.chunks: deque[tuple[float, bytes]] = deque()  # an empty chunk is the end
-        self.size_bytes = 0
-        self.broken: str | None = None
-        self.ended = False
-        self.changed = _Signal()
-
-    def break_(self, reason: str) -> None:
-        if not self.broken:
-            self.broken = reason
-            self.changed.notify()
-
-    def put(self, data: bytes) -> None:
-        self.chunks.append((trio.current_time() + self.link.latency_s, data))
-        self.size_bytes += len(data)
-        self.changed.notify()
-
-    async def send_all(self, data: memoryview, stall_timeout_s: float) -> None:
-        if self.ended:
-            raise TransportError("the stream is closed for sending")
-        while True:
-            if self.broken:
-                raise TransportError(self.broken)
-            room = WINDOW_BYTES - self.size_bytes
-            if room > 0 and len(data):
-                self.put(bytes(data[:room]))
-                data = data[room:]
-            if not len(data):
-                break
-            with trio.move_on_after(stall_timeout_s) as stalled:
-                while self.size_bytes >= WINDOW_BYTES and not self.broken:
-                    await self.changed.wait()
-            if stalled.cancelled_caught:
-                raise TransportError(f"the peer read nothing for {stall_timeout_s:g} s")
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, size_bytes_max: int) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while True:
-            if self.broken:
-                raise TransportError(self.broken)
-            if not self.chunks or self.link.cut:
-                await self.changed.wait()
-                continue
-            arrival, data = self.chunks[0]
-            if arrival > trio.current_time():
-                with trio.move_on_at(arrival):
-                    await self.changed.wait()
-                continue
-            if not data:
-                return b""  # stays at the head: reading again ends again
-            if len(data) > size_bytes_max:
-                self.chunks[0] = (arrival, data[size_bytes_max:])
-                data = data[:size_bytes_max]
-            else:
-                self.chunks.popleft()
-            self.size_bytes -= len(data)
-            self.changed.notify()
-            return data
-
-
-class _MemoryStream:
-    """One end of a stream."""
-
-    def __init__(self, protocol: str, peer: PeerKey, inbound: _Pipe, outbound: _Pipe, stall_timeout_s: float) -> None:
-        self.protocol = protocol
-        self.peer = peer
-        self.inbound = inbound
-        self.outbound = outbound
-        self._stall_timeout_s = stall_timeout_s
-        self._link = inbound.link
-        self._link.streams.add(self)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        done = False
-        try:
-            await self.outbound.send_all(memoryview(data).cast("B"), self._stall_timeout_s)
-            done = True
-        finally:
-            if not done:
-                self.break_("the stream was reset in the middle of a message")
-
-    async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
-        return await self.inbound.receive_some(size_bytes_max)
-
-    async def receive_exactly(self, size_bytes: int) -> bytes:
-        data = bytearray()
-        while len(data) < size_bytes:
-            chunk = await self.receive_some(size_bytes - len(data))
-            if not chunk:
-                raise TransportError(f"the stream ended after {len(data)} of {size_bytes} bytes")
-            data += chunk
-        return bytes(data)
-
-    async def send_eof(self) -> None:
-        if not self.outbound.ended and not self.outbound.broken:
-            self.outbound.ended = True
-            self.outbound.put(b"")
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        await self.send_eof()
-        # What the peer still sends is dropped: nobody will read it.
-        self.inbound.break_("the stream is closed")
-        self._link.streams.discard(self)
-
-    async def reset(self) -> None:
-        self.break_("the stream was reset")
-        await trio.lowlevel.checkpoint()
-
-    def break_(self, reason: str) -> None:
-        self.inbound.break_(reason)
-        self.outbound.break_(reason)
-        self._link.streams.discard(self)
 
 
 @dataclass(frozen=True)
@@ -255,9 +62,11 @@ class _Topic:
         self._node = node
         self._handler = handler
         self._scope = trio.CancelScope()
-        self._send, self._receive = trio.open_memory_channel[tuple[float, _Link, _Gossip]](node.limits.gossip_queue_max)
+        self._send, self._receive = trio.open_memory_channel[tuple[float, Link["_Node"], _Gossip]](
+            node.limits.gossip_queue_max
+        )
 
-    def offer(self, arrival: float, link: _Link, message: _Gossip) -> bool:
+    def offer(self, arrival: float, link: Link["_Node"], message: _Gossip) -> bool:
         try:
             self._send.send_nowait((arrival, link, message))
         except (trio.WouldBlock, trio.BrokenResourceError):
@@ -298,7 +107,7 @@ class _Node:
         self._nursery = nursery
         self.is_private = False
         """Whether nobody can dial it, as behind a NAT; it can dial others, and be reached through a relay."""
-        self._links: dict[PeerKey, _Link] = {}
+        self._links: dict[PeerKey, Link[_Node]] = {}
         self._paths: dict[PeerKey, Path] = {}
         self._handlers: dict[str, StreamHandler] = {}
         self._topics: dict[str, _Topic] = {}
@@ -345,7 +154,7 @@ class _Node:
             await stream.reset()
             raise TransportError(f"{peer_id(peer)}: cannot be connected: {error}") from error
         if path.outbound:
-            link = _Link(self, other, self._fabric._latency())
+            link = Link(self, other, self._fabric._latency())
             self._remember(link, path)
             other._remember(
                 link, Path(f"{path.address.rpartition('/p2p/')[0]}/p2p/{peer_id(self.key)}", False, 0, True)
@@ -353,10 +162,10 @@ class _Node:
         while peer not in self._links:  # noqa: ASYNC110 - until the source has made it
             await trio.sleep(0.001)
         link = self._links[peer]
-        self._start(self._follow, stream, link)
+        self.start(self._follow, stream, link)
         return link.ended
 
-    async def _follow(self, stream: Stream, link: _Link) -> None:
+    async def _follow(self, stream: Stream, link: Link["_Node"]) -> None:
         async with trio.open_nursery() as nursery:
 
             async def drop_link() -> None:
@@ -393,7 +202,7 @@ class _Node:
         other = self._fabric._at(target)
         if other is None or other.is_private:
             raise TransportError(f"{target}: connection refused: nobody listens there")
-        link = _Link(self, other, self._fabric._latency())
+        link = Link(self, other, self._fabric._latency())
         link.cut = self._fabric._is_cut(self, other)
         if link.cut:
             await trio.sleep_forever()
@@ -419,7 +228,7 @@ class _Node:
         link.set_cut(self._fabric._is_cut(self, other))  # a partition may have come while it was dialled
         return target.peer
 
-    async def open_stream(self, peer: PeerKey, protocol: str) -> "_MemoryStream":
+    async def open_stream(self, peer: PeerKey, protocol: str) -> "MemoryStream":
         await trio.lowlevel.checkpoint()
         link = self._links.get(peer)
         if link is None:
@@ -430,10 +239,10 @@ class _Node:
             handler = other._handlers.get(protocol)
             if handler is None:
                 raise UnknownProtocolError(f"{peer_id(peer)} does not serve {protocol} on network {self.network_id!r}")
-            there, back = _Pipe(link), _Pipe(link)
-            theirs = _MemoryStream(protocol, self.key, there, back, other.limits.stall_timeout_s)
-            other._start(other._server.run, theirs, handler)
-            return _MemoryStream(protocol, peer, back, there, self.limits.stall_timeout_s)
+            there, back = Pipe(link), Pipe(link)
+            theirs = MemoryStream(protocol, self.key, there, back, other.limits.stall_timeout_s)
+            other.start(other._server.run, theirs, handler)
+            return MemoryStream(protocol, peer, back, there, self.limits.stall_timeout_s)
         raise TransportError(f"{peer_id(peer)} did not open {protocol} within {self.limits.open_timeout_s:g} s")
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
@@ -454,7 +263,7 @@ class _Node:
         if topic in self._topics:
             raise ValueError(f"{topic} is subscribed already")
         self._topics[topic] = subscription = _Topic(self, handler)
-        self._start(subscription.run)
+        self.start(subscription.run)
 
     async def unsubscribe(self, topic: str) -> None:
         subscription = self._topics.pop(topic, None)
@@ -479,17 +288,17 @@ class _Node:
     def _keeps_out(self, peer: PeerKey) -> bool:
         return self._strikes.keeps_out(peer, _now_ns())
 
-    def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    def start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
         if self._open:
             self._nursery.start_soon(function, *arguments)
 
-    def _remember(self, link: _Link, path: Path) -> None:
+    def _remember(self, link: Link["_Node"], path: Path) -> None:
         other = link.other(self)
         self._links[other.key] = link
         self._paths[other.key] = path
         self._events.emit(Connected(other.key, path.address, path.outbound))
 
-    def _forget(self, link: _Link) -> None:
+    def forget(self, link: Link["_Node"]) -> None:
         other = link.other(self)
         if self._links.get(other.key) is link:
             del self._links[other.key]
@@ -501,12 +310,12 @@ class _Node:
         if len(self._seen) > _SEEN_MAX:
             self._seen.popitem(last=False)
 
-    def _spread(self, message: _Gossip, *, came_by: _Link | None) -> None:
+    def _spread(self, message: _Gossip, *, came_by: Link["_Node"] | None) -> None:
         for link in self._links.values():
             if link is not came_by and not link.cut and not self._fabric._loses():
                 link.other(self)._take(link, message)
 
-    def _take(self, link: _Link, message: _Gossip) -> None:
+    def _take(self, link: Link["_Node"], message: _Gossip) -> None:
         topic = self._topics.get(message.topic)
         if topic is None or message in self._seen:
             return
