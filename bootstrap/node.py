@@ -6,6 +6,7 @@ They close in the opposite order: first nobody local can ask for more, last the 
 that lends nothing has no sandbox and no provider, one that is a first peer only has no requester either.
 """
 
+import ipaddress
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -235,18 +236,40 @@ async def _open_direct(stack: AsyncExitStack, config: NodeConfig, network: Netwo
     """Open the data port; None if the configuration wants none."""
     if config.data_listen == "off":
         return None
-    named = config.data_listen or ",".join(f"{listen.rpartition('/')[0]}/0" for listen in config.listen.split(","))
-    hosts, ports = dict[str, str](), set[str]()
-    for address in named.split(","):
+    hosts, port = data_port(config)
+    return await stack.enter_async_context(open_direct(network, hosts=hosts, port=port))
+
+
+def data_port(config: NodeConfig) -> tuple[list[str], int]:
+    """Return where data channels connect: hosts, at most one of each family, and the port that they share.
+
+    Raises:
+        ConfigError: ``data_listen`` is no such address, or several of a family or port.
+    """
+    named, hosts, ports = config.data_listen, dict[str, str](), set[int]()
+    for address in (named or config.listen).split(","):
         match address.split("/"):
-            case ["", "ip4" | "ip6" as family, host, "tcp", port] if port.isdecimal():
+            case ["", "ip4" | "ip6" as family, host, "tcp", port] if not named:
                 hosts.setdefault(family, host)
-                ports.add(port)
+                ports.add(0)
+            case ["", "ip4" | "ip6" as family, host, "tcp", port] if _is_endpoint(family, host, port):
+                if family in hosts:
+                    raise ConfigError(f"data_listen: {named[:80]!r} names two hosts of a family: name one")
+                hosts[family] = host
+                ports.add(int(port))
             case _:
                 raise ConfigError(f"data_listen: {address[:80]!r} should look like /ip4/192.0.2.1/tcp/4702, or be off")
     if len(ports) > 1:
         raise ConfigError(f"data_listen: {named[:80]!r} has several ports, and peers are told one")
-    return await stack.enter_async_context(open_direct(network, hosts=list(hosts.values()), port=int(ports.pop())))
+    return list(hosts.values()), ports.pop()
+
+
+def _is_endpoint(family: str, host: str, port: str) -> bool:
+    try:
+        is_host = f"ip{ipaddress.ip_address(host).version}" == family
+    except ValueError:
+        return False
+    return is_host and port.isascii() and port.isdecimal() and int(port) < 1 << 16
 
 
 def _listen_addresses(config: NodeConfig) -> list[str]:

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from depin_node.bootstrap.config import DEFAULT_LISTEN, FIELDS, NodeConfig, Waits, load, unknown_variables
-from depin_node.bootstrap.node import _network_limits
+from depin_node.bootstrap.node import _network_limits, data_port
 from depin_node.core.errors import ConfigError
 from depin_node.p2p.network import NetworkLimits
 
@@ -89,6 +89,40 @@ def test_only_an_unnamed_listen_address_may_move(tmp_path):
     file.write_text("listen_is_default = true")
     with pytest.raises(ConfigError, match="unknown key"):
         load(file, flags={}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("listen", "data_listen", "expected"),
+    [
+        ("/ip4/192.0.2.1/tcp/4001", "", (["192.0.2.1"], 0)),
+        ("/ip4/0.0.0.0/tcp/1,/ip6/::/tcp/1", "", (["0.0.0.0", "::"], 0)),
+        ("/ip4/192.0.2.1/tcp/1,/ip4/192.0.2.2/tcp/2", "", (["192.0.2.1"], 0)),
+        ("/ip4/0.0.0.0/tcp/1", "/ip4/0.0.0.0/tcp/4702", (["0.0.0.0"], 4702)),
+        ("/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/4702,/ip4/0.0.0.0/tcp/4702", (["::", "0.0.0.0"], 4702)),
+        ("/ip4/0.0.0.0/tcp/1", "/ip4/0.0.0.0/tcp/0,/ip6/::1/tcp/0", (["0.0.0.0", "::1"], 0)),
+    ],
+)
+def test_where_data_channels_connect(listen, data_listen, expected):
+    assert data_port(NodeConfig(listen=listen, data_listen=data_listen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data_listen", "message"),
+    [
+        ("/ip4/0.0.0.0/tcp/1,/ip6/::/tcp/2", "several ports"),
+        ("/ip4/192.0.2.1/tcp/1,/ip4/192.0.2.2/tcp/1", "two hosts of a family"),
+        ("/ip4/0.0.0.0/tcp/65536", "should look like"),
+        ("/ip4/0.0.0.0/tcp/-1", "should look like"),
+        ("/ip4/0.0.0.0/udp/1", "should look like"),
+        ("/ip4/::/tcp/1", "should look like"),
+        ("/dns4/example.org/tcp/1", "should look like"),
+        ("0.0.0.0:1", "should look like"),
+        ("/ip4/0.0.0.0/tcp/1,", "should look like"),
+    ],
+)
+def test_a_data_port_that_is_none_is_an_error(data_listen, message):
+    with pytest.raises(ConfigError, match=f"data_listen.*{message}"):
+        data_port(NodeConfig(data_listen=data_listen))
 
 
 @pytest.mark.parametrize(
