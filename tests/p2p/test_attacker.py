@@ -5,6 +5,7 @@ were, and an honest peer from elsewhere connects and is served. ``tests/support`
 victim.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -39,12 +40,15 @@ from attacker import (  # noqa: E402 - needs libp2p
     frame,
     line,
 )
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: E402
 from libp2p.crypto.secp256k1 import create_new_key_pair as create_secp256k1_key_pair  # noqa: E402
 
-from depin_node.core.wire import encode  # noqa: E402
+from depin_node.core.wire import decode, encode  # noqa: E402
 from depin_node.p2p import gossip  # noqa: E402
+from depin_node.p2p.direct import DirectAnswer, DirectAsk  # noqa: E402
 from depin_node.p2p.libp2p.hello import Hello  # noqa: E402
 from depin_node.p2p.libp2p.host import open_libp2p  # noqa: E402
+from depin_node.p2p.reach.messages import Incoming, Meeting, Question, RelayQuestion  # noqa: E402
 
 VICTIM = Path(__file__).parents[1] / "support" / "victim.py"
 ADVERTS = "adverts-cpu-0-0/2"
@@ -56,6 +60,11 @@ PROTOCOLS = (
     "find/1",
     "owners/1",
     "blobs/2",
+    "direct/1",
+    "reach/1",
+    "relay/1",
+    "relayed/1",
+    "punch/1",
     "echo/1",
     "/ipfs/ping/1.0.0",
 )
@@ -442,6 +451,77 @@ async def a_flood_of_ids(attacker: Attacker) -> None:
             await gossips(mux, *(frame(kind, ids) for ids in lists for kind in (gossip.HAVE, gossip.WANT)))
 
 
+# Reachability
+
+
+@attack
+async def calls_back_without_end(attacker: Attacker) -> None:
+    async with attacker.greeted() as mux:
+        number = await mux.open("reach/1")
+        for _ in range(200):
+            await mux.say(number, frame(1, encode(Question(9))))
+        await trio.sleep(1)
+
+
+@attack
+async def circuits_without_end(attacker: Attacker) -> None:
+    """Places for itself; circuits to nobody, to itself and to the victim."""
+    async with attacker.greeted() as mux:
+        for target in (b"", os.urandom(32), attacker.victim) * 20:
+            number = await mux.open("relay/1", wait=False)
+            await mux.say(number, frame(1, encode(RelayQuestion(target))))
+        await trio.sleep(1)
+
+
+@attack
+async def circuits_that_nobody_asked_for(attacker: Attacker) -> None:
+    """A relay that the victim did not choose, and a meeting with who is connected already."""
+    async with attacker.greeted() as mux:
+        for _ in range(20):
+            for protocol, message in (
+                ("relayed/1", Incoming(os.urandom(32), True, "192.0.2.1", 9)),
+                ("punch/1", Meeting(9, True)),
+            ):
+                number = await mux.open(protocol, wait=False)
+                await mux.say(number, frame(1, encode(message)))
+        await trio.sleep(1)
+
+
+# Data channels
+
+
+async def channel(mux: Mux) -> DirectAnswer:
+    number = await mux.open("direct/1")
+    key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    await mux.say(number, frame(1, encode(DirectAsk(key, b"\1\2", 0))))
+    assert await mux.wait(lambda: len(mux.got[number]) > 5)
+    return decode(bytes(mux.got[number][5:]), DirectAnswer, size_bytes_max=256)
+
+
+@attack
+async def channels_that_nobody_connects(attacker: Attacker) -> None:
+    async with attacker.greeted() as mux:
+        for _ in range(8):
+            await channel(mux)
+        key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+        for _ in range(50):  # refused: as many are waited for as one peer may have
+            number = await mux.open("direct/1", wait=False)
+            await mux.say(number, frame(1, encode(DirectAsk(key, b"\1\2", 0))))
+        await trio.sleep(1)
+
+
+@attack
+async def strangers_at_the_data_port(attacker: Attacker) -> None:
+    """40 that say nothing, a byte, or a token and a proof that are none."""
+    async with attacker.greeted() as mux, contextlib.AsyncExitStack() as stack:
+        port = (await channel(mux)).port
+        for number in range(40):
+            stream = await stack.enter_async_context(await attacker.tcp(port))
+            with contextlib.suppress(*GONE):
+                await stream.send_all((b"", b"x", os.urandom(48))[number % 3])
+        await trio.sleep(1)
+
+
 # The test
 
 
@@ -517,4 +597,4 @@ async def test_the_victim_serves_on(victim: str, baseline: dict[str, float], nam
 
 
 def test_there_are_enough() -> None:
-    assert len(ATTACKS) >= 60
+    assert len(ATTACKS) >= 70

@@ -143,11 +143,11 @@ class Attacker:
         self.target = parse(address)
         self.host = f"127.{group}.0.1"
 
-    async def tcp(self) -> trio.SocketStream:
-        """Open a socket."""
+    async def tcp(self, port: int | None = None) -> trio.SocketStream:
+        """Open a socket, to the victim's port or another of its ports."""
         socket = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_STREAM)
         await socket.bind((self.host, 0))
-        await socket.connect((self.target.host, self.target.port))
+        await socket.connect((self.target.host, port or self.target.port))
         return trio.SocketStream(socket)
 
     async def say(self, data: bytes) -> None:

@@ -17,9 +17,11 @@ import trio
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
+from depin_node.p2p.direct import DirectLimits, open_direct
 from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import open_mesh
 from depin_node.p2p.network import NetworkLimits, Stream
+from depin_node.p2p.reach.service import ReachSettings, open_reach
 
 SEED = b"v" * 32
 LIMITS = NetworkLimits(
@@ -59,8 +61,11 @@ async def main(folder: Path) -> None:
     async with (
         open_libp2p(SEED, network_id="test", limits=LIMITS) as network,
         open_mesh(network, Identity(SEED)) as mesh,
+        open_reach(network, advertise=mesh.set_addresses, settings=ReachSettings(relay_always=True)),
+        open_direct(network, hosts=["127.0.0.1"], limits=DirectLimits(handshake_timeout_s=1.0)) as direct,
     ):
-        blobs = Blobs(network, BlobStore(folder, quota_bytes=1 << 24), connect=mesh.connect, report=mesh.report)
+        store = BlobStore(folder, quota_bytes=1 << 24)
+        blobs = Blobs(network, store, connect=mesh.connect, report=mesh.report, direct=direct)
         assert blobs is not None
 
         async def stats(stream: Stream) -> None:
