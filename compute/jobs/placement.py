@@ -124,13 +124,14 @@ def draw_replacements(
 ) -> list[Partner] | None:
     """Choose providers for further attempts of an open task: all of them or none.
 
-    Those who have not failed it come first; if they are only busy, they are waited for.
+    Those who have not failed it come first; if they are only busy, they are waited for. Who says that the task itself
+    is at fault is not asked again; what one says of it keeps nobody else from it.
     """
     ballot = task.ballot
     has_vote = [partner for partner in suitable if not (partner.is_fellow and ballot.rule.agree > 1)]
     able = [partner for partner in has_vote if not ballot.has_group(partner.group)]
     fresh = [partner for partner in able if not ballot.failed_before(partner.peer)]
-    again = [p for p in able if 0 < ballot.failed_before(p.peer) < ATTEMPTS_AGAIN_MAX and not ballot.failures]
+    again = [p for p in able if 0 < ballot.failed_before(p.peer) < ATTEMPTS_AGAIN_MAX and not ballot.blames(p.group)]
     classes = [ballot.device_class] if ballot.runs else list({partner.device_class for partner in able})
     if ballot.mixes:
         classes.append(ANY_CLASS)

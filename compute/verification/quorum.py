@@ -169,6 +169,10 @@ class Ballot:
         """Return how many attempts of this task ended without an answer with ``peer``."""
         return self._ended.get(peer, 0)
 
+    def blames(self, group: str) -> bool:
+        """Tell whether somebody of ``group`` has failed it by what is said to be the task's own fault."""
+        return any(group in groups for groups in self.failures.values())
+
     def takes(self, device_class: str) -> bool:
         """Tell whether an answer of a device class can be compared with those that there are."""
         return self.mixes or self.device_class == device_class

@@ -7,12 +7,16 @@ import pytest
 from instant_mesh import ROOT, InstantMesh
 
 from depin_node.compute.jobs import events as e
-from depin_node.compute.jobs.job import Lead, Quorum
+from depin_node.compute.jobs.job import Lead, Limits, Quorum
 from depin_node.compute.jobs.panels import Agreed, Panels
+from depin_node.compute.jobs.partner import OpenTask, Partner
+from depin_node.compute.jobs.placement import draw_replacements
 from depin_node.compute.jobs.placing import NEWCOMER_OPEN_MAX
 from depin_node.compute.jobs.scheduler import Scheduler, SchedulerConfig
 from depin_node.compute.market import happenings as hp
-from depin_node.compute.market.messages import Want
+from depin_node.compute.market.messages import Terms, Want
+from depin_node.compute.verification.quorum import Ballot
+from depin_node.compute.verification.rules import Rule
 
 
 class Mesh(InstantMesh):
@@ -68,6 +72,22 @@ def test_newcomers_vote_alone_where_there_is_nobody_else():
     name = mesh.submit(40, Quorum(2, 3))
     mesh.run()
     assert mesh.ended[name].state == "done"
+
+
+def test_one_that_calls_a_task_faulty_keeps_nobody_else_from_it():
+    """Of two, one is missing; of the others two were lost with it, and one says that it timed out."""
+    ballot = Ballot(0, Rule(2, 0, 3))
+    partners = []
+    for number in range(4):
+        partner = Partner(bytes([number]) * 32, f"g{number}", Terms(("wasm-1",), Limits(3, 128), 8), 0)
+        partner.agreed("wasm-1", 1, 8, 10**12, 0)
+        partners.append(partner)
+        ballot.started((partner.peer, 0), partner.group, "wasm-1")
+    for partner, code in zip(partners[1:], ("lost", "lost", "timed_out"), strict=True):
+        ballot.ended((partner.peer, 0), code, is_task_fault=code == "timed_out")
+    task = OpenTask(b"j" * 32, ballot, 0)
+    drawn = {draw_replacements(random.Random(seed), task, partners, 1, needs_credit=True)[0] for seed in range(20)}
+    assert drawn == set(partners[1:3])
 
 
 def test_what_only_caught_providers_agreed_on_is_void():
