@@ -179,6 +179,7 @@ class Conversations:
             writes.append(
                 statements.put_evidence(effect.peer, effect.job_id, effect.task, effect.reason, evidence, now_s)
             )
+        self._forget_prices(effect.peer)
         if not effect.is_opinion and self._context.book.caught(effect.peer, effect.reason):
             writes.append(statements.put_ban(effect.peer, effect.reason, now_s))
         self._context.journal.write_soon(writes)
@@ -187,10 +188,16 @@ class Conversations:
 
     def contradicted(self, effect: e.Ban) -> None:
         """This node has run a task itself and got something else: make a case of it, if the messages are here."""
+        self._forget_prices(effect.peer)
         evidence = self._audited(effect.peer, effect.job_id, effect.task)
         if evidence is not None:
             self._ban(effect.peer, effect.job_id, effect.task, effect.reason, evidence)
             self._context.outvoted(effect.peer, evidence)
+
+    def _forget_prices(self, peer: bytes) -> None:
+        """Who was found out may have answered at once, whatever the work: honest ones are not held against that."""
+        for prices in self._prices.values():
+            prices.forget(peer)
 
     def _keep_until_audited(self, talk: RequesterTalk, attempt: int) -> None:
         evidence = talk.evidence(attempt)
@@ -244,6 +251,7 @@ class Conversations:
             self._context.mesh.report(ask.peer, error)
             if isinstance(error, ProvenLie):
                 self._context.caught(ask.peer, error.proof)
+                self._forget_prices(ask.peer)
                 self._ban(ask.peer, b"", error.evidence.task, str(error), error.evidence)
         except Exception:  # the per-peer border: a fault met with one peer costs that conversation, and is logged
             code = "fault"

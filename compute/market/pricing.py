@@ -62,6 +62,10 @@ class Prices:
             self._asked[peer] = asked_us
         return asked_us if usual_us is None else min(asked_us, CAP * usual_us)
 
+    def forget(self, peer: bytes) -> None:
+        """A peer was found out: what it asked for is not what is usual."""
+        self._asked.pop(peer, None)
+
     def is_too_much(self, peer: bytes, price_us: int) -> bool:
         """Tell whether the price of a work is far beyond what others ask: they may have come later."""
         usual_us = self._usual_us(peer)

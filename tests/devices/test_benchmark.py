@@ -58,6 +58,11 @@ def test_speed_is_work_over_time_without_what_a_task_costs_anyway():
     assert len(run) < sum(len(work) for work in family_work())
 
 
+def test_a_first_task_that_had_to_wait_makes_nobody_fast():
+    speed, _ = play(lambda family, work: 0.07 if work in [works[0] for works in family_work()] else work / 4e9)
+    assert all(4000 <= number <= 8001 for number in speed.numbers())
+
+
 @pytest.mark.parametrize("rate", [1e8, 1e10, 1e13])
 def test_it_takes_under_a_second_on_slow_and_fast_devices(rate):
     spent = []

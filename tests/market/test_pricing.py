@@ -51,6 +51,17 @@ def test_who_is_cheaper_than_most_gets_what_it_asks_and_nobody_gets_more_than_tw
     assert not prices.is_too_much(b"me", price)
 
 
+def test_what_liars_asked_for_is_not_usual():
+    prices = Prices()
+    for liar in (b"a", b"b"):
+        prices.fix(liar, 1000)
+    assert prices.fix(b"me", 10**6) == CAP * 1000
+    for liar in (b"a", b"b", b"nobody"):
+        prices.forget(liar)
+    assert prices.fix(b"me", 10**6) == 10**6
+    assert not prices.is_too_much(b"me", 10**6)
+
+
 @pytest.mark.parametrize("others", [[], [1]])
 def test_nothing_is_held_against_fewer_than_two_others(others):
     prices = Prices()
