@@ -8,6 +8,7 @@ from heapq import heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from depin_node.compute.jobs.partner import OpenTask, Partner
+from depin_node.compute.verification.quorum import Ballot
 
 if TYPE_CHECKING:
     from random import Random
@@ -119,23 +120,27 @@ class Ready:
                 self._at[last] = at
 
 
+def may_try(ballot: Ballot, partner: Partner) -> bool:
+    """Tell whether a provider may be given a task, in view of how it has failed it: not if it says that the task itself
+    is at fault. What one says of it keeps nobody else from it."""
+    return ballot.failed_before(partner.peer) < ATTEMPTS_AGAIN_MAX and not ballot.blames(partner.group)
+
+
 def draw_replacements(
     rng: "Random", task: OpenTask, suitable: list[Partner], count: int, *, needs_credit: bool
 ) -> list[Partner] | None:
     """Choose providers for further attempts of an open task: all of them or none.
 
-    Those who have not failed it come first; if they are only busy, they are waited for. Who says that the task itself
-    is at fault is not asked again; what one says of it keeps nobody else from it.
+    Those who have not failed it come first; if they are only busy, they are waited for.
     """
     ballot = task.ballot
     has_vote = [partner for partner in suitable if not (partner.is_fellow and ballot.rule.agree > 1)]
-    able = [partner for partner in has_vote if not ballot.has_group(partner.group)]
+    able = [p for p in has_vote if not ballot.has_group(p.group) and may_try(ballot, p)]
     fresh = [partner for partner in able if not ballot.failed_before(partner.peer)]
-    again = [p for p in able if 0 < ballot.failed_before(p.peer) < ATTEMPTS_AGAIN_MAX and not ballot.blames(p.group)]
     classes = [ballot.device_class] if ballot.runs else list({partner.device_class for partner in able})
     if ballot.mixes:
         classes.append(ANY_CLASS)
-    for pool in (fresh, fresh + again):
+    for pool in (fresh, able):
         for device_class in classes:
             ready = [partner for partner in pool if not needs_credit or partner.credit_max() > 0]
             chosen = draw(rng, ready, count, set(), device_class)

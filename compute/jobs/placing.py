@@ -13,7 +13,7 @@ from math import inf
 from depin_node.compute.jobs.board import Board
 from depin_node.compute.jobs.events import Assign, OpenWork
 from depin_node.compute.jobs.partner import OpenTask, Partner, Stint
-from depin_node.compute.jobs.placement import Ready, draw_replacements
+from depin_node.compute.jobs.placement import Ready, draw_replacements, may_try
 from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.jobs.recruiting import NEEDY_SEEN_MAX
 from depin_node.compute.jobs.settling import Settling
@@ -258,7 +258,7 @@ class Placing:
                 for partner in idle
                 if task.ballot.takes(partner.device_class)
                 and not task.ballot.has_group(partner.group)
-                and not task.ballot.failed_before(partner.peer)
+                and may_try(task.ballot, partner)
                 and late_s > self._patience_s(progress, partner)
             ]
             if able:
