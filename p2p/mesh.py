@@ -20,14 +20,13 @@ import trio
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, DepinError, PeerViolation, ResourceError, TransportError
-from depin_node.core.wire import Message, decode, encode
+from depin_node.core.wire import Message
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
-from depin_node.p2p import directory_protocol as protocol
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
 from depin_node.p2p.choosing import REMEMBERED_MAX
-from depin_node.p2p.directory import Digest, Directory, DirectoryLimits, Entry, Need
+from depin_node.p2p.directory import Directory, DirectoryLimits, Entry, Need
 from depin_node.p2p.discovery import Discovery
 from depin_node.p2p.discovery_events import (
     Announce,
@@ -43,25 +42,21 @@ from depin_node.p2p.discovery_events import (
     Find,
     Follow,
     Forward,
-    Found,
     Gossiped,
-    Introduced,
     PeerConnected,
     PeerLost,
-    Question,
     Search,
     SearchEnded,
     Sighted,
     Spread,
     Tell,
     Tick,
-    Told,
 )
-from depin_node.p2p.frames import serve_requests
 from depin_node.p2p.groups import is_loopback
 from depin_node.p2p.mesh_config import MeshConfig
+from depin_node.p2p.mesh_questions import Answering, Asking
 from depin_node.p2p.network import Connected, ConnectionEvent, Disconnected, EventsLost, Network, PeerKey, Verdict
-from depin_node.p2p.shards import Shard, capabilities_of, capability_of
+from depin_node.p2p.shards import capabilities_of, capability_of
 
 A = TypeVar("A")
 M = TypeVar("M", bound=Message)
@@ -71,7 +66,6 @@ log = structlog.get_logger("depin_node.p2p")
 _WATCHERS_MAX = 64
 _WATCH_QUEUE_MAX = 256
 _FAILURES_MAX = 32
-_CATCH_UP_ROUNDS_MAX = 40  # a full directory takes 32
 _LEAVE_TIMEOUT_S = 1.0
 _LEAVE_TELLS_MAX = 8
 _SEARCH_EVERY_S = 20.0
@@ -105,7 +99,6 @@ class Mesh:
         self._offer = offer
         self._nursery = nursery
         self._clock = clock
-        self._rng = rng
         self._addresses: tuple[str, ...] | None = None
         self._wake = trio.Event()
         self._sleeps_until_ns = 0
@@ -113,7 +106,6 @@ class Mesh:
         self._advert = b""
         self._seq = 0
         self._dials: dict[PeerKey, trio.Event] = {}
-        self._catching_up: set[PeerKey] = set()
         self._in_use: Counter[PeerKey] = Counter()
         self._failures: OrderedDict[PeerKey, str] = OrderedDict()
         self._watchers: list[trio.MemorySendChannel[Tell]] = []
@@ -122,7 +114,7 @@ class Mesh:
         self._searches: dict[int, tuple[trio.Event, list[PeerKey]]] = {}
         self._searched_ns: OrderedDict[Need, int] = OrderedDict()
         self._counters: Counter[str] = Counter()
-        self._allowance = protocol.Allowance(burst=_CATCH_UP_ROUNDS_MAX, per_s=2.0)
+        self._asking = Asking(network, discovery, lambda: self._advert, self._handle, self.report, clock, rng)
         discovery.kept = lambda peer: self._in_use[peer] > 0
 
     # What the node asks and tells
@@ -295,11 +287,11 @@ class Mesh:
             case Dial(peer, addresses):
                 start(self._dial_quietly, peer, addresses)
             case AskPeers(peer):
-                start(self._ask_peers, peer)
+                start(self._asking.peers, peer)
             case CatchUp(peer):
-                start(self._catch_up, peer)
+                start(self._asking.catch_up, peer)
             case Find(peer, search, question):
-                start(self._find, peer, search, question)
+                start(self._asking.find, peer, search, question)
             case SearchEnded(number, peers):
                 if number in self._searches:
                     ended, found = self._searches[number]
@@ -414,91 +406,8 @@ class Mesh:
                 return None
         return "; ".join(reasons) or "no address of it is known"
 
-    async def _ask_peers(self, peer: PeerKey) -> None:
-        adverts = await self._answer_of(peer, protocol.ask_for_peers(self.network, peer), ())
-        self._handle(Told(peer, adverts, are_live=True))
-
-    async def _find(self, peer: PeerKey, search: int, question: Question) -> None:
-        adverts = await self._answer_of(peer, protocol.ask_to_find(self.network, peer, question), ())
-        self._handle(Found(peer, search, adverts))
-
-    async def _catch_up(self, peer: PeerKey) -> None:
-        if peer in self._catching_up:
-            return
-        self._catching_up.add(peer)
-        try:
-            for _ in range(_CATCH_UP_ROUNDS_MAX):
-                shards = self._discovery.sharding.followed()
-                digest = self.directory.digest(shards)
-                news = await self._news_of(peer, shards, digest)
-                self._handle(Told(peer, news.adverts, bits=news.bits))
-                if len(news.adverts) < protocol.ADVERTS_MAX or self.directory.digest(shards) == digest:
-                    break
-            await self._ask_for_revocations(peer)
-        finally:
-            self._catching_up.discard(peer)
-
-    async def _news_of(self, peer: PeerKey, shards: Sequence[Shard], digest: Digest) -> protocol.News:
-        nothing = protocol.News(self._discovery.sharding.bits, ())
-        question = protocol.ask_to_catch_up(self.network, peer, self._advert, shards, digest)
-        return await self._answer_of(peer, question, nothing)
-
-    async def _ask_for_revocations(self, peer: PeerKey) -> None:
-        """Ask for what our own owner has revoked, and some of the others we met."""
-        met = self.directory.owners_met()
-        if len(met) > protocol.OWNERS_ASKED_MAX:
-            met = [met[0], *self._rng.sample(met[1:], protocol.OWNERS_ASKED_MAX - 1)]
-        if not met:
-            return
-        known = [protocol.OwnerLine(owner, self.owners.seq_of(owner)) for owner in met]
-        for data in await self._answer_of(peer, protocol.ask_for_revocations(self.network, peer, known), ()):
-            try:
-                self.directory.revoked(data, self._clock())
-            except PeerViolation as error:
-                self.report(peer, error)
-                return
-
-    async def _answer_of(self, peer: PeerKey, question: Awaitable[A], otherwise: A) -> A:
-        try:
-            return await question
-        except PeerViolation as error:
-            self.report(peer, error)
-        except TransportError as error:
-            log.debug("a question went unanswered", peer=peer_id(peer), reason=str(error))
-        return otherwise
-
-    # What peers ask and tell
-
     async def _on_gossip(self, peer: PeerKey, data: bytes) -> Verdict:
         return self._handle(Gossiped(peer, data))
-
-    async def _on_catch_up(self, peer: PeerKey, body: bytes) -> bytes:
-        message = self._question(peer, body, protocol.CatchUpRequest, protocol.REQUEST_BYTES_MAX)
-        self._handle(Introduced(peer, message.advert))
-        shards = [line.shard for line in message.shards]
-        news = self._discovery.news_for(message.digest, shards, protocol.ADVERTS_MAX)
-        return encode(protocol.News(self._discovery.sharding.bits, tuple(news)))
-
-    async def _on_find(self, peer: PeerKey, body: bytes) -> bytes:
-        message = self._question(peer, body, protocol.FindRequest, protocol.FIND_BYTES_MAX)
-        return encode(protocol.Adverts(tuple(self._discovery.answers(peer, message.question))))
-
-    async def _on_peers(self, peer: PeerKey, body: bytes) -> bytes:
-        message = self._question(peer, body, protocol.PeersRequest, protocol.REQUEST_BYTES_MAX)
-        return encode(protocol.Adverts(tuple(self._discovery.introductions(peer, message.count))))
-
-    async def _on_owners(self, peer: PeerKey, body: bytes) -> bytes:
-        message = self._question(peer, body, protocol.OwnersRequest, protocol.OWNERS_BYTES_MAX)
-        newer = [self.owners.list_of(line.owner) for line in message.known if self.owners.seq_of(line.owner) > line.seq]
-        return encode(protocol.OwnersAnswer(tuple(data for data in newer if data)[: protocol.LISTS_MAX]))
-
-    def _question(self, peer: PeerKey, body: bytes, kind: type[M], size_bytes_max: int) -> M:
-        self._allowance.spend(peer, self._clock())
-        try:
-            return decode(body, kind, size_bytes_max=size_bytes_max)
-        except PeerViolation as error:
-            self.report(peer, error)
-            raise
 
     # Life
 
@@ -541,8 +450,7 @@ class Mesh:
             await self._publish(self._own_adverts())
             async with trio.open_nursery() as nursery:
                 for peer in list(self.network.peers())[:_LEAVE_TELLS_MAX]:
-                    shards = self._discovery.sharding.followed()
-                    nursery.start_soon(self._news_of, peer, shards, self.directory.digest(shards))
+                    nursery.start_soon(self._asking.introduce, peer)
 
 
 @asynccontextmanager
@@ -601,15 +509,7 @@ async def open_mesh(
         mesh = Mesh(network, identity, discovery, offer or Offer(), nursery, clock, rng)
         mesh._sign()
         mesh._follow(discovery.sharding.topics())
-        for name, handler in (
-            (protocol.DIRECTORY_PROTOCOL, mesh._on_catch_up),
-            (protocol.PEERS_PROTOCOL, mesh._on_peers),
-            (protocol.FIND_PROTOCOL, mesh._on_find),
-            (protocol.OWNERS_PROTOCOL, mesh._on_owners),
-        ):
-            serve_requests(
-                network, name, handler, size_bytes_max=protocol.REQUEST_BYTES_MAX, timeout_s=protocol.TIMEOUT_S
-            )
+        Answering(discovery, mesh._handle, mesh.report, clock).serve(network)
         nursery.start_soon(mesh._watch_network, network.connection_events())
         nursery.start_soon(mesh._keep_time)
         try:
