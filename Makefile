@@ -77,9 +77,11 @@ bench-compute: $(STAMP)
 
 SEEDS ?= 100
 NODES ?= 1000
+# A simulation walks all over a heap of small objects: in huge pages (Linux, where the kernel lets programs ask) it takes three quarters of the time.
+HUGE_PAGES = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 PYTHONMALLOC=malloc
 sim: $(STAMP)
 	@$(BIN)/python benchmarks/compile_machines.py build/compiled
-	@PYTHONPATH=build/compiled $(BIN)/python benchmarks/sim_mesh.py --seeds $(SEEDS) --nodes $(NODES)
+	@$(HUGE_PAGES) PYTHONPATH=build/compiled $(BIN)/python benchmarks/sim_mesh.py --seeds $(SEEDS) --nodes $(NODES)
 
 sim-trust: $(STAMP)
 	@$(BIN)/python benchmarks/trust.py
