@@ -266,7 +266,9 @@ class TaskArrays:
 def _cut_at(low: int, high: int, marked: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
     """Cut a range into parts that lie in one of ``marked``, which are in order, and parts that lie in none."""
     for start, stop in marked:
-        if low < start < high:
+        if start >= high:
+            break
+        if low < start:
             yield low, start, False
         if max(low, start) < min(high, stop):
             yield max(low, start), min(high, stop), True

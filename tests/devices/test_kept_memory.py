@@ -7,10 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given as given_
+from hypothesis import strategies as st
 from wat_programs import HEAD, RUN, copying, numbers, program, wasm
 
+from depin_node.client import Along, ProgramBuilder, RawKernel, local
 from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.pages import Pages
+from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
 from depin_node.compute.programs.shards import result_bytes
@@ -174,3 +178,44 @@ def test_lent_pages_change_places_and_what_was_lent_is_zeros_after():
     assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 0, 0, 0, 2, 2, 2]
     two[3 * page] = 9
     assert one.max() == 7
+
+
+@given_(st.integers(0, 40), st.integers(0, 40), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 8)), max_size=4))
+def test_a_range_is_cut_where_marks_begin_and_end(low, size, marks):
+    marked, behind = [], 0
+    for gap, length in marks:
+        marked.append((behind + gap, behind + gap + length))
+        behind = marked[-1][1]
+    parts = list(_cut_at(low, low + size, marked))
+    found = {at: is_marked for first, last, is_marked in parts for at in range(first, last)}
+    assert sum(last - first for first, last, _ in parts) == len(found), "no part twice, none empty"
+    assert found == {at: any(a <= at < b for a, b in marked) for at in range(low, low + size)}
+
+
+ADD = """extern "C" __global__ void add(float* sum, const float* w, float* y, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) { sum[i] += w[i]; y[i] = sum[i]; }
+}"""
+COUNT = """extern "C" __global__ void count(int* h, const int* v, const float* w, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) atomicAdd(&h[v[i]], (int)w[i]);
+}"""
+
+
+@pytest.mark.parametrize("role", ["temp", "out", "partial"])
+def test_what_lies_below_an_input_that_is_mapped_is_zeros_for_each_task(role):
+    n, tasks = 1 << 15, 8
+    steps = ProgramBuilder(shards=tasks, along=Along(axis=0))
+    rows = steps.shard.rows
+    grid, ones = (-(-rows // 256),), np.ones(n, np.float32)
+    if role == "partial":
+        below, v = steps.partial("h", "int32", (1,)), steps.input("v", np.zeros(n, np.int32))
+        w = steps.input("w", ones, cut=None)
+        steps.launch(RawKernel(COUNT, "count"), grid, (256,), (below, v, w, rows))
+    else:
+        below, w = getattr(steps, role)("sum", "float32", (n,)), steps.input("w", ones, cut=None)
+        y = steps.out("y", "float32", (n,))
+        steps.launch(RawKernel(ADD, "add"), grid, (256,), (below, w, y, rows))
+    found = local.run(steps)
+    found = found["y"] if isinstance(found, dict) else found
+    assert (np.asarray(found) == (n // tasks if role == "partial" else 1)).all()
