@@ -88,7 +88,7 @@ def examine(patient: Patient, reasons: Mapping[str, str]) -> Report:
     if patient.status is not None:
         found += [*_reach(patient.status), *_lan(patient.status, patient.config)]
     if patient.config is not None:
-        peers, reachable = _peers(patient, patient.config, reasons)
+        peers, reachable = _peers(patient, reasons)
         found += peers
     if patient.status is not None:
         found += [*_clock(patient.status), *_versions(patient)]
@@ -230,18 +230,26 @@ def _lan(status: StatusView, config: NodeConfig | None) -> Iterator[Finding]:
         )
 
 
-def peers_to_ask(config: NodeConfig, data_dir: DataDir, own: str) -> list[str]:
-    """Return the first peers that are to be asked whether they are alive; ``own``: our peer id, or nothing."""
+def peers_to_ask(patient: Patient) -> list[str]:
+    """Return the first peers that are to be asked whether they are alive: never the node itself."""
     try:
-        named = first_peers(config.first_peers, data_dir.first_peers)
+        named = _first_peers(patient)
     except ConfigError:
         return []  # ``examine`` tells
-    return [address for address in named if not own or not address.endswith(f"/{own}")][:PEERS_ASKED_MAX]
+    own = f"/{patient.status.peer}" if patient.status else None
+    return [address for address in named if own is None or not address.endswith(own)][:PEERS_ASKED_MAX]
 
 
-def _peers(patient: Patient, config: NodeConfig, reasons: Mapping[str, str]) -> tuple[list[Finding], bool | None]:
+def _first_peers(patient: Patient) -> tuple[str, ...]:
+    """Return whom the running node was told to join by, or the next one would be. Raises ``ConfigError``."""
+    if patient.status is not None:
+        return patient.status.first_peers
+    return first_peers(patient.config.first_peers, patient.data_dir.first_peers) if patient.config else ()
+
+
+def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding], bool | None]:
     try:
-        named = first_peers(config.first_peers, patient.data_dir.first_peers)
+        named = _first_peers(patient)
     except ConfigError as error:
         return [Finding("first peers", False, str(error), "correct it")], None
     connected = patient.status.peers_connected if patient.status else 0

@@ -136,7 +136,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
             )
             await stack.enter_async_context(handover.running(requester))
         await stack.enter_async_context(_housekeeping(market, provider, join_by, config, data_dir))
-        operator = Operator(config, data_dir, market, reach, lan, requester, handover, provider)
+        operator = Operator(config, data_dir, join_by, market, reach, lan, requester, handover, provider)
         token = secrets.token_urlsafe(32)
         url = await stack.enter_async_context(serving(application(operator, token), config.control_port))
         stack.enter_context(data_dirs.announced(data_dir, ControlFile(url, token, os.getpid())))

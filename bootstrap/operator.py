@@ -57,6 +57,7 @@ class Operator:
         self,
         config: NodeConfig,
         data_dir: DataDir,
+        join_by: tuple[str, ...],
         market: MarketContext,
         reach: Reach,
         lan: Lan | None,
@@ -66,6 +67,7 @@ class Operator:
     ) -> None:
         self._config = config
         self._data_dir = data_dir
+        self._join_by = join_by
         self._market = market
         self._store = market.blobs.store
         self._reach = reach
@@ -106,6 +108,7 @@ class Operator:
             counters=dict(Counter(market.network.counters()) + Counter(market.mesh.counters())),
             reach=self._reach_view(),
             lan=LanView(self._lan.networks, self._lan.sightings, self._lan.error) if self._lan else None,
+            first_peers=self._join_by,
         )
 
     def _reach_view(self) -> ReachView:

@@ -41,8 +41,7 @@ def doctor(settings: Settings, /, as_json: bool, config: str | None, no_devices:
     reasons: dict[str, str] = {}
     node_config = patient.config
     if node_config is not None:
-        own = patient.status.peer if patient.status else ""
-        to_ask = examination.peers_to_ask(node_config, patient.data_dir, own)
+        to_ask = examination.peers_to_ask(patient)
         if to_ask:
             note(f"asking {len(to_ask)} first peers")
             try:

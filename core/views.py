@@ -98,7 +98,8 @@ class LanView(View, frozen=True):
 
 
 class StatusView(View, frozen=True):
-    """How the node is. ``counters`` counts what went wrong and was survived since the start."""
+    """How the node is. ``counters`` counts what went wrong and was survived since the start; ``first_peers`` are the
+    addresses that it was told to join by, from wherever."""
 
     peer: str
     version: str
@@ -117,6 +118,7 @@ class StatusView(View, frozen=True):
     counters: dict[str, int]
     reach: ReachView | None = None
     lan: LanView | None = None
+    first_peers: tuple[str, ...] = ()
 
 
 class ReceiptView(View, frozen=True):

@@ -75,7 +75,7 @@ def test_all_is_well(tmp_path):
         ("sandbox", "seccomp", {"devices": [DeviceView("wasm-1", 1, 1, 1, layers_missing=("seccomp: no",))]}),
         ("listens", "nowhere", {"status": status(addresses=())}),
         ("mdns", "in use", {"status": status(lan=LanView((), 0, "192.168.1.2/24: Address already in use"))}),
-        ("peers", "0 connected", {"status": status(peers_connected=0), "config": NodeConfig(first_peers=(FIRST,))}),
+        ("peers", "0 connected", {"status": status(peers_connected=0, first_peers=(FIRST,))}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_what_to_do(tmp_path, name, says, changes):
@@ -102,7 +102,17 @@ def test_nobody_reachable_is_an_exit_code_of_its_own(tmp_path):
     report, found = examined(tmp_path, {FIRST: "connection refused"}, status=None, config=config, devices=[DEVICE])
     assert report.exit_code == 3
     assert "connection refused" in found["first peers"].says
-    assert peers_to_ask(config, DataDir(tmp_path), OTHER) == [], "nobody asks himself"
+    patient = Patient(DataDir(tmp_path), config)
+    assert peers_to_ask(patient) == [FIRST]
+
+
+def test_a_running_node_is_asked_whom_it_was_told_to_join_by(tmp_path):
+    alone = status(peers_connected=0, first_peers=(FIRST, f"/ip4/192.0.2.7/tcp/4701/p2p/{PEER}"))
+    assert peers_to_ask(Patient(DataDir(tmp_path), NodeConfig(), status=alone)) == [FIRST], "nobody asks himself"
+    report, found = examined(tmp_path, {FIRST: "connection refused"}, status=alone)
+    assert report.exit_code == 3
+    assert not found["peers"].ok
+    assert "connection refused" in found["first peers"].says
 
 
 def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):
@@ -119,7 +129,7 @@ def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):
 def test_the_command_without_and_with_a_node(nodes):
     first = nodes.start("--bootstrap-only")
     node = nodes.start("--peer", first.address)
-    done = node.run("doctor", "--json", "--no-devices", env={"DEPIN_FIRST_PEERS": first.address})
+    done = node.run("doctor", "--json", "--no-devices")
     report = json.loads(done.stdout)
     found = {finding["name"]: finding for finding in report["findings"]}
     assert done.returncode == 0, report
