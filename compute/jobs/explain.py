@@ -27,7 +27,6 @@ TOLD = (
 )
 """Kinds of lines in a job's story that say why something was rejected, or who was dropped."""
 TOLD_MAX = 50
-_STAGES = ("first_offer", "first_bid", "first_agreement", "first_task", "first_result")
 _WAITED_FOR = {
     "first_offer": "finding somebody to ask",
     "first_bid": "the first bid",
@@ -199,16 +198,19 @@ def _condition_view(
 
 
 def _stages(view: JobView) -> Iterable[StageView]:
-    """Yield where the time went: from each stage to the next."""
+    """Yield what the job waited for, one after the other: the times add up to the last one's.
+
+    What came after a later stage of the way was not waited for: who has an agreement from before gets tasks at once,
+    while others are still asked.
+    """
+    at_s, way = view.stages_s, list(_WAITED_FOR)
     before_s = 0.0
-    for name in _STAGES:
-        at_s = view.stages_s.get(name)
-        if at_s is None:
-            continue
-        yield StageView(_WAITED_FOR[name], round(at_s - before_s, 6))
-        before_s = at_s
-    end_s = next((view.stages_s[state] for state in ("done", "failed", "cancelled") if state in view.stages_s), None)
+    for number, name in enumerate(way):
+        if name in at_s and at_s[name] <= min(at_s.get(later, at_s[name]) for later in way[number:]):
+            yield StageView(_WAITED_FOR[name], round(at_s[name] - before_s, 6))
+            before_s = at_s[name]
+    end_s = next((at_s[state] for state in ("done", "failed", "cancelled") if state in at_s), None)
     if end_s is not None:
-        yield StageView(
-            "all further tasks" if "first_result" in view.stages_s else "nothing", round(end_s - before_s, 6)
-        )
+        reached = max((number for number, name in enumerate(way, 1) if name in at_s or "done" in at_s), default=0)
+        last = f"{_WAITED_FOR[way[reached]]}, in vain" if reached < len(way) else "all further tasks"
+        yield StageView(last, round(end_s - before_s, 6))

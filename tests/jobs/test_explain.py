@@ -1,5 +1,8 @@
 """Why nobody works on a job, and what would change that."""
 
+import msgspec
+import pytest
+
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import Prospect, explain
 from depin_node.compute.jobs.job import InputRef, Job, JobError, JobView, Limits, Quorum, Verification
@@ -80,7 +83,29 @@ def test_where_time_went_adds_up():
     found = explained([GOOD], stages_s=stages | {"done": 10.0}, state="done")
     assert sum(stage.took_s for stage in found.stages) == 10.0
     assert [stage.took_s for stage in found.stages] == [0.5, 0.25, 0.25, 0, 2.0, 7.0]
-    assert explained([GOOD], stages_s={"failed": 60.0}).stages[0].took_s == 60.0
+
+
+def test_what_was_not_waited_for_took_no_time():
+    stages = {"first_task": 0.1, "first_offer": 0.2, "first_result": 0.5, "first_bid": 3.0, "done": 4.0}
+    found = explained([GOOD], stages_s=stages, state="done")
+    assert [tuple(msgspec.structs.astuple(stage)) for stage in found.stages] == [
+        ("placing the first task", 0.1), ("the first result", 0.4), ("all further tasks", 3.5)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reached", "waited_for"),
+    [
+        ({}, "finding somebody to ask"),
+        ({"first_offer": 1.0, "first_bid": 1.0}, "the first agreement"),
+        ({"first_task": 1.0, "first_offer": 1.5}, "the first result"),
+    ],
+)
+def test_what_never_came_was_waited_for_in_vain(reached, waited_for):
+    found = explained([GOOD], stages_s=reached | {"failed": 60.0})
+    assert found.stages[-1].what == f"{waited_for}, in vain"
+    assert sum(stage.took_s for stage in found.stages) == 60.0
+    assert all(stage.took_s >= 0 for stage in found.stages)
 
 
 def test_what_was_rejected_is_told_without_the_rest():
