@@ -9,10 +9,12 @@ same place of an array or of shared memory, one of them changing it, without a w
 an exchange of pairs, say, that comes out alike in both orders with just these numbers, or a cell that three threads
 store to, of which the one in the middle is neither the first nor the last.
 
-A trial shows faults, not their absence: other inputs may take other ways. And it cannot always be had: a task may take
-too long, trap, or need an input that is not here. In ``wasm-1`` that does no harm: the device fixes the order of
-blocks, warps and lanes and begins with zeros, so that equal modules give equal bits whether CUDA defines them or not. A
-GPU promises no such thing: there a program that was not tried counts as tolerant (``holds_for``).
+A trial shows faults, not their absence: other inputs may take other ways. And the variant takes a hundred times as long
+while a user waits: of a program that is one large launch only some blocks are run, the last ones, where arrays end;
+loops of steps go round twice. Nor can a trial always be had: a task may take too long, trap, or need an input that is
+not here. In ``wasm-1`` that does no harm: the device fixes the order of blocks, warps and lanes and begins with zeros,
+so that equal modules give equal bits whether CUDA defines them or not. A GPU promises no such thing: there a program
+that was not tried counts as tolerant (``holds_for``).
 """
 
 import contextlib
@@ -32,14 +34,21 @@ from depin_node.compute.devices.device import Input, TaskLimits
 from depin_node.compute.devices.wasm import WasmDevice, WasmProgram
 from depin_node.compute.programs.builder import Bound
 from depin_node.compute.programs.memory import placements
-from depin_node.compute.programs.program import DTYPE_BYTES, Program, Unit
-from depin_node.compute.programs.shards import numpy_dtype, result_bytes
+from depin_node.compute.programs.program import DTYPE_BYTES, Axis, Launch, Program, Repeat, Step, Unit, Until
+from depin_node.compute.programs.shards import numpy_dtype, result_bytes, task_blocks
 from depin_node.compute.programs.slices import held_bytes
 from depin_node.compute.translate.cache import cache_folder
 from depin_node.core.errors import TaskError, TaskTimedOut, TaskTrapped
 
-SECONDS_MAX = 2.0
-"""For each of the two runs: a task that takes longer is not tried."""
+SECONDS_MAX = 1.0
+"""For a first run, a quarter of what the second may take: a task that takes longer is not tried."""
+ROUNDS_MAX = 2
+"""Of loops of steps: one round may read what the one before left."""
+FIRST_BLOCKS, GROWTH_MAX = 4, 64
+"""How many blocks are run first, and by how much more next: blocks need not burn alike."""
+FUEL_MAX = 8 << 20
+"""What the blocks that are tried may burn in the first run, if they are more than these; the second takes half a second
+then."""
 MEMORY_BYTES = 1 << 32
 NOTE_CHARACTERS_MAX = 500
 KEPT_MAX = 4096
@@ -72,7 +81,7 @@ def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False)
 
     Args:
         bound: the program and its inputs.
-        seconds: what each run may take.
+        seconds: what a first run may take.
         fresh: not to take a kept answer.
 
     Raises:
@@ -92,9 +101,20 @@ def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False)
         return kept
     units = tuple(Unit(unit.module, unit.cuda) for unit in (source.compile(trial=True) for source in sources))
     other = msgspec.structs.replace(program, units=units)
-    verdict = _compare(program, other, arrays, seconds)
+    verdict = _compare(_shortened(program), _shortened(other), arrays, seconds)
     _store(path, verdict)
     return verdict
+
+
+def _shortened(program: Program) -> Program:
+    def rounds(step: Step) -> Step:
+        if isinstance(step, Repeat):
+            return Repeat(min(step.count, ROUNDS_MAX), tuple(map(rounds, step.steps)))
+        if isinstance(step, Until):
+            return Until(step.buffer, min(step.max, ROUNDS_MAX), tuple(map(rounds, step.steps)))
+        return step
+
+    return msgspec.structs.replace(program, steps=tuple(map(rounds, program.steps)))
 
 
 def _key(program: Program) -> str:
@@ -133,13 +153,14 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
     limits, other_limits = TaskLimits(seconds, MEMORY_BYTES), TaskLimits(4 * seconds, MEMORY_BYTES)
     how = "if its threads run in another order, over memory that holds something else than zeros"
     try:
-        wanted = _run(WasmDevice().load(first, inputs, limits), task, limits)
+        wanted, last_blocks = _first_run(WasmDevice().load(first, inputs, limits), task, limits)
     except TaskError as error:
         return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False)
     try:
         loaded = TrialDevice().load(second, inputs, other_limits)
+        loaded.last_blocks = last_blocks
         try:
-            found = _run(loaded, task, other_limits)
+            found, _ = _run(loaded, task, other_limits)
         except TaskTrapped:
             if (place := _raced(second, task, loaded.log)) is None:
                 raise
@@ -163,11 +184,37 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], secon
     return Verdict(True)
 
 
-def _run(loaded: WasmProgram, task: int, limits: TaskLimits) -> list[bytes]:
+def _first_run(loaded: WasmProgram, task: int, limits: TaskLimits) -> tuple[list[bytes], int]:
+    """Return the results of as many of a task's last blocks as may be tried, and how many these are; 0: all.
+
+    Of a program of several steps all blocks are run, since one step needs what the others make.
+    """
+    program = loaded.program
+    if len(program.steps) > 1 or not isinstance(program.steps[0], Launch):
+        return _run(loaded, task, limits)[0], 0
+    blocks = _blocks(program, task)
+    loaded.last_blocks = min(FIRST_BLOCKS, blocks)
+    while True:
+        wanted, fuel = _run(loaded, task, limits)
+        enough = loaded.last_blocks * FUEL_MAX // max(fuel, 1)
+        if loaded.last_blocks == blocks or enough < 2 * loaded.last_blocks:
+            return wanted, loaded.last_blocks
+        loaded.last_blocks = min(enough, GROWTH_MAX * loaded.last_blocks, blocks)
+
+
+def _blocks(program: Program, task: int) -> int:
+    if isinstance(program.shards, Axis):
+        return program.launch.blocks(task)
+    first, last = task_blocks(program, task)
+    return last - first
+
+
+def _run(loaded: WasmProgram, task: int, limits: TaskLimits) -> tuple[list[bytes], int]:
+    """Return a task's results, and the fuel it burnt."""
     program = loaded.program
     results = [bytearray(result_bytes(program, task, output)) for output in range(len(program.outputs))]
-    loaded.run(task, limits, [memoryview(result) for result in results])
-    return [bytes(result) for result in results]
+    fuel = loaded.run(task, limits, [memoryview(result) for result in results])
+    return [bytes(result) for result in results], fuel
 
 
 def _raced(program: Program, task: int, log: bytes) -> str | None:

@@ -122,13 +122,15 @@ class _Prepared:
         self.varies = isinstance(program.shards, Axis)
         self.call.set_blocks(0, launch.blocks(0))
 
-    def set_blocks(self, program: Program, task: int) -> None:
-        """Say which blocks of which grid the next call runs."""
+    def set_blocks(self, program: Program, task: int, last: int) -> None:
+        """Say which blocks of which grid the next call runs; ``last`` is the program's ``last_blocks``."""
         if self.varies:
             self.call.set_grid(self.launch.grid(task))
             self.call.set_blocks(0, self.launch.blocks(task))
-        elif program.tasks > 1:
+        elif program.tasks > 1 or last:
             self.call.set_blocks(*task_blocks(program, task))
+        if last:
+            self.call.keep_last(last)
 
 
 class WasmProgram:
@@ -139,6 +141,8 @@ class WasmProgram:
     ) -> None:
         self.device, self.program, self.units = device, program, units
         self.log = b""
+        self.last_blocks = 0
+        """Of each launch only so many blocks are run, its last; 0: all. Set for trials (``trial.py``)."""
         self._kept: Instances | None = None
         self.arrays = TaskArrays(program, inputs, device.pages, device.gap_fill)
         needed = memory_bytes(program)
@@ -235,7 +239,7 @@ class _Running:
         packed = self._arguments(prepared, slots)
         at = loaded.units[prepared.unit].arguments
         task.memory.bytes[at : at + len(packed)] = packed
-        prepared.set_blocks(loaded.program, self._number)
+        prepared.set_blocks(loaded.program, self._number, loaded.last_blocks)
         task.call(prepared.export, prepared.call.values, NO_RESULTS)
         if loaded.arrays.has_edges:
             for index in prepared.written:

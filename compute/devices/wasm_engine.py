@@ -333,6 +333,10 @@ class Call:
         """Say which blocks to run."""
         self.values[0].of.i64, self.values[1].of.i64 = first, last
 
+    def keep_last(self, count: int) -> None:
+        """Of these blocks run only the last ``count``."""
+        self.values[0].of.i64 = max(self.values[0].of.i64, self.values[1].of.i64 - count)
+
 
 def _check_exports(module: Any) -> int:
     """Return how many kernels a module has. Raises ``TaskRejected`` if it exports anything else."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depin_node.compute.devices import trial
 from depin_node.compute.devices.trial import try_bits
 from depin_node.compute.programs.binding import bind
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
@@ -44,6 +45,10 @@ DEFINED = {
         "s[t] += b; __syncwarp(); out[i] = s[t ^ 2];"
     ),
     "each its own bytes": "__shared__ char s[64]; s[threadIdx.x] = i; out[i] = s[threadIdx.x];",
+    "its own bytes and words": (
+        "__shared__ int s[64]; int t = threadIdx.x; s[t] = i; ((char*)s)[4 * t + 1] = 1; __syncthreads();"
+        "out[i] = s[t] + ((short*)s)[2 * (t ^ 1)];"
+    ),
     "all store the same": "__shared__ int n; n = blockIdx.x; __syncthreads(); out[i] = n;",
     "a warp reads what all wrote": (
         "__shared__ float s[64]; int t = threadIdx.x; s[t] = x[i]; __syncthreads(); float a = t < 32 ? s[t + 32] : 0;"
@@ -78,6 +83,12 @@ RACES = {
     "warps behind a wait of one": (
         "__shared__ float s[64]; int t = threadIdx.x; s[t] = 1 + x[i] * 0; __syncthreads();"
         "s[t] = 2; __syncwarp(); s[t ^ 32] *= 1; s[t ^ 32] += 0 * t; __syncthreads(); out[i] = s[t];"
+    ),
+    "a byte of another's word": (
+        "__shared__ int s[64]; int t = threadIdx.x; s[t] = t; out[i] = 0 * ((char*)s)[4 * t + 6 & 255];"
+    ),
+    "a word of which another has a byte": (
+        "__shared__ int s[64]; int t = threadIdx.x; ((char*)s)[4 * t + 2] = 0; out[i] = 0 * s[t ^ 1];"
     ),
     "a member": (
         "__shared__ float2 s[64]; int t = threadIdx.x; s[t].x = x[i]; s[t].y = s[t].x; __syncthreads();"
@@ -141,11 +152,11 @@ def test_races_that_decide_alike_in_both_orders(name: str) -> None:
     assert "with no wait between" in verdict.note
 
 
-def over_an_array(body: str) -> Bound:
+def over_an_array(body: str, n: int = N) -> Bound:
     head = 'extern "C" __global__ void k(const float* x, float* out, int* n) { int t = threadIdx.x, b = blockIdx.x,'
     code = f"{head} i = b * blockDim.x + t; {body} }}"
-    x = np.linspace(0, 1, N, dtype=np.float32)
-    return bind(RawKernel(code, "k"), N // 64, 64, [x, Out("float32", N), InOut(np.zeros(N, np.int32))])
+    x = np.linspace(0, 1, n, dtype=np.float32)
+    return bind(RawKernel(code, "k"), n // 64, 64, [x, Out("float32", n), InOut(np.zeros(n, np.int32))])
 
 
 @pytest.mark.parametrize("name", ARRAYS_DEFINED)
@@ -162,6 +173,14 @@ def test_races_in_arrays_are_seen_and_told_whatever_comes_out(name: str) -> None
     assert re.search(r"two threads touch element \d+ of what the task holds of n in task 0,.*no wait", verdict.note)
 
 
+def test_of_a_large_launch_the_last_blocks_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = (over_an_array(f"if ({which}) n[5] = b;", n=16 * N) for which in ("b < 2", "b > 61"))
+    assert not try_bits(first).exact
+    monkeypatch.setattr(trial, "FUEL_MAX", 1)
+    assert try_bits(first, fresh=True) == (True, "", True)
+    assert not try_bits(last).exact
+
+
 def test_launches_follow_each_other() -> None:
     """What one launch leaves, the next may read and change; so may one of a module that comes in between."""
     code = 'extern "C" __global__ void k(int* n, int by) { n[threadIdx.x] += n[threadIdx.x ^ by] * 0 + 1; }'
@@ -172,7 +191,7 @@ def test_launches_follow_each_other() -> None:
         steps.launch(RawKernel(code, "k"), 1, 64, (n, 0))
         steps.launch(other, 1, 64, (n,))
     assert try_bits(steps.build()) == (True, "", True)
-    with steps.repeat(3):
+    with steps.repeat(100):  # two are tried
         steps.launch(RawKernel(code, "k"), 1, 64, (n, 1))
     assert "touch element" in try_bits(steps.build(), fresh=True).note
 

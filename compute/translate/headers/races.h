@@ -6,8 +6,9 @@
 // but the end of the launch. Threads may store the same where nobody reads. Atomics of one kind may meet each other, but
 // neither a load or a store, nor atomics of another kind: a sum and a maximum do not commute.
 //
-// Of shared memory all bytes are watched. Of arrays there may be gigabytes: a table has the places that were touched
-// lately, and as many that were touched first and stay; what it has no room for is forgotten, and is not seen.
+// Of shared memory all is watched: by words, until something smaller than a word is touched; from there to the end of the
+// block by bytes. Of arrays there may be gigabytes: a table has the places that were touched lately, and as many that
+// were touched first and stay; what it has no room for is forgotten, and is not seen.
 #pragma once
 
 #include "log.h"
@@ -32,7 +33,8 @@ struct Place {
 struct Watched { u8* start; u32 size; };
 static Watched watched[RANGES_MAX];
 static u32 watched_count, launch, block, first_block, phase, warp_phase[THREADS_MAX / WARP], looks;
-static Place own[WATCHED_MAX], first[PLACES], latest[PLACES];
+static Place own[WATCHED_MAX], first[PLACES], latest[PLACES];  // own: one for each byte; a word's is that of its first
+static bool by_bytes;
 
 INLINE void watch_launch() {
   ++launch;
@@ -41,6 +43,7 @@ INLINE void watch_launch() {
 }
 INLINE void watch_none() {
   watched_count = 0;
+  by_bytes = false;
   ++block;
   ++phase;
 }
@@ -103,10 +106,15 @@ static __attribute__((noinline)) void watched_touch(const Thread& k, const void*
     for (u32 at = 0; at < size; at += width) touch(place_of(address + at), address + at, thread, access, first_block);
     return;
   }
-  for (u32 i = 0, before = 0; i < watched_count; before += watched[i++].size) {
-    const u32 offset = (u32)((const u8*)start - watched[i].start);
+  if (((address | size) & 3) && !by_bytes) {
+    by_bytes = true;
+    for (u32 at = 0; at < WATCHED_MAX; at += 4) own[at + 1] = own[at + 2] = own[at + 3] = own[at];
+  }
+  const u32 width = by_bytes ? 1 : 4;
+  for (u32 i = 0, before = 0; i < watched_count; before += (watched[i++].size + 3) & ~3u) {
+    const u32 offset = address - (u32)watched[i].start;
     if (offset >= watched[i].size || before + offset + size > WATCHED_MAX) continue;
-    for (u32 b = 0; b < size && offset + b < watched[i].size; ++b)
+    for (u32 b = 0; b < size && offset + b < watched[i].size; b += width)
       touch(own[before + offset + b], address + b, thread, access, block);
     return;
   }
