@@ -25,7 +25,7 @@ fission_calls.py refuses.
 from collections.abc import Iterator, Sequence
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import Fallback, Wait, prepare, waits
+from depin_node.compute.translate.fission_calls import Fallback, Wait, may_return, prepare, waits
 from depin_node.compute.translate.fission_pieces import (
     Branch,
     Divergent,
@@ -44,7 +44,6 @@ from depin_node.compute.translate.fission_pieces import (
     jumps_plainly,
     lanes_change,
     leaves,
-    may_return,
     steps,
     turns_loops,
     weigh,

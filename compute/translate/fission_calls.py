@@ -48,6 +48,11 @@ def prepare(kernel: t.Kernel, facts: Facts) -> list[t.Statement]:
     return _Preparation(kernel, facts).body()
 
 
+def may_return(node: t.Statement) -> bool:
+    """Whether a function may end in it."""
+    return any(isinstance(part, t.Return) for part in t.walk(node))
+
+
 def waits(node: t.TreeNode) -> bool:
     """Whether a statement of a prepared body waits."""
     return any(isinstance(part, Wait) for part in t.walk(node))
@@ -219,10 +224,16 @@ class _Preparation:
             if isinstance(node, t.Declare):
                 renamed[node.variable] = self._variable(node.variable.type, node.variable)
         result = self._variable(function.result, None)
-        if function.result != VOID:
-            out.append(t.Declare(call.line, result, None))
         copied = [self._copy(statement, renamed) for statement in body.body]
-        out.extend(self.statements(self._without_returns(copied, result)))
+        *before, last = copied or [t.Block(call.line, [])]
+        value = last.value if isinstance(last, t.Return) and not any(map(may_return, before)) else None
+        if value is not None and result.type != VOID:
+            copied = [*before, t.Declare(last.line, result, value)]  # not before: it would live across the waits
+        else:
+            if result.type != VOID:
+                out.append(t.Declare(call.line, result, None))
+            copied = self._without_returns(copied, result)
+        out.extend(self.statements(copied))
         return t.Name(function.result, call.line, result)
 
     def _without_returns(self, body: list[t.Statement], result: t.Variable) -> list[t.Statement]:
@@ -235,7 +246,7 @@ class _Preparation:
                     known = result.type != VOID
                     out.append(_set(result, node.value) if known else t.Evaluate(node.line, node.value))
                 return out
-            if not any(isinstance(part, t.Return) for part in t.walk(node)):
+            if not may_return(node):
                 out.append(node)
                 continue
             if isinstance(node, t.Block):

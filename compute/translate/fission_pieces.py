@@ -132,11 +132,6 @@ def has_barrier(node: t.Statement) -> bool:
     return any(isinstance(part, Wait) and part.function in BARRIERS for part in t.walk(node))
 
 
-def may_return(node: t.Statement) -> bool:
-    """Whether threads may end in it."""
-    return any(isinstance(part, t.Return) for part in t.walk(node))
-
-
 def has_loop(node: t.Statement) -> bool:
     """Whether it has what keeps a loop around it from becoming SIMD."""
     return any(isinstance(part, t.Loop | t.Switch) for part in t.walk(node))

@@ -1,6 +1,7 @@
 """What surface.h declares exists: every function is implemented, every type is known and laid out alike."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from depin_node.compute.translate import compile_kernel
+from depin_node.compute.translate.backend import GENERATE
 from depin_node.compute.translate.frontend import EMPTY_HEADERS, check_options
 from depin_node.compute.translate.names import BUILTIN_RECORDS, TYPEDEFS
+from depin_node.compute.translate.shapes import left_out
 from depin_node.compute.translate.toolchain import Toolchain
 from depin_node.compute.translate.types import align_of, size_of
 
@@ -130,3 +133,23 @@ def test_rounding_conversions(host: Any, build: Any) -> None:
     up, down, near, away = np.ceil(x), np.floor(x), np.rint(x), np.floor(x + 0.5)
     np.testing.assert_array_equal(out[:6], near * 1000000 + down * 10000 + up * 100 + down)
     np.testing.assert_array_equal(out[6:], near * 10000 + away * 100 + near + away)
+
+
+def test_no_header_is_left_out_that_has_something_of_what_is_called(tmp_path: Path) -> None:
+    """Not even one overload: another would be called, with other bits."""
+    tools = Toolchain(tmp_path, "kernel.cpp", 60)
+    compiler = [*GENERATE[: GENERATE.index("-emit-obj")], "-ast-list", *GENERATE[GENERATE.index("-emit-obj") + 1 :]]
+
+    def declared(first_line: str) -> Counter[str]:
+        (tmp_path / "kernel.cpp").write_text(f'{first_line}#include "fission.h"\n#include "coroutines.h"\n')
+        outcome = tools.run(*compiler, "-I", str(HEADERS), "kernel.cpp")
+        assert outcome.status == 0, outcome.errors
+        return Counter(outcome.output.decode().split())
+
+    everything = declared("")
+    names = {name for name in everything if name.startswith("cuda::") and name.count("::") == 1}
+    assert {"cuda::expf", "cuda::__fadd_rz", "cuda::j0f"} <= names
+    seen = {first_line: declared(first_line) for first_line in {left_out(f"{name}(") for name in names}}
+    assert len(seen) == 3
+    for name in names:
+        assert seen[left_out(f"{name}(")][name] == everything[name], name

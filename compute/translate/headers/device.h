@@ -1,4 +1,4 @@
-// What translated kernels are made of, apart from maths (maths.h) and waiting (runtime.h). Freestanding C++20 for wasm32,
+// What translated kernels are made of, apart from maths (maths.h) and threads (runtime.h). Freestanding C++20 for wasm32,
 // and, below strict.h, for GPUs: there DEPIN_STRICT is defined, and strict.h has what NVRTC lacks of clang's builtins.
 //
 // surface.h declares to CUDA source what is implemented here. Everything is branch-free where that lets loops become
@@ -330,8 +330,10 @@ extern "C" __attribute__((visibility("hidden"))) __int128 __multi3(__int128 a, _
 }
 #endif
 
-#ifndef CUDA_NO_MATHS  // half of the time that a small kernel takes to compile
+#ifndef CUDA_NO_MATHS  // of what a text calls nothing is left out: compute/translate/shapes.py
 #include "maths.h"
+#ifndef CUDA_NO_SPECIAL
 #include "rounding.h"
 #include "special.h"
+#endif
 #endif
