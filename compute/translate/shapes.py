@@ -17,8 +17,6 @@ A shape is a function from one kernel's typed tree to C++ text: its functions, i
 shapes, and exports ``argbuf``, ``run0``, ``run1``, … (abi.py).
 """
 
-import functools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -29,8 +27,8 @@ from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.fission import Plan
 from depin_node.compute.translate.fission_calls import Fallback
 from depin_node.compute.translate.fission_print import WIDE, WIDTH, BlockPrinter
-from depin_node.compute.translate.frontend import HEADERS
 from depin_node.compute.translate.guard import Guard, find_guard
+from depin_node.compute.translate.includes import includes
 from depin_node.compute.translate.print_cpp import GuardPrinter, Printer, cpp, print_records
 from depin_node.compute.translate.print_trial import TrialPrinter
 from depin_node.compute.translate.ranges import Ranges, find_ranges
@@ -42,7 +40,6 @@ INLINE_NODES_MAX = 20_000
 """Functions are inlined into the kernel's loop, which vectorising needs, unless that makes it larger than this."""
 Shape = Literal["loop", "fission", "coroutine"]
 _INLINE = "inline __attribute__((always_inline)) "
-_RUN_COROUTINES = "cuda::run_block"
 
 
 def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips: bool = False) -> tuple[Shape, str]:
@@ -115,7 +112,7 @@ def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> st
     if not printer.is_task(entry):  # nothing waits: a coroutine that runs to its end
         text += f"static cuda::Task<void> whole(cuda::Thread& k{_parameters(entry)}) {{ {call}; co_return; }}\n"
         call = f"whole({arguments})"
-    return text + _run(entry, slots, f"{_RUN_COROUTINES}(k, [&](cuda::Thread& k) {{ return {call}; }});\n")
+    return text + _run(entry, slots, f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {call}; }});\n")
 
 
 def print_fission(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
@@ -172,12 +169,7 @@ def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Sequence[Facts]) -> 
         kernels: the text of each, as its shape printed it.
         facts: of each.
     """
-    headers = ["fission.h"]
-    if any(_RUN_COROUTINES in text for text in kernels):  # a seventh of the time that a small kernel takes to compile
-        headers.append("coroutines.h")
-    if any(found.prints for found in facts):
-        headers.append("log.h")
-    lines = [*(f'#include "{header}"' for header in headers), print_records(unit.records)]
+    lines = [print_records(unit.records)]
     printer = Printer(facts[0], waits=False)  # what facts tell of records and tables is the same for all
     for item in unit.globals:
         assert isinstance(item.value, t.Initialise)
@@ -194,41 +186,7 @@ def print_unit(unit: t.Unit, kernels: Sequence[str], facts: Sequence[Facts]) -> 
             f"{{ kernel{number}::run({arguments}); }}"
         )
     text = "\n".join(lines) + "\n"
-    return left_out(text) + text
-
-
-def left_out(text: str) -> str:
-    """Return a macro that leaves headers of mathematical functions out, which a text calls nothing of.
-
-    They are half of what a small kernel takes to compile. A name that several headers know has overloads in each.
-    """
-    names = set(re.findall(r"cuda::(\w+)", text))
-    if "log.h" in text:
-        return ""
-    if names <= _words("device.h", "runtime.h", "coroutines.h", "fission.h") - _words("maths.h", *_SPECIAL):
-        return "#define CUDA_NO_MATHS\n"
-    known = _words("device.h", "runtime.h", "coroutines.h", "fission.h", "maths.h")
-    return "#define CUDA_NO_SPECIAL\n" if names <= known - _defined(*_SPECIAL) else ""
-
-
-_SPECIAL = ("rounding.h", "special.h")
-
-
-@functools.cache
-def _words(*names: str) -> set[str]:
-    """Return the words of headers."""
-    texts = [(HEADERS / name).read_text() for name in names]
-    return set(re.findall(r"\w+", re.sub("//.*", "", "".join(texts))))
-
-
-@functools.cache
-def _defined(*names: str) -> set[str]:
-    """Return the functions that headers define, by their names or by macros with their names."""
-    texts = (re.sub(r"__attribute__\(\(.*?\)\) ", "", (HEADERS / name).read_text()) for name in names)
-    lines = [line for text in texts for line in text.splitlines()]
-    heads = [re.match(r"\s*(?:template <.*> )?(?:INLINE|static) .*?(\w+)\(", line) for line in lines]
-    made = [name for line in lines if line[:1].isupper() for name in re.findall(r"[A-Z]\w*\((\w+)", line)]
-    return {head[1] for head in heads if head} | set(made)
+    return includes(text) + text
 
 
 def _printer(facts: Facts, *, waits: bool) -> Printer:

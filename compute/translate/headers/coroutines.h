@@ -1,5 +1,5 @@
 // The coroutine shape: threads that wait are C++20 coroutines, which run warp by warp, lane by lane, each until it waits.
-// Only units with such kernels include this (compute/translate/shapes.py).
+// Only units with such kernels include this (compute/translate/includes.py).
 #pragma once
 
 #include "runtime.h"

@@ -330,7 +330,7 @@ extern "C" __attribute__((visibility("hidden"))) __int128 __multi3(__int128 a, _
 }
 #endif
 
-#ifndef CUDA_NO_MATHS  // of what a text calls nothing is left out: compute/translate/shapes.py
+#ifndef CUDA_NO_MATHS  // what a text calls nothing of is left out: compute/translate/includes.py
 #include "maths.h"
 #ifndef CUDA_NO_SPECIAL
 #include "rounding.h"
