@@ -29,9 +29,10 @@ def includes(text: str) -> str:
 
 @functools.cache
 def _words(*names: str) -> set[str]:
-    """Return the words of headers."""
-    texts = [(HEADERS / name).read_text() for name in names]
-    return set(re.findall(r"\w+", re.sub("//.*", "", "".join(texts))))
+    """Return the words of headers, and the names of vector types and what makes them."""
+    text = re.sub("//.*", "", "".join((HEADERS / name).read_text() for name in names))
+    vectors = {f"{name}{lanes}" for name in re.findall(r"^VECTOR\(\w+, (\w+)", text, re.M) for lanes in range(1, 5)}
+    return {*re.findall(r"\w+", text), *vectors, *(f"make_{name}" for name in vectors)}
 
 
 @functools.cache
