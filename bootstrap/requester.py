@@ -344,6 +344,9 @@ class Requester:
             self._wake.set()
         if isinstance(event, e.ResultsStored):
             self._tell(event.job_id)
+        elif isinstance(event, e.Candidates):  # who waits for a job hears whether enough are known
+            for identifier in list(self._changed):
+                self._tell(identifier)
 
     def _effects(self) -> dict[type, Callable[[Any, Now], None]]:
         """Return what does the things that the scheduler wants, by their type; all others are said to a provider."""

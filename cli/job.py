@@ -233,7 +233,7 @@ def _explanation(view: "ExplainView") -> str:
     )
     parts.append("\n".join(f"{name:<10} {text}" for name, text in _checking(view.verification)))
     lacking = [
-        (c.name, c.failing, c.alone, f"{c.relax}: {c.gained} more peers, {c.groups} groups" if c.relax else "")
+        (c.name, c.failing, c.alone, f"{c.relax}: {c.gained} more peers, {c.groups} groups" if c.gained else c.relax)
         for c in view.conditions
     ]
     stages = [(stage.what, f"{stage.took_s:.3f} s") for stage in view.stages]
@@ -297,7 +297,7 @@ def _text(view: "JobView") -> str:
     rows = [
         ("job", view.id),
         ("name", view.name),
-        ("state", view.state),
+        ("state", f"{view.state}: {view.lacks}" if view.lacks else view.state),
         ("tasks", f"{view.tasks_done} of {view.tasks_total} done, {view.tasks_running} running"),
         ("attempts", f"{view.attempts_failed} failed"),
         ("verified", f"{checked.agreed} agreed, {checked.disputed} disputed"),

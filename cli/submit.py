@@ -112,10 +112,15 @@ def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, sa
 
 
 def watch(future: "Future") -> None:
-    """Wait until the job has ended, showing how it goes."""
+    """Wait until the job has ended, showing how it goes; and, once, that too few are known who could do it."""
+    told = False
     with progress(future.status().tasks_total) as advance:
         for view in future.views():
-            advance(view.tasks_done, f"{view.tasks_running} running" if view.tasks_running else view.state)
+            state = f"{view.state}: {view.lacks}" if view.lacks else view.state
+            advance(view.tasks_done, f"{view.tasks_running} running" if view.tasks_running else state)
+            if view.lacks and not told:
+                note(f"{state}; see: depin-node job explain {view.id[:12]}")
+                told = True
 
 
 def save(arrays: "dict[str, Array]", folder: Path) -> list[Path]:

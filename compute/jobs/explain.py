@@ -103,6 +103,7 @@ class _Condition(NamedTuple):
     value: Callable[[Prospect], int] | None
     """What would have to be allowed for this peer, if that is a number; larger is laxer."""
     words: Callable[[int], str]
+    may_relax: bool = True
 
 
 def explain(
@@ -164,7 +165,7 @@ def _conditions(job: Job, price_max: int) -> list[_Condition]:
         ),
         _Condition("price", lambda p: p.price <= price_max, lambda p: p.price, lambda most: f"price_max = {most}"),
         _Condition("reachable", lambda p: p.reachable, None, lambda _: "a port that is open, or a relay"),
-        _Condition("honest", lambda p: not p.banned, None, lambda _: "nothing: who has lied is not asked again"),
+        _Condition("honest", lambda p: not p.banned, None, lambda _: "who has lied is not asked again", False),
     ]
 
 
@@ -179,7 +180,9 @@ def _condition_view(
     alone = [p for p, lacks in zip(prospects, lacking, strict=True) if lacks == {condition.name}]
     if not alone:
         return ConditionView(condition.name, failing, 0, "", 0, 0)
-    if condition.value is None:
+    if not condition.may_relax:
+        gained, to = [], condition.words(0)
+    elif condition.value is None:
         gained, to = alone, condition.words(0)
     else:
         value = condition.value

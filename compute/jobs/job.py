@@ -220,6 +220,7 @@ class JobView(msgspec.Struct, frozen=True):
     submission.
 
     ``state``: ``queued`` (nobody works on it yet), ``running``, ``done``, ``failed``, ``cancelled``.
+    ``lacks``: why those who are known cannot do it, while nothing of it runs.
     """
 
     id: str
@@ -236,3 +237,4 @@ class JobView(msgspec.Struct, frozen=True):
     error: JobError | None
     stages_s: dict[str, float]
     verification: Verification
+    lacks: str = ""

@@ -109,6 +109,7 @@ class Progress:
         self.state = "queued"
         self.is_over = False
         self.error: JobError | None = None
+        self.lacks = ""  # why it cannot be done by those who are known, as of the last look at them
         self.next_task = 0
         self.again: deque[int] = deque()  # tasks to be opened once more
         self.tasks: dict[int, OpenTask] = {}
@@ -259,6 +260,7 @@ class Progress:
             error=self.error,
             stages_s=dict(self.stages_s),
             verification=self._verification(),
+            lacks="" if self.is_over or self.running else self.lacks,
         )
 
     def _verification(self) -> Verification:

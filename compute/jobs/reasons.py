@@ -1,6 +1,6 @@
 """Why a job failed, said to its user: what was wrong, why, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.jobs.progress import Progress, shown
@@ -35,12 +35,22 @@ def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: 
     )
 
 
-def deadline(job: Job, done: int) -> JobError:
-    """The job has not ended in time."""
+def shortage(progress: Progress, groups: Collection[str], fitting: int, known: int) -> str:
+    """Say that a job needs more ``groups`` than those of the ``fitting`` peers among all ``known``; nothing if it does
+    not."""
+    if len(groups) >= progress.rule.agree:
+        return ""
+    return f"{fitting} of {known} known peers fit, in {len(groups)} groups; it needs {progress.rule.agree}"
+
+
+def deadline(job_id: bytes, job: Job, done: int, lacks: str = "") -> JobError:
+    """The job has not ended in time; ``lacks`` is the shortage that more time alone does not mend."""
+    why = lacks or "raise [limits] deadline_s"
+    see = "see what the others lack" if lacks else "or see where the time went"
     return JobError(
         "deadline",
-        f"{done} of {job.tasks} tasks were done after {job.deadline_s} s: raise [limits] deadline_s, or see where the"
-        " time went: depin-node job explain",
+        f"{done} of {job.tasks} tasks were done after {job.deadline_s} s: {why}, {see}:"
+        f" depin-node job explain {job_id.hex()[:12]}",
     )
 
 

@@ -244,8 +244,14 @@ class Scheduler:
     # Conversations.
 
     def _candidates(self, event: Candidates, now: Now) -> None:
-        self._board.candidates = event.items
-        self._board.unsuitable = dict(event.unsuitable)
+        board = self._board
+        board.candidates = event.items
+        board.unsuitable = dict(event.unsuitable)
+        known = len(event.items) + sum(event.unsuitable.values())
+        for progress in board.open_jobs():
+            fitting = {c.peer: c.group for c in event.items if board.might_do(c, progress)}
+            fitting |= {partner.peer: partner.group for partner in board.suitable(progress, now)}
+            progress.lacks = reasons.shortage(progress, set(fitting.values()), len(fitting), known)
         self._recruiting.recruit(now)
 
     def _gone(self, event: Gone, now: Now) -> None:
@@ -298,10 +304,11 @@ class Scheduler:
             board.do(EndAgreement(partner.peer, EndCode.DONE))
         for event in [event for event in self._waiting if _is_late(deadline_ns(event.job, now), now)]:
             self._waiting.remove(event)
-            board.do(JobEnded(event.job_id, "failed", reasons.deadline(event.job, sum(event.done))))
+            board.do(JobEnded(event.job_id, "failed", reasons.deadline(event.job_id, event.job, sum(event.done))))
         for progress in board.open_jobs():
             if _is_late(progress.deadline_ns, now):
-                board.finish(progress, "failed", reasons.deadline(progress.job, progress.accepted), now)
+                error = reasons.deadline(progress.id, progress.job, progress.accepted, progress.lacks)
+                board.finish(progress, "failed", error, now)
             elif progress.is_over_budget() and len(progress.tasks) == len(progress.needy):
                 board.finish(progress, "failed", reasons.budget(progress.job, progress.accepted), now)
             elif self._is_worked_on(progress, now):

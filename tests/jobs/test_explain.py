@@ -75,6 +75,7 @@ def test_prices_are_relaxed_upwards():
 def test_who_was_banned_is_no_use_whatever_is_relaxed():
     found = explained([GOOD._replace(devices=(("wasm-1", 4096),), banned="it lied")])
     assert condition(found, "honest").alone == 1
+    assert (condition(found, "honest").gained, condition(found, "honest").groups) == (0, 0)
     assert "is not asked again" in condition(found, "honest").relax
 
 

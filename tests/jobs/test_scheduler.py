@@ -449,6 +449,37 @@ def test_a_job_fails_at_its_deadline_and_says_how_far_it_was():
     (ended,) = [effect for effect in wait(mesh, 3) if isinstance(effect, e.JobEnded)]
     assert (ended.job_id, ended.state, ended.error.code) == (name, "failed", "deadline")
     assert "1 of 50 tasks" in ended.error.message
+    assert f"raise [limits] deadline_s, or see where the time went: depin-node job explain {name.hex()[:12]}" in (
+        ended.error.message
+    )
+
+
+def test_a_job_that_too_few_can_do_says_so_while_it_waits_and_at_its_deadline():
+    mesh = InstantMesh(providers=3)
+    mesh.candidates = (*mesh.candidates[:2], mesh.candidates[2]._replace(devices=(("cuda", 1024),)))
+    name = mesh.submit(3, Quorum(5, 5), deadline_s=30)
+    mesh.scheduler.handle(mesh.queue.popleft(), mesh.now())
+    assert mesh.scheduler.view(name).lacks == "", "nobody has looked yet"
+    mesh.run()
+    lacks = "2 of 3 known peers fit, in 2 groups; it needs 5"
+    assert (mesh.scheduler.view(name).state, mesh.scheduler.view(name).lacks) == ("queued", lacks)
+    (ended,) = [effect for effect in wait(mesh, 32) if isinstance(effect, e.JobEnded)]
+    assert ended.error.code == "deadline"
+    assert f"{lacks}, see what the others lack: depin-node job explain {name.hex()[:12]}" in ended.error.message
+    assert mesh.scheduler.view(name).lacks == ""
+
+
+def test_a_job_lacks_nobody_once_enough_are_known():
+    mesh = InstantMesh(providers=2, window=1)
+    Slow(mesh)
+    everybody, mesh.candidates = mesh.candidates, mesh.candidates[:1]
+    name = mesh.submit(3, Quorum(2, 2))
+    mesh.run()
+    assert mesh.scheduler.view(name).lacks == "1 of 1 known peers fit, in 1 groups; it needs 2"
+    mesh.candidates = everybody
+    mesh.queue.append(e.Candidates(everybody, {}))
+    mesh.run()
+    assert mesh.scheduler.view(name).lacks == ""
 
 
 def test_a_job_that_waits_for_its_turn_fails_at_its_deadline_too():
