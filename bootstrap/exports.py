@@ -16,17 +16,17 @@ from depin_node.crypto import identity as identities
 from depin_node.crypto.identity import peer_id
 
 
-def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None = None) -> int:
+def export_receipts(data_dir: DataDir, network: str, to: Path, job: str | None = None) -> int:
     """Write the log of the node in ``data_dir`` to a new file, and return how many entries it has.
 
     Args:
         data_dir: the node's.
         network: the network id that it takes part in.
         to: must not exist yet; appears whole or not at all.
-        job: only the receipts of this job.
+        job: only the receipts of the job whose id begins so, in hex.
 
     Raises:
-        ConfigError: there is no node in that directory, or the file exists or cannot be written.
+        ConfigError: no node is in that directory, the file exists or cannot be written, or ``job`` may be several.
         NotFoundError: there are no receipts to export.
         ResourceError: the journal cannot be read.
     """
@@ -36,6 +36,7 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None
         raise NotFoundError(f"{data_dir.journal}: there is no journal here, and so no receipts")
     journal = Journal(data_dir.journal)
     try:
+        only = _job(journal, job) if job is not None else None
         head = journal.log_head()
         link = head.link if head is not None else origin(identity.key)
         with temporary.open("xb") as file:
@@ -43,7 +44,7 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None
                 file,
                 identity,
                 network,
-                _records(journal, job),
+                _records(journal, only),
                 head=link,
                 is_whole=job is None,
                 at_s=int(time.time()),
@@ -51,7 +52,7 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None
             file.flush()
             os.fsync(file.fileno())
         if not entries:
-            raise NotFoundError("there are no receipts to export" + (" of that job" if job else ""))
+            raise NotFoundError("there are no receipts to export")
         os.link(temporary, to)
     except FileExistsError as error:
         raise ConfigError(f"{to}: exists already; name another file, or remove it") from error
@@ -61,6 +62,15 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: bytes | None
         journal.close()
         temporary.unlink(missing_ok=True)
     return entries
+
+
+def _job(journal: Journal, begins: str) -> bytes:
+    found = journal.jobs_with_receipts(begins)
+    if not found:
+        raise NotFoundError(f"there are no receipts of a job {begins!r}; see: depin-node receipts list")
+    if len(found) > 1:
+        raise ConfigError(f"{begins} is the beginning of {len(found)} jobs' ids: give more of it")
+    return found[0]
 
 
 def _records(journal: Journal, job: bytes | None) -> Iterator[Record]:

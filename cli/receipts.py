@@ -55,7 +55,7 @@ def receipts_list(settings: Settings, /, as_json: bool) -> None:
 @receipts.command()
 @global_options
 @json_option
-@click.option("--job", "job_id", metavar="ID", help="Only the receipts of this job: 64 hex digits.")
+@click.option("--job", "job_id", metavar="ID", help="Only the receipts of this job; the beginning of its id will do.")
 @click.option("--network", metavar="NAME", help="The network id; by default that of the configuration.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @pass_settings
@@ -70,7 +70,7 @@ def export(settings: Settings, /, as_json: bool, job_id: str | None, network: st
     """
     from depin_node.bootstrap.exports import export_receipts
 
-    entries = export_receipts(settings.located(), network or _network(settings), file, _job(job_id))
+    entries = export_receipts(settings.located(), network or _network(settings), file, job_id)
     emit({"file": str(file), "entries": entries}, as_json, lambda: f"{entries} receipts in {file}")
 
 
@@ -132,20 +132,6 @@ def _network(settings: Settings) -> str:
             return mesh.status().network_id
     except NotRunningError:
         return load(settings.located().config, flags={}, environ=os.environ).network_id
-
-
-def _job(job_id: str | None) -> bytes | None:
-    from depin_node.core.errors import ConfigError
-
-    if job_id is None:
-        return None
-    try:
-        job = bytes.fromhex(job_id)
-    except ValueError:
-        job = b""
-    if len(job) != 32:
-        raise ConfigError(f"--job: {job_id!r} is not a job id: it has 64 hex digits; see: depin-node job list")
-    return job
 
 
 def _findings_text(findings: "Findings") -> str:

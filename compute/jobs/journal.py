@@ -268,6 +268,11 @@ class Journal:
         with self._errors():
             yield from self._db.execute(sql, (job,))
 
+    def jobs_with_receipts(self, begins: str) -> list[bytes]:
+        """Return the ids of jobs that there are receipts of, of which ``begins`` is the beginning in hex."""
+        sql = "SELECT DISTINCT job FROM receipts WHERE substr(hex(job), 1, length(?1)) = upper(?1)"
+        return [job for (job,) in self._rows(sql, begins)]
+
     def kept(self) -> list[tuple[bytes, bytes, int, int]]:
         """Return (owner, blob, size in bytes, until when in wall s) of the results that are kept for others."""
         return self._rows("SELECT owner, blob, size_bytes, until_s FROM kept")

@@ -69,12 +69,16 @@ def test_what_was_changed_is_said(home, tmp_path, capsys):
 
 def test_exports_of_one_job_and_what_cannot_be_exported(home, tmp_path, capsys):
     file = tmp_path / "part.depin"
-    assert run(["receipts", "export", str(file), "--job", "01" * 32, "--data-dir", str(home)]) == 0
+    assert run(["receipts", "export", str(file), "--job", "01", "--data-dir", str(home)]) == 0
     assert run(["receipts", "verify", str(file)]) == 0
-    assert "a part of the log" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "1 receipts in" in output
+    assert "a part of the log" in output
     assert run(["receipts", "export", str(file), "--data-dir", str(home)]) == 2  # it exists
     assert run(["receipts", "export", str(tmp_path / "x"), "--job", "07" * 32, "--data-dir", str(home)]) == 1
-    assert run(["receipts", "export", str(tmp_path / "x"), "--job", "07", "--data-dir", str(home)]) == 2
+    assert "there are no receipts of a job '0707" in capsys.readouterr().err
+    assert run(["receipts", "export", str(tmp_path / "x"), "--job", "0", "--data-dir", str(home)]) == 2
+    assert "0 is the beginning of 3 jobs' ids" in capsys.readouterr().err
     assert run(["receipts", "export", str(tmp_path / "x"), "--data-dir", str(tmp_path / "nobody")]) == 2
     assert not (tmp_path / "x").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
