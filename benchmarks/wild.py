@@ -123,7 +123,7 @@ def _python(path: Path, root: Path, number: int, kind: str, texts: tuple[str, ..
 
 def _category(reason: str) -> str:
     """Return a reason without the names and numbers of one kernel, to count by."""
-    return re.sub(r"\b[a-z]\w*\b(?= is not supported: neither)", "NAME", re.sub(r"'[^']*'", "'…'", reason))[:100]
+    return re.sub(r"\b[a-z]\w*\b(?= is not declared)", "NAME", re.sub(r"'[^']*'", "'…'", reason))[:100]
 
 
 def main() -> None:

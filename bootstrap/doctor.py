@@ -133,7 +133,11 @@ def _data_dir(patient: Patient) -> Iterator[Finding]:
 
 def _process(patient: Patient) -> Iterator[Finding]:
     status = patient.status
-    if status is None:
+    if status is None and (pid := patient.data_dir.holder()):
+        yield Finding(
+            "node", True, f"process {pid} is starting, or stopping", "ask again soon: then there is more to see"
+        )
+    elif status is None:
         yield Finding("node", True, "none is running here", "start it: then there is more to see")
     else:
         yield Finding("node", True, f"process {status.pid}, version {status.version}, network {status.network_id}")
@@ -153,6 +157,8 @@ def _listening(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
             hint = "see the log: the interface it listened on is gone"
         yield Finding("listens", bool(addresses), ", ".join(addresses) or "nowhere", hint)
         return
+    if patient.data_dir.holder():
+        return  # where it listens is in use by itself
     try:
         for listen in config.listen.split(","):
             _try_to_listen(listen)

@@ -14,13 +14,7 @@ _DEMO = Path(__file__).resolve().parent.parent / "examples" / "hillshade" / "dem
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def demo(args: tuple[str, ...]) -> None:
-    """Run five nodes here: a real job, a liar who is caught, a lender who is killed.
-
-    \b
-    Examples:
-      depin-node demo
-      depin-node demo --no-liar --output somewhere
-    """
+    """Run the demo, which takes its own options and has its own help."""
     if not _DEMO.is_file():
         raise ConfigError(
             "the demo is in the repository, not in the installed package: clone it and run make demo there"

@@ -76,8 +76,8 @@ def _patient(data_dir: "DataDir", config: str | None, *, devices: bool) -> "Pati
     try:
         with Mesh(data_dir.path) as mesh:
             status, peers, found = mesh.status(), mesh.peers(), mesh.devices() or None
-    except NotRunningError:
-        note("no node is running")
+    except NotRunningError as error:
+        note(str(error))
     if found is None and devices:
         try:
             found = local_devices(data_dir.speeds if data_dir.path.is_dir() else None)

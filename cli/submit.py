@@ -60,6 +60,7 @@ def submit(
       depin-node submit examples/hillshade/hillshade.toml
       depin-node submit --local examples/hillshade/hillshade.toml
     """
+    from depin_node.client.futures import END_STATES
     from depin_node.client.work import prepare_file
 
     if not (local or dry_run):
@@ -89,7 +90,10 @@ def submit(
         if not wait:
             emit({"job": future.job_id}, as_json, lambda: future.job_id)
             return 0
+        state = future.last_view.state
         said = f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks"
+        if state in END_STATES:  # nothing has ended when it is acknowledged
+            said = f"key {key} is already job {future.job_id[:12]}, {state}"
         return finish(future, folder, settings, as_json, said)
 
 

@@ -51,6 +51,11 @@ class Future:
     def __repr__(self) -> str:
         return f"<Future of job {self.job_id[:12]}: {self._view.state}>"
 
+    @property
+    def last_view(self) -> JobView:
+        """How the job stood when it was last heard of."""
+        return self._view
+
     def status(self) -> JobView:
         """Return how the job stands now."""
         if self._view.state not in END_STATES:

@@ -1,5 +1,6 @@
 """Work on this machine alone: in the same sandboxed workers that lenders use, without node, peers or verification."""
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,8 @@ from depin_node.compute.sandbox.gpu_pool import AnyPool, DriverProbe, gpu_config
 from depin_node.compute.sandbox.local import run_local as run_in_workers
 from depin_node.compute.sandbox.measuring import processor_name, speed_of
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
-from depin_node.core.errors import ResourceError
-from depin_node.core.text import printable
+from depin_node.core.errors import ConfigError, ResourceError
+from depin_node.core.text import did_you_mean, printable
 from depin_node.core.views import DeviceView
 
 
@@ -130,6 +131,10 @@ def launch(
         TaskError: a task failed.
         ResourceError: no worker can be started.
     """
+    known = inspect.signature(prepare_launch).parameters.keys() - {"local"}
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"launch has no option {option!r}{did_you_mean(option, known)}")
     arrays = tuple(run_local(prepare_launch(kernel, grid, block, args, local=True, **options)).values())
     return arrays[0] if len(arrays) == 1 else arrays
 

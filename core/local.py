@@ -5,6 +5,7 @@ A *data directory* is one node: its identity, journal, blobs and log. A running 
 is the operator.
 """
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +123,24 @@ class DataDir:
             raise self.not_running("the last one died")
         return control
 
+    def holder(self) -> int | None:
+        """Return the process that holds this directory, if one does: a node, also while it starts or stops."""
+        try:
+            with self.lock.open("rb") as lock:
+                pid = int(lock.read(20) or 0)
+                if not _is_alive(pid):
+                    return None
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: the holder was another process
+        except BlockingIOError:
+            return pid
+        except (OSError, ValueError):
+            return None
+        return None
+
     def not_running(self, why: str = "") -> NotRunningError:
-        """Return the error that says that no node runs here and how to start one."""
+        """Return the error that says that no node runs here and how to start one, or that one will soon."""
+        if pid := self.holder():
+            return NotRunningError(f"the node on {self.path} is starting, or stopping (process {pid}): ask again soon")
         return NotRunningError(
             f"no node is running on {self.path}{f' ({why})' if why else ''};"
             f" start it with: depin-node start --data-dir {self.path}"

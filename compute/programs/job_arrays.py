@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
 from depin_node.compute.programs.arguments import Array
 from depin_node.compute.programs.kernel import Along, Cutting, Reference
@@ -66,8 +67,11 @@ def load_array(table: Table, name: str, value: Any, references: References | Non
     path = table.path.parent / file
     try:
         with path.open("rb") as opened:
-            if opened.read(2) == b"PK":
+            begins = opened.read(len(MAGIC_PREFIX))
+            if begins.startswith(b"PK"):
                 return _load_member(table, name, value, opened)
+        if begins != MAGIC_PREFIX:  # else NumPy takes it for a pickle, and says how to load that
+            raise table.error(name, f"{path} is not a NumPy file: it does not begin as a .npy or .npz does")
         if member:
             raise table.error(name, f"{path} holds one array: say just {file}")
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)

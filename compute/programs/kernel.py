@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.core.errors import ConfigError
@@ -36,7 +36,21 @@ class UnitSource:
         )
 
 
-class RawKernel:
+class Launched:
+    """A kernel that is launched, not called: a call, as in CuPy, is told what to write instead."""
+
+    name: str
+    launch_arguments = "args=(…)"
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse. Raises ``ConfigError``."""
+        launch = f"launch(kernel, {self.launch_arguments})"
+        raise ConfigError(
+            f"{self.name} is launched, not called: mesh.{launch}, or depin_node.client.local.{launch} on this machine"
+        )
+
+
+class RawKernel(Launched):
     """A kernel in CUDA C, with the arguments of ``cupy.RawKernel``.
 
     It is compiled when it is first needed. Of CuPy's arguments, ``backend`` is without effect (one compiler serves all
@@ -55,6 +69,8 @@ class RawKernel:
     Raises:
         ConfigError: a refused argument.
     """
+
+    launch_arguments = "grid, block, args"
 
     def __init__(
         self,

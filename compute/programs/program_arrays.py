@@ -84,7 +84,7 @@ class ProgramArrays:
     def partial(self, name: str, dtype: Any, shape: Any) -> Named:
         """Add a result of ``shape`` that each task has one of; the whole has the tasks as its first axis."""
         shape = a.lengths(f"{name}: shape", shape)
-        dtype = self._dtype(name, dtype)
+        dtype = self.dtype(name, dtype)
         cut = None
         if self._along is not None:
             cut = Cut(0, self._table(tuple(range(self.shards + 1))), 0, "none", b"")
@@ -99,7 +99,7 @@ class ProgramArrays:
     def _array(self, name: str, role: str, array: Any, tile: Any, cut: Cutting) -> Named:
         if not isinstance(array, np.ndarray | Reference):
             raise ConfigError(f"{name}: expected a NumPy array or a reference, not {type(array).__name__}")
-        dtype, shape = self._dtype(name, array.dtype), tuple(array.shape)
+        dtype, shape = self.dtype(name, array.dtype), tuple(array.shape)
         if not all(shape):
             raise ConfigError(f"{name}: the array is empty {shape}")
         tiles = () if tile is None else a.lengths(f"{name}: tile", tile)
@@ -113,10 +113,11 @@ class ProgramArrays:
     def _zeros(self, name: str, role: str, dtype: Any, shape: Any, tile: Any, cut: Cutting) -> Named:
         shape = a.lengths(f"{name}: shape", shape)
         tiles = () if tile is None else a.lengths(f"{name}: tile", tile)
-        dtype = self._dtype(name, dtype)
+        dtype = self.dtype(name, dtype)
         return self._add(Buffer(name, role, dtype, shape, tiles, self._cut(name, role, dtype, shape, cut)))  # type: ignore[arg-type]
 
-    def _dtype(self, name: str, dtype: Any) -> str:
+    def dtype(self, name: str, dtype: Any) -> str:
+        """Return the name of an array's dtype. Raises ``ConfigError`` if there is none, or arrays cannot have it."""
         try:
             found = np.dtype(dtype)
         except TypeError:

@@ -138,7 +138,7 @@ class StepMaker:
         elif isinstance(argument, Out):
             if slot.const:
                 raise ConfigError(f"{name} is {kind}, which the kernel cannot write: give an array instead of Out")
-            self._fits(slot, np.dtype(argument.dtype).name, kind)
+            self._fits(slot, self._builder.dtype(name, argument.dtype), kind)
             named = self._builder.out(name, argument.dtype, argument.shape, tile=argument.tile, cut=argument.cut)
         else:
             marked = isinstance(argument, InOut)

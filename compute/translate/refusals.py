@@ -86,4 +86,4 @@ def why_refused(name: str) -> str:
     for prefix, reason in PREFIXES.items():
         if name.startswith(prefix) and len(name) > len(prefix):
             return f"{name} is not supported: {reason}"
-    return f"{name} is not supported: neither the source nor the device header declares it"
+    return f"{name} is not declared, neither in the source nor in the device header"

@@ -277,7 +277,13 @@ def _wrong_result(case: Case, proof: WrongResult, execute: Execute | None) -> st
         raise PeerViolation("evidence: carries bytes that the work does not name, or too many")
     root = execute(proof.body, commit.task, proof.blobs) if execute is not None else None
     if root is None:
+        missing = len(named.difference(map(blob_id, proof.blobs)))
         text = "evidence: the work cannot be run again here, so it cannot be told whether this is a lie"
+        if missing:
+            text += (
+                f"; it takes the program and all inputs, and {missing} of them are not in the case, which holds"
+                f" {BLOBS_BYTES_MAX >> 10} KiB at most"
+            )
         raise NotHereError(text, commit.task)
     if root == reveal.root:
         raise RightResultError("evidence: the result is right")

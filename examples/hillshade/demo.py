@@ -7,7 +7,6 @@ derived anew: from the receipts that both sides signed, from the requester's jou
 NumPy's.
 """
 
-import argparse
 import json
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -208,14 +208,28 @@ def tell(mesh: Mesh, view: JobView, names: dict[str, str], stage: Stage) -> None
         stage.say(f"  {names.get(part.peer, '?'):<7} {part.state:<9} {part.tasks_done:>3} accepted  {part.reason}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the demo; the last line on stdout is JSON. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="depin-node demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-out"), help="where the picture goes")
-    parser.add_argument("--no-liar", action="store_true", help="let all lenders be honest")
-    options = parser.parse_args(argv)
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="demo-out",
+    metavar="DIR",
+    show_default=True,
+    help="Where the picture goes.",
+)
+@click.option("--no-liar", is_flag=True, help="Let all lenders be honest.")
+def main(output: Path, no_liar: bool) -> None:
+    """Run five nodes here: a real job, a liar who is caught, a lender who is killed.
+
+    The last line on stdout is JSON. Exits with 0 if all that the demo claims is in the nodes' own records.
+
+    \b
+    Examples:
+      depin-node demo
+      depin-node demo --no-liar --output somewhere
+    """
     stage = Stage()
-    liar = Lender("liar", "" if options.no_liar else "LyingDevice")
+    liar = Lender("liar", "" if no_liar else "LyingDevice")
     victim = Lender("slow", "SlowDevice")
     lenders = [Lender("alice"), Lender("bob"), liar, victim]
     with tempfile.TemporaryDirectory(prefix="depin-demo-") as name, ended() as processes:
@@ -250,8 +264,8 @@ def main(argv: list[str] | None = None) -> int:
         found = facts(folder / "requester", view.id, work.bound.program.tasks, rule_of(work.policy).agree)
         z, scalars = np.load(HERE / "dem.npy"), (74.5, 92.7, -0.5, 0.5, 0.70710678)
         matches = bool(np.allclose(shade, hillshade(z, *scalars), rtol=0, atol=TOLERANCE))
-        picture(work, shade, found, options.output / "hillshade.png")
-        stage.say(f"wrote {options.output / 'hillshade.png'}")
+        picture(work, shade, found, output / "hillshade.png")
+        stage.say(f"wrote {output / 'hillshade.png'}")
         stage.done("check the records, draw")
     result = {
         "verified": found.verified,
@@ -262,13 +276,13 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": round(stage.seconds(), 2),
     }
     print(json.dumps(result), flush=True)
-    expected = {"verified": True, "liar_caught": not options.no_liar, "survived_kill": True, "matches_reference": True}
-    return 0 if all(result[key] == value for key, value in expected.items()) else 1
+    expected = {"verified": True, "liar_caught": not no_liar, "survived_kill": True, "matches_reference": True}
+    sys.exit(0 if all(result[key] == value for key, value in expected.items()) else 1)
 
 
 if __name__ == "__main__":
     try:
-        raise SystemExit(main())
+        main(prog_name="depin-node demo")
     except (DemoFailed, MeshFailed) as error:
         print(f"demo: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -51,8 +51,12 @@ def test_one_node_a_data_dir_and_the_error_names_the_other(tmp_path):
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(ResourceError, match=rf"already running .*process {holder.pid}\)"), data_dir.claim(located):
             pass
+        with pytest.raises(NotRunningError, match=rf"is starting, or stopping \(process {holder.pid}\)"):
+            located.read_control()
         holder.kill()
         holder.wait()
+        with pytest.raises(NotRunningError, match="no node is running"):
+            located.read_control()
         with data_dir.claim(located):  # the kernel dropped the dead one's claim
             assert located.lock.read_text() == f"{os.getpid()}\n"
 

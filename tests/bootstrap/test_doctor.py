@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from depin_node.bootstrap.config import NodeConfig
+from depin_node.bootstrap.data_dir import claim
 from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
 from depin_node.core.local import DataDir
 from depin_node.core.views import DeviceView, LanView, PeerView, ReachView, StatusView
@@ -113,6 +114,16 @@ def test_a_running_node_is_asked_whom_it_was_told_to_join_by(tmp_path):
     assert report.exit_code == 3
     assert not found["peers"].ok
     assert "connection refused" in found["first peers"].says
+
+
+def test_a_node_that_starts_is_told_of_and_not_advised_to_start(tmp_path):
+    with claim(DataDir(tmp_path)):
+        _, found = examined(tmp_path, status=None)
+    assert "is starting" in found["node"].says
+    assert "listens" not in found, "what it listens on is in use, by itself"
+    _, found = examined(tmp_path, status=None)
+    assert found["node"].says == "none is running here"
+    assert "listens" in found
 
 
 def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):

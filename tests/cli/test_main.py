@@ -48,6 +48,14 @@ def test_every_command_has_an_example_and_the_common_options(path, command):
     assert "--json" in text
 
 
+def test_the_demo_has_help_like_all_others():
+    done = depin_node("demo", "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: depin-node demo [OPTIONS]")
+    assert re.search(r"Examples:\n +depin-node demo\b", done.stdout)
+    assert "``" not in done.stdout
+
+
 def test_version():
     assert re.fullmatch(r"depin-node, version \d+\.\d+\.\d+\n", depin_node("--version").stdout)
 

@@ -169,6 +169,16 @@ def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(mesh, job):
     assert mesh[0].run("job", "cancel", short).returncode == 0  # it still is
 
 
+def test_a_key_that_a_job_had_which_was_cancelled_is_said_to_be_taken(nodes, job, capfd):
+    alone = nodes.start()
+    (job_id,) = submit(alone, job, "--no-wait", "--key", "k1").stdout.split()
+    assert alone.run("job", "cancel", job_id).returncode == 0
+    code, err = said(["submit", job, "--key", "k1", "--data-dir", alone.data_dir], capfd)
+    assert code == 1
+    assert f"key k1 is already job {job_id[:12]}, cancelled" in err
+    assert "submitted" not in err
+
+
 REFUSED = {
     "no such file": (lambda job: job.unlink(), "cannot read"),
     "damaged TOML": (lambda job: job.write_text("[kernel"), "job.toml: not valid TOML"),

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from depin_node.client import ElementwiseKernel, RawModule, ReductionKernel, local
 from depin_node.client.work import prepare_launch
 from depin_node.compute.jobs.job import Quorum, Tolerance
 from depin_node.compute.programs.kernel import Out, RawKernel
+from depin_node.core.errors import ConfigError
 
 TRAPS = 'extern "C" __global__ void k(const int* x, int* out) { if (!*x) __trap(); out[threadIdx.x] = *x; }'
 
@@ -33,3 +35,26 @@ def test_a_program_that_cannot_be_tried_is_compared_only_where_the_device_fixes_
     assert tried.bound.program.exact
     assert tried.notes == ()
     assert prepare(zeros, device_class="strict-1").bound.program.exact  # found out, and kept with the module
+
+
+@pytest.mark.parametrize(
+    ("kernel", "args"),
+    [
+        (RawKernel(TRAPS, "k"), "grid, block, args"),
+        (RawModule(code=TRAPS).get_function("k"), "grid, block, args"),
+        (ElementwiseKernel("T x", "T y", "y = x"), "args=(…)"),
+        (ReductionKernel("T x", "T y", "x", "a + b", "y = a", 0), "args=(…)"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_a_kernel_that_is_called_as_in_cupy_says_what_to_write(kernel, args):
+    with pytest.raises(ConfigError) as caught:
+        kernel((1,), (64,), (np.zeros(64, np.int32),), shared_mem=0)
+    assert f"mesh.launch(kernel, {args}), or depin_node.client.local.launch(kernel, {args})" in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "hint"), [("shard", "; did you mean 'shards'?"), ("local", "")])
+def test_an_unknown_option_of_a_local_launch_is_named(option, hint):
+    with pytest.raises(ConfigError) as caught:
+        local.launch(RawKernel(TRAPS, "k"), 1, 64, [], **{option: 3})
+    assert str(caught.value) == f"launch has no option '{option}'{hint}"

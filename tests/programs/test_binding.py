@@ -144,6 +144,7 @@ def test_vector_scalars():
     ((ARRAY, ARRAY, 2.0, 1), r"y is float32\*, so the kernel may write it: give Out"),
     ((ARRAY, In(ARRAY), 2.0, 1), "so the kernel may write it"),
     ((ARRAY, Out("int32", 1024, 64), 2.0, 1), "its array is int32"),
+    ((ARRAY, Out("float99", 1024, 64), 2.0, 1), "'float99' is no dtype"),
     ((ARRAY, Out("float32", (0, 4), 64), 2.0, 1), "expected positive integers"),
     ((ARRAY, Out("float32", 1024, 0), 2.0, 1), "expected positive integers"),
     ((ARRAY, Out("float32", 1024, (64, 1)), 2.0, 1), "differ in dimensions"),

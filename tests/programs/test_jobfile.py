@@ -105,7 +105,7 @@ MISTAKES = {
     "float grid": (GOOD.replace('"ceil(cols / 16)"', "1.5"), "expected an integer or an expression"),
     "four dimensions": (GOOD.replace("block = [16, 16]", "block = [1, 1, 1, 1]"), "one to three lengths"),
     "no file": (GOOD.replace("dem.npy", "den.npy"), r"\[args\] z: cannot read .*den.npy: No such file"),
-    "not an array file": (GOOD.replace("dem.npy", "text.npy"), r"\[args\] z: .*text.npy is not a NumPy file"),
+    "not an array file": (GOOD.replace("dem.npy", "text.npy"), r"z: .*text.npy is not a NumPy file: it does not begin"),
     "pickle": (GOOD.replace("dem.npy", "objects.npy"), "is not a NumPy file"),
     "broken archive": (GOOD.replace("more.npz", "broken.npz"), "is not a NumPy file"),
     "no such member": (GOOD.replace(":state", ":stat"), "has no 'stat'; it has: state, other"),

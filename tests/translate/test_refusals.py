@@ -15,7 +15,7 @@ def k(body: str, before: str = "") -> str:
 REFUSED = {
     "syntax": (k("x[0] = ;"), 2, "expected expression"),
     "missing brace": ("__global__ void k() {", 1, "expected '}'"),
-    "unknown name": (k("x[0] = foo(1);"), 2, "foo is not supported: neither the source nor the device header"),
+    "unknown name": (k("x[0] = foo(1);"), 2, "foo is not declared, neither in the source nor in the device header"),
     "video instruction": (k("n = __vadd2(n, n);"), 2, "__vadd2 is not supported: SIMD video instructions"),
     "wrong arguments": (k("x[0] = sinf(1, 2);"), 2, "requires 1 argument, but 2 were provided"),
     "host function": (k("f();", "void f() {}\n"), 3, "call to __host__ function from __global__ function"),

@@ -182,6 +182,15 @@ def test_a_wrong_result_is_believed_only_where_it_can_be_run_again():
             verify_case(data, NETWORK, runner)
 
 
+def test_a_case_that_holds_too_little_to_be_run_again_says_so():
+    with pytest.raises(NotHereError) as caught:
+        verify_case(case(Told().wrong(blobs=())), NETWORK, None)
+    assert "it takes the program and all inputs, and 2 of them are not in the case" in str(caught.value)
+    with pytest.raises(NotHereError) as caught:
+        verify_case(case(Told().wrong()), NETWORK, None)
+    assert "are not in the case" not in str(caught.value)
+
+
 def test_the_network_counts():
     data = case(proofs()["fork"])
     with pytest.raises(PeerViolation, match="another network"):

@@ -34,7 +34,7 @@ from depin_node.compute.programs.generated.source import (
     result_of,
 )
 from depin_node.compute.programs.generated.words import put_in_words
-from depin_node.compute.programs.kernel import Out
+from depin_node.compute.programs.kernel import Launched, Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
 
@@ -44,7 +44,7 @@ ROW_MIN = 64
 """If arrays broadcast along rows at least this long, a block stays in one row, so that places need no divisions."""
 
 
-class ElementwiseKernel:
+class ElementwiseKernel(Launched):
     """A kernel for each element of arrays, with the arguments of ``cupy.ElementwiseKernel``.
 
     Args:

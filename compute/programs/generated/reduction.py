@@ -45,7 +45,7 @@ from depin_node.compute.programs.generated.source import (
     result_of,
 )
 from depin_node.compute.programs.generated.words import put_in_words
-from depin_node.compute.programs.kernel import Out
+from depin_node.compute.programs.kernel import Launched, Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
 from depin_node.core.errors import ConfigError
 
@@ -56,7 +56,7 @@ _PLACES = {"_J": "IndexT", "_i": "ptrdiff_t", "_j": "ptrdiff_t"}
 """CuPy's names, which map_expr may use: which of its m elements this is, of which result, and the two as one index."""
 
 
-class ReductionKernel:
+class ReductionKernel(Launched):
     """A kernel that reduces arrays along axes, with the arguments of ``cupy.ReductionKernel``.
 
     Args:
