@@ -95,6 +95,7 @@ class ProgramBuilder(ProgramArrays):
         self._steps: list[Any] = []
         self._combine: list[LaunchNote] = []
         self._nested: list[list[Any]] = [self._steps]
+        self.constants: dict[tuple[str, str, bytes], int] = {}
         self.notes: tuple[str, ...] = ()
 
     # Steps
@@ -129,9 +130,8 @@ class ProgramBuilder(ProgramArrays):
         ours = adopt(kernel)
         if radius is not None and (not isinstance(radius, int | np.integer) or radius < 0):
             raise ConfigError(f"radius = {radius!r}: expected an integer from 0")
-        self._nested[-1].append(
-            LaunchNote(ours, grid, block, tuple(args), shared_mem, radius, dict(constants or {}), options)
-        )
+        given = {name: np.array(value) for name, value in (constants or {}).items()}  # as CuPy copies them: now
+        self._nested[-1].append(LaunchNote(ours, grid, block, tuple(args), shared_mem, radius, given, options))
 
     def operation(self, name: str, inputs: Sequence[Named], outputs: Sequence[Named], **attributes: Any) -> None:
         """Add an operation of the device's library; ``operations.py`` has their table."""
@@ -188,7 +188,6 @@ class ProgramBuilder(ProgramArrays):
         args: Sequence[Any] = (),
         *,
         shared_mem: int = 0,
-        constants: Mapping[str, Any] | None = None,
     ) -> None:
         """Merge the partial results of all tasks into one, where the result is fetched: pairwise, in a fixed tree.
 
@@ -199,14 +198,13 @@ class ProgramBuilder(ProgramArrays):
             args: likewise: a ``partial`` array is the one that is merged into (``T*``), its ``.other`` the one that is
                 merged (``const T*``).
             shared_mem: likewise.
-            constants: likewise.
 
         Raises:
             ConfigError: it is neither.
         """
         if not isinstance(how, str):
             ours = adopt(how)
-            self._combine.append(LaunchNote(ours, grid, block, args, shared_mem, None, dict(constants or {}), {}))
+            self._combine.append(LaunchNote(ours, grid, block, args, shared_mem, None, {}, {}))
             return
         for index, buffer in enumerate(self.buffers):
             if buffer.is_output:

@@ -179,6 +179,11 @@ class StepMaker:
 
     def _constant(self, kernel: RawKernel, slot: Any, constants: Mapping[str, Any]) -> int:
         """Return the array of ``__constant__`` data, one for all launches that are given the same."""
+        if self._places is not None:
+            raise ConfigError(
+                f"{kernel.name} uses __constant__ {slot.name}: what combines takes partial arrays alone; "
+                "give it a value in the source"
+            )
         if slot.name not in constants:
             raise ConfigError(f"{kernel.name} uses __constant__ {slot.name}: give constants={{'{slot.name}': array}}")
         data = np.ascontiguousarray(constants[slot.name]).reshape(-1)
@@ -188,13 +193,14 @@ class StepMaker:
                 f"{kernel.name}: __constant__ {slot.name} is {slot.dtype} of {slot.constant_bytes} bytes, "
                 f"its array {data.dtype} of {data.nbytes}"
             )
-        name, names = slot.name, {buffer.name: index for index, buffer in enumerate(self._builder.buffers)}
-        while name in names:
-            before = self._builder.inputs.get(names[name])
-            if isinstance(before, np.ndarray) and before.dtype == data.dtype and np.array_equal(before, data):
-                return names[name]
-            name += "_"
-        return self._builder.named[self._builder.input(name, data, cut=None)]
+        known = self._builder.constants
+        key = (slot.name, data.dtype.name, data.tobytes())  # bits: -0 is not 0, and a NaN is itself
+        if key not in known:
+            name, names = slot.name, {buffer.name for buffer in self._builder.buffers}
+            while name in names:
+                name += "_"
+            known[key] = self._builder.named[self._builder.input(name, data, cut=None)]
+        return known[key]
 
     def _scalar(self, slot: a.Slot, argument: Any) -> Scalar:
         if not isinstance(argument, str | Symbol):

@@ -8,7 +8,7 @@ from program_host import ProgramHost
 from depin_node.compute.devices.device import TaskLimits
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
-from depin_node.compute.programs.kernel import RawKernel, RawModule, Reference
+from depin_node.compute.programs.kernel import Along, RawKernel, RawModule, Reference
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Offset
 from depin_node.compute.programs.work import work
@@ -106,6 +106,50 @@ def test_units_take_turns_over_one_memory(host):
         for k in (1, 3, 5):
             expected = expected * 10 + k + expected % 4
     assert host.run(bound)["x"] == expected
+
+
+ADD_SMALL = RawKernel(
+    """__constant__ float w[4];
+       extern "C" __global__ void add_small(float* y, const float* x, int n) {
+           if (threadIdx.x < n) y[threadIdx.x] = x[threadIdx.x] + w[threadIdx.x % 4] * w[3];
+       }""",
+    "add_small",
+)
+W = np.array([1, 2, 3, 4], "float32")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_constant_is_no_array_of_the_program_that_begins_as_it_does(host, shards):
+    steps = ProgramBuilder(shards=shards, along=Along(0))
+    w, y = steps.inout("w", W), steps.out("y", "float32", 4)
+    for _ in range(2):
+        steps.launch(ADD_SMALL, 1, 4, (w, w, steps.shard.rows), constants={"w": W})
+        steps.launch(ADD_SMALL, 1, 4, (y, w, steps.shard.rows), constants={"w": W})
+    found, each = host.run(steps.build()), np.resize(W[: 4 // shards], 4)
+    np.testing.assert_array_equal(found["w"], W + 8 * each)
+    np.testing.assert_array_equal(found["y"], W + 12 * each)
+
+
+def test_a_constant_is_what_it_was_at_the_launch(host):
+    steps, constant = ProgramBuilder(), np.zeros(4, "float32")
+    constant[3] = 1
+    outputs, minus = [steps.out(f"y{n}", "float32", 4) for n in range(3)], np.full(4, -0.0, "float32")
+    x = steps.input("x", minus)
+    for y, first in zip(outputs, (0.0, -0.0, 5.0), strict=True):
+        constant[0] = first
+        steps.launch(ADD_SMALL, 1, 4, (y, x, 4), constants={"w": constant})
+    found = host.run(steps.build())
+    assert [np.signbit(found[f"y{n}"][0]) for n in range(3)] == [False, True, False]
+    assert [found[f"y{n}"][0] for n in range(3)] == [0, 0, 5]
+
+
+def test_what_combines_has_no_constants():
+    steps = ProgramBuilder(shards=2, along=Along(0))
+    x, part = steps.input("x", W), steps.partial("part", "float32", 4)
+    steps.launch(ADD_SMALL, 1, 4, (part, x, steps.shard.rows), constants={"w": W})
+    steps.combine(ADD_SMALL, 1, 4, (part, part.other, 4))
+    with pytest.raises(ConfigError, match="uses __constant__ w: what combines takes partial arrays alone"):
+        steps.build()
 
 
 def test_kernels_of_one_module_are_one_unit(host):
