@@ -1,6 +1,7 @@
-"""Measuring a device in the workers that lend it, once for each device and version: the file remembers."""
+"""Measuring a device in the workers that lend it, once a day for each device and version: the file remembers."""
 
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,16 @@ log = structlog.get_logger("depin_node.sandbox")
 TASK_S: Final = 5.0
 MEMORY_BYTES: Final = 512 << 20
 KEPT_MAX: Final = 64
+KEPT_S: Final = 86_400
+"""So long a speed is remembered: the machine may have been busy for all of a measurement, or the device throttled."""
 _PACKAGES: Final = ("wasmtime", "numpy", "cupy-cuda12x", "cupy-cuda13x")
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What is remembered of a device: its speed, and when it was measured, in wall seconds."""
+
+    speed: Speed
+    at_s: float
 
 
 def processor_name() -> str:
@@ -32,7 +42,8 @@ def processor_name() -> str:
 
 
 async def speed_of(pool: AnyPool, model: str, remembered: Path | None) -> Speed:
-    """Return the speed of one slot of a device; measured if the file does not know it. All zeros if it cannot be.
+    """Return the speed of one slot of a device; measured if the file does not know it, or has known it for a day. All
+    zeros if it cannot be.
 
     Args:
         pool: of the device.
@@ -43,7 +54,7 @@ async def speed_of(pool: AnyPool, model: str, remembered: Path | None) -> Speed:
     key = _key(device_class, model)
     known = _read(remembered)
     if key in known:
-        return known[key]
+        return known[key].speed
     try:
         speed = await _measure(pool)
     except DepinError as error:
@@ -86,17 +97,19 @@ def _key(device_class: str, model: str) -> str:
     return f"{device_class} {model} {blake3(' '.join(versions).encode() + program).hexdigest()[:16]}"
 
 
-def _read(path: Path | None) -> dict[str, Speed]:
+def _read(path: Path | None) -> dict[str, Measured]:
     if path is None:
         return {}
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Speed])
+        known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured])
     except (OSError, msgspec.DecodeError):  # not there, or damaged: measured again
         return {}
+    now_s = time.time()
+    return {key: measured for key, measured in known.items() if 0 <= now_s - measured.at_s < KEPT_S}
 
 
-def _write(path: Path, known: dict[str, Speed], key: str, speed: Speed) -> None:
-    newest = dict([*known.items(), (key, speed)][-KEPT_MAX:])
+def _write(path: Path, known: dict[str, Measured], key: str, speed: Speed) -> None:
+    newest = dict([*known.items(), (key, Measured(speed, time.time()))][-KEPT_MAX:])
     try:
         path.write_bytes(msgspec.json.encode(newest))
     except OSError as error:
