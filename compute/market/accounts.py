@@ -30,14 +30,15 @@ class Account:
     """What receipts of a work have to name, how many of its answers wait for one, and what a task costs.
 
     ``is_asked`` once an answer was asked for: the requester knows of one then, and so the price. ``ran_us`` is what
-    ``answers`` took, in µs of the reference core.
+    ``answers`` took on a slot of ``speed``.
     """
 
-    __slots__ = ("answers", "inputs", "is_asked", "is_closed", "key", "price_us", "ran_us", "waiting")
+    __slots__ = ("answers", "inputs", "is_asked", "is_closed", "key", "price_us", "ran_us", "speed", "waiting")
 
-    def __init__(self, key: bytes, inputs: bytes) -> None:
+    def __init__(self, key: bytes, inputs: bytes, speed: int) -> None:
         self.key = key
         self.inputs = inputs
+        self.speed = speed
         self.waiting = 0
         self.is_closed = False
         self.price_us: int | None = None
@@ -45,10 +46,10 @@ class Account:
         self.answers = 0
         self.ran_us = 0
 
-    def answered(self, reference_us: int) -> None:
+    def answered(self, elapsed_us: int) -> None:
         """Note an answer, and what it took."""
         self.answers += 1
-        self.ran_us += reference_us
+        self.ran_us += elapsed_us
 
     def fix(self, price_us: int) -> None:
         """Take what a task costs. Raises ``PeerViolation``: it is fixed, and otherwise."""
@@ -58,7 +59,7 @@ class Account:
 
     def is_cheap(self) -> bool:
         """Tell whether a task costs the requester far less than it takes us."""
-        return self.price_us is not None and is_too_little(self.price_us, self.ran_us, self.answers)
+        return self.price_us is not None and is_too_little(self.price_us, self.ran_us, self.answers, self.speed)
 
 
 class Accounts:

@@ -33,6 +33,9 @@ TOO_FAR: Final = 4
 """So many times what is usual ends an agreement: tasks of one job differ, and clocks are not of one mind."""
 LEAST_US: Final = 10_000
 """Below this nobody leaves for the price: it is what starting up, and other work on the machine, make of it."""
+FORGIVEN_US: Final = 250_000
+"""Of one work a provider gives away so much of a slot's time before it leaves: a new agreement costs both about a
+second, and one answer that had to wait for the processor is no reason for that."""
 ASKED_MAX: Final = 256
 """Providers of one job whose probes are remembered."""
 
@@ -81,6 +84,7 @@ def _middle(asked: Iterable[int]) -> int | None:
     return ordered[len(ordered) // 2] if len(ordered) >= JUDGES_MIN else None
 
 
-def is_too_little(price_us: int, ran_us: int, answers: int) -> bool:
-    """Tell whether a provider whose ``answers`` took ``ran_us`` (of the reference core) had better leave."""
-    return ran_us > max(LEAST_US, TOO_FAR * price_us) * answers
+def is_too_little(price_us: int, ran_us: int, answers: int, speed: int) -> bool:
+    """Tell whether a provider whose ``answers`` took ``ran_us`` on a slot of ``speed`` had better leave."""
+    paid_us = price_us * NOMINAL // speed
+    return ran_us > max(LEAST_US, TOO_FAR * paid_us) * answers + FORGIVEN_US

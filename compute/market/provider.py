@@ -66,7 +66,6 @@ from depin_node.compute.market.messages import (
 )
 from depin_node.compute.market.orders import Forget, Free, Keep, Open, Order, Over, Prepare, Run, StoreReceipt
 from depin_node.compute.market.pen import Frame, Pen
-from depin_node.compute.market.pricing import reference_us
 from depin_node.compute.trust.receipts import busy_us as busy_us_of
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
@@ -215,7 +214,7 @@ class ProviderTalk:
         record.salt = blake3(work.id + attempt_bytes(attempt), key=self._secret).digest()
         answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
         record.commitment = commit(answer, record.root, record.salt)
-        self._accounts[record.work].answered(self._reference_us(elapsed_us))
+        self._accounts[record.work].answered(elapsed_us)
         self._unended -= 1
         self._ended_count += 1
         self._out_commits.append((work.id, Commit(attempt, record.task, record.commitment, elapsed_us)))
@@ -439,7 +438,8 @@ class ProviderTalk:
             raise PeerViolation("work: beyond the terms of the agreement")
         self._next_work = work.work + 1
         self._works[work.work] = _Work(work.body, work_id(self.agreement, work.work, work.body))
-        self._accounts.open(work.work, Account(work.receipt_key, keyed_inputs(work.receipt_key, work.body)))
+        inputs = keyed_inputs(work.receipt_key, work.body)
+        self._accounts.open(work.work, Account(work.receipt_key, inputs, self._quote.speed))
         return [Prepare(work.work, work.body, work.grant)]
 
     def _tasks(self, tasks: Tasks) -> list[Order]:
@@ -469,10 +469,6 @@ class ProviderTalk:
             raise PeerViolation("price: of no open work, or before its first answer")
         account.fix(price.task_us)  # a receipt may have said it already
         return []
-
-    def _reference_us(self, elapsed_us: int) -> int:
-        assert self._quote is not None
-        return reference_us(elapsed_us, self._quote.speed)
 
     def _open(self, attempt: int, expected: _Phase) -> _Attempt | None:
         record = self._attempts.get(attempt)

@@ -12,6 +12,7 @@ from depin_node.compute.market import provider as pm
 from depin_node.compute.market.messages import EndCode, FailCode, Kind, Verdict, Want
 from depin_node.compute.market.pricing import (
     CAP,
+    FORGIVEN_US,
     LEAST_US,
     NOMINAL,
     REFERENCE,
@@ -71,10 +72,26 @@ def test_nothing_is_held_against_fewer_than_two_others(others):
     assert not prices.is_too_much(b"me", 10**9)
 
 
-def test_nobody_leaves_for_what_the_machine_makes_of_a_tiny_task():
-    assert not is_too_little(1, LEAST_US * 9, 9)
-    assert is_too_little(1, LEAST_US * 9 + 9, 9)
-    assert not is_too_little(LEAST_US, TOO_FAR * LEAST_US * 9, 9)
+@pytest.mark.parametrize("speed", [NOMINAL, 1000 * NOMINAL])
+def test_nobody_leaves_for_what_the_machine_makes_of_a_tiny_task(speed):
+    assert not is_too_little(1, LEAST_US * 9 + FORGIVEN_US, 9, speed)
+    assert is_too_little(1, LEAST_US * 9 + FORGIVEN_US + 9, 9, speed)
+    price_us = reference_us(LEAST_US, speed)
+    assert not is_too_little(price_us, TOO_FAR * LEAST_US * 9 + FORGIVEN_US, 9, speed)
+    assert is_too_little(price_us, TOO_FAR * LEAST_US * 9 + FORGIVEN_US + 9, 9, speed)
+
+
+@pytest.mark.parametrize("speed", [NOMINAL, 1000 * NOMINAL])
+def test_nobody_leaves_for_one_answer_that_had_to_wait_for_the_processor(speed):
+    pair = Pair(speed=speed).work(1, 2, 3)
+    pair.p.finished(0, NAMED, 700)
+    pair.to_requester()
+    pair.p.finished(1, NAMED, 200_000)
+    pair.r.assign(0, 3, [4], pair.now)
+    assert pair.to_provider() == [Kind.PRICE, Kind.TASKS]
+    assert pair.p.tick(pair.now) == []
+    pair.p.finished(2, NAMED, 200_000)
+    assert pair.p.tick(pair.now)[-1] == pm.Over("price")
 
 
 def judged(pair, *asked):
