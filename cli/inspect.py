@@ -65,12 +65,13 @@ def devices(settings: Settings, /, as_json: bool) -> None:
             views = mesh.devices()
     except NotRunningError:
         note("no node is running")
-    if not views:
+    is_lent = bool(views)
+    if not is_lent:
         from depin_node.client.local import local_devices
 
         views = local_devices(settings.located().speeds if settings.located().path.is_dir() else None)
         note("nothing is lent: start the node with --lend")
-    emit(views, as_json, lambda: _devices_text(views))
+    emit(views, as_json, lambda: _devices_text(views, is_lent=is_lent))
 
 
 def _status_text(view: "StatusView") -> str:
@@ -134,11 +135,19 @@ def _peers_text(views: "list[PeerView]") -> str:
     return table(("PEER", "STATE", "LENDS", "RECORD", "ADDRESS"), rows)
 
 
-def _devices_text(views: "list[DeviceView]") -> str:
+def _devices_text(views: "list[DeviceView]", *, is_lent: bool) -> str:
     if not views:
         return "no device can run tasks here"
     rows = [
-        (v.name, v.device_class, v.model, f"{v.memory_mib} MiB", v.slots, v.slots_free, v.unusable or _speed_words(v))
+        (
+            v.name,
+            v.device_class,
+            v.model,
+            f"{v.memory_mib} MiB",
+            v.slots,
+            v.slots_free if is_lent else "not lent",
+            v.unusable or _speed_words(v),
+        )
         for v in views
     ]
     text = table(("DEVICE", "CLASS", "MODEL", "MEMORY", "SLOTS", "FREE", "ONE SLOT"), rows)

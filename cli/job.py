@@ -278,10 +278,11 @@ def _checking(checked: "Verification") -> list[tuple[str, str]]:
         return []
     settled = checked.agreed - checked.provisional
     rows = [("policy", f"{checked.policy}: {settled} settled, {checked.provisional} provisional")]
-    if checked.agreed:
+    if here := checked.agreed - checked.earlier:
         runs = f"{checked.attempts} attempts on providers, {checked.audits:.6g} audits and {checked.checks} checks here"
-        work = (checked.attempts + checked.audits) / max(1, checked.agreed)
-        rows.append(("cost", f"{runs}: {work:.2f} runs a task; {checked.groups:.1f} groups agreed on a task"))
+        work = (checked.attempts + checked.audits) / max(1, here)
+        since = f" (the {here} since this node went on with the job)" if checked.earlier else ""
+        rows.append(("cost", f"{runs}: {work:.2f} runs a task{since}; {checked.groups:.1f} groups agreed on a task"))
     if checked.confidence is not None:
         right = f"{checked.confidence:.4%} of the settled results are expected to be right"
         rows.append(

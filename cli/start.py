@@ -17,7 +17,9 @@ from depin_node.cli.common import Settings, global_options, json_option, pass_se
 @click.option("--peer", "first_peers", multiple=True, metavar="ADDRESS", help="A peer to join by; repeatable.")
 @click.option("--bootstrap-only", is_flag=True, default=None, help="Be a first peer only: no jobs, nothing lent.")
 @click.option("--lend/--no-lend", default=None, help="Run other people's tasks.  [default: no]")
-@click.option("--slots", type=int, metavar="N", help="Tasks at once when lending.  [default: cores - 1]")
+@click.option(
+    "--slots", type=click.IntRange(min=1), metavar="N", help="Tasks at once when lending.  [default: cores - 1]"
+)
 @click.option("--memory-mib", type=int, metavar="MIB", help="Memory of one lent slot.  [default: 1024]")
 @click.option(
     "--device",

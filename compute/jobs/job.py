@@ -196,10 +196,11 @@ class Verification(msgspec.Struct, frozen=True):
     """What checking found and cost: tasks accepted, of these not yet settled, tasks whose answers disagreed, and the
     peer ids that were caught.
 
-    ``attempts`` were run by providers, ``audits`` by this node (in tasks: who ran a quarter of a task's blocks ran a
-    quarter of it), which checked ``checks`` answers without running the task; ``groups`` is the mean number of
-    different groups whose answers agreed; ``confidence`` the expected share of right results among the settled, if
-    hostile groups hold at most ``hostile_share`` and act together.
+    ``earlier`` of the accepted were so before this node went on with the job, after a restart say: what they cost is
+    not counted. ``attempts`` were run by providers, ``audits`` by this node (in tasks: who ran a quarter of a task's
+    blocks ran a quarter of it), which checked ``checks`` answers without running the task; ``groups`` is the mean
+    number of different groups whose answers agreed; ``confidence`` the expected share of right results among the
+    settled, if hostile groups hold at most ``hostile_share`` and act together.
     """
 
     agreed: int
@@ -207,6 +208,7 @@ class Verification(msgspec.Struct, frozen=True):
     liars: tuple[str, ...]
     policy: str = ""
     provisional: int = 0
+    earlier: int = 0
     attempts: int = 0
     audits: float = 0
     groups: float = 0.0

@@ -104,7 +104,7 @@ class Progress:
         self.sizes = sizes
         self.terms = Terms(job.device_classes, job.limits, output_bytes_max)
         self.done = done
-        self.accepted = sum(done)
+        self.accepted = self.earlier = sum(done)
         self.stored = self.accepted
         self.state = "queued"
         self.is_over = False
@@ -175,6 +175,7 @@ class Progress:
         self.groups[groups] -= 1
         self.done[task] = 0
         self.accepted -= 1
+        self.earlier = min(self.earlier, self.accepted)
         self.stored -= 1
         if task < self.next_task:
             self.again.append(task)
@@ -273,6 +274,7 @@ class Progress:
             tuple(shown(peer) for peer in self.liars),
             policy=describe(policy),
             provisional=len(self.provisional),
+            earlier=self.earlier,
             attempts=self.attempts,
             audits=audits,
             groups=self.groups_mean(),

@@ -8,8 +8,10 @@ import pytest
 from nodes import depin_node, environment
 
 from depin_node.cli import main as cli_main
+from depin_node.cli.inspect import _devices_text
 from depin_node.compute.sandbox.config import LAYERS
 from depin_node.core import errors
+from depin_node.core.views import DeviceView
 
 HEAVY = ["numpy", "trio", "libp2p", "httpx", "wasmtime", "msgspec", "rich", "structlog", "starlette", "nacl"]
 NAMES = [name for name in cli_main.COMMANDS if name != "demo"]  # its module belongs to the demo
@@ -67,6 +69,7 @@ def test_version():
         (["\x1b[2J"], 2, r"no command '\x1b[2J'"),
         (["status", "--jsn"], 2, "--jsn"),
         (["start", "--slots", "many"], 2, "--slots"),
+        (["start", "--lend", "--slots", "0", "--listen", "nowhere"], 2, "'--slots': 0 is not in the range x>=1"),
         (["start", "--log-level", "loud"], 2, "--log-level"),
     ],
 )
@@ -148,6 +151,12 @@ def test_without_a_node_every_command_says_how_to_start_one(tmp_path, args):
     assert done.stderr == (
         f"depin-node: no node is running on {tmp_path}; start it with: depin-node start --data-dir {tmp_path}\n"
     )
+
+
+def test_slots_that_nobody_lends_are_not_shown_as_busy():
+    view = DeviceView("wasm-1", 1024, 2, 0, name="cpu")
+    assert re.search(r"1024 MiB +2 +not lent", _devices_text([view], is_lent=False))
+    assert re.search(r"1024 MiB +2 +0", _devices_text([view], is_lent=True))
 
 
 @pytest.mark.net

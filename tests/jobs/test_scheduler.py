@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from instant_mesh import InstantMesh
 
+from depin_node.cli.job import _checking
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs.job import JobError, Limits, Quorum
 from depin_node.compute.jobs.partner import OpenTask, Partner, Stint
@@ -112,6 +113,16 @@ def test_what_is_accepted_is_not_run_again():
     mesh.run()
     assert sum(mesh.attempts.values()) == 30
     assert mesh.scheduler.view(name).tasks_done == 50
+
+
+def test_what_a_job_costs_is_told_of_the_tasks_since_a_restart():
+    mesh = InstantMesh()
+    name = mesh.submit(50, Quorum(2, 2), done=bytearray([1] * 20 + [0] * 30))
+    checked = mesh.run().scheduler.view(name).verification
+    assert (checked.agreed, checked.earlier, checked.attempts) == (50, 20, 60)
+    assert "2.00 runs a task (the 30 since this node went on with the job)" in dict(_checking(checked))["cost"]
+    name = mesh.submit(50, Quorum(2, 2), key="another")
+    assert "2.00 runs a task;" in dict(_checking(mesh.run().scheduler.view(name).verification))["cost"]
 
 
 def test_a_job_that_was_done_needs_nobody():
