@@ -246,12 +246,12 @@ def test_kernels_are_exact_and_their_notes_name_the_fragment():
 
 
 @pytest.mark.parametrize(("kernel", "message"), [
-    (ElementwiseKernel("T x", "T z", "T q = x;\nz = wrong + q", "k"), r"^k, operation:2:5: error: wrong is not supp"),
+    (ElementwiseKernel("T x", "T z", "T q = x;\nz = wrong + q", "k"), r"^k, operation:2:5: error: wrong is not decl"),
     (ElementwiseKernel("T x", "T z", "z = f(x)", "k", preamble="\n\n__device__ int f(int x) { return y; }"),
-     r"^k, preamble:3:\d+: error: y is not supported"),
+     r"^k, preamble:3:\d+: error: y is not declared"),
     (ElementwiseKernel("T x", "T z", "z = x", "k", loop_prep="q = 1"), r"^k, loop_prep:1:1: error: q is not"),
-    (ReductionKernel("T x", "T y", "x", "a + q", "y = a", "0", "r"), r"^r, reduce_expr:1:5: error: q is not supp"),
-    (ReductionKernel("T x", "T y", "x", "a + b", "y = q", "0", "r"), r"^r, post_map_expr:1:5: error: q is not supp"),
+    (ReductionKernel("T x", "T y", "x", "a + q", "y = a", "0", "r"), r"^r, reduce_expr:1:5: error: q is not decl"),
+    (ReductionKernel("T x", "T y", "x", "a + b", "y = q", "0", "r"), r"^r, post_map_expr:1:5: error: q is not decl"),
     (ReductionKernel("T x", "T y", "x", "a + b", "y = a", "0", "r", "quad"), r"^r, reduce_type:1:1: error: quad"),
 ])  # fmt: skip
 def test_compile_errors_are_told_in_the_users_words(kernel, message):

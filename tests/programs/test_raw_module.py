@@ -60,7 +60,7 @@ def test_what_the_host_sets_are_parameters_after_the_declared_ones(module: RawMo
     [
         ("nothing", r"filters.cu: error: there is no kernel 'nothing' in the source: it has apply, ones, twice"),
         ("apply", r"filters.cu:7:\d+: error: apply is a template: name the kernel with its arguments"),
-        ("twice<nothing>", r"filters.cu: error: the kernel name 'twice<nothing>': nothing is not supported"),
+        ("twice<nothing>", r"filters.cu: error: the kernel name 'twice<nothing>': nothing is not declared"),
         ("maths::weigh<int>", r"filters.cu: error: maths::weigh<int> is not a kernel"),
         ("twice<int>;", r"filters.cu: error: 'twice<int>;' is not the name of a kernel"),
     ],
