@@ -2,23 +2,23 @@
 
 import ctypes
 import mmap
-import os
 import sys
 
 import numpy as np
 import pytest
 from hypothesis import given as given_
 from hypothesis import strategies as st
+from kept_memory import given
 from wat_programs import HEAD, RUN, copying, numbers, program, wasm
 
 from depin_node.client import Along, ProgramBuilder, RawKernel, local
-from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.device import TaskLimits
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
 from depin_node.compute.programs.shards import result_bytes
-from depin_node.compute.sandbox.arena import Arena, memory_file
+from depin_node.compute.sandbox.arena import Arena
 from depin_node.core.errors import TaskTrapped
 
 LIMITS = TaskLimits(60.0, 64 << 20)
@@ -79,15 +79,6 @@ def outside_arena(loaded):
         return bytes(result)
 
     return run
-
-
-def given(array, *, mapped):
-    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-    if not mapped:
-        return Input(data.data)
-    fd = memory_file("test", data.nbytes)
-    os.pwrite(fd, data.tobytes(), 0)
-    return Input(memoryview(mmap.mmap(fd, data.nbytes, prot=mmap.PROT_READ)), fd)
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["copied", "mapped"])
