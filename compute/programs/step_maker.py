@@ -318,7 +318,8 @@ def merging_kernel(how: str, dtype: str) -> RawKernel:
     if dtype.startswith("complex"):
         raise ConfigError(f"combine={how!r} of {dtype} arrays is not possible: give a kernel")
     element = C_TYPES[dtype]
-    code = f"""
+    include = "#include <cupy/float16.cuh>" if dtype == "float16" else ""
+    code = f"""{include}
     extern "C" __global__ void merge_{how}({element}* into, const {element}* from, long long count) {{
         const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
         if (i < count) into[i] = {_MERGES[how]};

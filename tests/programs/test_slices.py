@@ -224,6 +224,22 @@ def histogram(shards, how):
 
 
 @pytest.mark.parametrize("how", ["sum", "prod", "min", "max"])
+def test_partial_results_in_half_precision_are_merged(host, how):
+    code = """#include <cuda_fp16.h>
+              extern "C" __global__ void put(__half* y, const __half* x) { y[threadIdx.x] = x[threadIdx.x]; }"""
+    given = np.array([[1, 2, 0.5], [3, np.nan, 0.25], [-4, 1, 600], [0.1, 2, 7]], "float16")
+    steps = ProgramBuilder(shards=4, along=Along(0))
+    x, y = steps.input("x", given), steps.partial("y", "float16", 3)
+    steps.launch(RawKernel(code, "put"), 1, 3, (y, x))
+    steps.combine(how)
+    bound = steps.build()
+    partial = host.run(bound)["y"]
+    (one, two, three, four), merge = given, getattr(np, {"sum": "add", "prod": "multiply"}.get(how, f"{how}imum"))
+    merged = host.run(type(bound)(tree(bound.program), {0: partial}))["y"][0]
+    np.testing.assert_array_equal(merged, merge(merge(one, two), merge(three, four)))
+
+
+@pytest.mark.parametrize("how", ["sum", "prod", "min", "max"])
 @pytest.mark.parametrize("shards", [2, 5, 8])
 def test_partial_results_are_merged(host, how, shards):
     bound = histogram(shards, how)
