@@ -1,7 +1,7 @@
 // What CUDA source sees: every name that a kernel may use is declared here, and nothing else exists.
 //
-// Read by the front end only (clang, as CUDA for nvptx64), never by the code generator. Only declarations: device.h and
-// runtime.h implement each function and type under the same name, in the namespace cuda.
+// Read by the front end only (clang, as CUDA for nvptx64), never by the code generator. Only declarations: device.h,
+// runtime.h and coroutines.h implement each function and type under the same name, in the namespace cuda.
 #pragma once
 
 #define __global__ __attribute__((global))
