@@ -1,7 +1,8 @@
 """Which pages of a range of our own memory were touched, and pages put there without copying. Linux; else nothing.
 
 A task's outputs are whole arrays of which it fills a part; asking the kernel which pages exist is a thousandth of the
-work of reading them all. ``/proc/self/pagemap`` is described in Linux's Documentation/admin-guide/mm/pagemap.rst.
+work of reading them all. ``/proc/self/pagemap`` is described in Linux's Documentation/admin-guide/mm/pagemap.rst; from
+6.7 on it names the ranges that hold pages (``PAGEMAP_SCAN``), before that it has to be read page by page.
 
 Files are mapped over memory copy-on-write, which is how a task gets its inputs. Pages that another process shares with
 us change places with pages of ours, page tables and all (``lend``), which is how it fills its results: a new mapping
@@ -11,16 +12,27 @@ would cost a fault for each page.
 import ctypes
 import mmap
 import os
+import struct
 import sys
 import weakref
 from collections.abc import Callable
 
 if sys.platform != "win32":
+    import fcntl
     import resource
 
 _ENTRY_BYTES = 8
 _WRITTEN = bytes(flags & 0xC0 != 0 and flags & 0x20 == 0 for flags in range(256))
 """From an entry's highest byte: present (bit 63) or swapped (62), and no page of a file (61)."""
+PAGEMAP_SCAN = 0xC0606610
+"""``_IOWR('f', 16, struct pm_scan_arg)`` of linux/fs.h, where the next five come from too."""
+_SCAN = struct.Struct("=12Q")
+"""``size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask,
+return_mask``"""
+_WALK_END = 4
+_FILE, _PRESENT, _SWAPPED, _ZERO_PAGE = 1 << 2, 1 << 3, 1 << 4, 1 << 5
+_REGION_FIELDS = 3
+"""``start, end, categories`` of ``struct page_region``."""
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
 _MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14
 _MREMAP_FLAGS = 1 | 2 | 4
@@ -39,10 +51,13 @@ class Pages:
         self._mremap = None
         self._madvise = None
         self._faults: Callable[[], int] = lambda: -1
+        self._scans, self._scan = False, bytearray(_SCAN.size)
+        self._regions = (ctypes.c_uint64 * (RUNS_MAX * _REGION_FIELDS))()
         if sys.platform == "linux" and sys.byteorder == "little":
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, self._pagemap)
+                self._scans = True
             except OSError:  # not mounted, or hidden: slower, not wrong
                 self._pagemap = -1
             libc = ctypes.CDLL(None, use_errno=True)
@@ -69,6 +84,8 @@ class Pages:
         first, last = address // self.size, -(-(address + size) // self.size)
         if self._pagemap < 0:
             return [(0, size)]
+        if self._scans and (found := self._scanned(first * self.size, last * self.size)) is not None:
+            return [(max(0, low - address), min(size, high - address)) for low, high in found]
         entries = os.pread(self._pagemap, (last - first) * _ENTRY_BYTES, first * _ENTRY_BYTES)
         if len(entries) != (last - first) * _ENTRY_BYTES:
             return [(0, size)]
@@ -83,6 +100,23 @@ class Pages:
             )
             start = written.find(1, stop)
         return runs
+
+    def _scanned(self, start: int, stop: int) -> list[tuple[int, int]] | None:
+        """Return the ranges of addresses that hold pages of no file; None: more than ``RUNS_MAX``, or nobody tells."""
+        never, any_of = _FILE | _ZERO_PAGE, _PRESENT | _SWAPPED
+        regions = ctypes.addressof(self._regions)
+        _SCAN.pack_into(
+            self._scan, 0, _SCAN.size, 0, start, stop, 0, regions, RUNS_MAX, 0, never, never, any_of, any_of
+        )
+        try:
+            count = fcntl.ioctl(self._pagemap, PAGEMAP_SCAN, self._scan)
+        except OSError:  # an older kernel
+            self._scans = False
+            return None
+        if _SCAN.unpack(self._scan)[_WALK_END] < stop:
+            return None
+        found = self._regions[: count * _REGION_FIELDS]
+        return list(zip(found[::_REGION_FIELDS], found[1::_REGION_FIELDS], strict=True))
 
     def faults(self) -> int:
         """Return how often this thread had to be given a page so far; -1: unknown.

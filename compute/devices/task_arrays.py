@@ -24,7 +24,7 @@ from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.program import Axis, Operation, Program, Swap, flattened
-from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes
+from depin_node.compute.programs.shards import Box, first_owned, numpy_dtype, owned_boxes
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskTrapped
 
@@ -79,6 +79,8 @@ class TaskArrays:
         self._canonical = all(scan_module(unit.module).canonical for unit in program.units) and not any(
             isinstance(step, Operation) for step in flattened(program.steps)
         )
+        self._first_of = [None if self._moves else first_owned(program, n) for n in range(len(program.outputs))]
+        self._by_turns = [self._pages_of(index) for index in program.outputs if program.buffers[index].tile]
         self._cut = [index for index, buffer in enumerate(program.buffers) if buffer.cut is not None]
         self._task, self._gaps, self._edges = -1, self._find_gaps(0), dict[int, Edge]()
 
@@ -176,27 +178,24 @@ class TaskArrays:
         Raises:
             TaskTrapped: something was written that is not the task's own.
         """
-        foreign = list(self._gaps)
+        own = [(0, self._start)]
         for output, (index, buffer, dtype) in enumerate(self._outputs):
-            whole = self.view(memory, index, slots[index], task)
-            boxes = self._owned(task, output)
             result = np.frombuffer(results[output], dtype)
             look = not self._canonical or buffer.is_input
+            first_of = self._first_of[output]
+            low = self.addresses[index] + (first_of(task) * dtype.itemsize if first_of else 0)
             if output in self._lent:
                 self._finish_lent(self._lent[output], memory, result, look=look)
+            elif first_of is not None:
+                _take(result, memory.bytes[low : low + result.nbytes].view(dtype), look=look)
             else:
-                at = 0
-                for box in boxes:
+                at, whole = 0, self.view(memory, index, slots[index], task)
+                for box in self._owned(task, output):
                     _take(result[at : at + box.elements], whole[box.slices], look=look)
                     at += box.elements
-            if buffer.tile:
-                address = self.addresses[index]
-                original = self._inputs[index][0] if buffer.is_input else None
-                foreign += [
-                    Foreign(address + start, address + stop, address, original, buffer.name)
-                    for start, stop in put_back(buffer, dtype.itemsize, boxes, whole, original)
-                ]
-        self._check_unchanged(memory, foreign)
+            if first_of is not None:
+                own.append((low, low + result.nbytes))
+        self._check_unchanged(memory, task, own)
 
     def _finish_lent(self, loan: Loan, memory: Memory, result: Array, *, look: bool) -> None:
         """Make the NaNs canonical where the result is, and copy what is left of its last page."""
@@ -206,27 +205,35 @@ class TaskArrays:
         rest = memory.bytes[start + loan.size : start + result.nbytes]
         _take(result[done:], rest.view(result.dtype), look=look)
 
+    def _pages_of(self, index: int) -> tuple[int, int]:
+        """Return where the pages are that hold nothing but an array, as addresses in linear memory."""
+        low, high, page = self.addresses[index], self.addresses[index] + self._sizes[index], self.pages.size
+        return -(-low // page) * page, high // page * page
+
     def restore(self, memory: Memory) -> bool:
         """Make memory what ``start`` wants, after ``finish`` and ``end``.
+
+        Pages of an output that tasks fill by turns are given back: the next task writes to others, and would be asked
+        of these what they hold.
 
         Returns:
             Whether that was possible; if not, the memory must not be used again.
         """
         if not self.pages.can_tell:
             return False
-        kept = 0
+        kept, given_back = 0, sorted([*memory.mapped.values(), *self._by_turns])
         for low, high in self._touched:
-            for first, last, is_file in _cut_at(low, high, sorted(memory.mapped.values())):
-                kept += 0 if is_file else last - first
-                if is_file or kept > KEPT_BYTES_MAX:
+            for first, last, goes in _cut_at(low, high, given_back):
+                kept += 0 if goes else last - first
+                if goes or kept > KEPT_BYTES_MAX:
                     if not self.pages.forget(memory.address + first, last - first):
                         return False
                 else:
                     memory.bytes[first:last] = 0
         return True
 
-    def _check_unchanged(self, memory: Memory, foreign: list[Foreign]) -> None:
-        """Compare what the task does not own with what it was, as far as it was touched.
+    def _check_unchanged(self, memory: Memory, task: int, own: list[tuple[int, int]]) -> None:
+        """Compare what the task does not own with what it was, as far as it was touched; ``own`` need not be all.
 
         Files that are mapped are not looked at if nothing was: a write to their pages would have been a fault.
         """
@@ -242,12 +249,24 @@ class TaskArrays:
             if not is_known
             for low, high in self.pages.touched(memory.address + first, last - first)
         ]
-        for low, high in self._touched:
-            for part in foreign:
+        if all(any(first <= low and high <= last for first, last in own) for low, high in self._touched):
+            return  # as it is with most tasks
+        for part in self._foreign(memory, task):
+            for low, high in self._touched:
                 first, last = max(part.start, low), min(part.stop, high)
                 if first < last and not part.is_unchanged(memory.bytes, first, last):
                     where = f"to {part.name} outside the tiles of its blocks" if part.name else "between its arrays"
                     raise TaskTrapped(f"the kernel wrote {where}")
+
+    def _foreign(self, memory: Memory, task: int) -> Iterator[Foreign]:
+        """Yield what must be as it was; a task's own parts that lie in there have been taken, and are put back."""
+        yield from self._gaps
+        for output, (index, buffer, dtype) in enumerate(self._outputs):
+            if buffer.tile:
+                address, original = self.addresses[index], self._inputs[index][0] if buffer.is_input else None
+                boxes, whole = self._owned(task, output), self.view(memory, index, index, task)
+                for start, stop in put_back(buffer, dtype.itemsize, boxes, whole, original):
+                    yield Foreign(address + start, address + stop, address, original, buffer.name)
 
     def _flip_gaps(self, memory: Memory) -> None:
         """Put ``gap_fill`` between the arrays, or take it away again, which leaves zeros where nothing was written."""

@@ -77,6 +77,18 @@ def owned_boxes(program: Program, task: int, output: int) -> tuple[Box, ...]:
     )
 
 
+def first_owned(program: Program, output: int) -> Callable[[int], int] | None:
+    """Return what gives the first element that a task owns of an output that is one row of tiles; None: it is not.
+
+    All that the task owns follows it.
+    """
+    buffer = program.buffers[program.outputs[output]]
+    if len(buffer.shape) != 1 or not buffer.tile or buffer.cut is not None:
+        return None
+    blocks, tasks, tile, length = program.launch.blocks(0), program.tasks, buffer.tile[0], buffer.shape[0]
+    return lambda task: min(task * blocks // tasks * tile, length)
+
+
 def tile_counts(buffer: Buffer) -> tuple[int, ...]:
     """Return how many tiles an output has along each axis; an empty ``tile`` is one tile."""
     tile = buffer.tile or buffer.shape

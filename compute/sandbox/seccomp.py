@@ -19,7 +19,7 @@ What passes and tells something: ``newfstatat`` with AT_EMPTY_PATH, by which gli
 filter cannot read its path, so a worker can learn whether a file is there, and its size and times.
 
 Linux's Documentation/userspace-api/seccomp_filter.rst. Constants from include/uapi/linux/{seccomp,filter,bpf_common,
-audit,sched,fcntl,prctl,mman}.h; numbers from arch/x86/entry/syscalls/syscall_64.tbl and, for aarch64,
+audit,sched,fcntl,fs,prctl,mman}.h; numbers from arch/x86/entry/syscalls/syscall_64.tbl and, for aarch64,
 include/uapi/asm-generic/unistd.h.
 """
 
@@ -108,6 +108,7 @@ _MAP_KIND: Final = _MAP_SHARED | _MAP_ANONYMOUS | 0x100
 """With ``MAP_GROWSDOWN``."""
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
 _RLIMIT_CPU, _RLIMIT_DATA = 0, 2
+_PAGEMAP_SCAN: Final = 0xC0606610
 _F_GETFD, _F_SETFD, _F_GETFL, _F_DUPFD_CLOEXEC = 1, 2, 3, 1030
 
 IF: Final[Mapping[str, tuple[tuple[int, int], tuple[tuple[Check, ...], ...]]]] = {
@@ -115,6 +116,7 @@ IF: Final[Mapping[str, tuple[tuple[int, int], tuple[tuple[Check, ...], ...]]]] =
     "mmap": ((9, 222), tuple((Check(3, kind, _MAP_KIND),) for kind in (_MAP_ANONYMOUS, _MAP_SHARED, 0))),
     "clone": ((56, 220), ((Check(0, _THREAD, _THREAD | _NAMESPACES),),)),
     "fcntl": ((72, 25), tuple((Check(1, command),) for command in (_F_DUPFD_CLOEXEC, _F_GETFD, _F_SETFD, _F_GETFL))),
+    "ioctl": ((16, 29), ((Check(1, _PAGEMAP_SCAN),),)),
     "newfstatat": ((262, 79), ((Check(3, _AT_EMPTY_PATH),),)),
     "prlimit64": ((302, 261), tuple((Check(0, 0), Check(1, kind)) for kind in (_RLIMIT_CPU, _RLIMIT_DATA))),
     "tgkill": ((234, 131), ((Check(0, OWN_PID),),)),

@@ -48,6 +48,12 @@ def test_different_blobs_have_different_ids(a, b):
     assert (blob_id(a) == blob_id(b)) == (a == b)
 
 
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
+def test_the_id_is_that_of_the_manifest(size):
+    data = (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert blob_id(data) == blob_id(memoryview(data)) == manifest(data).blob_id()
+
+
 def test_the_id_is_as_the_protocol_says():
     data = bytes(range(256)) * (CHUNK_BYTES // 100)
     hashes = b"".join(blake3(chunk).digest() for chunk in chunks(data))

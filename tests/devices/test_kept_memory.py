@@ -13,7 +13,7 @@ from wat_programs import HEAD, RUN, copying, numbers, program, wasm
 
 from depin_node.client import Along, ProgramBuilder, RawKernel, local
 from depin_node.compute.devices.device import TaskLimits
-from depin_node.compute.devices.pages import Pages
+from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
@@ -169,6 +169,43 @@ def test_lent_pages_change_places_and_what_was_lent_is_zeros_after():
     assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 0, 0, 0, 2, 2, 2]
     two[3 * page] = 9
     assert one.max() == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages were written")
+@given_(
+    st.lists(st.tuples(st.integers(0, 63), st.integers(1, 9)), max_size=8), st.lists(st.integers(0, 63), max_size=4)
+)
+def test_written_pages_are_found_whichever_way_the_system_is_asked(written, read):
+    page, count = mmap.PAGESIZE, 64
+    own = np.frombuffer(mmap.mmap(-1, count * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    expected = np.zeros(count, bool)
+    for first, length in written:
+        expected[first : first + length] = True
+    for number in read:
+        assert own[number * page] == 0
+    own.reshape(count, page)[expected, 5] = 1
+    scanning, reading = Pages(), Pages()
+    reading._scans = False  # as on a kernel before 6.7
+    for pages in (scanning, reading):
+        found = np.zeros(count * page, bool)
+        for low, high in pages.touched(own.ctypes.data + 1, count * page - 1):
+            found[low + 1 : high + 1] = True
+        seen = found.reshape(count, page).any(axis=1)
+        assert seen[expected].all()
+        assert not seen[~expected & ~np.isin(np.arange(count), read)].any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages were written")
+def test_more_ranges_than_are_kept_leave_out_no_page():
+    page, count = mmap.PAGESIZE, 4 * RUNS_MAX
+    own = np.frombuffer(mmap.mmap(-1, count * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    own.reshape(count, page)[::2, 0] = 1
+    runs = Pages().touched(own.ctypes.data, count * page)
+    assert len(runs) <= RUNS_MAX + 1
+    found = np.zeros(count, bool)
+    for low, high in runs:
+        found[low // page : high // page] = True
+    assert found[::2].all()
 
 
 @given_(st.integers(0, 40), st.integers(0, 40), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 8)), max_size=4))

@@ -10,6 +10,7 @@ from wat_programs import program
 from depin_node.compute.programs.parts import finer, part_of, parts_of
 from depin_node.compute.programs.program import Blocks
 from depin_node.compute.programs.shards import (
+    first_owned,
     gather,
     owned_boxes,
     result_bytes,
@@ -69,6 +70,8 @@ def test_every_element_has_one_owner_and_finds_its_place_again(candidate):
     for task in range(candidate.tasks):
         boxes = owned_boxes(candidate, task, 0)
         assert len(boxes) <= max(2 * len(buffer.shape) - 1, 1)
+        if len(buffer.shape) == 1 and buffer.tile and boxes:
+            assert first_owned(candidate, 0)(task) == boxes[0].start[0]
         mine = np.zeros(buffer.shape, bool)
         for box in boxes:
             assert not mine[box.slices].any()

@@ -114,6 +114,8 @@ def test_of_all_numbers_only_those_of_the_list_pass(machine):
     ("newfstatat", (3, 0, 0, 0x1000), True),
     ("newfstatat", (AT_FDCWD, 0, 0, 0), False),
     ("newfstatat", (AT_FDCWD, 0, 0, 0x1100), False),
+    ("ioctl", (3, 0xC0606610, 0), True),
+    ("ioctl", (3, 0x5401, 0), False),
     ("fcntl", (3, 1030), True),
     ("fcntl", (3, 8, PID), False),
     ("fcntl", (3, 1024), False),
