@@ -56,7 +56,8 @@ def manifest(data: Buffer) -> Manifest:
 
 def blob_id(data: Buffer) -> bytes:
     """Return the 32-byte id of ``data``, any contiguous buffer."""
-    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    view = memoryview(data).cast("B")  # of whatever elements it was: BLAKE3 takes bytes only
+    size = len(view)
     if size > CHUNK_BYTES:
-        return manifest(data).blob_id()
-    return blake3(_LABEL + size.to_bytes(8, "little") + (blake3(data).digest() if size else b"")).digest()
+        return manifest(view).blob_id()
+    return blake3(_LABEL + size.to_bytes(8, "little") + (blake3(view).digest() if size else b"")).digest()

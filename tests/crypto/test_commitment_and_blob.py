@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given
@@ -52,6 +53,13 @@ def test_different_blobs_have_different_ids(a, b):
 def test_the_id_is_that_of_the_manifest(size):
     data = (bytes(range(256)) * (size // 256 + 1))[:size]
     assert blob_id(data) == blob_id(memoryview(data)) == manifest(data).blob_id()
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "float64", "complex64"])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 5), (600, 1000)])
+def test_the_id_of_an_array_is_that_of_its_bytes(dtype, shape):
+    array = (np.arange(np.prod(shape, dtype=int)) % 100).reshape(shape).astype(dtype)
+    assert blob_id(array.data) == manifest(array.data).blob_id() == blob_id(array.tobytes())
 
 
 def test_the_id_is_as_the_protocol_says():
