@@ -12,6 +12,7 @@ round trips; all transfers from one peer share it (``Window``).
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import trio
@@ -30,6 +31,8 @@ WINDOW_BYTES_MAX = 8 * 1024 * 1024
 _WRITE_BYTES_MIN = 64 * 1024
 _FIRST_WRITE_BYTES = 128 * 1024  # of a chunk: put together with its header
 _WAITING_MAX = 2  # chunks, for the thread that takes them
+_PATIENCE_S = 0.01
+_STRETCH = 64  # chunks
 _CREDIT = struct.Struct("<I")
 
 
@@ -117,7 +120,7 @@ class StreamCarrier:
         window: the asker's, shared by its transfers from this peer; the holder has none.
     """
 
-    depth = 3
+    depth = 6
 
     def __init__(self, stream: Stream, *, timeout_s: float, window: Window | None = None) -> None:
         self.peer = stream.peer
@@ -169,40 +172,29 @@ class StreamCarrier:
         """See ``Carrier``. Frames of credit are kept here."""
         if take is None:
             return await self._read_frame(size_bytes_max, timeout_s, None)
-        to_take, waiting = trio.open_memory_channel[memoryview](_WAITING_MAX)
         frame: Frame | None = None
+        taking = _Taking(take, self._spare)
 
         async def read() -> None:
             nonlocal frame
-            with to_take:
-                frame = await self._read_frame(size_bytes_max, timeout_s, to_take)
+            frame = await self._read_frame(size_bytes_max, timeout_s, taking)
+            taking.end()
 
-        async def hand_over() -> None:
-            async for chunk in waiting:
-                chunks = [chunk]  # all that are here: to go to a thread and back takes as long as to hash one
-                with suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while True:
-                        chunks.append(waiting.receive_nowait())
-                await trio.to_thread.run_sync(lambda chunks=chunks: [take(chunk) for chunk in chunks])
-                self._spare += [memoryview(chunk.obj) for chunk in chunks]
-
-        await together(read, hand_over)
+        await together(read, taking.run)
         return frame
 
-    async def _read_frame(
-        self, size_bytes_max: int, timeout_s: float, to_take: trio.MemorySendChannel[memoryview] | None
-    ) -> Frame | None:
+    async def _read_frame(self, size_bytes_max: int, timeout_s: float, taking: "_Taking | None") -> Frame | None:
         while await self._fill(FRAME_HEADER.size, timeout_s):
             size_bytes, kind = FRAME_HEADER.unpack_from(self._buffer)
-            is_taken = kind == CHUNK and to_take is not None
+            is_taken = kind == CHUNK and taking is not None
             allowed = max(size_bytes_max, CHUNK_FRAME_BYTES_MAX) if is_taken else size_bytes_max
             if size_bytes > allowed:
                 raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {allowed} allowed")
             if kind == CHUNK:
                 chunk = await self._receive_bulk(size_bytes, timeout_s)
-                if to_take is None:
+                if taking is None:
                     return Frame(kind, bytes(chunk))
-                await to_take.send(chunk)
+                await taking.put(chunk)
                 continue
             await self._fill(FRAME_HEADER.size + size_bytes, timeout_s)
             body = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
@@ -231,16 +223,19 @@ class StreamCarrier:
         chunk = (spare if len(spare) >= size_bytes else memoryview(bytearray(size_bytes)))[:size_bytes]
         data = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
         del self._buffer[: FRAME_HEADER.size + size_bytes]
-        at = 0
-        while True:
-            chunk[at : at + len(data)] = data
-            at += len(data)
-            await self._give_credit(len(data))
-            if at == size_bytes:
-                return chunk
-            data = await self._read(size_bytes - at, timeout_s)
-            if not data:
-                raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
+        at = count = len(data)
+        chunk[:at] = data
+        with trio.CancelScope() as stalled:
+            while True:
+                await self._give_credit(count)
+                if at == size_bytes:
+                    return chunk
+                stalled.deadline = trio.current_time() + timeout_s
+                count = await self._stream.receive_into(chunk[at:])
+                if not count:
+                    raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
+                at += count
+        raise self._silent(timeout_s)
 
     async def _give_credit(self, size_bytes: int) -> None:
         """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""
@@ -257,7 +252,10 @@ class StreamCarrier:
     async def _read(self, size_bytes_max: int, timeout_s: float) -> bytes:
         with trio.move_on_after(timeout_s):
             return await self._stream.receive_some(size_bytes_max)
-        raise TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
+        raise self._silent(timeout_s)
+
+    def _silent(self, timeout_s: float) -> TransportError:
+        return TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
 
     async def _fill(self, size_bytes: int, timeout_s: float) -> bool:
         while len(self._buffer) < size_bytes:
@@ -283,6 +281,62 @@ class StreamCarrier:
         if self._window is not None:
             self._window.transfers -= 1
             self._window = None
+
+
+class _Taking:
+    """Chunks on their way to the thread that takes them.
+
+    To go to a thread and back takes as long as to hash a chunk. So it stays for the next one, for ``_PATIENCE_S``: a
+    peer that is slower than that keeps no thread. After ``_STRETCH`` chunks others may have its place.
+    """
+
+    def __init__(self, take: Take, spare: list[memoryview]) -> None:
+        self._take = take
+        self._spare = spare
+        self._chunks: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._is_full = False
+        self._changed = trio.Event()
+        self._trio = trio.lowlevel.current_trio_token()
+
+    async def put(self, chunk: memoryview) -> None:
+        """Hand over a chunk, once fewer than ``_WAITING_MAX`` wait."""
+        self._is_full = True  # before it is looked: else the thread might take the last one in between, and not tell
+        while self._chunks.qsize() >= _WAITING_MAX:
+            await self._changed.wait()
+        self._is_full = False
+        self._chunks.put(chunk)
+        self._notify()
+
+    def end(self) -> None:
+        """No more come."""
+        self._chunks.put(None)
+        self._notify()
+
+    async def run(self) -> None:
+        """Have chunks taken until the end; what ``take`` raises comes out."""
+        is_over = False
+        while not is_over:
+            while self._chunks.empty():
+                await self._changed.wait()
+            is_over = await trio.to_thread.run_sync(self._work)
+
+    def _work(self) -> bool:
+        """In a thread: take chunks; return whether that was the last."""
+        with suppress(Empty):
+            for _ in range(_STRETCH):
+                trio.from_thread.check_cancelled()
+                chunk = self._chunks.get(timeout=_PATIENCE_S)
+                if chunk is None:
+                    return True
+                self._take(chunk)
+                self._spare.append(memoryview(chunk.obj))
+                if self._is_full:
+                    self._trio.run_sync_soon(self._notify, idempotent=True)
+        return False
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 async def _made(make: Make) -> Buffer | None:

@@ -202,6 +202,12 @@ class MemoryStream:
         """See ``network.Stream.receive_some``."""
         return await self.inbound.receive_some(size_bytes_max)
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See ``network.Stream.receive_into``."""
+        data = await self.receive_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     async def receive_exactly(self, size_bytes: int) -> bytes:
         """See ``network.Stream.receive_exactly``."""
         data = bytearray()

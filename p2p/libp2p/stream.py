@@ -1,6 +1,7 @@
 """One stream of the network on libp2p: straight on yamux, with an end that is in order on both sides."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 import trio
@@ -8,10 +9,13 @@ from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from depin_node.core.errors import TransportError
 from depin_node.p2p.addresses import peer_id
+from depin_node.p2p.libp2p.mends.bulk import read_into
 from depin_node.p2p.libp2p.terms import GONE, key_of_id, reason_of
 
 if TYPE_CHECKING:
     from depin_node.p2p.libp2p.host import Host
+
+T = TypeVar("T")
 
 log = structlog.get_logger("depin_node.p2p")
 
@@ -42,15 +46,24 @@ class Stream:
         """See ``network.Stream.receive_some``."""
         if self._closed:
             raise TransportError(f"{self.protocol}: the stream is closed")
+        data: bytes = await self._unless_ended(self._yamux.read(size_bytes_max)) or b""
+        return data
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See ``network.Stream.receive_into``."""
+        if self._closed:
+            raise TransportError(f"{self.protocol}: the stream is closed")
+        return await self._unless_ended(read_into(self._yamux, buffer)) or 0
+
+    async def _unless_ended(self, reading: Awaitable[T]) -> T | None:
         try:
-            data: bytes = await self._yamux.read(size_bytes_max)
+            return await reading
         except MuxedStreamEOF as error:
             if self._yamux.reset_received or self._yamux.conn.event_shutting_down.is_set():
                 raise self._broken(error) from error
-            return b""
+            return None
         except GONE as error:
             raise self._broken(error) from error
-        return data
 
     async def receive_exactly(self, size_bytes: int) -> bytes:
         """See ``network.Stream.receive_exactly``."""

@@ -24,6 +24,7 @@ import trio
 import trio.testing
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.stream_muxer.yamux.yamux import TYPE_WINDOW_UPDATE, Yamux
 from multiaddr import Multiaddr
@@ -76,6 +77,23 @@ async def echo(stream: Stream) -> None:
 
 async def sleep(stream: Stream) -> None:
     await trio.sleep_forever()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the turns that a task gets within the block that it opens."""
+
+    count = 0
+
+    def __enter__(self) -> "Steps":
+        self.of = trio.lowlevel.current_task()
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self.of
 
 
 async def ends_the_host(open_node: Open, attack: Callable[[Any, Any], Awaitable[None]], error: type[Exception]) -> bool:
@@ -316,14 +334,15 @@ async def two_nodes_listen_on_one_port(open_node: Open) -> bool:
 @fault("noise_messages:read")
 async def each_message_takes_two_reads(open_node: Open) -> bool:
     calls = 0
-    receive_some = trio.SocketStream.receive_some
+    read = RawConnection.read
 
-    async def counted(self: Any, max_bytes: int | None = None) -> Any:
+    async def counted(self: Any, n: int | None = None) -> bytes:
         nonlocal calls
         calls += 1
-        return await receive_some(self, max_bytes)
+        data: bytes = await read(self, n)
+        return data
 
-    trio.SocketStream.receive_some = counted  # type: ignore[method-assign,assignment]
+    RawConnection.read = counted
     async with open_node("a") as a, open_node("b") as b:
         b.serve("echo/1", echo)
         await a.dial(b.addresses()[0])
@@ -360,31 +379,36 @@ async def each_message_is_a_write_of_its_own(open_node: Open) -> bool:
 
 @fault("free_locks")
 async def a_message_waits_for_turns_of_the_loop(open_node: Open) -> bool:
-    class Steps(trio.abc.Instrument):
-        count = 0
+    written_after, write, steps = 0, os.write, Steps()
 
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.count += task is writer
-
-    written_after = 0
-    send_all = trio.SocketStream.send_all
-
-    async def noted(self: Any, data: Any) -> None:
+    def noted(fd: int, data: Any) -> int:
         nonlocal written_after
-        written_after = steps.count
-        await send_all(self, data)
+        if trio.lowlevel.current_task() is steps.of:
+            written_after = steps.count
+        return write(fd, data)
 
-    writer, steps = trio.lowlevel.current_task(), Steps()
     async with open_node("a") as a, open_node("b") as b:
         b.serve("echo/1", echo)
         await a.dial(b.addresses()[0])
         stream = await a.open_stream(b.key, "echo/1")
-        trio.SocketStream.send_all = noted  # type: ignore[method-assign,assignment]
-        trio.lowlevel.add_instrument(steps)
-        await stream.send_all(b"x")
-        trio.lowlevel.remove_instrument(steps)
-        trio.SocketStream.send_all = send_all  # type: ignore[method-assign]
+        with steps, contextlib.ExitStack() as stack:
+            stack.callback(setattr, os, "write", write)
+            os.write = noted
+            await stream.send_all(b"x")
     return written_after > 0
+
+
+@fault("socket_turns")
+async def each_read_of_what_is_there_takes_a_turn(open_node: Open) -> bool:
+    async with open_node("a"):
+        ours, theirs = trio.socket.socketpair()
+        with ours, theirs:
+            stream = TrioTCPStream(trio.SocketStream(theirs))
+            await ours.send(bytes(10_000))
+            with Steps() as steps:
+                for _ in range(100):
+                    await stream.read(100)
+    return steps.count > 50
 
 
 @fault("stream_reads")
@@ -582,7 +606,7 @@ async def a_cancelled_read_loses_bytes(open_node: Open) -> bool:
             nursery.start_soon(release)
             await locked.wait()
             with trio.move_on_after(0.1):
-                got += await stream.receive_some(100_000)
+                got += await stream.receive_some(150_000)
         with trio.move_on_after(3):
             while len(got) < len(data):
                 got += await stream.receive_some()

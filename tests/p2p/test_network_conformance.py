@@ -1,6 +1,7 @@
 """What every ``Network`` promises, run on the one in memory and on libp2p over loopback."""
 
 import hashlib
+import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -237,6 +238,30 @@ async def test_small_reads_of_a_large_transfer(open_node: OpenNode) -> None:
         assert await stream.receive_exactly(10) == data[:10]
         assert data[:10] + await receive_all(stream, 999) == data
         assert await stream.receive_some() == b""  # and the end stays the end
+
+
+async def test_bytes_come_where_they_are_wanted(open_node: OpenNode) -> None:
+    data, rng = pattern(3_000_000), random.Random(7)
+
+    async def send(stream: Stream) -> None:
+        at = 0
+        while at < len(data):  # messages of all sizes, many of them larger than what is wanted, or smaller
+            size_bytes = rng.choice((1, 500, 5000, 65_519, 300_000))
+            await stream.send_all(data[at : at + size_bytes])
+            at += size_bytes
+
+    async with open_node("a") as a, open_node("b") as b:
+        b.serve("data/1", send)
+        await a.dial(b.addresses()[0])
+        stream = await a.open_stream(b.key, "data/1")
+        buffer, at = memoryview(bytearray(len(data) + 1)), 0
+        while count := await stream.receive_into(buffer[at : at + rng.choice((1, 70_000, 1_000_000))]):
+            at += count
+            some = await stream.receive_some(rng.choice((1, 3000)))
+            buffer[at : at + len(some)] = some
+            at += len(some)
+        assert (at, bytes(buffer[:at]) == data) == (len(data), True)
+        assert await stream.receive_into(buffer) == 0  # and the end stays the end
 
 
 async def test_one_side_may_end_before_the_other(open_node: OpenNode) -> None:

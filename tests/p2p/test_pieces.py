@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from depin_node.p2p.libp2p.mends.bulk import Pieces
+from depin_node.p2p.libp2p.pieces import Pieces, Room
 
 pytestmark = pytest.mark.net
 
@@ -17,8 +17,11 @@ def test_what_went_in_comes_out_however_it_is_cut(seed: int) -> None:
             data = rng.randbytes(rng.choice((1, 12, 300, 4095, 4096, 65_507)))
             came += data
             pieces += memoryview(data)
-        else:
+        elif rng.random() < 0.5:
             taken += pieces.take(rng.choice((1, 100, 5000, 262_144)))
+        else:
+            buffer = bytearray(rng.choice((1, 100, 5000, 262_144)))
+            taken += buffer[: pieces.take_into(memoryview(buffer))]
         assert len(pieces) == len(came) - len(taken)
     taken += pieces.take(len(pieces))
     assert (taken == came, len(pieces), pieces.take(10)) == (True, 0, b"")
@@ -32,3 +35,11 @@ def test_a_byte_at_a_time_takes_a_byte_each() -> None:
     for _ in range(300_000):
         pieces += b"x"
     assert len(pieces._pieces) == 2
+
+
+def test_a_room_takes_what_fits_and_returns_the_rest() -> None:
+    buffer = bytearray(10)
+    room = Room(memoryview(buffer))
+    assert (bytes(room.put(memoryview(b"abcdef"))), room.size_bytes) == (b"", 6)
+    assert (bytes(room.put(memoryview(b"ghijkl"))), room.size_bytes, bytes(buffer)) == (b"kl", 10, b"abcdefghij")
+    assert (bytes(room.put(memoryview(b"m"))), room.size_bytes) == (b"m", 10)

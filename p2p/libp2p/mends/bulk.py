@@ -1,21 +1,37 @@
 """Mends that make each message and each byte cheap: fewer turns of the loop, system calls, waits and copies."""
 
-from collections import deque
+import os
 from typing import Any
 
 import trio
-from libp2p.io.exceptions import IncompleteReadError
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, SIZE_NOISE_MESSAGE_LEN, NoiseTransportReadWriter
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-from depin_node.p2p.libp2p.mends.registry import patch
+from depin_node.p2p.libp2p.mends.registry import is_applied, patch
+from depin_node.p2p.libp2p.pieces import Buffers, Pieces, Room
 
 _TCP_READ_BYTES = 256 * 1024
-_LARGE_PIECE_BYTES = 4096
+_TURN_BYTES = 512 * 1024  # so much moves before others have their turn
+_LARGE_WRITE_BYTES = 64 * 1024
+_COPIED_BYTES_MAX = 4096
 _TAG_BYTES = 16
 _NOTHING = memoryview(b"")
+_SPARE_MAX = 4
+_spare: list[bytearray] = []  # what large writes were sealed in: fresh memory takes as long to fill as to send
+
+
+class Parts(tuple[bytes | memoryview, ...]):
+    """What is written at once without being put together."""
+
+
+def in_one(header: bytes, payload: memoryview) -> bytes | Parts:
+    """Return both as what ``write_msg`` of ``noise_messages`` takes; a large payload is not copied for it."""
+    if len(payload) <= _COPIED_BYTES_MAX or not is_applied("noise_messages"):
+        return header + payload
+    return Parts((header, payload))
 
 
 @patch
@@ -62,12 +78,75 @@ class _FreeLock:
 
 
 @patch
+def socket_turns() -> None:
+    """Trio gives all others their turn at each read and write of a socket, also if the bytes are there: eight turns a
+    megabyte, each of which takes as long as to decrypt 64 KiB.
+
+    Mend: others have their turn once nothing is there, or after half a megabyte. A small write gives them theirs, as
+    before: what they want to send then goes with what is sent next. Until: > 0.8.1 reads and writes in batches.
+    """
+    TrioTCPStream.read = _read_socket
+    TrioTCPStream.write = _write_socket
+
+
+async def _read_socket(self: Any, n: int | None = None) -> bytes:
+    if n == 0:
+        return b""
+    socket = self.stream.socket
+    async with self.read_lock:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                data = os.read(socket.fileno(), n or _TCP_READ_BYTES)
+                break
+            except BlockingIOError:
+                self.depin_read = 0
+                try:
+                    await trio.lowlevel.wait_readable(socket)
+                except trio.ClosedResourceError:
+                    return b""
+            except OSError as error:
+                if socket.fileno() == -1:  # closed by us
+                    return b""
+                raise ConnectionClosedError(f"the connection broke: {error}", transport="tcp") from error
+        self.depin_read = self.__dict__.get("depin_read", 0) + len(data)
+        if self.depin_read >= _TURN_BYTES:
+            self.depin_read = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+
+async def _write_socket(self: Any, data: bytes | bytearray) -> None:
+    socket, rest = self.stream.socket, memoryview(data)
+    async with self.write_lock:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.depin_written = self.__dict__.get("depin_written", 0) + len(rest)
+        while rest:
+            try:
+                rest = rest[os.write(socket.fileno(), rest) :]
+            except BlockingIOError:
+                self.depin_written = 0
+                try:
+                    await trio.lowlevel.wait_writable(socket)
+                except trio.ClosedResourceError:
+                    return  # as the library does: its reader tells of the end
+            except OSError as error:
+                if socket.fileno() == -1:  # closed by us
+                    return
+                raise ConnectionClosedError(f"the connection broke: {error}", transport="tcp") from error
+        if self.depin_written >= _TURN_BYTES or len(data) < _LARGE_WRITE_BYTES:
+            self.depin_written = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@patch
 def noise_messages() -> None:
     """Two system calls read a Noise message, one its length, one or more its body, and one writes it; on the way it is
     copied five times. A message that comes in more than 101 TCP segments ends the connection: with segments of 536
     bytes a transfer of 1 MB dies.
 
-    Mend: read what is there, up to 256 KiB, and cut all messages from it; all of one write go out together.
+    Mend: read what is there, up to 256 KiB, and cut all messages from it, where they are wanted if that is known; all
+    of one write go out together.
     Until: > 0.8.1 buffers.
     """
 
@@ -87,19 +166,41 @@ def noise_messages() -> None:
         plain: bytes = state.decrypt_with_ad(None, here[SIZE_NOISE_MESSAGE_LEN:end])
         return plain
 
-    async def write_msg(self: Any, msg: bytes, prefix_encoded: bool = False) -> None:
-        plain, at = memoryview(msg), 0
-        messages = -(-len(plain) // MAX_PLAINTEXT_LENGTH)
-        sealed = bytearray(len(plain) + messages * (SIZE_NOISE_MESSAGE_LEN + _TAG_BYTES))
-        into, state = memoryview(sealed), self.noise_state.noise_protocol.cipher_state_encrypt
-        while plain:
-            piece, plain = plain[:MAX_PLAINTEXT_LENGTH], plain[MAX_PLAINTEXT_LENGTH:]
-            begin, end = at + SIZE_NOISE_MESSAGE_LEN, at + SIZE_NOISE_MESSAGE_LEN + len(piece) + _TAG_BYTES
-            into[at:begin] = (end - begin).to_bytes(SIZE_NOISE_MESSAGE_LEN, "big")
-            state.cipher.cipher.encrypt_into(state.cipher.format_nonce(state.n), piece, None, into[begin:end])
-            state.n, at = state.n + 1, end
-        await self.read_writer.read_write_closer.write(sealed)
+    def open_into(self: Any, room: memoryview) -> int:
+        sealed = self.__dict__.get("depin_sealed", _NOTHING)
+        end = _end_of_message(sealed)
+        size_bytes: int = end - SIZE_NOISE_MESSAGE_LEN - _TAG_BYTES
+        if len(sealed) < end or not 0 < size_bytes <= len(room):
+            return 0
+        state = self.noise_state.noise_protocol.cipher_state_decrypt
+        nonce = state.cipher.format_nonce(state.n)
+        state.cipher.cipher.decrypt_into(nonce, sealed[SIZE_NOISE_MESSAGE_LEN:end], None, room[:size_bytes])
+        state.n += 1
+        self.depin_sealed = sealed[end:]
+        return size_bytes
 
+    async def write_msg(self: Any, msg: bytes | Parts, prefix_encoded: bool = False) -> None:
+        parts = msg if isinstance(msg, Parts) else (msg,)
+        messages = sum(-(-len(part) // MAX_PLAINTEXT_LENGTH) for part in parts)
+        size_bytes = sum(map(len, parts)) + messages * (SIZE_NOISE_MESSAGE_LEN + _TAG_BYTES)
+        is_large = size_bytes >= _LARGE_WRITE_BYTES
+        sealed = _spare.pop() if is_large and _spare else bytearray()
+        if len(sealed) < size_bytes:
+            sealed = bytearray(size_bytes)
+        into, at, state = memoryview(sealed), 0, self.noise_state.noise_protocol.cipher_state_encrypt
+        for part in parts:
+            plain = memoryview(part)
+            while plain:
+                piece, plain = plain[:MAX_PLAINTEXT_LENGTH], plain[MAX_PLAINTEXT_LENGTH:]
+                begin, end = at + SIZE_NOISE_MESSAGE_LEN, at + SIZE_NOISE_MESSAGE_LEN + len(piece) + _TAG_BYTES
+                into[at:begin] = (end - begin).to_bytes(SIZE_NOISE_MESSAGE_LEN, "big")
+                state.cipher.cipher.encrypt_into(state.cipher.format_nonce(state.n), piece, None, into[begin:end])
+                state.n, at = state.n + 1, end
+        await self.read_writer.read_write_closer.write(into[:at])
+        if is_large and len(_spare) < _SPARE_MAX:
+            _spare.append(sealed)
+
+    NoiseTransportReadWriter.depin_open_into = open_into
     NoiseTransportReadWriter.read_msg = read_msg
     NoiseTransportReadWriter.write_msg = write_msg
 
@@ -115,89 +216,61 @@ def stream_reads() -> None:
     """Each read of a stream takes the lock of all streams of its connection, builds debug texts that nobody sees, and
     copies twice; what waits to be read is one ``bytearray``, which moves all that it holds again and again.
 
-    Mend: keep the pieces, look whether one is there, and take it. Until: > 0.8.1 does likewise.
+    Mend: keep the pieces, look whether one is there, and take it; a task that waits may say where it wants what comes.
+    Until: > 0.8.1 does likewise.
     """
     make = Yamux.__init__
 
     def init(self: Any, *arguments: Any, **options: Any) -> None:
         make(self, *arguments, **options)
-        self.stream_buffers = _Buffers()
+        self.stream_buffers = Buffers()
 
     Yamux.__init__ = init
     YamuxStream.read = _read
 
 
 async def _read(self: Any, n: int | None = -1) -> bytes:
-    connection = self.conn
     await trio.lowlevel.checkpoint_if_cancelled()
+    pieces = await _waited_for(self, None)
+    data: bytes = pieces.take(len(pieces) if n is None or n < 0 else n)
+    await _was_read(self, len(data))
+    return data
+
+
+async def read_into(stream: Any, buffer: memoryview) -> int:
+    """Read up to ``len(buffer)`` bytes of a yamux stream, and return how many; large messages are decrypted straight
+    into ``buffer``. When it is cancelled, what has come is lost. Raises as ``YamuxStream.read``."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    room = Room(buffer)
+    pieces = await _waited_for(stream, room)
+    count = room.size_bytes or pieces.take_into(buffer)
+    await _was_read(stream, count)
+    return count
+
+
+async def _waited_for(stream: Any, room: Room | None) -> Pieces:
+    """Wait until something is in ``room`` or, without one, among what waits; return what waits."""
+    connection = stream.conn
     while True:
-        pieces = connection.stream_buffers.get(self.stream_id)
+        pieces: Pieces | None = connection.stream_buffers.get(stream.stream_id)
         if pieces:
-            data: bytes = pieces.take(len(pieces) if n is None or n < 0 else n)
-            if self.closed and not pieces:
-                await connection._finalize_stream(self, fully_closed=True)
-            await self._auto_tune_and_send_window_update(bytes_read=len(data))
-            return data
-        if self.reset_received:
+            return pieces
+        if stream.reset_received:
             raise MuxedStreamReset("the stream was reset")
-        if pieces is None or self.recv_closed or connection.event_shutting_down.is_set():
+        if pieces is None or stream.recv_closed or connection.event_shutting_down.is_set():
             raise MuxedStreamEOF("the stream has ended")
-        await connection.stream_events[self.stream_id].wait()
-        if self.stream_id in connection.stream_events:
-            connection.stream_events[self.stream_id] = trio.Event()
+        stream.depin_room = room
+        try:
+            await connection.stream_events[stream.stream_id].wait()
+        finally:
+            stream.depin_room = None
+        if stream.stream_id in connection.stream_events:
+            connection.stream_events[stream.stream_id] = trio.Event()
+        if room is not None and room.size_bytes:
+            return pieces
 
 
-class Pieces:
-    """What of a stream waits to be read: large pieces as they came, small ones put together."""
-
-    def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray | memoryview] = deque()
-        self._at = 0  # so much of the first is taken
-        self._size_bytes = 0
-
-    def __len__(self) -> int:
-        return self._size_bytes
-
-    def __iadd__(self, data: bytes | memoryview) -> "Pieces":
-        self.extend(data)
-        return self
-
-    def extend(self, data: bytes | memoryview) -> None:
-        """Put so many bytes at the end."""
-        last = self._pieces[-1] if self._pieces else None
-        if len(data) >= _LARGE_PIECE_BYTES:
-            is_most = isinstance(data, memoryview) and 2 * len(data) >= len(data.obj)  # type: ignore[arg-type]
-            self._pieces.append(data if is_most else bytes(data))  # no small part keeps a large message in memory
-        elif isinstance(last, bytearray) and len(last) < _TCP_READ_BYTES:
-            last += data
-        else:
-            self._pieces.append(bytearray(data))
-        self._size_bytes += len(data)
-
-    def clear(self) -> None:
-        """Drop all."""
-        self._pieces.clear()
-        self._at = self._size_bytes = 0
-
-    def take(self, size_bytes_max: int) -> bytes:
-        """Remove up to so many bytes from the front, and return them."""
-        left = min(size_bytes_max, self._size_bytes)
-        self._size_bytes -= left
-        parts = []
-        while left:
-            first = self._pieces[0]
-            part = memoryview(first)[self._at : self._at + left]
-            parts.append(part)
-            left -= len(part)
-            self._at += len(part)
-            if self._at == len(first):
-                self._pieces.popleft()
-                self._at = 0
-        return b"".join(parts)
-
-
-class _Buffers(dict[int, Pieces]):
-    """Of a connection's streams, by number; the library puts in a ``bytearray`` for each."""
-
-    def __setitem__(self, stream_id: int, buffer: object) -> None:
-        super().__setitem__(stream_id, Pieces())
+async def _was_read(stream: Any, size_bytes: int) -> None:
+    if stream.closed and not stream.conn.stream_buffers.get(stream.stream_id):
+        await stream.conn._finalize_stream(stream, fully_closed=True)
+    await stream._auto_tune_and_send_window_update(bytes_read=size_bytes)

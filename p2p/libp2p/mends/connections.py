@@ -11,10 +11,11 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
+from depin_node.p2p.libp2p.mends.bulk import in_one
 from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch, tcp_of
 
 _MESSAGE_BYTES_MAX = 65_519  # what one Noise message carries: 65,535 − 16 bytes of tag (noise/io.py)
-_MESSAGES_AT_ONCE_MAX = 4
+_MESSAGES_AT_ONCE_MAX = 8
 _QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one message at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
@@ -27,7 +28,7 @@ def window_updates() -> None:
     """Fault: every small read sends a window update of its own, which doubles the messages of a request and its answer;
     windows grow to 16 MiB for each stream, whatever their sum, and sometimes beyond.
 
-    Mend: none until a quarter of the window is owed; windows double as long as that is read within four round trips,
+    Mend: none until half of the window is owed; windows double as long as that is read within four round trips,
     up to 8 MiB, and all of one connection by ``window_growth_bytes_max``. Until: > 0.8.1 batches and bounds them.
     """
     YamuxStream._auto_tune_and_send_window_update = _give_window
@@ -35,7 +36,7 @@ def window_updates() -> None:
 
 async def _give_window(self: Any, *, bytes_read: int = 0) -> None:
     self.depin_owed = self.__dict__.get("depin_owed", 0) + bytes_read
-    if self.depin_owed < self.target_recv_window // 4 or self.recv_closed:
+    if self.depin_owed < self.target_recv_window // 2 or self.recv_closed:
         return
     now, growth = trio.current_time(), 0
     if now - self.epoch_start < 4 * self._effective_rtt() and self.target_recv_window < _WINDOW_BYTES_MAX:
@@ -59,7 +60,7 @@ def cancelled_writes() -> None:
     """Fault: a write cancelled in the middle leaves half a Noise message on the wire; the peer fails to decrypt what
     follows, and all streams of the connection die.
 
-    Mend: once begun, a write (256 KiB at most) is done; a connection that does not take it within
+    Mend: once begun, a write (512 KiB at most) is done; a connection that does not take it within
     ``dead_after_s`` is closed. Until: py-libp2p shields frame writes (> 0.8.1).
     """
 
@@ -133,12 +134,12 @@ def slow_readers() -> None:
         while rest:
             await _wait_for_window(self)
             burst = self.conn.__dict__.get("depin_burst", 1)
-            payload = rest[: min(self.send_window, burst * _MESSAGE_BYTES_MAX - yamux_module.HEADER_SIZE)]
+            payload = rest[: min(self.send_window, burst * _MESSAGE_BYTES_MAX)]
             self.send_window -= len(payload)
             header = FRAME_HEADER.pack(0, yamux_module.TYPE_DATA, 0, self.stream_id, len(payload))
             rest = rest[len(payload) :]
             began_s = trio.current_time()
-            await self.conn._write_frame(b"".join((header, payload)))
+            await self.conn._write_frame(in_one(header, payload))
             quick = trio.current_time() - began_s < _QUICK_WRITE_S
             self.conn.depin_burst = min(2 * burst, _MESSAGES_AT_ONCE_MAX) if quick else 1
 
@@ -178,13 +179,13 @@ def cancelled_reads() -> None:
 
     Mend: shield the update (its write is bounded). Until: py-libp2p updates before it takes the bytes (> 0.8.1).
     """
-    original = YamuxStream._auto_tune_and_send_window_update
+    original = YamuxStream.send_window_update
 
-    async def update(self: Any, *, bytes_read: int = 0) -> None:
+    async def update(self: Any, increment: int, skip_lock: bool = False) -> None:
         with trio.CancelScope(shield=True):
-            await original(self, bytes_read=bytes_read)
+            await original(self, increment, skip_lock)
 
-    YamuxStream._auto_tune_and_send_window_update = update
+    YamuxStream.send_window_update = update
 
 
 @patch

@@ -31,6 +31,7 @@ class Plan:
 Mend = Callable[[Plan], None]
 MENDS: dict[str, Mend] = {}
 _applied: set[str] = set()
+_LIMITS = NetworkLimits()
 
 
 def apply(plan: Plan, *, without: Collection[str] = ()) -> None:
@@ -59,9 +60,14 @@ def patch(mend: Callable[[], None]) -> Callable[[], None]:
     return mend
 
 
+def is_applied(name: str) -> bool:
+    """Tell whether a mend of the library is in."""
+    return name in _applied
+
+
 def limits_of(connection: Any) -> NetworkLimits:
     """Return the limits of the host that a yamux connection belongs to."""
-    limits: NetworkLimits = getattr(getattr(connection, "swarm", None), "depin_limits", NetworkLimits())
+    limits: NetworkLimits = getattr(getattr(connection, "swarm", None), "depin_limits", _LIMITS)
     return limits
 
 

@@ -3,6 +3,7 @@
 github.com/hashicorp/yamux, spec.md. Whoever breaks a rule loses the connection and is kept out (``guard``).
 """
 
+import math
 from typing import Any
 
 import trio
@@ -25,6 +26,7 @@ from depin_node.core import clock
 from depin_node.p2p.bucket import Bucket
 from depin_node.p2p.libp2p.guard import guard_of
 from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch
+from depin_node.p2p.libp2p.pieces import Room
 from depin_node.p2p.libp2p.terms import key_of_id
 
 _FRAME_BYTES_MAX = 1 << 20  # of the payload; the implementations that there are send at most 64 KiB
@@ -54,8 +56,9 @@ def yamux_rules() -> None:
 class _Incoming:
     """What the session brings, one message after the other, cut into headers and payloads."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, stalled: trio.CancelScope) -> None:
         self._session = session
+        self._stalled = stalled
         self._data = memoryview(session._drain(None))  # what came with the end of the negotiation
 
     def holds(self, size_bytes: int) -> bool:
@@ -75,13 +78,28 @@ class _Incoming:
             self._data = memoryview(await self._session.conn.read_msg())
         return self._cut(size_bytes_max)
 
+    def open_into(self, room: Room, size_bytes_max: int) -> int:
+        """Have the next message of a payload decrypted where it is wanted; return its size, 0: it is to be a piece."""
+        return 0 if self._data else room.open_into(self._session.conn, size_bytes_max)
+
+    def expect(self, timeout_s: float) -> None:
+        """Have all end if what is missing has not come by then; infinity: nothing is missing."""
+        self._stalled.deadline = trio.current_time() + timeout_s
+
     def _cut(self, size_bytes: int) -> memoryview:
         cut, self._data = self._data[:size_bytes], self._data[size_bytes:]
         return cut
 
 
 async def _read_frames(self: Any) -> None:
-    incoming = _Incoming(self.secured_conn)
+    with trio.CancelScope() as stalled:
+        await _read_until_it_ends(self, _Incoming(self.secured_conn, stalled))
+    if stalled.cancelled_caught:
+        log.debug("connection stalled inside a frame", peer=str(self.peer_id))
+    await self._cleanup_on_error()
+
+
+async def _read_until_it_ends(self: Any, incoming: _Incoming) -> None:
     try:
         while not self.event_shutting_down.is_set():
             for _ in range(_FRAMES_IN_A_ROW):
@@ -104,13 +122,12 @@ async def _read_frames(self: Any) -> None:
         if (guard := guard_of(self)) is not None:
             guard.broke(key_of_id(self.peer_id), str(error))
         abort(self)
-    except (IncompleteReadError, IOException, RawConnError, OSError, trio.TooSlowError) as error:
+    except (IncompleteReadError, IOException, RawConnError, OSError) as error:
         log.debug("connection ended", peer=str(self.peer_id), reason=repr(error)[:200])
     except (trio.ClosedResourceError, trio.BrokenResourceError) as error:
         log.debug("connection ended", peer=str(self.peer_id), reason=repr(error)[:200])
     except Exception as error:  # noqa: BLE001 - the library's Noise raises what its own parts do: InvalidTag, ValueError
         log.debug("connection broke", peer=str(self.peer_id), reason=repr(error)[:200])
-    await self._cleanup_on_error()
 
 
 async def _pinged(self: Any, flags: int, value: int) -> None:
@@ -173,21 +190,40 @@ async def _received(self: Any, incoming: _Incoming, stream: Any, length: int) ->
         raise BrokenRuleError(f"a frame of {length} bytes, more than the window")
     if stream is not None:
         stream.recv_window -= length
-    if incoming.holds(length):
-        _keep(self, stream, await incoming.piece(length))
-        return
-    with trio.fail_after(limits_of(self).stall_timeout_s):
-        while length:
-            piece = await incoming.piece(length)
-            length -= len(piece)
-            _keep(self, stream, piece)
+    is_whole = incoming.holds(length)
+    if not is_whole:
+        incoming.expect(limits_of(self).stall_timeout_s)
+    while length:
+        room = _room_for(self, stream)
+        if room is not None and (count := incoming.open_into(room, length)):
+            length -= count
+            self.stream_events[stream.stream_id].set()
+            continue
+        piece = await incoming.piece(length)
+        length -= len(piece)
+        _keep(self, stream, piece)
+    if not is_whole:
+        incoming.expect(math.inf)
+
+
+def _is_read(self: Any, stream: Any) -> bool:
+    """Tell whether somebody may still read the stream: it may be reset at any time, also within a frame."""
+    return stream is not None and stream.stream_id in self.stream_buffers and not stream.recv_closed
+
+
+def _room_for(self: Any, stream: Any) -> Room | None:
+    """Return where a task waits for what comes next; once the room is full all goes to the buffer."""
+    room: Room | None = stream.__dict__.get("depin_room") if _is_read(self, stream) else None
+    return room
 
 
 def _keep(self: Any, stream: Any, piece: memoryview) -> None:
-    buffer = self.stream_buffers.get(stream.stream_id) if stream is not None else None
-    if buffer is None or stream.recv_closed:
-        return  # it was reset meanwhile
-    buffer += piece
+    if not _is_read(self, stream):
+        return
+    if (room := _room_for(self, stream)) is not None:
+        piece = room.put(piece)
+    if piece:
+        self.stream_buffers[stream.stream_id].extend(piece)
     self.stream_events[stream.stream_id].set()
     if (guard := guard_of(self)) is not None:
         guard.received(self, len(piece))
