@@ -7,6 +7,7 @@ already: CuPy would pass their bytes as they are, and the kernel read nonsense.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,34 @@ class Slot(Protocol):
     @property
     def const(self) -> bool:
         """Of a pointer: nothing is written through it."""
+
+
+def taken(array: Array) -> Array:
+    """Return what an array holds now, in C order and little-endian: a copy, but of one that nobody may write to.
+
+    Who fills one array again and again means what is in it when it is given, as with CuPy, which copies it then.
+    """
+    found = np.array(array, array.dtype.newbyteorder("<"), order="C", copy=array.flags.writeable or None)
+    found.flags.writeable = False
+    return found
+
+
+def unchanging(argument: Any) -> Any:
+    """Return an argument of a launch with the array in it, if there is one, as it is now; see ``taken``."""
+    if isinstance(argument, In | InOut) and isinstance(argument.array, np.ndarray):
+        return replace(argument, array=taken(argument.array))
+    return taken(argument) if isinstance(argument, np.ndarray) else argument
+
+
+def borrowed(argument: Any) -> Any:
+    """Return an argument with its array as one that nobody may write to: for what is made a program at once."""
+    marked = isinstance(argument, In | InOut)
+    array = argument.array if marked else argument
+    if not isinstance(array, np.ndarray):
+        return argument
+    view = array.view()
+    view.flags.writeable = False
+    return replace(argument, array=view) if marked else view
 
 
 def dim3(what: str, value: int | Sequence[int]) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from depin_node.compute.programs.arguments import borrowed
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
 from depin_node.compute.programs.kernel import Along, RawKernel
 
@@ -37,5 +38,7 @@ def bind(
         ConfigError: naming the argument, what was expected and what was found.
     """
     builder = ProgramBuilder(shards=shards, along=along)
-    builder.launch(kernel, grid, block, args, shared_mem=shared_mem, constants=constants)
+    builder.launch(
+        kernel, grid, block, [borrowed(argument) for argument in args], shared_mem=shared_mem, constants=constants
+    )
     return builder.build()

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from depin_node.compute.programs.arguments import Array
+from depin_node.compute.programs.arguments import Array, unchanging
 from depin_node.compute.programs.generated import Kernel as AnyKernel
 from depin_node.compute.programs.generated import adopt
 from depin_node.compute.programs.halos import check_halos
@@ -131,7 +131,8 @@ class ProgramBuilder(ProgramArrays):
         if radius is not None and (not isinstance(radius, int | np.integer) or radius < 0):
             raise ConfigError(f"radius = {radius!r}: expected an integer from 0")
         given = {name: np.array(value) for name, value in (constants or {}).items()}  # as CuPy copies them: now
-        self._nested[-1].append(LaunchNote(ours, grid, block, tuple(args), shared_mem, radius, given, options))
+        noted = tuple([unchanging(argument) for argument in args])
+        self._nested[-1].append(LaunchNote(ours, grid, block, noted, shared_mem, radius, given, options))
 
     def operation(self, name: str, inputs: Sequence[Named], outputs: Sequence[Named], **attributes: Any) -> None:
         """Add an operation of the device's library; ``operations.py`` has their table."""

@@ -105,9 +105,7 @@ class ProgramArrays:
         tiles = () if tile is None else a.lengths(f"{name}: tile", tile)
         buffer = Buffer(name, role, dtype, shape, tiles, self._cut(name, role, dtype, shape, cut))  # type: ignore[arg-type]
         named = self._add(buffer)
-        if isinstance(array, np.ndarray):
-            array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(shape)
-        self.inputs[self.named[named]] = array
+        self.inputs[self.named[named]] = a.taken(array) if isinstance(array, np.ndarray) else array
         return named
 
     def _zeros(self, name: str, role: str, dtype: Any, shape: Any, tile: Any, cut: Cutting) -> Named:

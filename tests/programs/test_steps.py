@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from program_host import ProgramHost
 
 from depin_node.compute.devices.device import TaskLimits
+from depin_node.compute.programs.arrays import bind_traced, trace
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
 from depin_node.compute.programs.kernel import Along, RawKernel, RawModule, Reference
@@ -20,6 +21,13 @@ ADD = RawKernel(
            if (i < n) y[i] = x[i] + a;
        }""",
     "add",
+)
+GATHER = RawKernel(
+    """extern "C" __global__ void gather(float* y, const float* a, float* b, const float* c) {
+           int i = threadIdx.x;
+           y[i] = a[i]; y[4 + i] = b[i]; y[8 + i] = c[i];
+       }""",
+    "gather",
 )
 TWICE = RawKernel('extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }', "twice")
 COUNT = RawKernel(
@@ -141,6 +149,23 @@ def test_a_constant_is_what_it_was_at_the_launch(host):
     found = host.run(steps.build())
     assert [np.signbit(found[f"y{n}"][0]) for n in range(3)] == [False, True, False]
     assert [found[f"y{n}"][0] for n in range(3)] == [0, 0, 5]
+
+
+def test_an_array_is_what_it_was_when_it_was_given(host):
+    steps, filled = ProgramBuilder(), np.empty(4, "float32")
+    y, inputs = steps.out("y", "float32", 12), []
+    filled[:] = 1
+    inputs.append(steps.input("one", filled))
+    filled[:] = 2
+    inputs.append(steps.inout("two", filled))
+    filled[:] = 3
+    steps.launch(GATHER, 1, 4, (y, *inputs, filled))
+    filled[:] = 4
+    traced = trace(lambda x: x + filled, filled)
+    filled[:] = 5
+    bound = steps.build()
+    np.testing.assert_array_equal(host.run(bound)["y"], np.repeat([1, 2, 3], 4))
+    assert [array.tolist() for array in bind_traced(traced).inputs.values()] == 2 * [[4, 4, 4, 4]]
 
 
 def test_what_combines_has_no_constants():

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from depin_node.compute.programs.arguments import taken
 from depin_node.compute.programs.arrays.dtypes import TraceError, common_kind, dtype_name, meet, python_dtype
 from depin_node.compute.programs.arrays.operators import Operators, functions
 from depin_node.compute.programs.program import DIMENSIONS_MAX
@@ -194,7 +195,7 @@ def constant(value: Any, dtype: Any = None) -> Array:
     kind = dtype_name(array.dtype)
     if not array.ndim:
         return Array("full", (), {"value": array.item()}, kind, ())
-    return Array("constant", (), {"array": np.ascontiguousarray(array)}, kind, array.shape)
+    return Array("constant", (), {"array": taken(array)}, kind, array.shape)
 
 
 def as_array(value: Any, beside: str | None = None) -> Array:

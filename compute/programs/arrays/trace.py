@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from depin_node.compute.programs.arguments import taken
 from depin_node.compute.programs.arrays.array import Array, as_array
 from depin_node.compute.programs.arrays.dtypes import TraceError, dtype_name
 from depin_node.compute.programs.arrays.lower import Recording, lower
@@ -112,7 +113,7 @@ def trace(function: Callable[..., Any], *arguments: Any, shards: int = 1) -> Tra
         if isinstance(source, Reference):
             arrays[position] = source
         elif isinstance(source, np.ndarray | np.generic):
-            arrays[position] = np.asarray(source)
+            arrays[position] = taken(np.asarray(source))
         specs.append(spec)
         shape = _slice(spec, shards) if position in split else spec.shape
         symbols.append(Array("input", (), {"position": position}, spec.dtype, shape))
