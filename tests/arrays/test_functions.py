@@ -131,6 +131,31 @@ def test_conversions_between_all_dtypes():
     np.testing.assert_array_equal(run(repeated, x)[0], expected(convert, x))
 
 
+def test_floats_beyond_the_range_of_an_integer_end_there():
+    x = np.array([300.0, -300.0, 1e10, -1e10, np.inf, -np.inf, 127.9, -128.9, 255.9, -0.9, np.nan])
+    kinds = [kind for kind, letter in KINDS.items() if letter in "iu"]
+    converted = run(lambda x: [namespace.astype(x, kind) for kind in kinds], x)
+    for kind, found in zip(kinds, converted, strict=True):
+        info = np.iinfo(kind)
+        wanted = [min(max(int(v), info.min), info.max) for v in np.clip(np.nan_to_num(x), -1e30, 1e30)]
+        assert found.tolist() == wanted, kind
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(300, "uint8"), (-1, "uint64"), (2**63, None), (INF, "int32"), (1j, "float64")]
+)
+def test_a_number_that_a_dtype_does_not_have_is_refused(value, kind):
+    for make in (
+        namespace.full,
+        lambda _, value, dtype: namespace.full_like(namespace.ones(2), value, dtype or "int64"),
+    ):
+        with pytest.raises(TraceError, match="is not possible in an array of"):
+            make((2,), value, dtype=kind)
+    with pytest.raises(TraceError, match="299 is not possible"):
+        namespace.arange(300, dtype="int8")
+    assert namespace.full((2,), np.float32(0.5)).kind == "float32"
+
+
 def test_manipulation():
     x = rng().standard_normal((5, 70, 3))
     assert_as_standard(

@@ -3,8 +3,10 @@
 from math import ceil, isfinite
 from typing import Any
 
+import numpy as np
+
 from depin_node.compute.programs.arrays.array import Array, Shape, as_array, constant
-from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, dtype_name, python_dtype
+from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, dtype_name, fill_number, python_dtype
 from depin_node.compute.programs.arrays.elementwise import astype, full_like, where
 from depin_node.compute.programs.arrays.manipulation import broadcast_arrays, expand_dims, reshape
 
@@ -45,8 +47,10 @@ def full(shape: int | tuple[int, ...], fill_value: complex, *, dtype: Any = None
     """Return an array of one number."""
     if isinstance(fill_value, Array):
         raise TraceError("full takes a number that is known: use xp.broadcast_to(x, shape) for an array's")
-    kind = python_dtype(fill_value) if dtype is None else dtype_name(dtype)
-    return Array("full", (), {"value": fill_value}, kind, _shape(shape))
+    if dtype is None:
+        dtype = fill_value.dtype if isinstance(fill_value, np.generic) else python_dtype(fill_value)
+    kind = dtype_name(dtype)
+    return Array("full", (), {"value": fill_number(fill_value, kind)}, kind, _shape(shape))
 
 
 def zeros(shape: int | tuple[int, ...], *, dtype: Any = "float64", device: Any = None) -> Array:
@@ -95,6 +99,8 @@ def arange(
     length = -((start - stop) // step) if whole else ceil((stop - start) / step)
     if length < 1:
         raise TraceError(f"arange({start}, {stop}, {step}) has no elements: arrays in programs have some")
+    for number in (start, start + (length - 1) * step):
+        fill_number(number, kind)
     return Array("arange", (), {"start": start, "step": step}, _number_kind(kind, "arange"), (int(length),))
 
 

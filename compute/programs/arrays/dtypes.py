@@ -7,6 +7,7 @@ says what is meant. Python numbers take the type of the array that they meet, if
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -96,9 +97,36 @@ def meet(number: complex, dtype: str) -> str:
             f"{number!r} does not go with an array of {dtype}: convert the array, as in "
             f"xp.astype(x, xp.{python_dtype(number)})"
         )
-    if kind in "iu" and not np.iinfo(dtype).min <= number.real <= np.iinfo(dtype).max:
+    if kind in "iu" and not integer_range(dtype)[0] <= number.real <= integer_range(dtype)[1]:
         raise TraceError(f"{number!r} is out of the range of {dtype}")
     return COMPLEX_OF[dtype] if kind == "f" and isinstance(number, complex) else dtype
+
+
+def integer_range(kind: str) -> tuple[int, int]:
+    """Return the smallest and the largest number of an integer dtype."""
+    info = np.iinfo(kind)
+    return int(info.min), int(info.max)
+
+
+def fill_number(value: Any, kind: str) -> complex:
+    """Return a number that elements of a dtype are to have; floats become integers towards zero.
+
+    Raises:
+        TraceError: the dtype cannot hold it.
+    """
+    number = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(number, bool | int | float | complex):
+        raise TraceError(f"expected a number for elements of {kind}, not {type(value).__name__}")
+    if isinstance(number, complex):
+        fits = KINDS[kind] == "c"
+    elif KINDS[kind] in "iu":
+        low, high = integer_range(kind)
+        fits = isfinite(number) and low <= int(number) <= high
+    else:
+        fits = True
+    if not fits:
+        raise TraceError(f"{number!r} is not possible in an array of {kind}: give another dtype")
+    return number
 
 
 def common_kind(dtypes: Sequence[str], numbers: Iterable[complex]) -> str:

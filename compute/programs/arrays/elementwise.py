@@ -13,7 +13,7 @@ from depin_node.compute.programs.arrays.array import (
     broadcast_shapes,
     refuse_tolerant,
 )
-from depin_node.compute.programs.arrays.dtypes import KINDS, REAL_OF, TraceError, dtype_name, kind_names
+from depin_node.compute.programs.arrays.dtypes import KINDS, REAL_OF, TraceError, dtype_name, fill_number, kind_names
 from depin_node.compute.programs.arrays.words import WORDS
 
 _WHOLE: Final = frozenset({"ceil", "floor", "trunc", "round"})
@@ -63,7 +63,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
 def full_like(x: Array, /, fill_value: complex, dtype: Any = None, *, device: Any = None) -> Array:
     """Return an array of one number, with the shape and by default the dtype of ``x``."""
     kind = x.kind if dtype is None else dtype_name(dtype)
-    return Array("full", (), {"value": fill_value}, kind, x.shape)
+    return Array("full", (), {"value": fill_number(fill_value, kind)}, kind, x.shape)
 
 
 def astype(x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:

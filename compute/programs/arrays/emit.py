@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from depin_node.compute.programs.arrays.array import Array
-from depin_node.compute.programs.arrays.dtypes import KINDS, REAL_OF
+from depin_node.compute.programs.arrays.dtypes import BITS, KINDS, REAL_OF, integer_range
 from depin_node.compute.programs.arrays.indices import VIEWS, Index, source_index
 from depin_node.compute.programs.arrays.words import HELPERS, WORDS
 from depin_node.compute.programs.generated.parameters import C_TYPES
@@ -190,6 +190,11 @@ def _converted(operand: str, source: str, target: str) -> str:
         if KINDS[source] == "c":
             return f"{c_type}(({real}){operand}.real(), ({real}){operand}.imag())"
         return f"{c_type}(({real}){operand}, ({real})0)"
+    if (
+        KINDS[source] == "f" and KINDS[target] in "iu" and BITS[target] < 32
+    ):  # C's own goes by way of 32 bits, and wraps
+        low, high = integer_range(target)
+        return f"({c_type})((int){operand} < {low} ? {low} : (int){operand} > {high} ? {high} : (int){operand})"
     return f"({c_type}){operand}"
 
 
