@@ -3,9 +3,10 @@
 The flow: ``audit`` queues a task and, if none are there, opens a pool of workers; each lane loads the program of the
 job whose turn it is and runs its tasks; the scheduler hears ``Audited`` for each, with no root where this machine
 could not run it. Where parts of results are audited, the lane loads the finer program that they are tasks of
-(``programs/parts.py``), and what each gives is compared with its place in the stored answer. Where the bits are not
-defined, what is not equal is compared with the stored answer as numbers. The workers go when nothing was to be audited
-for a while: a node that lends nothing has no others.
+(``programs/parts.py``), and what each gives is compared with its place in the stored answer. One that differs accuses
+nobody yet: the task is run whole, as its provider ran it, for the blocks of a kernel may fill each other's tiles. Where
+the bits are not defined, what is not equal is compared with the stored answer as numbers. The workers go when nothing
+was to be audited for a while: a node that lends nothing has no others.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import msgspec
 import structlog
 import trio
 
@@ -32,9 +34,9 @@ from depin_node.crypto.commitment import result_root
 
 log = structlog.get_logger("depin_node.auditor")
 LANES_MAX = 4
-OTHER = bytes(32)
-"""Told in place of a root, where a part of an answer is not what this node got: the root of nothing."""
 IDLE_S = 10.0
+Queue = tuple[bytes, bool]
+"""A job, and whether parts of its tasks are run: one worker has the program for one of these."""
 OpenPool = Callable[[PoolConfig], AbstractAsyncContextManager[AnyPool]]
 
 
@@ -63,7 +65,7 @@ class Auditor:
         self._open_pool = open_pool
         self._nursery = nursery
         self._feed = feed
-        self._queues: dict[bytes, tuple[OpenJob, deque[e.Audit]]] = {}
+        self._queues: dict[Queue, tuple[OpenJob, deque[e.Audit]]] = {}
         self._arrived = trio.lowlevel.ParkingLot()
         self._is_open = False
         self._wanted: dict[tuple[bytes, int], bytes] = {}  # by job and task, the root of the answer that is audited
@@ -72,7 +74,7 @@ class Auditor:
     def audit(self, audit: e.Audit, opened: OpenJob) -> None:
         """Run a task of an open job, soon."""
         self._wanted[audit.job_id, audit.task] = audit.root
-        self._queues.setdefault(audit.job_id, (opened, deque()))[1].append(audit)
+        self._queues.setdefault((audit.job_id, bool(audit.parts)), (opened, deque()))[1].append(audit)
         self._arrived.unpark()  # one lane for each, since each starts a worker
         if not self._is_open:
             self._is_open = True
@@ -80,7 +82,8 @@ class Auditor:
 
     def forget(self, identifier: bytes) -> None:
         """A job has ended: what is queued of it is of no use."""
-        self._queues.pop(identifier, None)
+        for in_parts in (False, True):
+            self._queues.pop((identifier, in_parts), None)
         for job, task in [name for name in self._wanted if name[0] == identifier]:
             del self._wanted[job, task]
 
@@ -111,34 +114,39 @@ class Auditor:
                     await self._arrived.park()
             if scope.cancelled_caught:
                 return
-            identifier = next(iter(self._queues))
-            await self._run_job(pool, number, identifier)
+            await self._run_queue(pool, number, next(iter(self._queues)))
 
-    async def _run_job(self, pool: AnyPool, number: int, identifier: bytes) -> None:
+    async def _run_queue(self, pool: AnyPool, number: int, queue: Queue) -> None:
         """Run what is queued of a job with one worker, until nothing is."""
-        opened, _ = self._queues[identifier]
-        audit = self._next(identifier)
+        opened, _ = self._queues[queue]
+        audit = self._next(queue)
         if audit is None:
             return
         try:
             lease = await pool.acquire(f"audit {number}")
             try:
-                await self._load(lease, opened)
+                await self._load(lease, opened, in_parts=queue[1])
                 results = lease.results()
                 while audit is not None:
                     run = self._run_parts if audit.parts else self._run_whole
                     heard = await run(lease, results, audit, opened)
-                    if self._is_wanted(audit):
-                        del self._wanted[audit.job_id, audit.task]
-                    self._feed(heard)
-                    audit = self._next(identifier)
+                    if heard is not None:
+                        self._tell(heard)
+                    elif self._is_wanted(audit):
+                        self.audit(msgspec.structs.replace(audit, parts=()), opened)
+                    audit = self._next(queue)
             finally:
                 await lease.aclose()
         except (StopAsyncIteration, DepinError) as error:
-            log.warning("a job cannot be audited here", job=identifier.hex(), reason=str(error))
+            log.warning("a job cannot be audited here", job=queue[0].hex(), reason=str(error))
             while audit is not None:
-                self._feed(e.Audited(identifier, audit.task, audit.root, b""))
-                audit = self._next(identifier)
+                self._feed(e.Audited(audit.job_id, audit.task, audit.root, b""))
+                audit = self._next(queue)
+
+    def _tell(self, heard: e.Audited) -> None:
+        if self._wanted.get((heard.job_id, heard.task)) == heard.answer:
+            del self._wanted[heard.job_id, heard.task]
+        self._feed(heard)
 
     async def _run_whole(
         self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, opened: OpenJob
@@ -152,22 +160,20 @@ class Auditor:
 
     async def _run_parts(
         self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, opened: OpenJob
-    ) -> e.Audited:
+    ) -> e.Audited | None:
+        """Run parts of a task; None: one is not what is in the answer, and the whole has to tell."""
         stored = await self._bytes_of(audit)
         if stored is None:
             return e.Audited(audit.job_id, audit.task, audit.root, b"")
-        root = audit.root
         for part in audit.parts:
             result = await self._result_of(lease, results, audit, audit.task * opened.parts + part)
             if result is None:
-                root = b""
-                break
+                return None
             ours = [bytes(output.data) for output in result.outputs]
             lease.release(result.attempt)
             if ours != part_of(opened.program, audit.task, opened.parts, part, stored):
-                root = OTHER
-                break
-        return e.Audited(audit.job_id, audit.task, audit.root, root)
+                return None
+        return e.Audited(audit.job_id, audit.task, audit.root, audit.root)
 
     async def _result_of(
         self, lease: Lease, results: AsyncIterator[Result], audit: e.Audit, number: int
@@ -206,11 +212,11 @@ class Auditor:
         ours_or_as_good = audit.root if pair in found.close else root
         return e.Audited(audit.job_id, audit.task, audit.root, ours_or_as_good, pair in found.far)
 
-    def _next(self, identifier: bytes) -> e.Audit | None:
-        while (queue := self._queues.get(identifier)) is not None:
-            audit = queue[1].popleft()
-            if not queue[1]:
-                del self._queues[identifier]
+    def _next(self, queue: Queue) -> e.Audit | None:
+        while (queued := self._queues.get(queue)) is not None:
+            audit = queued[1].popleft()
+            if not queued[1]:
+                del self._queues[queue]
             if self._is_wanted(audit):
                 return audit
         return None
@@ -218,12 +224,11 @@ class Auditor:
     def _is_wanted(self, audit: e.Audit) -> bool:
         return self._wanted.get((audit.job_id, audit.task)) == audit.root
 
-    async def _load(self, lease: Lease, opened: OpenJob) -> None:
+    async def _load(self, lease: Lease, opened: OpenJob, *, in_parts: bool) -> None:
         store, job = self._context.blobs.store, opened.job
-        is_cut = opened.parts > 1
         inputs: dict[int, InputSource] = {item.buffer: Path(store.path(item.blob)) for item in job.inputs}
         await lease.load(
-            encode_program(finer(opened.program, opened.parts)) if is_cut else await store.read(job.program),
+            encode_program(finer(opened.program, opened.parts)) if in_parts else await store.read(job.program),
             inputs,
             seconds=job.limits.seconds,
             memory_limit_bytes=job.limits.memory_mib << 20,

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 from market_world import WASM, InlinePool, knows, lie, make_job, output_of, world
+from msgspec.structs import replace
 from wat_programs import program
 
 from depin_node.client.parts import read_parts
@@ -169,6 +170,24 @@ async def test_single_blocks_are_audited_where_parts_count(tmp_path, autojump_cl
         else:
             assert view.verification.audits < 6
             assert view.verification.confidence >= 0.99
+
+
+async def test_blocks_that_fill_each_others_tiles_accuse_nobody(tmp_path, autojump_clock):
+    """One task is right as a whole, and of a part of its blocks alone not all that they own is filled."""
+    whole = program(tasks=1, n=32 * 64)
+    x, y = whole.buffers
+    wrong_tiles = replace(whole, buffers=(x, replace(y, tile=(128,))))  # by blocks of 64
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        lenders = [await w.start(n, pool=InlinePool()) for n in (2, 3)]
+        await knows(a, lenders)
+        job, data = await make_job(a, candidate=wrong_tiles, policy=Confidence(0.99, 0.2, 16))
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, wrong_tiles) == data).all()
+        assert view.verification.liars == ()
+        assert a.context.journal.reader.bans() == {}
+        assert w.audits.tasks == [0, 0]  # a part, then the task
 
 
 async def test_peers_audit_where_this_node_does_not(tmp_path, autojump_clock):
