@@ -24,6 +24,7 @@ from depin_node.client.futures import Future
 from depin_node.client.outputs import Array
 from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
 from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy, Tolerance
+from depin_node.compute.programs.arguments import borrowed, taken
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
@@ -259,7 +260,7 @@ class Mesh:
         """
         if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPE_BYTES or not array.size:
             raise ConfigError(f"put takes a NumPy array of {', '.join(DTYPE_BYTES)}, with elements in it")
-        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        data = taken(borrowed(array))
         return Reference(self._control.put_blob(data.data), array.dtype.name, array.shape)
 
     def get(self, reference: Reference) -> Array:

@@ -48,7 +48,14 @@ def taken(array: Array) -> Array:
     """Return what an array holds now, in C order and little-endian: a copy, but of one that nobody may write to.
 
     Who fills one array again and again means what is in it when it is given, as with CuPy, which copies it then.
+
+    Raises:
+        ConfigError: it is masked, and would be taken without its mask.
     """
+    if hasattr(array, "mask"):  # only they have one; naming their class would import their module
+        raise ConfigError(
+            "a masked array would lose its mask: give array.filled(…), and the mask as an array of its own"
+        )
     found = np.array(array, array.dtype.newbyteorder("<"), order="C", copy=array.flags.writeable or None)
     found.flags.writeable = False
     return found

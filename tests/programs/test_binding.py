@@ -59,6 +59,13 @@ def test_a_launch_becomes_a_program():
     assert (bound.inputs[0] == ARRAY).all()
 
 
+def test_a_masked_array_does_not_lose_its_mask_in_silence():
+    masked = np.ma.MaskedArray(ARRAY, ARRAY > 3)
+    for array in (masked, In(masked)):
+        with pytest.raises(ConfigError, match=r"would lose its mask: give array.filled"):
+            saxpy(array, OUT, 1.0, 1024)
+
+
 def test_in_out_arrays_are_inputs_and_outputs():
     bound = saxpy(In(ARRAY), InOut(ARRAY + 1, 64), 2.0, 1024)
     assert bound.program.buffers[1].role == "inout"

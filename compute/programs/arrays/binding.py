@@ -13,7 +13,6 @@ import numpy as np
 from depin_node.compute.programs.arrays.lower import Called, Launched, Recording, Slot, kernel_name
 from depin_node.compute.programs.arrays.trace import Traced
 from depin_node.compute.programs.binding import Bound
-from depin_node.compute.programs.kernel import Reference
 from depin_node.compute.programs.program import (
     BUFFERS_MAX,
     ENTRIES_MAX,
@@ -65,10 +64,8 @@ def bind_traced(traced: Traced, arrays: Sequence[Any] = ()) -> Bound:
         shape = (slot.shape[0] * traced.shards, *slot.shape[1:]) if split else slot.shape
         cut = Cut(0, _table(tables, shape[0], traced.shards), 0, "none", b"") if split else None
         places[slot] = len(buffers)
-        if isinstance(value, Reference):
+        if value is not None:
             inputs[len(buffers)] = value
-        elif value is not None:
-            inputs[len(buffers)] = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(shape)
         buffers.append(Buffer(names.free(name), role, slot.kind, shape, (), cut))  # type: ignore[arg-type]
 
     for name, slot in zip(traced.results, recording.results, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depin_node.compute.programs.arguments import taken
+from depin_node.compute.programs.arguments import borrowed, taken
 from depin_node.compute.programs.arrays.array import Array, as_array
 from depin_node.compute.programs.arrays.dtypes import TraceError, dtype_name
 from depin_node.compute.programs.arrays.lower import Recording, lower
@@ -77,7 +77,7 @@ class Traced:
             raise TraceError(f"{self.name} was traced with {len(self.specs)} arrays, {len(given)} are given")
         checked = []
         for position, (array, spec) in enumerate(zip(given, self.specs, strict=True)):
-            found = array if isinstance(array, Reference) else np.asarray(array)
+            found = array if isinstance(array, Reference) else taken(borrowed(np.asanyarray(array)))
             if (dtype_name(found.dtype), found.shape) != (spec.dtype, spec.shape):
                 raise TraceError(
                     f"{self.name}: argument {position} is {found.dtype} {found.shape}; it was traced with {spec.dtype} "
@@ -113,7 +113,7 @@ def trace(function: Callable[..., Any], *arguments: Any, shards: int = 1) -> Tra
         if isinstance(source, Reference):
             arrays[position] = source
         elif isinstance(source, np.ndarray | np.generic):
-            arrays[position] = taken(np.asarray(source))
+            arrays[position] = taken(np.asanyarray(source))
         specs.append(spec)
         shape = _slice(spec, shards) if position in split else spec.shape
         symbols.append(Array("input", (), {"position": position}, spec.dtype, shape))
