@@ -97,7 +97,8 @@ bench-mesh: $(STAMP)
 SECONDS ?= 60
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
-	DEPIN_FUZZ_EXAMPLES=$(SECONDS) $(BIN)/python -m pytest -q tests/translate/test_drawn_kernels.py tests/devices/test_drawn_programs.py
+	DEPIN_FUZZ_EXAMPLES=$(SECONDS) $(BIN)/python -m pytest -q tests/translate/test_drawn_kernels.py tests/devices/test_drawn_programs.py \
+		tests/devices/test_drawn_tiles.py
 
 # SECONDS is 60 for fuzzing, unless somebody says otherwise; a soak takes longer.
 soak: $(STAMP)
