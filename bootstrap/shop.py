@@ -1,7 +1,7 @@
 """What runs under one agreement: a queue of attempts, and for each slot of a device a lane that takes the next.
 
-A lane has one worker process at a time, loaded with the program of the work that is next; for another program
-it takes a fresh one. It keeps just enough submitted that the worker never waits. Results are copied out of
+A lane has one worker process at a time, loaded with the program of the work that is next; for other inputs of the same
+program it is loaded anew, for another program the lane takes a fresh one. It keeps just enough submitted that the worker never waits. Results are copied out of
 the worker's memory and wait here until they are released. A lane whose device is withdrawn ends, and leaves what is
 queued to the others; with the last lane the agreement ends.
 """
@@ -82,9 +82,13 @@ class Work:
     failure: FailCode | None = None
     blobs: list[bytes] = field(default_factory=list)
 
-    def key(self) -> object:
-        """Return what a loaded worker can be used again for."""
-        return self.body.program, self.body.inputs, self.body.terms.limits
+    def has_program_of(self, other: "Work") -> bool:
+        """Tell whether a worker that is loaded for ``other`` is for this one but for its inputs."""
+        return self.body.program == other.body.program and self.body.terms.limits == other.body.terms.limits
+
+    def is_as(self, other: "Work") -> bool:
+        """Tell whether a worker that is loaded for ``other`` is for this one."""
+        return self.has_program_of(other) and self.body.inputs == other.body.inputs
 
 
 class Shop:
@@ -310,7 +314,7 @@ class _Lane:
         self._device = device
         self._pool = pool
         self._lease: Lease | None = None
-        self._loaded: object = None
+        self._loaded: Work | None = None
         self._in_flight: dict[bytes, tuple[int, int]] = {}  # attempt and task, in the order in which they run
         self._number = 0  # of the work that these are of
         self._begun, self._done = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -324,7 +328,7 @@ class _Lane:
                 await work.ready.wait()
                 if work.failure is not None:
                     self._fail_next(number, work.failure)
-                elif work.key() == self._loaded or await self._load(number, work):
+                elif self._is_for(work) or await self._load(number, work):
                     await self._run_works(number)
         finally:
             await self._close()
@@ -333,17 +337,25 @@ class _Lane:
         for attempt, _ in self._shop.take(number, AHEAD_MAX):
             self._shop.failed(attempt, code)
 
+    def _is_for(self, work: Work) -> bool:
+        return self._loaded is not None and work.is_as(self._loaded)
+
     async def _load(self, number: int, work: Work) -> bool:
-        """Get a worker for another program; what fails, fails the attempts that wait for it."""
-        await self._close()
+        """Get a worker for another program, or other inputs; what fails, fails the attempts that wait for it."""
         limits = work.body.terms.limits
         began_ns = self._shop.now_ns()
+        lease, before = self._lease, self._loaded
         try:
-            self._lease = await self._pool.acquire(self._name)
-            program = await self._shop.read_program(work)
-            await self._lease.load(
-                program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
-            )
+            if lease is not None and lease.takes_inputs and before is not None and work.has_program_of(before):
+                self._loaded = None
+                await lease.load_inputs(work.inputs)
+            else:
+                await self._close()
+                self._lease = await self._pool.acquire(self._name)
+                program = await self._shop.read_program(work)
+                await self._lease.load(
+                    program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
+                )
         except (TaskError, ResourceError) as error:
             log.warning("a program cannot be loaded", lane=self._name, reason=str(error))
             if not self._pool.withdrawn():  # else it is not the program's fault, and another lane may do it
@@ -354,7 +366,7 @@ class _Lane:
         finally:
             # A worker's start and the compilation of a module, which a stranger can make last half a minute.
             self._shop.loaded(self._device, self._shop.now_ns() - began_ns)
-        self._loaded = work.key()
+        self._loaded = work
         return True
 
     async def _run_works(self, number: int) -> None:
@@ -373,7 +385,7 @@ class _Lane:
         """Wait for something to run; tell whether the worker is the one to run it."""
         self._number, work = await self._shop.next_item()
         await work.ready.wait()
-        return work.failure is None and work.key() == self._loaded and not self._pool.withdrawn()
+        return work.failure is None and self._is_for(work) and not self._pool.withdrawn()
 
     async def _run_work(self, number: int, lease: Lease) -> None:
         """Run queued attempts of one work until all have ended; a worker that cannot go on is closed."""

@@ -11,6 +11,8 @@
     Run (many tasks) ───────────►
     Run (many tasks) ───────────►
       ─────────────────── Done ──── many results, in the order of the tasks
+    Inputs ─────────────────────►   other inputs for the same program, when all is done; their files go over the socket
+      ────────────────── Ready ──── or Refused
     end of file ────────────────►   exits
 
 A frame is a u32 length, a u8 kind, and a canonical ``Message``. Results of at least ``ARENA_BYTES_MIN`` go through the
@@ -92,6 +94,10 @@ class Load(wire.Message, frozen=True):
     """How long the native code of each unit is, one after the other in the last file; empty: there is no such file."""
 
 
+class Inputs(wire.Message, frozen=True):
+    """The tasks that follow are over other inputs, whose files follow as in ``Load``; all else stays."""
+
+
 class Ready(wire.Message, frozen=True):
     """Loaded."""
 
@@ -143,7 +149,7 @@ class Done(wire.Message, frozen=True):
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=BATCH_MAX)]
 
 
-KINDS: Final[tuple[type[wire.Message], ...]] = (Hello, Compile, Compiled, Load, Ready, Refused, Run, Done)
+KINDS: Final[tuple[type[wire.Message], ...]] = (Hello, Compile, Compiled, Load, Ready, Refused, Run, Done, Inputs)
 
 _ERRORS: Final = {
     kind.code: kind

@@ -108,24 +108,40 @@ class Agreement:
     """A loaded program, its arena and its limits."""
 
     def __init__(self, device: Device, load: m.Load, fds: list[int]) -> None:
+        self._device = device
         self.program: Program = decode_program(load.program)
         self.limits = TaskLimits(load.seconds, load.memory_bytes)
         files = 1 + len(load.inputs)
         if load.inputs != self.program.inputs or len(fds) != files + bool(load.native_bytes):
             raise PeerViolation("the inputs given are not those of the program")
         self.arena = memoryview(mmap.mmap(fds[0], load.arena_bytes))
-        inputs: Mapping[int, Input] = {
-            index: _map_input(fd, self.program.buffers[index].size_bytes)
-            for index, fd in zip(load.inputs, fds[1:files], strict=True)
-        }
         if load.native_bytes:
             _adopt(device, self.program, load.native_bytes, fds[files])
-        self.loaded: Loaded = device.load(self.program, inputs, self.limits)
-        if (results_in := getattr(self.loaded, "results_in", None)) is not None:
-            results_in(self.arena)
+        self._input_fds: list[int] = []
+        self.take_inputs(fds[1:files])
         self._sizes_of = result_sizes(self.program)
         self._limited_until = 0.0
         self.started = self.finished = 0
+
+    def take_inputs(self, fds: list[int]) -> None:
+        """Run the tasks that follow over the inputs in these files.
+
+        Raises:
+            TaskError: see ``Device.load``.
+        """
+        if len(fds) != len(self.program.inputs):
+            raise PeerViolation(f"{len(fds)} inputs, not the {len(self.program.inputs)} of the program")
+        self.loaded: Loaded | None = None  # before others are mapped: there may be no room for both
+        for fd in self._input_fds:
+            os.close(fd)
+        self._input_fds = fds
+        inputs: Mapping[int, Input] = {
+            index: _map_input(fd, self.program.buffers[index].size_bytes)
+            for index, fd in zip(self.program.inputs, fds, strict=True)
+        }
+        self.loaded = self._device.load(self.program, inputs, self.limits)
+        if (results_in := getattr(self.loaded, "results_in", None)) is not None:
+            results_in(self.arena)
 
     def run(self, task: m.Task) -> m.Outcome:
         """Run one task to its outcome; every failure of it is one."""
@@ -137,6 +153,7 @@ class Agreement:
             self._limited_until = time.monotonic() + CPU_LIMIT_KEPT * self.limits.seconds
         code, detail, fuel = "", "", 0
         pieces: tuple[m.Piece, ...] = ()
+        assert self.loaded is not None
         try:
             sizes = self._sizes_of(task.task)
             results = [self._place(size, place) for size, place in zip(sizes, task.places, strict=True)]
@@ -216,6 +233,9 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
     pipe.send(m.Ready())
     while True:
         run = pipe.receive()
+        if isinstance(run, m.Inputs):
+            _renew(pipe, fd_socket, agreement)
+            continue
         if not isinstance(run, m.Run):
             raise PeerViolation(f"{type(run).__name__} instead of Run")
         for position, task in enumerate(run.tasks):
@@ -225,6 +245,18 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
             sender.add(outcome, at_once=spent or last)
             if spent:
                 os._exit(SPENT_EXIT_CODE)
+
+
+def _renew(pipe: Pipe, fd_socket: socket.socket, agreement: Agreement) -> None:
+    """Take other inputs."""
+    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX)
+    try:
+        agreement.take_inputs(fds)
+    except MemoryError:
+        _refuse(pipe, TaskOutOfMemory(_NO_MEMORY))
+    except TaskError as error:
+        _refuse(pipe, error)
+    pipe.send(m.Ready())
 
 
 def _refuse(pipe: Pipe, error: TaskError) -> NoReturn:

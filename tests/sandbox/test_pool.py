@@ -325,3 +325,55 @@ async def test_closing_a_lease_ends_who_reads_and_who_submits():
                 await trio.testing.wait_all_tasks_blocked(0.01)
             await lease.aclose()
         assert sorted(seen) == [0, 1, 2, 3]
+
+
+def workers():
+    return [c for c in psutil.Process().children() if "compute.sandbox.start" in " ".join(c.cmdline())]
+
+
+@pytest.mark.parametrize("elements", [1 << 10, 1 << 16], ids=["copied", "mapped"])
+async def test_a_worker_goes_on_over_other_inputs(elements, tmp_path):
+    candidate, seen = program(tasks=4, n=elements), []
+    async with leased() as lease:
+        await load(lease, candidate)
+        (before,) = workers()
+        for turn in range(3):
+            path = tmp_path / str(turn)
+            path.write_bytes((numbers(elements) + turn).tobytes())
+            await lease.load_inputs({0: path})
+            await lease.submit((attempt(4 * turn + task), task) for task in range(4))
+            for task, result in sorted((await take(lease, 4)).items()):
+                seen.append((floats(result) == (numbers(elements) + turn)[task * elements // 4 :][: elements // 4]).all())
+                lease.release(result.attempt)
+        assert seen == [True] * 12
+        assert workers() == [before]
+
+
+async def test_other_inputs_are_taken_between_tasks_by_a_worker_that_can():
+    async with leased() as lease:
+        assert not lease.takes_inputs
+        await load(lease, program())
+        assert lease.takes_inputs
+        await lease.submit([(attempt(0), 0)])
+        with pytest.raises(ValueError, match="before"):
+            await lease.load_inputs({0: numbers().tobytes()})
+    async with leased(MOODY) as lease:
+        await load(lease, program())
+        assert not lease.takes_inputs
+
+
+async def test_a_worker_that_ends_between_tasks_is_replaced_with_the_inputs_of_last():
+    async with leased() as lease:
+        await load(lease, program())
+        await lease.load_inputs({0: (numbers() + 5).tobytes()})
+        (worker,) = workers()
+        worker.kill()
+        await lease.submit([(attempt(0), 0)])
+        assert (floats((await take(lease, 1))[0]) == (numbers() + 5)[:256]).all()
+
+
+async def test_inputs_of_the_wrong_size_end_the_lease():
+    async with leased() as lease:
+        await load(lease, program())
+        with pytest.raises(TaskRejected):
+            await lease.load_inputs({0: numbers().tobytes()[:-4]})
