@@ -1,9 +1,9 @@
 """What runs under one agreement: a queue of attempts, and for each slot of a device a lane that takes the next.
 
-A lane has one worker process at a time, loaded with the program of the work that is next; for other inputs of the same
-program it is loaded anew, for another program the lane takes a fresh one. It keeps just enough submitted that the worker never waits. Results are copied out of
-the worker's memory and wait here until they are released. A lane whose device is withdrawn ends, and leaves what is
-queued to the others; with the last lane the agreement ends.
+A lane has one worker process at a time, loaded with the program of the work that is next; it goes on over other inputs
+of that program, for another one the lane takes a fresh worker. It keeps just enough submitted that the worker never
+waits. Results are copied out of the worker's memory and wait here until they are released. A lane whose device is
+withdrawn ends, and leaves what is queued to the others; with the last lane the agreement ends.
 """
 
 from collections import deque

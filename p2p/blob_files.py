@@ -124,6 +124,24 @@ def write_at(fd: int, data: Buffer, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
+def write_small(path: Path, folder: Path, data: Buffer, durable: bool) -> Manifest:
+    """Write a blob of one chunk to ``path``, give it its name in ``folder`` and return its manifest."""
+    manifest = Manifest(memoryview(data).nbytes, (chunk_hash(data),))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_at(fd, data, 0)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        rename(path, folder / manifest.blob_id().hex(), durable)
+    except BaseException:  # whatever it was: nothing half is left behind; raised again
+        path.unlink(missing_ok=True)
+        raise
+    return manifest
+
+
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest beside its partial blob; a torn one is found when it is read."""
     path.write_bytes(manifest.size.to_bytes(_SIZE_BYTES, "little") + b"".join(manifest.hashes))

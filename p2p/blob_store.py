@@ -39,6 +39,7 @@ from depin_node.p2p.blob_files import (
     read_into,
     read_some,
     rename,
+    write_small,
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
 from depin_node.p2p.blob_writer import BlobWriter
@@ -269,12 +270,25 @@ class BlobStore:
             ResourceError: no room on disk or in the quota; the store is as before.
         """
         size_bytes = memoryview(data).nbytes
+        if 0 < size_bytes <= CHUNK_BYTES:
+            return await self._put_small(next(iter(chunks(data))), durable)
         with self.writer(size_bytes_max=size_bytes) as writer:
-            if 0 < size_bytes <= CHUNK_BYTES:
-                return await writer.write_all(next(iter(chunks(data))), durable=durable)
             for chunk in chunks(data):
                 await writer.write_chunk(chunk)
             return await writer.finish(durable=durable)
+
+    async def _put_small(self, data: memoryview, durable: bool) -> bytes:
+        """Store a blob of one chunk: one way to a thread and back, with nothing done here."""
+        path = self._new_partial()
+        self.reserve(data.nbytes)
+        manifest: Manifest | None = None
+        try:
+            manifest = await self.in_thread(lambda: write_small(path, self.folder, data, durable))
+        finally:
+            if manifest is None:
+                self.release(data.nbytes)
+        self.adopt(manifest.blob_id(), manifest)
+        return manifest.blob_id()
 
     async def put_stream(self, pieces: AsyncIterable[Buffer], *, size_bytes_max: int, durable: bool = False) -> bytes:
         """Store what ``pieces`` yields (of any length each) and return its 32-byte id.
@@ -301,13 +315,16 @@ class BlobStore:
         Raises:
             ResourceError: no file can be made.
         """
-        self._next_partial += 1
         with self.disk_errors():
-            writer = BlobWriter(self, self._partial / str(self._next_partial), size_bytes_max)
+            writer = BlobWriter(self, self._new_partial(), size_bytes_max)
         try:
             yield writer
         finally:
             writer.close()
+
+    def _new_partial(self) -> Path:
+        self._next_partial += 1
+        return self._partial / str(self._next_partial)
 
     # Partial blobs
 

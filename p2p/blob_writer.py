@@ -28,6 +28,7 @@ class BlobWriter:
         self._hashes: list[bytes] = []
         self._size_bytes = 0
         self._allocated_bytes = 0
+        self._has_name = False
 
     async def write_chunk(self, chunk: Buffer) -> None:
         """Append the next chunk: ``CHUNK_BYTES``, or fewer for the last.
@@ -50,29 +51,6 @@ class BlobWriter:
                 self._store.release(size_bytes)
         self._hashes.append(digest)
         self._size_bytes += size_bytes
-
-    async def write_all(self, chunk: Buffer, *, durable: bool = False) -> bytes:
-        """Write a blob of one chunk, give it its name and return its 32-byte id: one way to a thread and back.
-
-        Raises:
-            ResourceError: no room on disk or in the quota.
-        """
-
-        def write() -> Manifest:
-            manifest = Manifest(size_bytes, (self._hash_and_write(chunk),))
-            self._move(self._store.path(manifest.blob_id()), durable)
-            return manifest
-
-        size_bytes = memoryview(chunk).nbytes
-        self._store.reserve(size_bytes)
-        manifest: Manifest | None = None
-        try:
-            manifest = await self._store.in_thread(write)
-        finally:
-            if manifest is None:
-                self._store.release(size_bytes)
-        self._store.adopt(manifest.blob_id(), manifest)
-        return manifest.blob_id()
 
     def _hash_and_write(self, chunk: Buffer) -> bytes:
         digest = chunk_hash(chunk)
@@ -102,9 +80,11 @@ class BlobWriter:
         if durable:
             os.fsync(self._fd)
         rename(self._path, target, durable)
+        self._has_name = True
 
     def close(self) -> None:
         """Give up what is not finished."""
         os.close(self._fd)
         self._store.release(self._size_bytes)
-        self._path.unlink(missing_ok=True)
+        if not self._has_name:
+            self._path.unlink(missing_ok=True)

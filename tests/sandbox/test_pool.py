@@ -343,7 +343,9 @@ async def test_a_worker_goes_on_over_other_inputs(elements, tmp_path):
             await lease.load_inputs({0: path})
             await lease.submit((attempt(4 * turn + task), task) for task in range(4))
             for task, result in sorted((await take(lease, 4)).items()):
-                seen.append((floats(result) == (numbers(elements) + turn)[task * elements // 4 :][: elements // 4]).all())
+                seen.append(
+                    (floats(result) == (numbers(elements) + turn)[task * elements // 4 :][: elements // 4]).all()
+                )
                 lease.release(result.attempt)
         assert seen == [True] * 12
         assert workers() == [before]
