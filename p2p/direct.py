@@ -7,7 +7,8 @@ opener tries first; if it gets nowhere, the server does. No other address is eve
 point a node at a third party. On the channel go frames, their bodies sealed, their headers authenticated with them.
 
 A stranger at the data port costs a socket and 48 bytes for ``handshake_timeout_s``, among at most ``handshakes_max``
-such: no buffer and no key is made before a token fits. A token is good once, and for a short while.
+such; one above it puts out the oldest of the group that has most, so that no group keeps others out. No buffer and no
+key is made before a token fits. A token is good once, and for a short while.
 """
 
 import socket as sockets
@@ -40,6 +41,7 @@ from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.carrier import Carrier
 from depin_node.p2p.data_channel import DirectCarrier
 from depin_node.p2p.frames import ANSWER, ASK, REFUSE, Frame, FrameReader, send_frames
+from depin_node.p2p.groups import group_of_host
 from depin_node.p2p.network import Disconnected, Network, PeerKey, Stream
 from depin_node.p2p.together import Ended, together
 
@@ -118,7 +120,8 @@ class DirectChannels:
         self._expected: dict[bytes, _Expected] = {}
         self._open: dict[PeerKey, set[DirectCarrier]] = {}
         self._opening: Counter[PeerKey] = Counter()
-        self._handshakes = 0
+        self._knocking: dict[trio.CancelScope, str] = {}
+        """Handshakes under way, the oldest first, and the group of who knocks."""
         self._threads = trio.CapacityLimiter(limits.threads_max)
         self._serve_carrier: Callable[[Carrier], Awaitable[None]] | None = None
         network.serve(DIRECT_PROTOCOL, self._serve)
@@ -250,18 +253,29 @@ class DirectChannels:
                 log.debug("the data port refused a connection", reason=str(error))
                 await trio.sleep(0.05)
                 continue
-            if self._handshakes >= self._limits.handshakes_max:
-                self.counters["handshakes_refused"] += 1
+            try:
+                group = group_of_host(stream.socket.getpeername()[0])
+            except OSError:  # gone already
                 stream.socket.close()
                 continue
-            self._handshakes += 1
-            self._nursery.start_soon(self._greet, stream.socket)
+            if len(self._knocking) >= self._limits.handshakes_max:
+                self._put_one_out()
+            scope = trio.move_on_after(self._timeout_s)
+            self._knocking[scope] = group
+            self._nursery.start_soon(self._greet, stream.socket, scope)
 
-    async def _greet(self, sock: trio.socket.SocketType) -> None:
+    def _put_one_out(self) -> None:
+        self.counters["handshakes_evicted"] += 1
+        ((largest, _),) = Counter(self._knocking.values()).most_common(1)
+        oldest = next(scope for scope, group in self._knocking.items() if group == largest)
+        del self._knocking[oldest]
+        oldest.cancel()
+
+    async def _greet(self, sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         """Let in who shows a token that is waited for, with its proof."""
         let_in = False
         try:
-            with trio.move_on_after(self._timeout_s):
+            with scope:
                 knock = await _exactly(sock, _KNOCK_BYTES)
                 expected = self._expected.pop(knock[:TOKEN_BYTES], None)
                 if expected is None:
@@ -281,7 +295,7 @@ class DirectChannels:
         except OSError as error:
             log.debug("a handshake at the data port broke", reason=str(error))
         finally:
-            self._handshakes -= 1
+            self._knocking.pop(scope, None)
             if not let_in:
                 sock.close()
 

@@ -30,7 +30,7 @@ from multiaddr import Multiaddr
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.p2p import serving
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.admission import Admission
+from depin_node.p2p.admission import CONNECTIONS_PER_PEER_MAX, Admission
 from depin_node.p2p.gossip_streams import GOSSIP_PROTOCOL, GossipStreams
 from depin_node.p2p.libp2p import mends, paths
 from depin_node.p2p.libp2p.calling import Caller
@@ -453,6 +453,7 @@ def _connection_config(limits: NetworkLimits) -> ConnectionConfig:
     return ConnectionConfig(
         max_connections=limits.connections_max,
         high_watermark=limits.connections_max,
+        max_connections_per_peer=CONNECTIONS_PER_PEER_MAX,  # as we admit: else the library drops one of them
         min_connections=0,  # 0: no dialling of whoever is in the peerstore
         low_watermark=0,
         inbound_upgrade_timeout=limits.dial_timeout_s,

@@ -161,7 +161,7 @@ async def is_hung_up(stream):
 async def test_who_shows_no_token_is_hung_up_on(data):
     async with ends(ALICE, limits=replace(LIMITS, handshake_timeout_s=0.3)) as (alice,):
         assert await is_hung_up(await knock(alice.channels.port, data))
-        assert alice.channels._handshakes == 0
+        assert not alice.channels._knocking
         assert not alice.channels._open
 
 
@@ -169,11 +169,34 @@ async def test_a_flood_of_the_port_is_refused_and_hurts_nobody_for_long():
     async with ends(ALICE, BOB, limits=replace(LIMITS, handshake_timeout_s=1.0)) as (alice, bob):
         streams = [await knock(bob.channels.port, b"half") for _ in range(60)]
         await trio.testing.wait_all_tasks_blocked(0.05)
-        assert bob.channels._handshakes == 4
-        assert bob.channels.counters["handshakes_refused"] == 56
+        assert len(bob.channels._knocking) == 4
+        assert bob.channels.counters["handshakes_evicted"] == 56
         for stream in streams:
             assert await is_hung_up(stream)
         await alice.open(bob)
+
+
+async def test_one_group_cannot_hold_all_places_at_the_port():
+    async with ends(ALICE, BOB) as (alice, bob):
+
+        async def hold_a_place():
+            sock = trio.socket.socket()
+            await sock.bind(("127.1.0.1", 0))  # of another /16 than the others here
+            await sock.connect(("127.0.0.1", bob.channels.port))
+            return trio.SocketStream(sock)
+
+        _, token, keys = await begun(alice, bob)
+        held = [await hold_a_place() for _ in range(4)]
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with await knock(bob.channels.port, token) as honest:
+            held += [await hold_a_place() for _ in range(40)]
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(bob.channels._knocking) == 4
+            await honest.send_all(keys.opener_proof)
+            assert await honest.receive_some(32) == keys.server_proof
+        assert await is_hung_up(held[0])
+        for stream in held:
+            await stream.aclose()
 
 
 async def begun(alice, bob):
