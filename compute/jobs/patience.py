@@ -15,7 +15,7 @@ LET_DOWN_S_MAX = 300.0
 FORGOTTEN_AFTER_S = 60
 _FIRST_S = 0.5
 _REFUSALS = frozenset({"unsupported_class", "too_large", "memory", "time", "not_lending", "price", "banned"})
-_BUSY = frozenset({"busy", "group_limit", "stale"})
+_BUSY = frozenset({"busy", "group_limit"})
 ORDERLY = frozenset({code.value for code in EndCode} - {EndCode.STALLED.value})
 """Ends of an agreement that are nobody's fault."""
 

@@ -101,7 +101,6 @@ class DeclineCode(StrEnum):
     PRICE = "price"
     DRAINING = "draining"
     GROUP_LIMIT = "group_limit"
-    STALE = "stale"
     BANNED = "banned"
     CREDIT = "credit"
     UNSIGNED = "unsigned"
@@ -135,7 +134,6 @@ class FailCode(StrEnum):
     CRASHED = "crashed"
     NO_BLOB = "no_blob"
     RESOURCE = "resource"
-    CANCELLED = "cancelled"
 
 
 TASK_FAULTS = frozenset(
