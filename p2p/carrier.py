@@ -120,7 +120,7 @@ class StreamCarrier:
         window: the asker's, shared by its transfers from this peer; the holder has none.
     """
 
-    depth = 6
+    depth = 8
 
     def __init__(self, stream: Stream, *, timeout_s: float, window: Window | None = None) -> None:
         self.peer = stream.peer
