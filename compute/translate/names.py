@@ -91,7 +91,6 @@ BUILTIN_RECORDS: Final[dict[str, Record]] = {
 BUILTIN_RECORDS["dim3"] = _vector("dim3", U32, 3, 0)
 _LIBRARY_NUMBERS = {("__half", U16): "float16", ("complex", F32): "complex64", ("complex", F64): "complex128"}
 """The dtypes of our library's classes, by their name and what they consist of."""
-"""Classes of our library that hold a pointer."""
 _TYPEDEF_DEPTH_MAX = 64
 OBJECT_BYTES_MAX = 1 << 30
 

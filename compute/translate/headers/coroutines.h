@@ -105,11 +105,16 @@ struct Promise {
   Final final_suspend() noexcept { return {}; }
 };
 
+template <class T> struct Value {
+  T result;
+  void return_value(T x) { result = x; }
+};
+template <> struct Value<void> {
+  void return_void() {}
+};
 template <class T> struct Task {
-  struct promise_type : Promise {
-    T result;
+  struct promise_type : Promise, Value<T> {
     Task get_return_object() { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }
-    void return_value(T x) { result = x; }
   };
   std::coroutine_handle<promise_type> handle;
   bool await_ready() { return false; }
@@ -119,24 +124,14 @@ template <class T> struct Task {
     switched = true;
   }
   T await_resume() {
-    const T result = handle.promise().result;
-    handle.destroy();
-    return result;
+    if constexpr (__is_void(T)) {
+      handle.destroy();
+    } else {
+      const T result = handle.promise().result;
+      handle.destroy();
+      return result;
+    }
   }
-};
-template <> struct Task<void> {
-  struct promise_type : Promise {
-    Task get_return_object() { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }
-    void return_void() {}
-  };
-  std::coroutine_handle<promise_type> handle;
-  bool await_ready() { return false; }
-  template <class P> void await_suspend(std::coroutine_handle<P> caller) {
-    handle.promise().caller = caller;
-    current->top = handle;
-    switched = true;
-  }
-  void await_resume() { handle.destroy(); }
 };
 
 template <class T> INLINE T answer(u64 value) {
