@@ -138,7 +138,8 @@ class TaskArrays:
             if first is None or not arena <= shared <= arena + arena_bytes - size:
                 continue
             address = memory.address + self.addresses[index] + first * dtype.itemsize
-            result[:size].view(np.uint64)[:] = 0  # a quarter faster than bytes, which are memset
+            words = result[:size].view(np.uint64)
+            np.bitwise_and(words, 0, out=words)  # a tenth faster than storing zeros: what is read is fetched ahead
             if self.pages.lend(shared, address, size):
                 self._lent[output] = Loan(shared, address, size)
 
