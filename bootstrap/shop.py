@@ -344,12 +344,8 @@ class _Lane:
         """Get a worker for another program, or other inputs; what fails, fails the attempts that wait for it."""
         limits = work.body.terms.limits
         began_ns = self._shop.now_ns()
-        lease, before = self._lease, self._loaded
         try:
-            if lease is not None and lease.takes_inputs and before is not None and work.has_program_of(before):
-                self._loaded = None
-                await lease.load_inputs(work.inputs)
-            else:
+            if not await self._goes_on(work):
                 await self._close()
                 self._lease = await self._pool.acquire(self._name)
                 program = await self._shop.read_program(work)
@@ -367,6 +363,19 @@ class _Lane:
             # A worker's start and the compilation of a module, which a stranger can make last half a minute.
             self._shop.loaded(self._device, self._shop.now_ns() - began_ns)
         self._loaded = work
+        return True
+
+    async def _goes_on(self, work: Work) -> bool:
+        """Have the worker that is there take the inputs of a work; False: a fresh one has to. One may have died since
+        its last task, and what is wrong with inputs a fresh one says too."""
+        lease, before, self._loaded = self._lease, self._loaded, None
+        if lease is None or before is None or not lease.takes_inputs or not work.has_program_of(before):
+            return False
+        try:
+            await lease.load_inputs(work.inputs)
+        except (TaskError, ResourceError) as error:
+            log.info("a worker does not go on", lane=self._name, reason=str(error))
+            return False
         return True
 
     async def _run_works(self, number: int) -> None:

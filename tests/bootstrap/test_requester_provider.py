@@ -24,7 +24,7 @@ from depin_node.compute.sandbox.process import WorkerConfig
 from depin_node.compute.trust.export import Record, verify_export, write_export
 from depin_node.compute.trust.receipts import verify_receipt
 from depin_node.core.clock import SECOND_NS
-from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TaskTimedOut, TransportError
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TaskCrashed, TaskTimedOut, TransportError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.envelope import sign
 from depin_node.crypto.identity import Identity, peer_id
@@ -109,6 +109,38 @@ async def test_the_blobs_of_a_work_are_fetched_together(tmp_path, autojump_clock
         view = await done(a, job)
         assert view.state == "done", view.error
         assert served == [2, 2]  # the program and the input
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_jobs_over_other_inputs_go_on_with_the_worker_or_with_a_fresh_one(tmp_path, autojump_clock, dies):
+    started = []
+
+    class Mortal(InlineLease):
+        async def load(self, *args, **limits):
+            started.append(self)
+            await super().load(*args, **limits)
+
+        async def load_inputs(self, inputs):
+            if dies:
+                raise TaskCrashed("the worker died")
+            await super().load_inputs(inputs)
+
+    class Pool(InlinePool):
+        async def acquire(self, name):
+            return Mortal(self)
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=Pool())
+        await knows(a, [b])
+        for turn in range(3):
+            x = (np.arange(MANY.buffers[0].elements) * 3 + turn).astype("float32")
+            job, _ = await make_job(a, key=str(turn), candidate=MANY, arrays=[x])
+            view = await done(a, job)
+            assert view.state == "done", view.error
+            assert (await output_of(a, view, MANY) == x).all()
+            assert view.verification.attempts == TASKS
+        assert len(started) == (3 if dies else 1)
 
 
 async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):

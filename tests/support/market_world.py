@@ -80,6 +80,8 @@ class InlinePool:
 
 
 class InlineLease:
+    takes_inputs = True
+
     def __init__(self, pool):
         self._pool = pool
         self._give, self._results = trio.open_memory_channel(10_000)
@@ -87,6 +89,9 @@ class InlineLease:
     async def load(self, data, inputs, *, seconds, memory_limit_bytes):
         self._program = decode_program(data)
         self._limits = TaskLimits(seconds, memory_limit_bytes)
+        await InlineLease.load_inputs(self, inputs)
+
+    async def load_inputs(self, inputs):
         data = {index: source if isinstance(source, bytes) else source.read_bytes() for index, source in inputs.items()}
         views = {index: Input(memoryview(source)) for index, source in data.items()}
         self._loaded = WasmDevice().load(self._program, views, self._limits)
