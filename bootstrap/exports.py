@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 from depin_node.compute.jobs.journal import Journal
@@ -39,12 +40,13 @@ def export_receipts(data_dir: DataDir, network: str, to: Path, job: str | None =
         only = _job(journal, job) if job is not None else None
         head = journal.log_head()
         link = head.link if head is not None else origin(identity.key)
-        with temporary.open("xb") as file:
+        # a cursor that is left half-read would find the journal closed
+        with temporary.open("xb") as file, closing(_records(journal, only)) as records:
             entries = write_export(
                 file,
                 identity,
                 network,
-                _records(journal, only),
+                records,
                 head=link,
                 is_whole=job is None,
                 at_s=int(time.time()),
@@ -73,7 +75,7 @@ def _job(journal: Journal, begins: str) -> bytes:
     return found[0]
 
 
-def _records(journal: Journal, job: bytes | None) -> Iterator[Record]:
+def _records(journal: Journal, job: bytes | None) -> Generator[Record]:
     for receipt, countersign in journal.log_records(job):
         yield Record(receipt, countersign or b"")
 

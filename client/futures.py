@@ -1,5 +1,6 @@
 """What ``launch`` returns: a job that goes on whether anybody waits for it or not."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from depin_node.compute.programs.validation import decode_program
 from depin_node.core.errors import ConfigError, TaskError, TransportError
 from depin_node.core.views import LogsView
 
+_log = logging.getLogger("depin_node.client")
 END_STATES = frozenset({"done", "failed", "cancelled"})
 
 
@@ -109,9 +111,16 @@ class Future:
                     break  # look at the clock, and ask again
 
     def wait(self, timeout: float | None = None) -> JobView:
-        """Wait until the job has ended, and return how. Raises ``TimeoutError`` as ``views``."""
-        for _ in self.views(timeout):
-            pass
+        """Wait until the job has ended, and return how; log a warning, once, that too few are known who could do it.
+
+        Raises:
+            TimeoutError: as ``views``.
+        """
+        told = False
+        for view in self.views(timeout):
+            if view.lacks and not told:
+                _log.warning("job %s (%s) is %s: %s; see explain()", view.id[:12], view.name, view.state, view.lacks)
+                told = True
         return self._view
 
     def outputs(self, timeout: float | None = None) -> dict[str, Array]:

@@ -22,6 +22,7 @@ from depin_node.client.api import Control
 from depin_node.client.blob_files import get_file, put_file
 from depin_node.client.futures import Future
 from depin_node.client.outputs import Array
+from depin_node.client.settings import check_settings
 from depin_node.client.work import DEFAULT_POLICY, Work, prepare_file, prepare_launch, prepare_program
 from depin_node.compute.jobs.job import InputRef, Job, JobView, Limits, Policy, Tolerance
 from depin_node.compute.programs.arguments import borrowed, taken
@@ -213,10 +214,11 @@ class Mesh:
         """Submit prepared work: its bytes go to the node, where the job then lives, whatever becomes of us.
 
         Raises:
-            ConfigError: the node refuses it.
+            ConfigError: ``key``, deadline or budget is not what it can be; or the node refuses the work.
             TransportError: the node went away.
         """
         key = key or secrets.token_hex(16)
+        check_settings(key=key, deadline_s=work.deadline_s, budget_s=work.budget_s)
         try:
             view = self._control.submit(self._uploaded(work, key))
         except NotFoundError:  # the node made room since we last looked

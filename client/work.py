@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from depin_node.client.settings import check_settings
 from depin_node.compute.jobs.job import (
     AGREED_AUDITS,
     DEVICE_CLASSES_MAX,
@@ -161,6 +162,7 @@ def _work(
     results: Results,
     local: bool,
 ) -> Work:
+    check_settings(verify=verify, limits=limits, tolerance=tolerance)
     limits = limits or Limits(DEFAULT_SECONDS, max(MEMORY_MIB_MIN, _memory_mib(bound)))
     _check_memory(bound, limits, "limits")
     classes = (device_class,) if isinstance(device_class, str) else tuple(dict.fromkeys(device_class))

@@ -17,6 +17,12 @@ Number = int | str | Symbol
 EDGES = ("clamp", "wrap", "reflect", "constant", "none")
 
 
+def check_shards(shards: Any) -> None:
+    """Raise ``ConfigError`` unless ``shards`` is a positive integer."""
+    if not isinstance(shards, int | np.integer) or shards < 1:
+        raise ConfigError(f"shards = {shards!r}: expected a positive integer")
+
+
 @dataclass(frozen=True, eq=False)
 class Named:
     """An array of a program: what steps are given. ``shape`` is that of the whole, however it is cut."""
@@ -53,8 +59,7 @@ class ProgramArrays:
     """The numbers of a task's slice, for grids and scalars."""
 
     def __init__(self, *, shards: int = 1, along: Along | None = None) -> None:
-        if not isinstance(shards, int | np.integer) or shards < 1:
-            raise ConfigError(f"shards = {shards!r}: expected a positive integer")
+        check_shards(shards)
         if along is not None and shards > SLICES_MAX:
             raise ConfigError(f"shards = {shards}: at most {SLICES_MAX} slices are possible")
         self.shards, self._along = int(shards), along

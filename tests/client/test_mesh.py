@@ -129,14 +129,34 @@ def test_a_kernel_that_fails_everywhere_fails_the_job_and_a_good_one_still_runs(
         (replace(copying(k=1, of=1), device_classes=("strict-1",)), "of class strict-1"),
     ],
 )
-def test_nobody_suitable_tells_the_reasons(mesh, work, reason):
+def test_nobody_suitable_tells_the_reasons(mesh, work, reason, caplog):
     with pytest.raises(NobodySuitable) as caught:
         mesh.submit(work).result(WAIT_S)
     assert caught.value.code == "nobody_suitable"
     assert reason in str(caught.value)
+    waited = [record.getMessage() for record in caplog.records if record.name == "depin_node.client"]
+    if "declined" not in reason:  # those who declined were known to fit
+        assert len(waited) == 1, waited
+        assert "known peers fit" in waited[0]
     deadline = time.monotonic() + WAIT_S  # who declined is not asked again for a while
     while mesh.submit(copying(tasks=2)).wait(WAIT_S).state != "done":
         assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"deadline_s": 0.5}, "deadline_s: Expected `int`, got `float`; it is 0.5"),
+        ({"budget_s": -1}, "budget_s: Expected `int` >= 0; it is -1"),
+    ],
+)
+def test_a_bound_that_no_job_can_have_is_named(mesh, options, says):
+    with pytest.raises(ConfigError) as caught:
+        mesh.submit(replace(copying(), **options))
+    assert str(caught.value) == says
+    with pytest.raises(ConfigError) as caught:
+        mesh.submit(copying(), key="k" * 65)
+    assert "key: Expected `str` of length <= 64" in str(caught.value)
 
 
 def test_both_sides_hold_the_signed_receipt(mesh, running):

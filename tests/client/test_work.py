@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from depin_node.client import ElementwiseKernel, RawModule, ReductionKernel, local
+from depin_node.client import ElementwiseKernel, Limits, RawModule, ReductionKernel, confidence, local
 from depin_node.client.work import prepare_launch
 from depin_node.compute.jobs.job import Quorum, Tolerance
 from depin_node.compute.programs.kernel import Out, RawKernel
@@ -58,3 +58,26 @@ def test_an_unknown_option_of_a_local_launch_is_named(option, hint):
     with pytest.raises(ConfigError) as caught:
         local.launch(RawKernel(TRAPS, "k"), 1, 64, [], **{option: 3})
     assert str(caught.value) == f"launch has no option '{option}'{hint}"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"verify": "quorum"}, "verify: give quorum(k, n), lead(d), confidence(p, f) or algebraic(), not 'quorum'"),
+        ({"verify": (2, 3)}, "verify: give quorum(k, n), lead(d), confidence(p, f) or algebraic(), not (2, 3)"),
+        ({"verify": confidence(99.9, 0.2)}, "verify: p: Expected `float` <= 0.999999; it is 99.9"),
+        ({"limits": {"seconds": 5}}, "limits: give Limits(seconds, memory_mib), not {'seconds': 5}"),
+        ({"limits": Limits(0.5, 64)}, "limits: seconds: Expected `int`, got `float`; it is 0.5"),
+        ({"tolerance": 0.1}, "tolerance: give Tolerance(relative, absolute), not 0.1"),
+        ({"shards": 2.5}, "shards = 2.5: expected a positive integer"),
+        ({"shards": "4"}, "shards = '4': expected a positive integer"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_no_job_can_have_is_named(options, says):
+    x = np.zeros((8, 8), np.int32)
+    reduction = ReductionKernel("T x", "T y", "x", "a + b", "y = a", 0)
+    for kernel, axis in ((ElementwiseKernel("T x", "T y", "y = x"), None), (reduction, 1)):
+        with pytest.raises(ConfigError) as caught:
+            prepare_launch(kernel, args=[x], axis=axis, **options)
+        assert str(caught.value) == says

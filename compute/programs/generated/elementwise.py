@@ -36,6 +36,7 @@ from depin_node.compute.programs.generated.source import (
 from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Launched, Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
+from depin_node.compute.programs.program_arrays import check_shards
 from depin_node.core.errors import ConfigError
 
 THREADS_MAX = 256
@@ -228,7 +229,8 @@ def _plan(arguments: Arguments, shape: tuple[int, ...], shards: int, name: str) 
     order = tuple(range(len(shape)))
     _, axes = merge_axes(shape, [compact(a.array, order).shape for a in _looped(arguments) if a.array is not None])
     size = prod(shape)
-    if not 1 <= shards <= size:
+    check_shards(shards)
+    if shards > size:
         raise ConfigError(f"{name}: {shards} shards of {size} elements: a shard has at least one")
     elements_max = min(THREADS_MAX, size // shards)
     broadcasts = any(axes.factor(position) is None for position in range(len(axes.strides)))

@@ -47,6 +47,7 @@ from depin_node.compute.programs.generated.source import (
 from depin_node.compute.programs.generated.words import put_in_words
 from depin_node.compute.programs.kernel import Launched, Out
 from depin_node.compute.programs.program import DIMENSIONS_MAX
+from depin_node.compute.programs.program_arrays import check_shards
 from depin_node.core.errors import ConfigError
 
 LANES_MAX = 256
@@ -185,7 +186,8 @@ class ReductionKernel(Launched):
         for argument in arguments.outputs:
             if argument.shape not in (None, result):
                 raise ConfigError(f"{argument.info.name} has the shape {argument.shape}, the result {result}")
-        if not 1 <= shards <= prod(result):
+        check_shards(shards)
+        if shards > prod(result):
             raise ConfigError(
                 f"{self.name}: {shards} shards of a result of {prod(result)} elements: a shard makes at least one. "
                 "To spread a full reduction, reduce x.reshape(k, -1) along axis 1, then the k results"

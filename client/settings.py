@@ -1,0 +1,47 @@
+"""Checks how a job is to be run before anything is compiled for it or sent: in the words of the caller."""
+
+from typing import Any, get_type_hints
+
+import msgspec
+
+from depin_node.compute.jobs.job import Job, Limits, Policy, Tolerance
+from depin_node.core.errors import ConfigError
+from depin_node.core.wire import Message
+
+_MADE_BY = {
+    "verify": (Policy, "quorum(k, n), lead(d), confidence(p, f) or algebraic()"),
+    "limits": (Limits, "Limits(seconds, memory_mib)"),
+    "tolerance": (Tolerance, "Tolerance(relative, absolute)"),
+}
+_HINTS = get_type_hints(Job, include_extras=True)
+
+
+def check_settings(**settings: Any) -> None:
+    """Check ``verify``, ``limits``, ``tolerance`` and fields of ``Job``, by their names; None is not looked at.
+
+    Raises:
+        ConfigError: one is not what it can be; names it.
+    """
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name in _MADE_BY:
+            kind, made_by = _MADE_BY[name]
+            if not isinstance(value, kind):
+                raise ConfigError(f"{name}: give {made_by}, not {value!r}")
+            _check_fields(name, value)
+        else:
+            _check(name, value, _HINTS[name])
+
+
+def _check_fields(name: str, value: Message) -> None:
+    hints = get_type_hints(type(value), include_extras=True)
+    for field in value.__struct_fields__:
+        _check(f"{name}: {field}", getattr(value, field), hints[field])
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}; it is {value!r}") from error
