@@ -248,4 +248,5 @@ def _convert(value: Any, key: str, source: str, *, strict: bool) -> Any:
         return msgspec.convert(value, FIELDS[key].type, strict=strict)
     except msgspec.ValidationError as error:
         hint = _HINTS.get(key, "")
-        raise ConfigError(f"{source}: {hint or error}; it is '{printable(str(value), length_max=80)}'") from error
+        given = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        raise ConfigError(f"{source}: {hint or error}; it is '{printable(given, length_max=80)}'") from error

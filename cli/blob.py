@@ -21,7 +21,7 @@ def put(settings: Settings, /, as_json: bool, file: str, peers: tuple[str, ...])
     """Put FILE into the node's store and print the id of the blob.
 
     With --seal-for it is encrypted here, before the node sees it: the named peers can read it, and nobody else, not
-    this node either unless it is named. A provider that computes on it has to be named, and then sees it.
+    this node either unless it is named. A job that has it as input computes on the sealed bytes: nobody opens it there.
 
     \b
     Examples:

@@ -57,7 +57,11 @@ class BlobWriter:
         end = self._size_bytes + memoryview(chunk).nbytes
         if end > self._allocated_bytes and self._size_bytes_max > CHUNK_BYTES:
             self._allocated_bytes = min(end + _PREALLOCATED_BYTES, self._size_bytes_max)
-            allocate(self._fd, self._size_bytes, self._allocated_bytes)
+            try:
+                allocate(self._fd, self._size_bytes, self._allocated_bytes)
+            except OSError:  # there is no room for all that may come; for what does, there may be
+                os.ftruncate(self._fd, self._size_bytes)
+                self._allocated_bytes = self._size_bytes_max
         write_at(self._fd, chunk, self._size_bytes)
         return digest
 

@@ -161,7 +161,7 @@ def _conditions(job: Job, price_max: int) -> list[_Condition]:
             "memory",
             lambda p: not has_class(p) or memory_of(p) >= memory_mib,  # a missing class is told once
             lambda p: -memory_of(p),
-            lambda least: f"[limits] memory_mib = {-least}",
+            lambda least: f"[limits] memory_mib = {-least}, if a task fits it",
         ),
         _Condition("price", lambda p: p.price <= price_max, lambda p: p.price, lambda most: f"price_max = {most}"),
         _Condition("reachable", lambda p: p.reachable, None, lambda _: "a port that is open, or a relay"),

@@ -40,6 +40,8 @@ def shortage(progress: Progress, groups: Collection[str], fitting: int, known: i
     not."""
     if len(groups) >= progress.rule.agree:
         return ""
+    if not known:
+        return f"no peer is known yet (depin-node doctor says why), and it needs {progress.rule.agree}"
     return f"{fitting} of {known} known peers fit, in {len(groups)} groups; it needs {progress.rule.agree}"
 
 

@@ -20,6 +20,7 @@ from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import Message, decode, encode
+from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.directory_protocol import Allowance
 from depin_node.p2p.frames import request, serve_requests
@@ -90,6 +91,7 @@ class Reach:
         self._nursery = nursery
         self._machine = Reachability(settings.config, clock())
         self._wake = trio.Event()
+        self._clock_is_off = False
         self._mapped: tuple[str, int] | None = None
         self._probes = trio.CapacityLimiter(PROBES_MAX)
         self._allowance = Allowance(burst=4, per_s=0.2)
@@ -167,6 +169,12 @@ class Reach:
             nat=view.nat.value,
             relays=[peer_id(p)[-8:] for p in view.relays],
         )
+        is_off = view.skew_s is not None and abs(view.skew_s) > SKEW_S_MAX
+        if is_off and not self._clock_is_off:
+            log.warning(
+                "this machine's clock is off: what peers tell counts as expired; set it (NTP)", behind_s=view.skew_s
+            )
+        self._clock_is_off = is_off
         settings = self._settings
         self._server.is_open = settings.relay and (settings.relay_always or view.verdict is Verdict.PUBLIC)
         self._advertise(self.addresses())

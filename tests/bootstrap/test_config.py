@@ -146,8 +146,8 @@ def test_a_data_port_that_is_none_is_an_error(data_listen, message):
         ("", {}, {"control_port": 70_000}, r"--control-port: .*65535; it is '70000'"),
         ('devices = ["\x1b[2J"]', {}, {}, r"not TOML"),
         (r'devices = ["\u001b[2J"]', {}, {}, r"devices: .*x1b\[2J"),
-        ("", {"DEPIN_DEVICES": "cpu, first"}, {}, r"DEPIN_DEVICES: each is cpu, gpu, the UUID of .*'first'"),
-        ("", {}, {"devices": ("GPU 0",)}, r"--device: each is cpu, gpu, the UUID of .*'GPU 0'"),
+        ("", {"DEPIN_DEVICES": "cpu, first"}, {}, r"DEPIN_DEVICES: each is cpu, gpu, the UUID of .*'cpu, first'"),
+        ("", {}, {"devices": ("GPU 0",)}, r"--device: each is cpu, gpu, the UUID of .*; it is 'GPU 0'$"),
     ],
 )
 def test_wrong_settings_name_their_source_and_key(tmp_path, toml, environ, flags, message):

@@ -43,7 +43,7 @@ def test_each_condition_counts_all_that_fail_it_and_those_that_fail_nothing_else
     assert (found.peers_known, found.peers_fitting, found.groups_fitting, found.groups_needed) == (4, 1, 1, 2)
     memory = condition(found, "memory")
     assert (memory.failing, memory.alone, memory.gained, memory.groups) == (2, 1, 1, 2)
-    assert memory.relax == "[limits] memory_mib = 1024"
+    assert memory.relax == "[limits] memory_mib = 1024, if a task fits it"
     lending = condition(found, "lending")
     assert (lending.failing, lending.alone, lending.relax) == (1, 0, "")
     other = condition(found, "device_class")
@@ -54,14 +54,14 @@ def test_each_condition_counts_all_that_fail_it_and_those_that_fail_nothing_else
 def test_a_limit_is_relaxed_no_further_than_it_takes():
     found = explained([GOOD._replace(group=str(mib), devices=(("wasm-1", mib),)) for mib in (64, 512, 1024, 1536)])
     memory = condition(found, "memory")
-    assert memory.relax == "[limits] memory_mib = 1024"  # two groups are needed
+    assert memory.relax == "[limits] memory_mib = 1024, if a task fits it"  # two groups are needed
     assert (memory.alone, memory.gained, memory.groups) == (4, 2, 2)
 
 
 def test_a_limit_that_cannot_give_enough_is_relaxed_to_what_there_is():
     found = explained([GOOD._replace(devices=(("wasm-1", mib),)) for mib in (64, 512)])  # one group
     memory = condition(found, "memory")
-    assert (memory.relax, memory.gained, memory.groups) == ("[limits] memory_mib = 64", 2, 1)
+    assert (memory.relax, memory.gained, memory.groups) == ("[limits] memory_mib = 64, if a task fits it", 2, 1)
 
 
 def test_prices_are_relaxed_upwards():

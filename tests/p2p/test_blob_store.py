@@ -309,6 +309,12 @@ async def main():
     assert store.used_bytes == 1000
     assert await store.read(small) == b"x" * 1000
     assert await store.read(await store.put(b"y" * 3_000_000)) == b"y" * 3_000_000
+    with store.writer(size_bytes_max=1 << 29) as writer:  # of unknown size: room is sought for more than comes
+        for _ in range(3):
+            await writer.write_chunk(b"z" * (1 << 20))
+        grown = await writer.finish()
+    assert (store.folder / grown.hex()).stat().st_size == 3 << 20
+    assert await store.read(grown) == b"z" * (3 << 20)
 
 trio.run(main)
 """
@@ -316,7 +322,7 @@ trio.run(main)
 
 def test_a_full_disk_is_an_error_and_the_store_goes_on(tmp_path):
     subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], check=True, timeout=60)
-    assert len(files(tmp_path)) == 2
+    assert len(files(tmp_path)) == 3
 
 
 KILLED = """

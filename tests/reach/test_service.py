@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
 from depin_node.core.clock import SECOND_NS, Now
@@ -39,14 +40,24 @@ def identity(number: int) -> Identity:
 
 @asynccontextmanager
 async def node(
-    fabric: MemoryFabric, number: int, first: list[str], *, is_private: bool = False, **settings: Any
+    fabric: MemoryFabric,
+    number: int,
+    first: list[str],
+    *,
+    is_private: bool = False,
+    ahead_s: int = 0,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Mesh, Reach]]:
-    """Open a node in a group of its own."""
+    """Open a node in a group of its own, whose clock is ``ahead_s`` ahead."""
     who = identity(number)
+
+    def clock() -> Now:
+        return Now(now().boottime_ns, now().wall_ns + ahead_s * SECOND_NS)
+
     async with (
         fabric.open(who.key, host=f"10.{number}.0.1", is_private=is_private) as network,
-        open_mesh(network, who, first_peers=first, clock=now, rng=random.Random(number)) as mesh,
-        open_reach(network, advertise=mesh.set_addresses, settings=ReachSettings(**settings), clock=now) as reach,
+        open_mesh(network, who, first_peers=first, clock=clock, rng=random.Random(number)) as mesh,
+        open_reach(network, advertise=mesh.set_addresses, settings=ReachSettings(**settings), clock=clock) as reach,
     ):
         mesh.dial, mesh.best_first = reach.dial, reach.best_first
         yield mesh, reach
@@ -71,6 +82,19 @@ async def until(holds: Any) -> None:
     with trio.fail_after(120):
         while not holds():
             await trio.sleep(0.5)
+
+
+@pytest.mark.parametrize("ahead_s", [7200, 30])
+async def test_a_clock_that_is_off_by_more_than_adverts_allow_is_logged_once(autojump_clock: Any, ahead_s: int) -> None:
+    fabric = MemoryFabric(1)
+    with structlog.testing.capture_logs() as logs:
+        async with public(fabric) as nodes:
+            first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+            async with node(fabric, 9, first, ahead_s=ahead_s) as (_, reach):
+                await until(lambda: reach.view.skew_s is not None)
+                await trio.sleep(60)
+    said = [line["behind_s"] for line in logs if "clock is off" in line["event"]]
+    assert said == ([-7200] if ahead_s > 60 else [])
 
 
 async def test_who_cannot_be_called_is_reached_by_a_relay(autojump_clock: Any) -> None:
