@@ -8,7 +8,7 @@ from depin_node.compute.jobs.job import Job, Limits, Policy, Tolerance
 from depin_node.core.errors import ConfigError
 from depin_node.core.wire import Message
 
-_MADE_BY = {
+_MADE_BY: dict[str, tuple[Any, str]] = {
     "verify": (Policy, "quorum(k, n), lead(d), confidence(p, f) or algebraic()"),
     "limits": (Limits, "Limits(seconds, memory_mib)"),
     "tolerance": (Tolerance, "Tolerance(relative, absolute)"),

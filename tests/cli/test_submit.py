@@ -284,7 +284,7 @@ def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
     done = submit(alone, job)
     assert done.returncode == 3
     assert "nobody suitable took the work" in done.stderr
-    assert "queued: no peer is known yet (depin-node doctor says why), and it needs 2; see: depin-node job explain" in done.stderr
+    assert "queued: no peer is known yet (depin-node doctor says why), and it needs 2; see: " in done.stderr
     assert "--lend" in done.stderr
     (failed,) = alone.json("job", "list")
     why = alone.json("job", "explain", failed["id"])
