@@ -273,8 +273,7 @@ class BlobStore:
         if 0 < size_bytes <= CHUNK_BYTES:
             return await self._put_small(next(iter(chunks(data))), durable)
         with self.writer(size_bytes_max=size_bytes) as writer:
-            for chunk in chunks(data):
-                await writer.write_chunk(chunk)
+            await writer.write_whole(memoryview(data).cast("B"))
             return await writer.finish(durable=durable)
 
     async def _put_small(self, data: memoryview, durable: bool) -> bytes:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depin_node.core.errors import ResourceError
-from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
 from depin_node.p2p.blob_files import allocate, rename, write_at
+from depin_node.p2p.together import together
 
 if TYPE_CHECKING:
     from depin_node.p2p.blob_store import BlobStore
 
+_AT_ONCE_BYTES = 32 << 20
+"""Of data that are all here: hashed and written before anybody can stop it."""
 _PREALLOCATED_BYTES = 32 << 20
 """Files grow by so much: writing into room that is there takes a fifth of the time."""
 
@@ -52,9 +55,41 @@ class BlobWriter:
         self._hashes.append(digest)
         self._size_bytes += size_bytes
 
+    async def write_whole(self, data: memoryview) -> None:
+        """Append all that the blob has, which is here: one thread writes it while another hashes it.
+
+        Raises:
+            ResourceError: no room on disk or in the quota.
+        """
+        for start in range(0, len(data), _AT_ONCE_BYTES):
+            part = data[start : start + _AT_ONCE_BYTES]
+            self._store.reserve(len(part))
+            written = False
+            try:
+                hashes = await self._write_and_hash(part)
+                written = True
+            finally:
+                if not written:
+                    self._store.release(len(part))
+            self._hashes += hashes
+            self._size_bytes += len(part)
+
+    async def _write_and_hash(self, part: memoryview) -> list[bytes]:
+        hashes: list[bytes] = []
+        in_thread = self._store.in_thread
+        await together(
+            lambda: in_thread(lambda: self._write(part)),
+            lambda: in_thread(lambda: hashes.extend(map(chunk_hash, chunks(part)))),
+        )
+        return hashes
+
     def _hash_and_write(self, chunk: Buffer) -> bytes:
         digest = chunk_hash(chunk)
-        end = self._size_bytes + memoryview(chunk).nbytes
+        self._write(chunk)
+        return digest
+
+    def _write(self, data: Buffer) -> None:
+        end = self._size_bytes + memoryview(data).nbytes
         if end > self._allocated_bytes and self._size_bytes_max > CHUNK_BYTES:
             self._allocated_bytes = min(end + _PREALLOCATED_BYTES, self._size_bytes_max)
             try:
@@ -62,8 +97,7 @@ class BlobWriter:
             except OSError:  # there is no room for all that may come; for what does, there may be
                 os.ftruncate(self._fd, self._size_bytes)
                 self._allocated_bytes = self._size_bytes_max
-        write_at(self._fd, chunk, self._size_bytes)
-        return digest
+        write_at(self._fd, data, self._size_bytes)
 
     async def finish(self, *, durable: bool = False) -> bytes:
         """Give the blob its name and return its 32-byte id.

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from depin_node.core.errors import PeerViolation, ResourceError
 from depin_node.crypto.blob import CHUNK_BYTES, blob_id, chunks, manifest
+from depin_node.p2p import blob_writer
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
 
 SIZES = [0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5]
@@ -48,6 +49,18 @@ async def test_what_is_put_can_be_read_also_after_a_restart(tmp_path, size, dura
         async with reopened.open(key) as view:
             assert view == data
             assert view.readonly
+
+
+async def test_data_of_many_chunks_are_put_some_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(blob_writer, "_AT_ONCE_BYTES", 2 * CHUNK_BYTES)
+    data = blob(5 * CHUNK_BYTES + 3)
+    store = BlobStore(tmp_path, quota_bytes=len(data))
+    assert await store.put(data) == blob_id(data)
+    assert await store.read(blob_id(data)) == data
+    assert await store.manifest(blob_id(data)) == manifest(data)
+    with pytest.raises(ResourceError, match="no room"):
+        await BlobStore(tmp_path / "small", quota_bytes=len(data) - 1).put(data)
+    assert files(tmp_path / "small") == []
 
 
 @pytest.mark.parametrize("step", [999, CHUNK_BYTES, 2 * CHUNK_BYTES + 3])
@@ -294,6 +307,7 @@ FULL_DISK = """
 import resource, sys, trio
 from pathlib import Path
 from depin_node.core.errors import ResourceError
+from depin_node.p2p import blob_writer
 from depin_node.p2p.blob_store import BlobStore
 
 async def main():
@@ -328,6 +342,7 @@ def test_a_full_disk_is_an_error_and_the_store_goes_on(tmp_path):
 KILLED = """
 import os, signal, sys, trio
 from pathlib import Path
+from depin_node.p2p import blob_writer
 from depin_node.p2p.blob_store import BlobStore
 
 async def main():
