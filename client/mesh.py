@@ -8,6 +8,7 @@ with Mesh() as mesh:
     z = future.result()
 """
 
+import logging
 import os
 import secrets
 import time
@@ -40,10 +41,15 @@ if TYPE_CHECKING:
 
 PREFIX_LENGTH_MIN = 4
 _ID_LENGTH = 64
+_NOTES_MAX = 256
+_log = logging.getLogger("depin_node.client")
 
 
 class Mesh:
     """A connection to the running node of a data directory, and through it to the mesh.
+
+    What the compiler finds about a kernel's bits (a race, a read of what nobody has written) goes to Python's log
+    ``depin_node.client`` as a warning.
 
     Args:
         data_dir: of the node; by default ``DEPIN_DATA_DIR``, else the platform's place for user data.
@@ -54,6 +60,7 @@ class Mesh:
 
     def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
         self._control = Control(data_dir)
+        self._told: set[str] = set()
 
     def __enter__(self) -> "Mesh":
         return self
@@ -145,6 +152,7 @@ class Mesh:
             tolerance=tolerance,
             results=results,
         )
+        self._tell(work.notes)
         return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
 
     def run(
@@ -194,7 +202,15 @@ class Mesh:
             tolerance=tolerance,
             results=results,
         )
+        self._tell(work.notes)
         return self.submit(replace(work, deadline_s=deadline_s, budget_s=budget_s), key=key)
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        """Log what the compiler and the trial found, each note once: launches in a loop have the same."""
+        for note in notes:
+            if note not in self._told and len(self._told) < _NOTES_MAX:
+                self._told.add(note)
+                _log.warning("%s", note)
 
     def submit_file(self, path: str | os.PathLike[str], *, key: str | None = None) -> Future:
         """Submit a job file (TOML). Raises as ``launch``."""

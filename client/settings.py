@@ -17,13 +17,13 @@ _HINTS = get_type_hints(Job, include_extras=True)
 
 
 def check_settings(**settings: Any) -> None:
-    """Check ``verify``, ``limits``, ``tolerance`` and fields of ``Job``, by their names; None is not looked at.
+    """Check ``verify``, ``limits``, ``tolerance`` and fields of ``Job``, by name; None but of ``verify`` is a default.
 
     Raises:
         ConfigError: one is not what it can be; names it.
     """
     for name, value in settings.items():
-        if value is None:
+        if value is None and name != "verify":
             continue
         if name in _MADE_BY:
             kind, made_by = _MADE_BY[name]

@@ -1,4 +1,4 @@
-"""The SDK against real nodes: one requester, three lenders. Kernels are in WebAssembly text: no compiler is needed."""
+"""The SDK against real nodes: one requester, three lenders. Most kernels are in WebAssembly text."""
 
 import signal
 import time
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import wat_programs as wat
 
-from depin_node.client import JobFailed, Limits, Mesh, NobodySuitable, quorum
+from depin_node.client import JobFailed, Limits, Mesh, NobodySuitable, Out, RawKernel, quorum
 from depin_node.client.work import Work
 from depin_node.compute.programs.binding import Bound
 from depin_node.core.errors import ConfigError, NotFoundError, ResourceError, TransportError
@@ -141,6 +141,17 @@ def test_nobody_suitable_tells_the_reasons(mesh, work, reason, caplog):
     deadline = time.monotonic() + WAIT_S  # who declined is not asked again for a while
     while mesh.submit(copying(tasks=2)).wait(WAIT_S).state != "done":
         assert time.monotonic() < deadline
+
+
+def test_what_the_trial_finds_is_logged_once(mesh, caplog, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPIN_CACHE_DIR", str(tmp_path))
+    beyond = RawKernel('extern "C" __global__ void k(const int* x, int* y) { y[threadIdx.x] = x[threadIdx.x]; }', "k")
+    x = np.arange(32, dtype=np.int32)
+    for _ in range(2):
+        mesh.launch(beyond, 1, 64, (x, Out("int32", (64,))), verify=quorum(1, 1)).wait(WAIT_S)
+    said = [record.getMessage() for record in caplog.records if "are others in task 0" in record.getMessage()]
+    assert said[0].startswith("its bits are not defined"), said
+    assert len(said) == len(set(said))
 
 
 @pytest.mark.parametrize(

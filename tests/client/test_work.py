@@ -64,6 +64,7 @@ def test_an_unknown_option_of_a_local_launch_is_named(option, hint):
     ("options", "says"),
     [
         ({"verify": "quorum"}, "verify: give quorum(k, n), lead(d), confidence(p, f) or algebraic(), not 'quorum'"),
+        ({"verify": None}, "verify: give quorum(k, n), lead(d), confidence(p, f) or algebraic(), not None"),
         ({"verify": (2, 3)}, "verify: give quorum(k, n), lead(d), confidence(p, f) or algebraic(), not (2, 3)"),
         ({"verify": confidence(99.9, 0.2)}, "verify: p: Expected `float` <= 0.999999; it is 99.9"),
         ({"limits": {"seconds": 5}}, "limits: give Limits(seconds, memory_mib), not {'seconds': 5}"),
