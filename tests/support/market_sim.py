@@ -86,6 +86,7 @@ class Link:
         self.bodies = {}
         self.known = {}  # every attempt there was
         self.shown_before = {}
+        self.stored_before = deque()  # for each message of tasks under way: what was stored when it left
         self.closing = False
         self.outputs = {}
         self.requester.propose(ask.terms, ask.price_max, ask.duration_s, world.now())
@@ -302,12 +303,13 @@ class World:
             elif isinstance(order, pm.Prepare):
                 link.bodies[order.work] = order.body
             elif isinstance(order, pm.Run):
+                stored = link.stored_before.popleft()
                 for attempt, task in order.items:
                     link.running[attempt] = (order.work, task)
                     link.known[attempt] = (order.work, task)
                     job = link.bodies[order.work].job
                     link.shown_before[attempt] = self.revealed[(job, task)]
-                    if task in self.results[job]:
+                    if (job, task) in stored:
                         self.attempts_after_done.append((job, task))
                     if (link.index, job, task) in self.finished:
                         self.handed_in += 1
@@ -350,7 +352,10 @@ class World:
 
     def pump(self, link):
         """What the writers of both ends do whenever they can."""
-        link.to_provider.extend(link.requester.drain(self.now()))
+        for kind, body in link.requester.drain(self.now()):
+            if kind == Kind.TASKS:
+                link.stored_before.append({(job, task) for job, tasks in self.results.items() for task in tasks})
+            link.to_provider.append((kind, body))
         link.to_requester.extend(link.provider.drain(self.now()))
         while (attempt := link.provider.next_upload()) is not None:
             for body in data_frames(attempt, [memoryview(output) for output in link.outputs[attempt]]):
