@@ -32,6 +32,8 @@ SKEW_S_MAX = 10.0
 """Beyond this a clock is worth a look; from 60 s on peers refuse what the node signs."""
 DISK_FREE_MIN = 0.05
 """Of the file system: with less, SQLite and the blob store may soon fail."""
+DISK_FREE_BYTES_MIN = 64 << 20
+"""With less the journal may soon find no room, whatever blobs may take."""
 
 
 class Finding(View, frozen=True):
@@ -340,8 +342,9 @@ def _disk(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
     usage = shutil.disk_usage(path)
     used = patient.status.blobs_bytes if patient.status else 0
     wanted = max(0, (config.disk_mib << 20) - used)
-    says = f"{usage.free / 1e9:.1f} GB free; blobs may still take {wanted / 1e9:.1f} GB"
-    if usage.free < DISK_FREE_MIN * usage.total and usage.free < wanted:
+    free = f"{usage.free / 1e9:.1f} GB" if usage.free >= 1e9 else f"{usage.free / 1e6:.0f} MB"
+    says = f"{free} free; blobs may still take {wanted / 1e9:.1f} GB"
+    if usage.free < max(DISK_FREE_BYTES_MIN, min(DISK_FREE_MIN * usage.total, wanted)):
         yield Finding("disk", False, says, "make room, or choose a smaller --disk-mib")
     elif usage.free < wanted:
         yield Finding("disk", True, says, "blobs will not get all they may: a smaller --disk-mib would be honest")

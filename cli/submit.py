@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from depin_node.compute.programs.kernel import Reference
 
 INTERRUPTED = 130
+LINE_S = 10.0
+"""How often it is said, where there is no terminal, how far a job is."""
 
 
 class Advance(Protocol):
@@ -177,9 +180,9 @@ def safe_name(text: str) -> str:
 
 @contextmanager
 def progress(total: int) -> "Iterator[Advance]":
-    """Give a function that shows how far we are: a bar on a terminal, else nothing."""
+    """Give a function that shows how far we are: a bar on a terminal, else a line now and then."""
     if not on_terminal():
-        yield lambda done, text="": None
+        yield _lines(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -190,6 +193,18 @@ def progress(total: int) -> "Iterator[Advance]":
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("", total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=printable(text))
+
+
+def _lines(total: int) -> "Advance":
+    said_s = time.monotonic()
+
+    def advance(done: int, text: str = "") -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= LINE_S:
+            said_s = time.monotonic()
+            note(f"{done} of {total} tasks done" + (f"; {text}" if text else ""))
+
+    return advance
 
 
 def _plan(work: "Work") -> dict[str, object]:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,17 @@ def test_all_is_well(tmp_path):
     assert report.exit_code == 0, report
     assert {"config", "data", "node", "listens", "reachable", "nat", "first peers", "peers", "clock"} <= set(found)
     assert {"versions", "devices", "sandbox", "disk", "admission"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "is_ok", "says"),
+    [(6 << 20, False, "6 MB free"), (65 << 20, True, "68 MB free"), (2 << 30, True, "2.1 GB")],
+)
+def test_a_disk_without_room_for_the_journal_is_not_ok(tmp_path, monkeypatch, free_bytes, is_ok, says):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=4 << 30, free=free_bytes))
+    _, found = examined(tmp_path)
+    assert found["disk"].ok == is_ok
+    assert says in found["disk"].says
 
 
 @pytest.mark.parametrize(

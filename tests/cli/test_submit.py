@@ -11,6 +11,7 @@ import pytest
 from nodes import command, depin_node, environment
 
 from depin_node.cli import main as cli_main
+from depin_node.cli.submit import progress
 
 pytestmark = pytest.mark.net
 
@@ -42,6 +43,16 @@ seconds = 10
 memory_mib = 64
 """
 N = 10_000
+
+
+def test_without_a_terminal_it_is_said_now_and_then_how_far_a_job_is(monkeypatch, capsys):
+    times = iter([0.0, 9.0, 10.0, 10.0, 11.0, 25.0, 25.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    with progress(64) as advance:
+        for done, text in ((1, ""), (2, "3 running"), (3, ""), (40, "")):
+            advance(done, text)
+    monkeypatch.undo()
+    assert capsys.readouterr().err == "2 of 64 tasks done; 3 running\n40 of 64 tasks done\n"
 
 
 @pytest.fixture
