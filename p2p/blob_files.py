@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Buffer, Manifest, chunk_hash
@@ -127,8 +128,9 @@ def write_at(fd: int, data: Buffer, offset: int) -> None:
 def write_small(path: Path, folder: Path, data: Buffer, durable: bool) -> Manifest:
     """Write a blob of one chunk to ``path``, give it its name in ``folder`` and return its manifest."""
     manifest = Manifest(memoryview(data).nbytes, (chunk_hash(data),))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with ExitStack() as undo:  # nothing half is left behind; what has its name is not looked for any more
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        undo.callback(path.unlink, missing_ok=True)
         try:
             write_at(fd, data, 0)
             if durable:
@@ -136,9 +138,7 @@ def write_small(path: Path, folder: Path, data: Buffer, durable: bool) -> Manife
         finally:
             os.close(fd)
         rename(path, folder / manifest.blob_id().hex(), durable)
-    except BaseException:  # whatever it was: nothing half is left behind; raised again
-        path.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
     return manifest
 
 
