@@ -11,6 +11,7 @@ one after the other in every round; what is printed are medians, and on stderr t
     map64_verified_s    64 tasks price 2²⁴ options that they make themselves, by two each; results stay where they are,
                         as references, with all three; map64_numpy_s: one process that prices as many
     map64_shipped_s     the options are sent (192 MiB, new ones each time) and the prices come back; ours by two as well
+    map64_single_s, map64_shipped_single_s    ours with one run of each task, as the others do it
     scheduler_events_per_s   the scheduler machine alone, in processor time: 20,000 tasks, quorum(2, 3), 8 providers
     providers_N_us_per_task  the same for N providers in simulation
 
@@ -46,9 +47,11 @@ RATIOS = (
     ("trivial_single_per_s", "ray_trivial_per_s"),
     ("trivial_verified_per_s", "ray_trivial_per_s"),
     ("trivial_verified_per_s", "dask_trivial_per_s"),
+    ("map64_single_s", "map64_ray_s"),
     ("map64_verified_s", "map64_ray_s"),
     ("map64_verified_s", "map64_dask_s"),
     ("map64_verified_s", "map64_numpy_s"),
+    ("map64_shipped_single_s", "map64_shipped_dask_s"),
     ("map64_shipped_s", "map64_shipped_dask_s"),
 )
 Step = Callable[[], Awaitable[float]]
@@ -95,12 +98,12 @@ class Shipped:
     def __init__(self, node: Node) -> None:
         self._node, self._arrays, self._rounds = node, draw(0, OPTIONS), 0
 
-    async def measure(self) -> float:
+    async def measure(self, policy: Quorum) -> float:
         """Return the seconds from arrays in memory to prices that are stored."""
         self._rounds += 1
         for array in self._arrays:
             array[::SHARD] = 20 + self._rounds  # nothing is known from the last round
-        work = ours.shipped(self._arrays, VERIFIED)
+        work = ours.shipped(self._arrays, policy)
         begin = time.perf_counter()
         await ours.run(self._node, await ours.put(self._node, work))
         return time.perf_counter() - begin
@@ -115,14 +118,15 @@ def steps_of(node: Node, ray: Other | None, dask: Other | None) -> list[dict[str
     async def rate(policy: Quorum) -> float:
         return ours.TASKS / await ours.run(node, await ours.put(node, ours.trivial(ours.TASKS, policy)))
 
-    async def map64() -> float:
-        return await ours.run(node, await ours.put(node, ours.black_scholes(VERIFIED, Results.STAY)))
+    async def map64(policy: Quorum) -> float:
+        return await ours.run(node, await ours.put(node, ours.black_scholes(policy, Results.STAY)))
 
+    ship = Shipped(node).measure
     groups: list[dict[str, Step]] = [
         {"trivial_single_ms_p50": latency(SINGLE), "trivial_verified_ms_p50": latency(VERIFIED)},
         {"trivial_single_per_s": lambda: rate(SINGLE), "trivial_verified_per_s": lambda: rate(VERIFIED)},
-        {"map64_verified_s": map64},
-        {"map64_shipped_s": Shipped(node).measure},
+        {"map64_single_s": lambda: map64(SINGLE), "map64_verified_s": lambda: map64(VERIFIED)},
+        {"map64_shipped_single_s": lambda: ship(SINGLE), "map64_shipped_s": lambda: ship(VERIFIED)},
     ]
     for other, name in ((ray, "ray"), (dask, "dask")):
         if other is not None:
