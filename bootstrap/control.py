@@ -40,7 +40,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
-from depin_node.compute.jobs.job import Job, JobView
+from depin_node.compute.jobs.job import END_STATES, Job, JobView
 from depin_node.core.errors import (
     ConfigError,
     DepinError,
@@ -76,7 +76,6 @@ KEEP_ALIVE_S = 10.0
 """How often a quiet event stream says that it is alive; readers may give up after three of these."""
 GRACE_S = 1.0
 """How long requests may go on once the node stops."""
-END_STATES = frozenset({"done", "failed", "cancelled"})
 
 _STATUS: Mapping[type[DepinError], int] = {
     NotFoundError: 404,

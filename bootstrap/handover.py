@@ -114,7 +114,6 @@ class Handover:
         is_tie = epoch == ours > 0 and line.open and stored is not None and not stored.ended
         if stored is None or not (epoch > ours or (is_tie and peer > context.identity.key)):
             return
-        await context.journal.write([copies.put_epoch(job, epoch, peer, 0)])
         error = JobError(
             TAKEN_OVER,
             f"node {peer_id(peer)} of the same owner has taken this job over: see it there, with the same id",
@@ -124,8 +123,10 @@ class Handover:
             await self._requester.hand_over(job, error)
         elif not stored.ended:
             known = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
-            view = msgspec.structs.replace(queued(job, known), state="failed", error=error)
-            await context.journal.write([statements.end_job(job, "failed", view)])
+            view = msgspec.structs.replace(queued(job, known), state="taken_over", error=error)
+            await context.journal.write([statements.end_job(job, "taken_over", view)])
+        # Last: a node that is killed in between has to find it news again, or it would go on with the job.
+        await context.journal.write([copies.put_epoch(job, epoch, peer, 0)])
 
     # What we ask of fellows.
 
@@ -180,6 +181,7 @@ class Handover:
             nursery.cancel_scope.cancel()
 
     async def _keep_copying(self) -> None:
+        await self._go_on_with_claims()
         while True:
             await trio.sleep(COPY_S)
             for peer in self._fellows():
@@ -195,7 +197,8 @@ class Handover:
         known = {copy.job: copy for copy in copies.copies(context.journal.reader) if copy.worker == peer}
         working = [line.job for line in lines.jobs if line.open and line.job not in self._refused]
         for job in set(known) - {line.job for line in lines.jobs if line.open}:
-            await self._drop(job)
+            if not self._claimed(known[job]):
+                await self._drop(job)
         for job in working[:JOBS_MAX]:
             if self._mine(job):
                 continue
@@ -207,6 +210,20 @@ class Handover:
                 log.warning("a fellow's job is not copied", job=job.hex(), peer=peer_id(peer), reason=str(error))
                 if not isinstance(error, TransportError):
                     self._refused.add(job)
+
+    def _claimed(self, copy: StoredCopy) -> bool:
+        """Tell whether this node has said that it goes on with a job, and was killed before it did."""
+        epoch, other = copies.epoch_of(self._context.journal.reader, copy.job)
+        return 0 < epoch >= copy.epoch and other == copy.worker
+
+    async def _go_on_with_claims(self) -> None:
+        """Who worked on these jobs may have ended them: nobody else goes on."""
+        for copy in copies.copies(self._context.journal.reader):
+            if self._claimed(copy):
+                try:
+                    await self.attach(copy.job)
+                except DepinError as error:
+                    log.error("a fellow's job cannot go on here", job=copy.job.hex(), reason=str(error))
 
     def _mine(self, job: bytes) -> bool:
         return self._context.journal.reader.job(job) is not None
@@ -334,6 +351,9 @@ class Handover:
                     f"{peer_id(copy.worker)}, which worked on it, shows no certificate of this node's owner any more"
                 )
             epoch = copy.epoch + 1
+            await self._requester.check(copy)
+            # First: a node that is killed once the fellow has ended the job has to know that it goes on here.
+            await context.journal.write([copies.put_epoch(job, epoch, copy.worker, copy.spent_us)])
             try:
                 await self._ask(copy.worker, Taken(job, epoch))
                 await self._copy(copy.worker, job)

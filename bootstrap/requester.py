@@ -28,6 +28,7 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.copies import StoredCopy, end_copy, put_epoch, spent_us
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import (
+    END_STATES,
     Job,
     JobError,
     JobView,
@@ -62,7 +63,6 @@ JOBS_OPEN_MAX = 1024
 """Worked on and queued together; who wants more is told to wait."""
 VIEW_INTERVAL_S = 0.1
 """A watcher of a running job is told at most so often; of its end at once."""
-_END_STATES = frozenset({"done", "failed", "cancelled"})
 
 
 class Requester:
@@ -182,7 +182,7 @@ class Requester:
     async def changed(self, identifier: bytes, seen: JobView) -> None:
         """Wait until the job's view may differ from ``seen``: not more often than ten times a second before
         its end."""
-        while self.job(identifier) == seen and seen.state not in _END_STATES:
+        while self.job(identifier) == seen and seen.state not in END_STATES:
             await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
         with trio.move_on_after(VIEW_INTERVAL_S):
             while identifier in self._open:
@@ -263,17 +263,20 @@ class Requester:
     async def hand_over(self, identifier: bytes, error: JobError) -> None:
         """End a job that a fellow goes on with, and wait until that is durable."""
         if identifier in self._open:
-            self._feed(e.StoringFailed(identifier, error))
+            self._feed(e.HandedOver(identifier, error))
             await self.wait(identifier)
 
+    async def check(self, copy: StoredCopy) -> None:
+        """See that a fellow's job can go on here. Raises ``ConfigError``: its program or an input is not here."""
+        await self._records.check(self._records.signed(copy.envelope))
+
     async def take_over(self, copy: StoredCopy, epoch: int) -> JobView:
-        """Go on with a fellow's job where its copy ends, in a later epoch.
+        """Go on with a fellow's job, which was checked, where its copy ends, in a later epoch.
 
         Raises:
-            ConfigError: its program or an input is not here. ResourceError: the journal cannot be written.
+            ResourceError: the journal cannot be written.
         """
         context, job = self._context, self._records.signed(copy.envelope)
-        await self._records.check(job)
         await context.journal.write(
             [
                 # Its key is its requester's, and may be one of our own jobs' too.
@@ -291,7 +294,7 @@ class Requester:
         if identifier not in self._open:
             return None
         view = self._open.view(identifier)
-        if view.state in _END_STATES:  # decided, but only true when the journal has it: until then it can be lost
+        if view.state in END_STATES:  # decided, but only true when the journal has it: until then it can be lost
             view = msgspec.structs.replace(view, state="running", finished_s=None, error=None)
         return view
 

@@ -63,8 +63,8 @@ def submit(
       depin-node submit examples/hillshade/hillshade.toml
       depin-node submit --local examples/hillshade/hillshade.toml
     """
-    from depin_node.client.futures import END_STATES
     from depin_node.client.work import prepare_file
+    from depin_node.compute.jobs.job import END_STATES
 
     if not (local or dry_run):
         settings.located().read_control()  # no node: say so before the compiler runs

@@ -12,7 +12,7 @@ from depin_node.client.outputs import Array, Outputs
 from depin_node.client.parts import Part, read_parts
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
-from depin_node.compute.jobs.job import JobView
+from depin_node.compute.jobs.job import END_STATES, JobView
 from depin_node.compute.programs.combine import combined
 from depin_node.compute.programs.kernel import Reference
 from depin_node.compute.programs.program import Program
@@ -21,7 +21,6 @@ from depin_node.core.errors import ConfigError, TaskError, TransportError
 from depin_node.core.views import LogsView
 
 _log = logging.getLogger("depin_node.client")
-END_STATES = frozenset({"done", "failed", "cancelled"})
 
 
 class JobFailed(TaskError):

@@ -154,7 +154,14 @@ class ResultsStored(msgspec.Struct, frozen=True):
 
 
 class StoringFailed(msgspec.Struct, frozen=True):
-    """A job cannot go on here: its results cannot be stored (the disk is full, for example), or a fellow goes on."""
+    """A job's results cannot be stored: the disk is full, for example."""
+
+    job_id: bytes
+    error: JobError
+
+
+class HandedOver(msgspec.Struct, frozen=True):
+    """Another node of the same owner goes on with a job; ``error`` tells which."""
 
     job_id: bytes
     error: JobError
@@ -176,6 +183,7 @@ Event = (
     | Gone
     | ResultsStored
     | StoringFailed
+    | HandedOver
     | Tick
 )
 
@@ -420,7 +428,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class JobEnded(msgspec.Struct, frozen=True):
-    """Store the state, after the results; then tell whoever waits. ``state``: done, failed or cancelled."""
+    """Store the state, after the results; then tell whoever waits. ``state``: one of ``END_STATES``."""
 
     job_id: bytes
     state: str

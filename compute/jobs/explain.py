@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from depin_node.compute.jobs.events import JobEvent
-from depin_node.compute.jobs.job import Job, JobView, ProviderView, Verification, describe
+from depin_node.compute.jobs.job import END_STATES, Job, JobView, ProviderView, Verification, describe
 from depin_node.compute.verification.rules import rule_of
 from depin_node.core.views import View
 
@@ -212,7 +212,7 @@ def _stages(view: JobView) -> Iterable[StageView]:
         if name in at_s and at_s[name] <= min(at_s.get(later, at_s[name]) for later in way[number:]):
             yield StageView(_WAITED_FOR[name], round(at_s[name] - before_s, 6))
             before_s = at_s[name]
-    end_s = next((at_s[state] for state in ("done", "failed", "cancelled") if state in at_s), None)
+    end_s = next((at_s[state] for state in END_STATES if state in at_s), None)
     if end_s is not None:
         reached = max((number for number, name in enumerate(way, 1) if name in at_s or "done" in at_s), default=0)
         last = f"{_WAITED_FOR[way[reached]]}, in vain" if reached < len(way) else "all further tasks"

@@ -170,8 +170,12 @@ class SignedJob(Signed, frozen=True):
     job: Job
 
 
+END_STATES = frozenset({"done", "failed", "cancelled", "taken_over"})
+"""How a job can have ended on a node; what was taken over goes on at another node of its owner."""
+
+
 class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed: a stable word, and a sentence for the user with what to do about it."""
+    """Why a job ended without a result: a stable word, and a sentence for the user with what to do about it."""
 
     code: str
     message: str
@@ -221,7 +225,7 @@ class JobView(msgspec.Struct, frozen=True):
     """How a job stands. Ids are hex, peers are peer ids, times wall seconds; ``stages_s`` counts from
     submission.
 
-    ``state``: ``queued`` (nobody works on it yet), ``running``, ``done``, ``failed``, ``cancelled``.
+    ``state``: ``queued`` (nobody works on it yet), ``running``, or one of ``END_STATES``.
     ``lacks``: why those who are known cannot do it, while nothing of it runs.
     """
 

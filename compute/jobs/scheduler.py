@@ -32,6 +32,7 @@ from depin_node.compute.jobs.events import (
     EndAgreement,
     Event,
     Gone,
+    HandedOver,
     Heard,
     JobEnded,
     OutputSizes,
@@ -41,7 +42,7 @@ from depin_node.compute.jobs.events import (
     Tick,
     Walked,
 )
-from depin_node.compute.jobs.job import JobView
+from depin_node.compute.jobs.job import JobError, JobView
 from depin_node.compute.jobs.partner import Partner
 from depin_node.compute.jobs.placing import Placing
 from depin_node.compute.jobs.progress import Progress, deadline_ns
@@ -122,6 +123,7 @@ class Scheduler:
             Gone: self._gone,
             CancelAsked: self._cancelled,
             StoringFailed: self._storing_failed,
+            HandedOver: self._handed_over,
         }
         self._hears: dict[type, Callable[[Partner, Any, Now], None]] = {
             Committed: self._deciding.committed,
@@ -215,16 +217,21 @@ class Scheduler:
             self._recruiting.recruit(now)
 
     def _cancelled(self, event: CancelAsked, now: Now) -> None:
-        job_id = event.job_id
+        self._end(event.job_id, "cancelled", None, now)
+
+    def _storing_failed(self, event: StoringFailed, now: Now) -> None:
+        self._end(event.job_id, "failed", event.error, now)
+
+    def _handed_over(self, event: HandedOver, now: Now) -> None:
+        self._end(event.job_id, "taken_over", event.error, now)
+
+    def _end(self, job_id: bytes, state: str, error: JobError | None, now: Now) -> None:
         waiting = next((event for event in self._waiting if event.job_id == job_id), None)
         if waiting is not None:
             self._waiting.remove(waiting)
-            self._board.do(JobEnded(job_id, "cancelled", None))
+            self._board.do(JobEnded(job_id, state, error))
             return
-        self._board.finish(self._board.jobs.get(job_id), "cancelled", None, now)
-
-    def _storing_failed(self, event: StoringFailed, now: Now) -> None:
-        self._board.finish(self._board.jobs.get(event.job_id), "failed", event.error, now)
+        self._board.finish(self._board.jobs.get(job_id), state, error, now)
 
     def _stored(self, event: ResultsStored, now: Now) -> None:
         progress = self._board.jobs.get(event.job_id)

@@ -12,6 +12,7 @@ from depin_node.bootstrap.handover import COPY_S, NotAFellowError
 from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
 from depin_node.compute.jobs.journal import Journal
+from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.jobs.schema import StoredOutput
 from depin_node.compute.market.messages import Receipt
 from depin_node.core.errors import ConfigError, NotFoundError, PeerViolation, TransportError
@@ -35,9 +36,9 @@ async def pause(task, results):
     await trio.sleep(0.5)
 
 
-async def started(w: World, *, owners=(OWNER, OWNER), candidate=MANY):
+async def started(w: World, *, owners=(OWNER, OWNER), candidate=MANY, config=None):
     """Two nodes, a lender, and a job of the first that both know some results of."""
-    a, b = [await w.start(number, owner=owner) for number, owner in enumerate(owners, 1)]
+    a, b = [await w.start(number, owner=owner, config=config) for number, owner in enumerate(owners, 1)]
     lender = await w.start(3, pool=InlinePool(pause))
     await knows(a, [b, lender])
     await knows(b, [a, lender])
@@ -62,7 +63,7 @@ async def test_a_fellow_goes_on_and_the_first_node_ends_the_job(tmp_path, autoju
         before = copies.settled_tasks(b.context.journal.reader, job, 0, candidate.tasks)
         await b.handover.attach(job)
         ended = a.requester.job(job)
-        assert (ended.state, ended.error.code) == ("failed", "taken_over")
+        assert (ended.state, ended.error.code) == ("taken_over", "taken_over")
         done = await b.requester.wait(job)
         assert done.state == "done", done.error
         assert (await output_of(b, done, candidate) == x).all()
@@ -162,9 +163,44 @@ async def test_a_node_that_was_killed_learns_of_it_before_it_goes_on(tmp_path, a
         w.first = b.context.network.addresses()[0]
         back = await w.start(1, owner=OWNER)
         ended = back.requester.job(job)
-        assert (ended.state, ended.error.code) == ("failed", "taken_over")
+        assert (ended.state, ended.error.code) == ("taken_over", "taken_over")
         done = await b.requester.wait(job)
         assert (await output_of(b, done, MANY) == x).all()
+
+
+async def test_a_node_killed_while_it_takes_a_job_over_goes_on_with_it(tmp_path, autojump_clock):
+    """The fellow has ended the job by then: nobody else would."""
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w)
+        await copied(b, 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(b.handover.attach, job)
+            ended = await a.requester.wait(job)
+            nursery.cancel_scope.cancel()
+        assert ended.state == "taken_over"
+        assert b.context.journal.reader.job(job) is None, "it has gone on already: kill it earlier"
+        w.fabric.kill(b.key)
+        b.scope.cancel()
+        back = await w.start(2, owner=OWNER)
+        await knows(a, [back])
+        while back.context.journal.reader.job(job) is None:
+            await trio.sleep(0.2)
+        done = await back.requester.wait(job)
+        assert done.state == "done", done.error
+        assert (await output_of(back, done, MANY) == x).all()
+
+
+async def test_a_job_that_waits_for_its_turn_is_handed_over_too(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, first, _ = await started(w, config=SchedulerConfig(jobs_max=1))
+        job, _ = await make_job(a, candidate=MANY, key="second")
+        second = bytes.fromhex((await a.requester.submit(job)).id)
+        while second not in {bytes.fromhex(view.id) for view in b.handover.copies()}:
+            await trio.sleep(0.2)
+        with trio.fail_after(60):
+            await b.handover.attach(second)
+        assert a.requester.job(second).state == "taken_over"
+        assert a.requester.job(first).state == "running"
 
 
 async def test_of_two_that_take_a_job_over_at_once_one_goes_on(tmp_path, autojump_clock):
@@ -179,7 +215,7 @@ async def test_of_two_that_take_a_job_over_at_once_one_goes_on(tmp_path, autojum
             await node.handover.attach(job)
         ends = [await node.requester.wait(job) for node in (b, c)]
         winner = max((b, c), key=lambda node: node.key)
-        assert {view.state for view in ends} == {"done", "failed"}
+        assert {view.state for view in ends} == {"done", "taken_over"}
         done = winner.requester.job(job)
         assert done.state == "done", done.error
         assert (await output_of(winner, done, MANY) == x).all()
