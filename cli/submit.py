@@ -1,5 +1,6 @@
 """``depin-node submit``: from a job file to a verified result on disk."""
 
+import os
 import re
 import sys
 import time
@@ -56,7 +57,8 @@ def submit(
 ) -> int:
     """Compile and submit a job, and fetch its verified result.
 
-    Each output is written to DIR/PARAMETER.npy. Ctrl-C while waiting leaves the job running on the node.
+    Each output is written to DIR/PARAMETER.npy, in the place of an earlier one. Ctrl-C while waiting leaves the job
+    running on the node.
 
     \b
     Examples:
@@ -103,18 +105,23 @@ def submit(
 def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, said: str = "") -> int:
     """Wait for a job, save its outputs, and say so. Ctrl-C stops the waiting, not the job, from when ``said`` is
     told."""
+    from depin_node.compute.jobs.job import END_STATES
+
+    short, again = future.job_id[:12], settings.repeated()
     try:
         if said:
             note(said)
         watch(future)
-        arrays = future.outputs()
+        paths = save(future.outputs(), folder, f"; once it can: depin-node job result {short}{again}")
     except KeyboardInterrupt:
-        short, again = future.job_id[:12], settings.repeated()
-        note(f"\nno longer waiting; job {short} goes on")
-        for what, command in (("its state", "show"), ("its result", "result"), ("stop it", "cancel")):
+        is_over = future.last_view.state in END_STATES
+        note(f"\nno longer waiting; job {short} {'has ended' if is_over else 'goes on'}")
+        for what, command in (("its state", "show"), ("its result", "result"), ("stop it", "cancel"))[
+            : 2 if is_over else 3
+        ]:
             note(f"  {what + ':':<12} depin-node job {command} {short}{again}")
         return INTERRUPTED
-    report(future.status(), save(arrays, folder), as_json)
+    report(future.status(), paths, as_json)
     return 0
 
 
@@ -130,25 +137,35 @@ def watch(future: "Future") -> None:
                 told = True
 
 
-def save(arrays: "dict[str, Array]", folder: Path) -> list[Path]:
-    """Write each array to ``folder/NAME.npy``, whole or not at all."""
-    import numpy as np
-
+def save(arrays: "dict[str, Array]", folder: Path, hint: str = "") -> list[Path]:
+    """Write each array to ``folder/NAME.npy``, whole or not at all, in the place of what is there; ``hint`` is what to
+    do if that fails."""
     from depin_node.core.errors import ResourceError
 
+    path = folder
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             path = folder / f"{safe_name(name)}.npy"
-            temporary = path.with_suffix(".npy.tmp")
-            with temporary.open("wb") as opened:
-                np.save(opened, array)
-            temporary.replace(path)
+            _write_whole(path, array)
             paths.append(path)
-    except OSError as error:
-        raise ResourceError(f"{error.filename or folder}: the result cannot be written: {error.strerror}") from error
+    except OSError as error:  # NumPy's says how much was written, and not why
+        reason = error.strerror or f"{error} (is the disk full?)"
+        raise ResourceError(f"{path}: the result cannot be written: {reason}{hint}") from error
     return paths
+
+
+def _write_whole(path: Path, array: "Array") -> None:
+    import numpy as np
+
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another job of this name may write here, too
+    try:
+        with temporary.open("wb") as opened:
+            np.save(opened, array)
+        temporary.replace(path)
+    finally:  # nothing half stays behind, nor after Ctrl-C
+        temporary.unlink(missing_ok=True)
 
 
 def report(view: "JobView | None", paths: list[Path], as_json: bool) -> None:

@@ -31,7 +31,7 @@ from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import DEVICE_CLASS
 from depin_node.compute.programs.kernel import Along, Reference
 from depin_node.compute.programs.program import DTYPE_BYTES
-from depin_node.core.errors import ConfigError, DepinError, NotFoundError
+from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.views import CopyView, CreditView, DeviceView, PeerView, ReceiptView, StatusView
 from depin_node.crypto.identity import key_of
 
@@ -363,19 +363,21 @@ class Mesh:
             path: of the file, which must not be there yet.
 
         Raises:
-            NotFoundError: no such job. ConfigError: this node has no owner's certificate, or the file is there.
+            NotFoundError: no such job. ConfigError: this node has no owner's certificate, or the file is there, or
+                cannot be written.
         """
-        found, size_bytes = self.future(job_id).job_id, 0
+        found = self.future(job_id).job_id
         try:
             with open(path, "xb") as file:
-                for part in self._control.state(found):
-                    size_bytes += file.write(part)
+                try:
+                    return sum(file.write(part) for part in self._control.state(found))
+                except BaseException:  # half a state is of no use, nor after Ctrl-C; raised again
+                    os.unlink(path)
+                    raise
         except FileExistsError:
             raise ConfigError(f"{path} is there already: name another file") from None
-        except DepinError:
-            os.unlink(path)  # half a state is of no use
-            raise
-        return size_bytes
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
     def attach_file(self, path: str | os.PathLike[str]) -> Future:
         """Go on with the job of a file that ``export`` of a node of the same owner has written.

@@ -2,7 +2,7 @@
 
 Arrays have to have the parameter's dtype exactly (vector types: that of one lane). Python numbers convert to the
 declared type: to integers, bool and from int to float only if that is exact; a Python float becomes the nearest float32
-or float16, as everyone means who writes 0.1, but may not overflow or be NaN. NumPy scalars must have the declared type
+or float16, as everyone means who writes 0.1, but may not overflow. NumPy scalars must have the declared type
 already: CuPy would pass their bytes as they are, and the kernel read nonsense.
 """
 
@@ -133,7 +133,7 @@ def _number(slot: Slot, value: Any) -> bytes:
     except (OverflowError, FloatingPointError, ValueError):
         raise ConfigError(f"{slot.name} is {slot.dtype}, which cannot hold {value!r}") from None
     rounds = dtype.kind in "fc" and isinstance(value, float | complex)
-    if value != value or (converted.item() != value and not rounds):
+    if converted.item() != value and not rounds:
         raise ConfigError(f"{slot.name} is {slot.dtype}, which cannot hold {value!r} exactly")
     assert converted.nbytes == DTYPE_BYTES[slot.dtype]
     return converted.astype(dtype.newbyteorder("<")).tobytes()

@@ -63,27 +63,30 @@ def load_array(table: Table, name: str, value: Any, references: References | Non
             return references(job, output or None)
         except ConfigError as error:
             raise table.error(name, str(error)) from error
-    file, _, member = value.partition(":")
+    file, member = value, ""
+    if not (table.path.parent / value).exists():  # else its name has a colon
+        file, _, member = value.partition(":")
     path = table.path.parent / file
     try:
         with path.open("rb") as opened:
             begins = opened.read(len(MAGIC_PREFIX))
             if begins.startswith(b"PK"):
-                return _load_member(table, name, value, opened)
+                return _load_member(table, name, file, member, opened)
         if begins != MAGIC_PREFIX:  # else NumPy takes it for a pickle, and says how to load that
             raise table.error(name, f"{path} is not a NumPy file: it does not begin as a .npy or .npz does")
         if member:
             raise table.error(name, f"{path} holds one array: say just {file}")
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):  # a size that no file has
+            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except OSError as error:
         raise table.error(name, f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise table.error(name, f"{path} is not a NumPy file: {error}") from error
+    except (ValueError, EOFError, ArithmeticError, BadZipFile) as error:
+        reason = str(error).partition("\n")[0]  # after that NumPy says how to load pickles
+        raise table.error(name, f"{path} is not a NumPy file: {reason}") from error
 
 
-def _load_member(table: Table, name: str, value: str, opened: BinaryIO) -> Array:
-    file, _, member = value.partition(":")
+def _load_member(table: Table, name: str, file: str, member: str, opened: BinaryIO) -> Array:
     opened.seek(0)
     with np.load(opened, allow_pickle=False) as archive:
         if not member:
@@ -91,4 +94,6 @@ def _load_member(table: Table, name: str, value: str, opened: BinaryIO) -> Array
         if member not in archive:
             raise table.error(name, f"{file} has no {member!r}; it has: {', '.join(archive)[:500]}")
         array: Array = archive[member]
+        if not isinstance(array, np.ndarray):  # an archive may hold anything
+            raise table.error(name, f"{file}:{member} is no array")
         return array

@@ -90,6 +90,26 @@ def test_arrays_are_made_of_the_words_of_their_elements():
     assert [one[0], other[0]] == [philox(wide(w[0], w[1]), 0)[0] for w in keys]
 
 
+def test_numbers_stay_within_their_range_at_its_ends():
+    """2^20 numbers of 24 bits: of those near 1 some round to ``high``, where that is 1000 times the width."""
+
+    def ends(key):
+        xp = key.__array_namespace__()
+        uniform, n = xp.random.uniform, (1 << 20,)
+        near = [uniform(key, n, low=low, high=low + 1, dtype=xp.float32) for low in (1000.0, -1001.0)]
+        near.append(uniform(key, n, low=xp.astype(key, xp.float32) + 993.0, high=1001.0, dtype=xp.float32))
+        wide = xp.random.integers(key, 2**64 - 3, 2**64, (64,), dtype=xp.uint64)
+        return [f(numbers) for numbers in (*near, wide) for f in (xp.min, xp.max)]
+
+    found = run(ends, np.array(7, "uint64"))
+    for (low, high), first, last in zip(
+        [(1000, 1001), (-1001, -1000), (1000, 1001)], found[:6:2], found[1:6:2], strict=True
+    ):
+        assert low <= first < low + 0.01
+        assert high - 0.01 < last < high
+    assert [int(end) for end in found[6:]] == [2**64 - 3, 2**64 - 1]
+
+
 def test_the_distributions_are_what_they_are_called():
     def moments(key):
         xp = key.__array_namespace__()
@@ -113,6 +133,8 @@ def test_the_distributions_are_what_they_are_called():
         (lambda xp: xp.random.uniform(-1, (2,)), "from 0 to 2"),
         (lambda xp: xp.random.uniform(1.5, (2,)), "expected an integer, or an array of one uint64"),
         (lambda xp: xp.random.uniform(1, (2,), dtype=xp.int32), "makes float32 or float64"),
+        (lambda xp: xp.random.uniform(1, (2,), low=1, high=1), "expected low < high"),
+        (lambda xp: xp.random.uniform(1, (2,), low=-3e38, high=3e38, dtype=xp.float32), "a finite difference"),
         (lambda xp: xp.random.integers(1, 5, 5, (2,)), "expected 1 to 2"),
         (lambda xp: xp.random.integers(1, 0, 300, (2,), dtype=xp.int8), "out of the range of int8"),
         (lambda xp: xp.random.bits(1, (0,)), "expected positive integers"),

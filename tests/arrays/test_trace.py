@@ -232,6 +232,8 @@ def test_expressions_give_what_numpy_gives(functions, shared):
         (lambda x: x + xp.ones((5,)), "do not broadcast together"),
         (lambda x: x[:, 4], "index 4 of an axis with 4 elements"),
         (lambda x: x[3:3], "selects no elements"),
+        (lambda x: xp.repeat(x, -1, axis=0), "has no elements"),
+        (lambda x: xp.eye(3, 0), "expected positive integers"),
         (lambda x: xp.reshape(x, (5, 5)), "does not reshape"),
         (lambda x: xp.sum(x, axis=2), "axis 2 of an array with 2 axes"),
         (lambda x: xp.sum(x, axis=(0, 0)), "names an axis twice"),

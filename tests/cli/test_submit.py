@@ -1,6 +1,7 @@
 """``submit`` and ``job`` as users meet them: job files, compilers, nodes, and what is said when it is wrong."""
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 from nodes import command, depin_node, environment
 
 from depin_node.cli import main as cli_main
-from depin_node.cli.submit import progress
+from depin_node.cli.submit import progress, save
+from depin_node.core.errors import ResourceError
 
 pytestmark = pytest.mark.net
 
@@ -53,6 +55,19 @@ def test_without_a_terminal_it_is_said_now_and_then_how_far_a_job_is(monkeypatch
             advance(done, text)
     monkeypatch.undo()
     assert capsys.readouterr().err == "2 of 64 tasks done; 3 running\n40 of 64 tasks done\n"
+
+
+def test_a_result_that_does_not_fit_on_the_disk_leaves_the_earlier_one_and_nothing_half(tmp_path):
+    save({"z": np.arange(4)}, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ResourceError, match=r"z\.npy: the result cannot be written: .*disk.*; say"):
+            save({"z": np.zeros(100_000)}, tmp_path, "; say")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["z.npy"]
+    assert np.load(tmp_path / "z.npy").tolist() == [0, 1, 2, 3]
 
 
 @pytest.fixture
@@ -286,6 +301,7 @@ def test_results_that_cannot_be_written_are_explained(mesh, job):
     done = submit(mesh[0], job)
     assert done.returncode == 1
     assert "the result cannot be written" in done.stderr
+    assert "depin-node job result" in done.stderr
 
 
 def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):

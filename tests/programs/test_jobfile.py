@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,29 @@ def test_files_that_cannot_be_read(folder):
     (folder / "binary.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_job(folder / "binary.toml")
+
+
+def with_input(folder, file):
+    return load_job(write(folder, GOOD.replace("dem.npy", file))).args["z"].array
+
+
+def test_arrays_are_read_whichever_way_they_lie_in_their_file(folder):
+    dem = np.load(folder / "dem.npy")
+    (folder / "a folder").mkdir()
+    np.save(folder / "a folder" / "columns: first.npy", np.asfortranarray(dem))
+    np.savez(folder / "big endian.npz", state=dem.astype(">i2"))
+    for file in ("a folder/columns: first.npy", "big endian.npz:state"):
+        np.testing.assert_array_equal(with_input(folder, file), dem)
+
+
+def test_files_that_hold_no_array_are_refused_in_words(folder):
+    header = b"{'descr': '<i2', 'fortran_order': False, 'shape': (9999999999999, 99999999), }\n"
+    (folder / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with zipfile.ZipFile(folder / "any.npz", "w") as archive:
+        archive.writestr("text", b"hello")
+    for file, reason in (("huge.npy", "huge.npy is not a NumPy file"), ("any.npz:text", "any.npz:text is no array")):
+        with pytest.raises(ConfigError, match=reason):
+            with_input(folder, file)
 
 
 def test_the_example_compiles_and_binds(tmp_path):

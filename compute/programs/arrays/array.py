@@ -48,7 +48,7 @@ class Array(Operators):
         *,
         tolerant: bool = False,
     ) -> None:
-        if not all(shape):
+        if not all(length > 0 for length in shape):
             raise TraceError(f"{op}: the result of shape {shape} has no elements: arrays in programs have some")
         if len(shape) > DIMENSIONS_MAX:
             raise TraceError(f"{op}: the result has {len(shape)} axes; arrays can have {DIMENSIONS_MAX}")

@@ -125,7 +125,7 @@ def linspace(
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Array:
     """Return ones on diagonal ``k`` and zeros elsewhere."""
     kind = "float64" if dtype is None else dtype_name(dtype)
-    return Array("eye", (), {"k": int(k)}, kind, _shape((n_rows, n_cols or n_rows)))
+    return Array("eye", (), {"k": int(k)}, kind, _shape((n_rows, n_rows if n_cols is None else n_cols)))
 
 
 def _triangle(x: Array, k: int, *, lower: bool) -> Array:

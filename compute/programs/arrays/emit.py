@@ -177,8 +177,8 @@ def _created(array: Array, index: Index) -> str:
         return f"{literal(start, 'int64')} + (long long){index.flat} * {literal(step, 'int64')}"
     text = f"{literal(start, 'float64')} + (double){index.flat} * {literal(step, 'float64')}"
     if array.op == "linspace" and attributes["last"] is not None:
-        return f"{index.flat} == {array.size - 1} ? {literal(attributes['last'], 'float64')} : {text}"
-    return text
+        text = f"{index.flat} == {array.size - 1} ? {literal(attributes['last'], 'float64')} : {text}"
+    return f"floor({text})" if KINDS[array.kind] in "iu" else text  # as NumPy's linspace
 
 
 def _converted(operand: str, source: str, target: str) -> str:

@@ -162,10 +162,11 @@ def repeat(x: Array, repeats: int, /, *, axis: int | None = None) -> Array:
     return Array("repeat", (x,), {"axis": place, "count": repeats}, x.kind, shape)
 
 
-def tile(x: Array, repetitions: tuple[int, ...], /) -> Array:
+def tile(x: Array, repetitions: int | tuple[int, ...], /) -> Array:
     """Return the array several times side by side along its axes."""
     x = as_array(x)
-    times = (1,) * (x.ndim - len(repetitions)) + tuple(repetitions)
+    given = tuple(repetitions) if isinstance(repetitions, tuple | list) else (repetitions,)
+    times = (1,) * (x.ndim - len(given)) + given
     x = reshape(x, (1,) * (len(times) - x.ndim) + x.shape)
     return Array("tile", (x,), {}, x.kind, tuple(n * k for n, k in zip(x.shape, times, strict=True)))
 

@@ -7,7 +7,8 @@ same key gives the same numbers again: use ``split`` for more keys. Not for secr
 A key is an integer of 64 bits, or an array of one ``uint64`` (an input, say, so that one program serves many keys).
 
 - ``bits``: word 0 (uint32), or words 1 and 0 (uint64).
-- ``uniform``: the upper 24 or 53 bits of it, divided by 2^24 or 2^53: in [0, 1), all of the same distance.
+- ``uniform``: the upper 24 or 53 bits of it, divided by 2^24 or 2^53: in [0, 1), all of the same distance. Stretched to
+  [low, high), what would round to ``high`` is the number before it.
 - ``normal``: Box and Muller's cosine, of uniform numbers from words 1 and 0, and 3 and 2: of (0, 1] and of [0, 1).
 - ``integers``: the upper half of the product of 64 bits and the range: uneven by at most range / 2^64.
 """
@@ -15,10 +16,12 @@ A key is an integer of 64 bits, or an array of one ``uint64`` (an input, say, so
 from math import pi
 from typing import Any, Final
 
+import numpy as np
+
 from depin_node.compute.programs.arrays.array import Array, as_array, constant
 from depin_node.compute.programs.arrays.creation import _shape
 from depin_node.compute.programs.arrays.dtypes import KINDS, TraceError, dtype_name
-from depin_node.compute.programs.arrays.elementwise import apply, astype
+from depin_node.compute.programs.arrays.elementwise import apply, astype, minimum, nextafter
 from depin_node.compute.programs.arrays.manipulation import reshape
 
 NUMBERS, KEYS = 0, 1
@@ -73,10 +76,21 @@ def _fraction(key: Any, shape: Any, kind: str, word: int) -> Array:
     return astype(upper, "float64") * 2.0**-53
 
 
-def uniform(key: Key, shape: Shape, *, low: float = 0.0, high: float = 1.0, dtype: Any = "float64") -> Array:
+def uniform(
+    key: Key, shape: Shape, *, low: float | Array = 0.0, high: float | Array = 1.0, dtype: Any = "float64"
+) -> Array:
     """Return numbers spread evenly over [low, high)."""
-    fraction = _fraction(key, shape, _float(dtype, "uniform"), 0)
-    return fraction if (low, high) == (0, 1) else fraction * (high - low) + low
+    kind = _float(dtype, "uniform")
+    fraction = _fraction(key, shape, kind, 0)
+    if isinstance(low, Array) or isinstance(high, Array):
+        return minimum(fraction * (high - low) + low, nextafter(high, low))
+    if (low, high) == (0, 1):
+        return fraction
+    with np.errstate(over="ignore"):
+        first, end, span = np.array([low, high, high - low], kind)
+    if not first < end or not np.isfinite(span):
+        raise TraceError(f"uniform: {low} to {high} as {kind}: expected low < high, and a finite difference")
+    return minimum(fraction * float(span) + float(first), float(np.nextafter(end, first)))
 
 
 def normal(key: Key, shape: Shape, *, loc: float = 0.0, scale: float = 1.0, dtype: Any = "float64") -> Array:
@@ -99,4 +113,4 @@ def integers(key: Key, low: int, high: int, shape: Shape, *, dtype: Any = "int64
     upper = apply("bitwise_right_shift", words := _words(key, shape, "uint64"), 32)
     lower = apply("bitwise_and", words, 0xFFFFFFFF)
     product = apply("bitwise_right_shift", upper * span + apply("bitwise_right_shift", lower * span, 32), 32)
-    return astype(astype(product, "int64") + low, kind)
+    return astype(product + low % 2**64, kind)  # modulo 2^64, as conversions between integers are

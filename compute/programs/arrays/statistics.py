@@ -236,8 +236,9 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Array | None = None,
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
-    """Return dot products along an axis, the first operand conjugated; exact, as a sum of products."""
-    return sum(conj(x1) * x2, axis=axis)
+    """Return dot products along an axis, the first operand conjugated; exact, as a sum of products, in their dtype."""
+    product = conj(x1) * x2
+    return sum(product, axis=axis, dtype=product.dtype)
 
 
 def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Array:  # noqa: A002
