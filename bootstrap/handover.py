@@ -44,7 +44,7 @@ from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob
 from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, ResourceError, TransportError
 from depin_node.core.views import CopyView
 from depin_node.core.wire import decode, encode
-from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, verify, verify_signature
+from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, read_kept, verify
 from depin_node.crypto.identity import peer_id
 from depin_node.crypto.ownership import read_certificate
 
@@ -122,7 +122,7 @@ class Handover:
         if self._requester is not None:
             await self._requester.hand_over(job, error)
         elif not stored.ended:
-            known = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
+            known = read_kept(stored.envelope, SignedJob, context.network.network_id).job
             view = msgspec.structs.replace(queued(job, known), state="taken_over", error=error)
             await context.journal.write([statements.end_job(job, "taken_over", view)])
         # Last: a node that is killed in between has to find it news again, or it would go on with the job.
@@ -320,7 +320,7 @@ class Handover:
         context = self._context
         views = []
         for copy in copies.copies(context.journal.reader):
-            job = verify_signature(copy.envelope, SignedJob, context.network.network_id).payload.job
+            job = read_kept(copy.envelope, SignedJob, context.network.network_id).job
             done = sum(context.journal.reader.done(copy.job, job.tasks))
             views.append(
                 CopyView(copy.job.hex(), job.name, peer_id(copy.worker), job.tasks, done, copy.epoch, float(copy.at_s))

@@ -21,7 +21,7 @@ from depin_node.compute.verification.checkable import operation_of
 from depin_node.core.errors import ConfigError, ResourceError, TaskError, TransportError
 from depin_node.core.views import NO_TASK, PROVISIONAL
 from depin_node.crypto.blob import CHUNK_BYTES
-from depin_node.crypto.envelope import verify_signature
+from depin_node.crypto.envelope import read_kept
 from depin_node.p2p.blob_store import BlobMissingError
 
 GRANT_BLOBS_MAX = 64
@@ -46,7 +46,7 @@ class JobRecords:
 
     def signed(self, envelope: bytes) -> Job:
         """Return the job in its envelope, which this node signed."""
-        return verify_signature(envelope, SignedJob, self._context.network.network_id).payload.job
+        return read_kept(envelope, SignedJob, self._context.network.network_id).job
 
     async def check(self, job: Job) -> Program:
         """Return the program of a job that can run here. Raises ``ConfigError`` with what is missing or does

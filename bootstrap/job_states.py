@@ -48,7 +48,10 @@ class JobStates:
         stored = reader.job(more.job)
         if stored is None:
             raise NotFoundError("there is no such job here")
-        job = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
+        try:
+            job = verify_signature(stored.envelope, SignedJob, context.network.network_id).payload.job
+        except PeerViolation as error:  # written by an older version (``read_kept``)
+            raise NotFoundError("this job is from before an upgrade, and its id no fellow could check") from error
         blobs, size_bytes, results, is_all = blobs_of(job), 0, list[CopiedResult](), True
         for task in copies.settled_tasks(reader, more.job, more.first, 8 * HAVE_BYTES_MAX):
             if has_bit(more.have, task - more.first):

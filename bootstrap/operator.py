@@ -37,7 +37,7 @@ from depin_node.core.views import (
     StatusView,
 )
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES
-from depin_node.crypto.envelope import verify_signature
+from depin_node.crypto.envelope import read_kept, verify_signature
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.directory import Entry
@@ -233,7 +233,7 @@ class Operator:
         stored = self._market.journal.reader.job(job_id)
         if stored is None:
             raise NotFoundError(f"there is no job {job_id.hex()} on this node")
-        job = verify_signature(stored.envelope, SignedJob, self._config.network_id).payload.job
+        job = read_kept(stored.envelope, SignedJob, self._config.network_id).job
         return await self._store.read(job.program)
 
     def story(self, job_id: bytes) -> list[JobEvent]:

@@ -5,6 +5,7 @@ that the bytes came in by, never from the bytes; so no message can be taken for 
 network. The payload itself begins with whom it is to, until when it holds, and a sequence number (``replay.py``).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, ClassVar, Generic, TypeVar
@@ -64,9 +65,9 @@ class Verified(Generic[S]):
     data: bytes
 
 
-def label(network: str, kind: type[Signed]) -> bytes:
-    """Return what is signed in front of every payload of ``kind`` on ``network``."""
-    return f"depin/{network}/{kind.TYPE}/v{kind.VERSION}\0".encode()
+def label(network: str, kind: type[Signed], version: int | None = None) -> bytes:
+    """Return what is signed in front of a payload of ``kind``, of this ``version`` or its own, on ``network``."""
+    return f"depin/{network}/{kind.TYPE}/v{version or kind.VERSION}\0".encode()
 
 
 def sign(identity: Identity, network: str, message: Signed) -> bytes:
@@ -89,12 +90,36 @@ def verify_signature(data: bytes, kind: type[S], network: str) -> Verified[S]:
         PeerViolation: oversized, malformed, not canonical, or not signed by the key it names.
     """
     envelope = decode(data, Envelope, size_bytes_max=kind.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES)
-    try:
-        _verify_key(envelope.sender).verify(label(network, kind) + envelope.payload, envelope.signature)
-    except (BadSignatureError, ValueError) as error:
-        raise PeerViolation(f"{kind.TYPE}: the signature is not the sender's") from error
+    _check_signature(envelope, kind, label(network, kind))
     payload = decode(envelope.payload, kind, size_bytes_max=kind.SIZE_BYTES_MAX)
     return Verified(envelope.sender, payload, bytes(data))
+
+
+def _check_signature(envelope: Envelope, kind: type[Signed], signed_label: bytes) -> None:
+    try:
+        _verify_key(envelope.sender).verify(signed_label + envelope.payload, envelope.signature)
+    except (BadSignatureError, ValueError) as error:
+        raise PeerViolation(f"{kind.TYPE}: the signature is not the sender's") from error
+
+
+def read_kept(data: bytes, kind: type[S], network: str) -> S:
+    """Return a message that this node has kept since it was verified, maybe since an older version of ``kind``.
+
+    For kinds whose versions have only ever added fields at the end of structures, with a default that says what was
+    meant without them. What comes from outside goes through ``verify``.
+
+    Raises:
+        PeerViolation: as ``verify_signature``, and of no version up to this one.
+    """
+    try:
+        return verify_signature(data, kind, network).payload
+    except PeerViolation:
+        envelope = decode(data, Envelope, size_bytes_max=kind.SIZE_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES)
+        for version in range(kind.VERSION - 1, 0, -1):
+            with suppress(PeerViolation):
+                _check_signature(envelope, kind, label(network, kind, version))
+                return msgspec.msgpack.decode(envelope.payload, type=kind)  # fields that were not there yet: defaults
+        raise
 
 
 def verify(data: bytes, kind: type[S], network: str, *, to: bytes, now: Now) -> Verified[S]:

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from depin_node.compute.jobs.job import Limits, Quorum, Results, SignedJob
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import Name, decode, encode
-from depin_node.crypto.envelope import NOBODY, Envelope, Signed, sign, verify, verify_signature
+from depin_node.crypto.envelope import NOBODY, Envelope, Signed, read_kept, sign, verify, verify_signature
 from depin_node.crypto.identity import Identity
 
 ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
@@ -106,3 +107,48 @@ def test_keys_of_small_order_sign_nothing():
 def test_oversized_payloads_are_refused_before_the_signature():
     with pytest.raises(PeerViolation, match="allowed"):
         verify(b"\x93" + bytes(1000), Greeting, "net", to=BOB.key, now=NOW)
+
+
+class Salutation(Greeting, frozen=True):
+    VERSION: ClassVar[int] = 3
+    tone: Name = "plain"
+
+
+class NextSalutation(Salutation, frozen=True):
+    VERSION: ClassVar[int] = 4
+
+
+def test_what_an_older_version_has_kept_is_read_with_the_defaults_of_what_it_did_not_know():
+    kept = sign(ALICE, "net", hello())
+    assert read_kept(kept, Salutation, "net") == Salutation(BOB.key, WALL_S + 30, 7, "hello", "plain")
+    with pytest.raises(PeerViolation):  # from a peer it is a message of another version
+        verify(kept, Salutation, "net", to=BOB.key, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("kept", "network"),
+    [
+        (sign(ALICE, "net", hello()), "other"),
+        (sign(ALICE, "net", hello())[:-1] + b"!", "net"),
+        (sign(ALICE, "net", NextSalutation(BOB.key, 1, 1, "hello")), "net"),
+        (sign(ALICE, "net", Farewell(BOB.key, 1, 1, "hello")), "net"),
+    ],
+    ids=["of another network", "changed", "of a newer version", "of another type"],
+)
+def test_nothing_else_is_read_as_kept(kept, network):
+    with pytest.raises(PeerViolation, match="signature is not the sender's"):
+        read_kept(kept, Salutation, network)
+
+
+def test_a_job_of_the_journal_of_24_november_2026_is_read():
+    """Version 1 of ``SignedJob``: without ``results``, ``deadline_s``, ``budget_s``, ``tolerances`` and ``audits``."""
+    envelope = bytes.fromhex(
+        "93c4205004b2a9ece1f4a136d9099a26682cd30d6fa6848a48ad7c67ac72395b8f5c8ac440539bbfb7cd87bdf30e4779b0d50858305f6d3d"
+        "abc3323180b4c61113871db65efc64da091fcd61e64ed7a46e9b715f75fd5c9aca3b97fc51b7204ce21ddb120bc4aa94c400ce6b0a7133cf"
+        "0006614ff180370b9ad9203566653865303731666133303863636235373861346166313932636632313932a968696c6c7368616465c420e9"
+        "24f97d1e18c77b2dfe28bc1c4770bcf6fbef67e8479afe31611635e1125953cd16a0919300c4201eae7c9f4086ecf0a7a8ff4fddfe77421d"
+        "a15c37e5fa9a504c9778f0b596ee76ce00043b101891a67761736d2d3193a671756f72756d0203923ccd0100ce6b0a6edb"
+    )
+    job = read_kept(envelope, SignedJob, "depin").job
+    assert (job.name, job.tasks, job.policy, job.limits) == ("hillshade", 24, Quorum(2, 3), Limits(60, 256))
+    assert (job.results, job.deadline_s, job.budget_s, job.tolerances) == (Results.COME, 0, 0, ())
