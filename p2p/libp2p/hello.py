@@ -34,10 +34,14 @@ log = structlog.get_logger("depin_node.p2p")
 HELLO = "hello/2"
 HELLO_BYTES_MAX = 64
 _GOODBYE_S = 1.0
+_TOLD_MAX = 256
+"""So many peers that are not of our mesh are remembered, lest each new attempt of theirs be news."""
 REASONS = {
     "pre_shared_key": "has another pre-shared key, or only one of us has any: give both nodes the same one",
     "not_allowed": "takes only the peers on its list, and this node is not on it",
 }
+_REFUSED = {"pre_shared_key": REASONS["pre_shared_key"], "not_allowed": "is not on our list: see allowed_peers"}
+"""What the refusing end says to its own user."""
 
 
 class Hello(Message, frozen=True):
@@ -77,6 +81,8 @@ class Greeter:
         self._host = host
         self._key = key
         self._allowed = None if allowed is None else frozenset(allowed)
+        self._told: dict[tuple[PeerKey, str], int] = {}
+        """How often peers were hung up on, each for what reason."""
 
     async def greet(self, connection: Any) -> None:
         """See to the hello on a new connection; one that comes to nothing in time is closed."""
@@ -95,10 +101,20 @@ class Greeter:
             self._succeed(muxed)
             return
         self._host.count["greetings_failed"] += 1
-        log.info("not of our mesh: hanging up", peer=peer_id(peer), reason=str(greeting.error))
+        self._tell(peer, str(greeting.error))
         with trio.move_on_after(_GOODBYE_S):  # what was said has to arrive
             await muxed.event_closed.wait()
         abort(muxed)
+
+    def _tell(self, peer: PeerKey, reason: str) -> None:
+        """Log that a peer is not of our mesh: at the first, the tenth, the hundredth, … time that it is hung up on for
+        this reason. It may dial once a second, and so may we."""
+        times = self._told.pop((peer, reason), 0) + 1
+        self._told[peer, reason] = times
+        if len(self._told) > _TOLD_MAX:
+            del self._told[next(iter(self._told))]
+        if times in (10**power for power in range(10)):
+            log.info("not of our mesh: hanging up", peer=peer_id(peer), reason=reason, times=times)
 
     def _succeed(self, muxed: Any) -> None:
         """Let the host know before anybody who waits; that it has the connection in its books may be to come."""
@@ -155,7 +171,7 @@ class Greeter:
             refusal = "not_allowed"
         if refusal:
             await send_frames(stream, [Frame(REFUSE, refusal.encode())])
-            greeting_of(muxed).fail(TransportError(f"{peer_id(stream.peer)} was refused: {refusal}"))
+            greeting_of(muxed).fail(TransportError(f"{peer_id(stream.peer)} {_REFUSED[refusal]}"))
             return
         self._succeed(muxed)  # before the answer: what the peer sends after it is served
         hello = Hello(proof(self._key, network, self._host.key, stream.peer))

@@ -334,8 +334,9 @@ class Host:
 
     def note_disconnected(self, connection: Any) -> None:
         """A connection is gone; the last of its peer is an event."""
-        greeting_of(connection.muxed_conn).fail(TransportError("the peer hung up"))
         peer = key_of_id(connection.muxed_conn.peer_id)
+        gone = f"{peer_id(peer)} hung up without a hello: it may be of another network than {self.network_id!r}"
+        greeting_of(connection.muxed_conn).fail(TransportError(gone))
         if peer in self._peers and not self._connections(peer):
             self._peers.discard(peer)
             self._gossip.left(peer)

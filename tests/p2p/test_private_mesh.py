@@ -8,7 +8,8 @@ import trio
 
 from depin_node.core.errors import TransportError
 from depin_node.crypto.identity import Identity
-from depin_node.p2p.addresses import parse
+from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.libp2p import hello
 from depin_node.p2p.network import Network, NetworkLimits, Stream
 
 pytestmark = pytest.mark.net
@@ -74,7 +75,22 @@ async def test_another_key_is_told_at_once_to_both(ours: bytes | None, theirs: b
             await until(lambda: b.counters().get("greetings_failed") == 1)
             assert not a.peers()
             assert not b.peers()
-    assert any("pre_shared_key" in entry.get("reason", "") for entry in logs)
+    told = [(entry["peer"], entry["reason"]) for entry in logs if "not of our mesh" in entry["event"]]
+    assert {peer for peer, _ in told} == {peer_id(key_of("a")), peer_id(key_of("b"))}
+    assert all("has another pre-shared key" in reason for _, reason in told)
+
+
+async def test_who_tries_again_and_again_is_logged_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hello, "_GOODBYE_S", 0.05)
+    with structlog.testing.capture_logs() as logs:
+        async with open_node("a", pre_shared_key=KEY) as a, open_node("b", pre_shared_key=OTHER) as b:
+            for attempt in range(1, 13):
+                with pytest.raises(TransportError, match="another pre-shared key"):
+                    await a.dial(b.addresses()[0])
+                await until(lambda attempt=attempt: b.counters().get("greetings_failed") == attempt)
+                await until(lambda: not a._swarm.get_connections())
+    told = [(entry["peer"], entry["times"]) for entry in logs if "not of our mesh" in entry["event"]]
+    assert sorted(told) == sorted((peer_id(key_of(name)), times) for name in "ab" for times in (1, 10))
 
 
 async def test_only_allowed_peers_get_in_and_the_others_are_told() -> None:
