@@ -15,13 +15,17 @@ from pathlib import Path
 
 import trio
 
+from depin_node.bootstrap import owner_files
 from depin_node.bootstrap.config import NodeConfig, unknown_variables
 from depin_node.bootstrap.first_peers import first_peers
-from depin_node.core.errors import ConfigError, DepinError
+from depin_node.core import clock
+from depin_node.core.clock import SECOND_NS
+from depin_node.core.errors import ConfigError, DepinError, PeerViolation
 from depin_node.core.local import DataDir
 from depin_node.core.views import DeviceView, PeerView, StatusView, View
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
+from depin_node.crypto.ownership import Owners
 from depin_node.p2p.addresses import Address, parse
 from depin_node.p2p.advert import PROTOCOL_MAX, PROTOCOL_MIN
 from depin_node.p2p.groups import is_loopback
@@ -30,6 +34,8 @@ PEERS_ASKED_MAX = 8
 ASK_PEER_S = 5.0
 SKEW_S_MAX = 10.0
 """Beyond this a clock is worth a look; from 60 s on peers refuse what the node signs."""
+CERTIFICATE_DAYS_MIN = 30
+"""An owner's certificate that ends sooner is worth a line."""
 DISK_FREE_MIN = 0.05
 """Of the file system: with less, SQLite and the blob store may soon fail."""
 DISK_FREE_BYTES_MIN = 64 << 20
@@ -96,7 +102,7 @@ def examine(patient: Patient, reasons: Mapping[str, str]) -> Report:
         found += [*_clock(patient.status), *_versions(patient)]
     found += _devices(patient)
     if patient.config is not None:
-        found += [*_disk(patient, patient.config), *_admission(patient.config)]
+        found += [*_disk(patient, patient.config), *_admission(patient.config), *_owner(patient, patient.config)]
     return Report(tuple(found), reachable)
 
 
@@ -264,11 +270,17 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
     found: list[Finding] = []
     reachable: bool | None = True if connected else None
     if named:
-        dead = [f"{address}: {reason}" for address, reason in reasons.items() if reason]
+        # A list has the node, if at all, and never the stranger as which we ask: only a connected one is surely on it.
+        listing = [a for a, reason in reasons.items() if _LISTS in reason and patient.status and not connected]
+        dead = [f"{a}: {reason}" for a, reason in reasons.items() if reason and (_LISTS not in reason or a in listing)]
         alive = len(reasons) - len(dead)
-        reachable = bool(alive) or bool(connected)
+        reachable = alive + len(listing) > 0 or bool(connected)
         says = f"{alive} of {len(reasons)} answer" + "".join(f"; {reason}" for reason in dead)
         do = "check the address, and that the node there runs and listens for others" if dead else ""
+        if listing and patient.status is not None:
+            do = f"ask who runs it to put {patient.status.peer} on its allowed_peers"
+        elif any("give both nodes" in reason for reason in dead):
+            do = "compare network_id and pre_shared_key_file with the node's there"
         found.append(Finding("first peers", alive > 0 or not reasons, says, do))
     else:
         found.append(
@@ -279,6 +291,10 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
         known = f"{connected} connected, {patient.status.peers_known} known"
         found.append(Finding("peers", not waits, known, "see first peers" if waits else ""))
     return found, reachable
+
+
+_LISTS = "takes only the peers on its list"
+"""In what ``hello`` says (``REASONS``)."""
 
 
 def _clock(status: StatusView) -> Iterator[Finding]:
@@ -374,9 +390,32 @@ def _admission(config: NodeConfig) -> Iterator[Finding]:
     )
 
 
+def _owner(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
+    """Whether the certificate of our owner, if there is one, holds: other nodes look at that, and say nothing."""
+    data_dir, now = patient.data_dir, clock.now()
+    try:
+        if not (certificate := owner_files.read_certificate(data_dir.owner_certificate)):
+            return
+        owners = Owners(config.network_id, identities.load(data_dir.identity).key, certificate)
+        if revoked := owner_files.read_revocations(data_dir.owner_revoked):
+            owners.take(revoked, now)
+    except (ConfigError, PeerViolation) as error:
+        yield Finding("owner", False, str(error), "copy the file anew from the machine that has the owner's key")
+        return
+    assert owners.own is not None
+    days = (owners.expires_s - now.wall_ns // SECOND_NS) // 86_400
+    renew = "depin-node owner certify, where the owner's key is; then start this node again"
+    says = f"{identities.peer_id(owners.own)}; the certificate holds for {days} days more"
+    if owners.shown(now):
+        yield Finding("owner", True, says, renew if days < CERTIFICATE_DAYS_MIN else "")
+    else:
+        why = "has expired" if days < 0 else "was revoked"
+        says = f"the certificate {why}: to the owner's other nodes, this one is a stranger"
+        yield Finding("owner", False, says, f"if that was not meant: {renew}")
+
+
 async def ask_peers(addresses: Sequence[str], config: NodeConfig) -> dict[str, str]:
     """Dial each address as a stranger of the same network would; return why each failed, empty if it did not."""
-    from depin_node.p2p.libp2p.hello import REASONS
     from depin_node.p2p.libp2p.host import open_libp2p  # 0.4 s that most of the time nobody needs
     from depin_node.p2p.network import NetworkLimits
 
@@ -397,8 +436,7 @@ async def ask_peers(addresses: Sequence[str], config: NodeConfig) -> dict[str, s
                 await network.dial(str(direct))
                 reasons[text] = ""
             except DepinError as error:
-                # We ask as a stranger, since the node itself may be connected: its list does not have us.
-                reasons[text] = "" if REASONS["not_allowed"] in str(error) else str(error)
+                reasons[text] = str(error)
 
         for address in addresses[:PEERS_ASKED_MAX]:
             nursery.start_soon(ask, address)

@@ -42,7 +42,7 @@ from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
-from depin_node.p2p.addresses import parse
+from depin_node.p2p.addresses import parse, peer_id
 from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
@@ -299,7 +299,7 @@ async def _housekeeping(
             nursery.start_soon(_keep_advertising, market.mesh, provider, config)
         nursery.start_soon(_keep_remembering, market)
         if market.mesh.owners.own is not None:
-            nursery.start_soon(_keep_revocations, market.mesh, data_dir)
+            nursery.start_soon(_keep_revocations, market, data_dir)
         if join_by:
             nursery.start_soon(_tell_if_unjoined, market.mesh)
         try:
@@ -327,12 +327,14 @@ def _advertise(mesh: Mesh, provider: Provider, config: NodeConfig) -> None:
     mesh.set_offer(devices, lending=bool(devices), price=config.price_millicredits)
 
 
-async def _keep_revocations(mesh: Mesh, data_dir: DataDir) -> None:
+async def _keep_revocations(market: MarketContext, data_dir: DataDir) -> None:
     """Take what our owner revokes from ``owner.revoked``, and write there what a fellow told us: the newer list wins.
 
-    A file that is damaged is told of once, and left alone until the owner mends it.
+    A file that is damaged is told of once, and left alone until the owner mends it; and so is that our own certificate
+    does not hold any more, which others do not tell us.
     """
-    own, read, told = mesh.owners.own, b"", ""
+    mesh = market.mesh
+    own, read, told, held = mesh.owners.own, b"", "", True
     assert own is not None
     while True:
         try:
@@ -342,9 +344,15 @@ async def _keep_revocations(mesh: Mesh, data_dir: DataDir) -> None:
             if (known := mesh.owners.list_of(own)) and known != read:
                 read = known
                 owner_files.write(data_dir.owner_revoked, known)
+                log.info("the owner has revoked certificates; a fellow has passed the list on", owner=peer_id(own))
         except (ConfigError, PeerViolation) as error:
             if told != (told := str(error)):
                 log.warning("what the owner revoked cannot be kept", file=str(data_dir.owner_revoked), reason=told)
+        if held and not mesh.owners.shown(market.clock()):
+            held = False
+            log.warning(
+                "our owner's certificate has expired or was revoked", owner=peer_id(own), see="depin-node doctor"
+            )
         await trio.sleep(REMEMBER_S)
 
 

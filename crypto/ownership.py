@@ -146,14 +146,19 @@ class Owners:
                 self._own = read_certificate(certificate, network_id, node)
             except PeerViolation as error:
                 raise ConfigError(
-                    f"the owner's certificate is not one for this node on the network {network_id!r} ({error}); make"
-                    " one with: depin-node owner certify"
+                    f"owner.cert is damaged, or for another node or another network id than {network_id!r} ({error});"
+                    " make one with: depin-node owner certify"
                 ) from error
 
     @property
     def own(self) -> bytes | None:
         """The key of our own owner, whether or not our certificate still holds."""
         return self._own.sender if self._own else None
+
+    @property
+    def expires_s(self) -> int:
+        """When our own certificate ends by itself, wall seconds; 0 if there is none."""
+        return self._own.payload.expires_s if self._own else 0
 
     def shown(self, now: Now) -> bytes:
         """Return our certificate as long as it holds; empty otherwise."""

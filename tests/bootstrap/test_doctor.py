@@ -8,12 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from depin_node.bootstrap import owner_files
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.data_dir import claim
 from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
+from depin_node.core import clock
+from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.local import DataDir
 from depin_node.core.views import DeviceView, LanView, PeerView, ReachView, StatusView
-from depin_node.crypto.identity import peer_id
+from depin_node.crypto import identity as identities
+from depin_node.crypto.identity import Identity, peer_id
+from depin_node.crypto.ownership import certify, revoke
+from depin_node.p2p.libp2p.hello import REASONS
 
 PEER, OTHER = peer_id(bytes(32)), peer_id(bytes([1]) * 32)
 FIRST = f"/ip4/192.0.2.1/tcp/4701/p2p/{OTHER}"
@@ -167,3 +173,43 @@ def test_the_command_without_and_with_a_node(nodes):
     assert "WRONG  first peers" in done.stdout
     assert "no node is running" in done.stderr
     assert os.linesep in done.stdout
+
+
+def test_a_certificate_that_ends_or_was_revoked_is_told_of(tmp_path):
+    node, owner, now = identities.create(tmp_path / "identity"), Identity(b"o" * 32), clock.now()
+    data_dir = DataDir(tmp_path)
+    assert "owner" not in examined(tmp_path)[1]
+
+    owner_files.write(data_dir.owner_certificate, certify(owner, "depin", node.key, now=now, days=90))
+    found = examined(tmp_path)[1]["owner"]
+    assert (found.ok, found.do) == (True, "")
+    assert f"{peer_id(owner.key)}; the certificate holds for" in found.says
+
+    owner_files.write(data_dir.owner_certificate, certify(owner, "depin", node.key, now=now, days=3))
+    found = examined(tmp_path)[1]["owner"]
+    assert found.ok
+    assert "owner certify" in found.do
+
+    later = Now(now.boottime_ns, now.wall_ns + SECOND_NS)
+    owner_files.write(data_dir.owner_revoked, revoke(owner, "depin", [node.key], None, now=later))
+    found = examined(tmp_path)[1]["owner"]
+    assert not found.ok
+    assert "was revoked" in found.says
+
+    owner_files.write(data_dir.owner_certificate, certify(owner, "other", node.key, now=now, days=90))
+    found = examined(tmp_path)[1]["owner"]
+    assert not found.ok
+    assert "another network id than 'depin'" in found.says
+
+
+@pytest.mark.parametrize(
+    ("refusal", "do"), [("not_allowed", f"put {PEER} on its allowed_peers"), ("pre_shared_key", "pre_shared_key_file")]
+)
+def test_a_first_peer_that_will_not_have_us_is_told_of_with_what_to_do(tmp_path, refusal, do):
+    refused = {FIRST: f"{OTHER} {REASONS[refusal]}"}
+    report, found = examined(tmp_path, refused, status=status(first_peers=(FIRST,), peers_connected=0))
+    assert not found["first peers"].ok
+    assert do in found["first peers"].do
+    if refusal == "not_allowed":  # we ask as a stranger: a connected node is on the list all the same
+        report, found = examined(tmp_path, refused, status=status(first_peers=(FIRST,), peers_connected=1))
+        assert report.exit_code == 0
