@@ -102,7 +102,12 @@ def examine(patient: Patient, reasons: Mapping[str, str]) -> Report:
         found += [*_clock(patient.status), *_versions(patient)]
     found += _devices(patient)
     if patient.config is not None:
-        found += [*_disk(patient, patient.config), *_admission(patient.config), *_owner(patient, patient.config)]
+        found += [
+            *_memory(patient.config),
+            *_disk(patient, patient.config),
+            *_admission(patient.config),
+            *_owner(patient, patient.config),
+        ]
     return Report(tuple(found), reachable)
 
 
@@ -351,6 +356,16 @@ def _devices(patient: Patient) -> Iterator[Finding]:
             of + ("; ".join(missing) or f"{len(device.layers)} layers hold"),
             "a worker without a layer runs all the same; THREATS.md says what that costs" if missing else "",
         )
+
+
+def _memory(config: NodeConfig) -> Iterator[Finding]:
+    if not config.lend:
+        return
+    slots, has = config.slots_of_processor(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lent = slots * config.memory_mib
+    says = f"{slots} slots may take {lent / 1024:.1f} GiB; this machine has {has / 2**30:.1f}"
+    fits = lent << 20 <= has
+    yield Finding("memory", fits, says, "" if fits else "lend fewer --slots, or less --memory-mib with each")
 
 
 def _disk(patient: Patient, config: NodeConfig) -> Iterator[Finding]:

@@ -31,5 +31,6 @@ def _prospects(context: MarketContext) -> Iterator[Prospect]:
             reachable=not entry.is_unreachable and (entry.is_connected or bool(directory.dialable(entry))),
             banned=banned.get(entry.key, ""),
             price=advert.price,
+            is_fellow=context.mesh.is_fellow(entry.key) and not context.book.is_listed(entry.key),
             devices=tuple((device.device_class, device.memory_mib) for device in advert.devices),
         )

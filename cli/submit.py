@@ -138,8 +138,8 @@ def watch(future: "Future") -> None:
 
 
 def save(arrays: "dict[str, Array]", folder: Path, hint: str = "") -> list[Path]:
-    """Write each array to ``folder/NAME.npy``, whole or not at all, in the place of what is there; ``hint`` is what to
-    do if that fails."""
+    """Write each array to ``folder/NAME.npy``, whole or not at all, in the place of what is there; say so if that was
+    something else, for two jobs may have one name. ``hint`` is what to do if it fails."""
     from depin_node.core.errors import ResourceError
 
     path = folder
@@ -148,7 +148,8 @@ def save(arrays: "dict[str, Array]", folder: Path, hint: str = "") -> list[Path]
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             path = folder / f"{safe_name(name)}.npy"
-            _write_whole(path, array)
+            if _write_whole(path, array):
+                note(f"{path} is in the place of other numbers that were there; --output DIR would have kept both")
             paths.append(path)
     except OSError as error:  # NumPy's says how much was written, and not why
         reason = error.strerror or f"{error} (is the disk full?)"
@@ -156,16 +157,21 @@ def save(arrays: "dict[str, Array]", folder: Path, hint: str = "") -> list[Path]
     return paths
 
 
-def _write_whole(path: Path, array: "Array") -> None:
+def _write_whole(path: Path, array: "Array") -> bool:
+    """Write a file; return whether another with other bytes made room for it."""
+    import filecmp
+
     import numpy as np
 
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another job of this name may write here, too
     try:
         with temporary.open("wb") as opened:
             np.save(opened, array)
+        is_news = path.exists() and not filecmp.cmp(temporary, path, shallow=False)
         temporary.replace(path)
     finally:  # nothing half stays behind, nor after Ctrl-C
         temporary.unlink(missing_ok=True)
+    return is_news
 
 
 def report(view: "JobView | None", paths: list[Path], as_json: bool) -> None:

@@ -20,6 +20,11 @@ class Piece(NamedTuple):
     where: tuple[slice, ...]
     data: Array
 
+    def __repr__(self) -> str:
+        """Return it without its numbers, which may be millions."""
+        where = ", ".join(f"{cut.start}:{cut.stop}" for cut in self.where)
+        return f"<Piece [{where}]: {self.data.dtype} {self.data.shape}>"
+
 
 class Part(NamedTuple):
     """What one task returned: by the name of each output, the pieces of it that the task owns.

@@ -87,6 +87,10 @@ class Board:
             and candidate.price <= self.config.price_max
         )
 
+    def voteless(self, progress: Progress) -> int:
+        """Return how many candidates are of this node's owner and therefore have no vote in a job that needs some."""
+        return sum(candidate.is_fellow for candidate in self.candidates) if progress.rule.agree > 1 else 0
+
     def take_off(self, peer: bytes, attempt: int, now: Now) -> bool:
         """Note that an attempt is over, and its place free; False if it was before, or its provider is gone."""
         partner = self.partners.get(peer)

@@ -95,6 +95,8 @@ class Prospect(NamedTuple):
     banned: str
     price: int
     devices: tuple[tuple[str, int], ...]
+    is_fellow: bool = False
+    """Of this node's owner, and not listed: it has no vote."""
 
 
 class _Condition(NamedTuple):
@@ -153,6 +155,7 @@ def _conditions(job: Job, price_max: int) -> list[_Condition]:
         return any(name in classes for name, _ in prospect.devices)
 
     wanted = " or ".join(job.device_classes)
+    is_voted_on = rule_of(job.policy).agree > 1
     return [
         _Condition("protocol", lambda p: p.speaks, None, lambda _: "update depin-node, there or here"),
         _Condition("lending", lambda p: p.lending, None, lambda _: "start them with --lend"),
@@ -162,6 +165,12 @@ def _conditions(job: Job, price_max: int) -> list[_Condition]:
             lambda p: not has_class(p) or memory_of(p) >= memory_mib,  # a missing class is told once
             lambda p: -memory_of(p),
             lambda least: f"[limits] memory_mib = {-least}, if a task fits it",
+        ),
+        _Condition(
+            "vote",
+            lambda p: not (is_voted_on and p.is_fellow),
+            None,
+            lambda _: "list them in trusted_peers: they are of this node's owner",
         ),
         _Condition("price", lambda p: p.price <= price_max, lambda p: p.price, lambda most: f"price_max = {most}"),
         _Condition("reachable", lambda p: p.reachable, None, lambda _: "a port that is open, or a relay"),

@@ -18,14 +18,18 @@ _MEANINGS = {
 }
 
 
-def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: Mapping[str, int]) -> JobError:
-    """Nobody worked on the job for ``waited_s``; ``unsuitable`` counts known peers by what they lack."""
+def nobody(
+    progress: Progress, waited_s: float, groups_agreed: int, unsuitable: Mapping[str, int], voteless: int
+) -> JobError:
+    """Nobody worked on the job for ``waited_s``; ``unsuitable`` counts known peers by what they lack, ``voteless`` are
+    of this node's owner."""
     rule, limits = progress.rule, progress.job.limits
     classes = " or ".join(progress.job.device_classes)
     is_audited = progress.settlement is not None and progress.settlement.by_peers
     others = ", and others that run some of it again," if is_audited else ""
     seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
     seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
+    seen += [_own(voteless)] if voteless else []
     return JobError(
         "nobody_suitable",
         f"for {waited_s:g} s nobody suitable took the work: it needs {rule.agree} providers (up to {rule.most}) of"
@@ -35,14 +39,23 @@ def nobody(progress: Progress, waited_s: float, groups_agreed: int, unsuitable: 
     )
 
 
-def shortage(progress: Progress, groups: Collection[str], fitting: int, known: int) -> str:
-    """Say that a job needs more ``groups`` than those of the ``fitting`` peers among all ``known``; nothing if it does
-    not."""
+def _own(voteless: int) -> str:
+    """Say what of this node's owner's own nodes a quorum cannot use, and the two ways out."""
+    return (
+        f"{voteless} known nodes: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
+        " ask for one answer: quorum 1 of 1)"
+    )
+
+
+def shortage(progress: Progress, groups: Collection[str], fitting: int, known: int, voteless: int) -> str:
+    """Say that a job needs more ``groups`` than those of the ``fitting`` peers among all ``known``, of which
+    ``voteless`` are this node's owner's; nothing if it does not."""
     if len(groups) >= progress.rule.agree:
         return ""
     if not known:
         return f"no peer is known yet (depin-node doctor says why), and it needs {progress.rule.agree}"
-    return f"{fitting} of {known} known peers fit, in {len(groups)} groups; it needs {progress.rule.agree}"
+    own = f"; {_own(voteless)}" if voteless else ""
+    return f"{fitting} of {known} known peers fit, in {len(groups)} groups; it needs {progress.rule.agree}{own}"
 
 
 def deadline(job_id: bytes, job: Job, done: int, lacks: str = "") -> JobError:

@@ -258,7 +258,8 @@ class Scheduler:
         for progress in board.open_jobs():
             fitting = {c.peer: c.group for c in event.items if board.might_do(c, progress)}
             fitting |= {partner.peer: partner.group for partner in board.suitable(progress, now)}
-            progress.lacks = reasons.shortage(progress, set(fitting.values()), len(fitting), known)
+            groups, voteless = set(fitting.values()), board.voteless(progress)
+            progress.lacks = reasons.shortage(progress, groups, len(fitting), known, voteless)
         self._recruiting.recruit(now)
 
     def _gone(self, event: Gone, now: Now) -> None:
@@ -322,7 +323,9 @@ class Scheduler:
                 progress.active_ns = now.boottime_ns
             elif now.boottime_ns > progress.active_ns + int(self._config.suitable_s * SECOND_NS):
                 agreed = {partner.group for partner in board.partners.values() if partner.is_agreed}
-                error = reasons.nobody(progress, self._config.suitable_s, len(agreed), board.unsuitable)
+                error = reasons.nobody(
+                    progress, self._config.suitable_s, len(agreed), board.unsuitable, board.voteless(progress)
+                )
                 board.finish(progress, "failed", error, now)
         for partner in board.partners.values():
             if not partner.open:

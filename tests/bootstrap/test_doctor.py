@@ -213,3 +213,12 @@ def test_a_first_peer_that_will_not_have_us_is_told_of_with_what_to_do(tmp_path,
     if refusal == "not_allowed":  # we ask as a stranger: a connected node is on the list all the same
         report, found = examined(tmp_path, refused, status=status(first_peers=(FIRST,), peers_connected=1))
         assert report.exit_code == 0
+
+
+def test_more_memory_lent_than_there_is_is_told_of(tmp_path):
+    assert "memory" not in examined(tmp_path)[1]
+    found = examined(tmp_path, config=NodeConfig(disk_mib=1, lend=True, slots=1, memory_mib=64))[1]["memory"]
+    assert found.ok
+    found = examined(tmp_path, config=NodeConfig(disk_mib=1, lend=True, slots=1024, memory_mib=1 << 20))[1]["memory"]
+    assert not found.ok
+    assert "1024 slots may take 1048576.0 GiB" in found.says

@@ -71,6 +71,8 @@ def test_version():
         (["start", "--slots", "many"], 2, "--slots"),
         (["start", "--lend", "--slots", "0", "--listen", "nowhere"], 2, "'--slots': 0 is not in the range x>=1"),
         (["start", "--log-level", "loud"], 2, "--log-level"),
+        (["start", "--memory-mib", "63"], 2, "--memory-mib: Expected `int` >= 64; it is '63'"),
+        (["start", "--memory-mib", "99999999"], 2, "--memory-mib: Expected `int` <= 1048576"),
     ],
 )
 def test_usage_errors(capsys, args, code, message):

@@ -70,6 +70,13 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_the_earlier_one_and_nothi
     assert np.load(tmp_path / "z.npy").tolist() == [0, 1, 2, 3]
 
 
+def test_other_numbers_that_make_room_for_a_result_are_told_of(tmp_path, capsys):
+    for array, is_told in ((np.arange(4), False), (np.arange(4), False), (np.arange(4) + 1, True)):
+        save({"z": array}, tmp_path)
+        assert (f"{tmp_path / 'z.npy'} is in the place of other numbers" in capsys.readouterr().err) == is_told
+        assert np.array_equal(np.load(tmp_path / "z.npy"), array)
+
+
 @pytest.fixture
 def job(tmp_path):
     """A folder with a job that works; tests break it."""

@@ -2,11 +2,13 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from depin_node.client import api, futures
+from depin_node.client.parts import Part, Piece
 from depin_node.core import errors
 from depin_node.core.local import NotRunningError
 
@@ -53,3 +55,9 @@ def test_an_event_without_end_is_an_error(monkeypatch):
 )
 def test_errors_of_the_node_are_raised_as_what_they_were(code, kind):
     assert api.error_for(code) is kind
+
+
+def test_a_part_is_shown_without_its_numbers():
+    part = Part(3, {"y": [Piece((slice(0, 512), slice(8, 16)), np.zeros((512, 8), np.float32))]})
+    piece = "<Piece [0:512, 8:16]: float32 (512, 8)>"
+    assert repr(part) == f"Part(task=3, outputs={{'y': [{piece}]}}, is_provisional=False)"

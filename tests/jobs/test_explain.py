@@ -51,6 +51,14 @@ def test_each_condition_counts_all_that_fail_it_and_those_that_fail_nothing_else
     assert "price" not in {item.name for item in found.conditions}
 
 
+def test_nodes_of_the_jobs_own_owner_lack_a_vote_where_votes_are_counted():
+    nodes = [GOOD._replace(group="own", devices=(("wasm-1", 4096),), is_fellow=True)]
+    found = explained(nodes)
+    assert (found.peers_fitting, condition(found, "vote").failing) == (0, 1)
+    assert "trusted_peers" in condition(found, "vote").relax
+    assert explained(nodes, job=msgspec.structs.replace(JOB, policy=Quorum(1, 1))).peers_fitting == 1
+
+
 def test_a_limit_is_relaxed_no_further_than_it_takes():
     found = explained([GOOD._replace(group=str(mib), devices=(("wasm-1", mib),)) for mib in (64, 512, 1024, 1536)])
     memory = condition(found, "memory")

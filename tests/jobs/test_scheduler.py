@@ -480,6 +480,19 @@ def test_a_job_that_too_few_can_do_says_so_while_it_waits_and_at_its_deadline():
     assert mesh.scheduler.view(name).lacks == ""
 
 
+def test_a_job_says_that_nodes_of_its_own_owner_have_no_vote():
+    mesh = InstantMesh(providers=3)
+    mesh.candidates = tuple(candidate._replace(is_fellow=True) for candidate in mesh.candidates)
+    quorum, one = mesh.submit(1, Quorum(2, 3), deadline_s=0), mesh.submit(1, Quorum(1, 1))
+    mesh.run()
+    own = "3 known nodes: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
+    assert mesh.scheduler.view(quorum).lacks.startswith(f"0 of 3 known peers fit, in 0 groups; it needs 2; {own}")
+    assert mesh.scheduler.view(one).state == "done"
+    (ended,) = [effect for effect in wait(mesh, 62) if isinstance(effect, e.JobEnded)]
+    assert ended.error.code == "nobody_suitable"
+    assert own in ended.error.message
+
+
 def test_a_job_lacks_nobody_once_enough_are_known():
     mesh = InstantMesh(providers=2, window=1)
     Slow(mesh)
