@@ -119,8 +119,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     """Tasks at once on the processor; 0 means one for each core but one, at least one. A GPU runs one at a time."""
     memory_mib: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 1024
-    """Memory one lent slot of the processor may use, in MiB: in less than 64 hardly a kernel fits. A GPU is lent with all
-    it has but what a context takes."""
+    """Memory one lent slot of the processor may use, in MiB: in less than 64 hardly a kernel fits. A GPU is lent with
+    all it has but what a context takes."""
     work_max: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 10**15
     """Threads of all launches and floating-point operations, together, that one lent task may have at most."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0

@@ -23,14 +23,14 @@ def explained(context: MarketContext, job: Job, view: JobView, story: list[JobEv
 def _prospects(context: MarketContext) -> Iterator[Prospect]:
     directory, banned = context.mesh.directory, context.book.reasons
     for entry in directory.peers():
-        advert = entry.advert
+        advert, is_fellow = entry.advert, context.mesh.is_fellow(entry.key) and not context.book.is_listed(entry.key)
         yield Prospect(
-            group=entry.group,
+            group=peer_id(entry.key) if is_fellow else entry.group,  # as it would be, listed
             speaks=common_protocol(advert.protocol_min, advert.protocol_max) is not None,
             lending=advert.lending,
             reachable=not entry.is_unreachable and (entry.is_connected or bool(directory.dialable(entry))),
             banned=banned.get(entry.key, ""),
             price=advert.price,
-            is_fellow=context.mesh.is_fellow(entry.key) and not context.book.is_listed(entry.key),
+            is_fellow=is_fellow,
             devices=tuple((device.device_class, device.memory_mib) for device in advert.devices),
         )

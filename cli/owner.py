@@ -119,7 +119,7 @@ def revoke(
     """Take back all certificates that the nodes PEER_ID… have from this owner.
 
     The list of all that is revoked is kept in FILE. Put it into the data directory of any running node of yours as
-    `owner.revoked`: within seconds it hands the list on. A node can be certified again later.
+    `owner.revoked`: from it the others have the list within a minute or two. A node can be certified again later.
 
     \b
     Example:
