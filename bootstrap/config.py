@@ -11,7 +11,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import msgspec
 
@@ -101,8 +101,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Peer ids that each count as a group of their own, by your word, although their addresses say one owner: a LAN."""
     pre_shared_key_file: str = ""
     """File of the key of a private mesh, mode 0600; nodes with another key, or none, are refused."""
-    allowed_peers: tuple[str, ...] = ()
-    """Peer ids; if there are any, nobody else may connect."""
+    allowed_peers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ()
+    """Peer ids; if there are any, nobody else may connect. A list that has become empty is refused: it would let
+    everybody in."""
     bootstrap_only: bool = False
     """Whether to be a first peer and nothing else: no jobs, nothing lent, but circuits and calls back for others."""
     relay: bool = True
@@ -158,7 +159,8 @@ _TABLES: dict[str, type[msgspec.Struct]] = {"waits": Waits, "limits": Limits}
 _FLAGS = {"first_peers": "peer", "devices": "device"}
 """Flags that are repeated have the name of one."""
 _HINTS = {
-    "devices": "each is cpu, gpu, the UUID of a GPU or MIG instance as depin-node devices shows it, or module:Class"
+    "allowed_peers": "a list of at least one peer id; to let everybody in, leave the setting out",
+    "devices": "each is cpu, gpu, the UUID of a GPU or MIG instance as depin-node devices shows it, or module:Class",
 }
 _SCALARS = frozenset(FIELDS) - frozenset(_TABLES)
 
@@ -185,7 +187,7 @@ def load(
     for key in _SCALARS:
         text = environ.get(variable(key))
         if text is not None:
-            several = get_origin(FIELDS[key].type) is tuple
+            several = isinstance(FIELDS[key].default, tuple)
             raw = [part.strip() for part in text.split(",") if part.strip()] if several else text
             values[key] = _convert(raw, key, variable(key), strict=False)
     for key, value in flags.items():

@@ -19,7 +19,7 @@ def first_peers(named: Iterable[str], file: Path) -> tuple[str, ...]:
     """
     found: dict[str, None] = {}
     for text in named:
-        found[_checked(text, "first_peers")] = None
+        found[_checked(text, "--peer, first_peers")] = None
     for number, line in enumerate(_lines(file), 1):
         text = line.partition("#")[0].strip()
         if text:

@@ -1,7 +1,8 @@
 """The node as a process: what it prints, how signals end it, and that it does end.
 
 The first SIGINT or SIGTERM stops the node in order: it leaves the mesh, ends its workers, closes its journal. A second
-one, or ``waits.shutdown`` seconds, ends the process at once; the journal is made for that.
+one, or ``waits.shutdown`` seconds, ends the process at once; the journal is made for that. SIGHUP, of a terminal that
+goes, stops it as well, unless whoever started it has that ignored (nohup).
 """
 
 import os
@@ -64,12 +65,15 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
 async def _run(config: NodeConfig, data_dir: DataDir, ready: Callable[[Node], None]) -> None:
     stopping = trio.Event()
     is_up = False
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    with trio.open_signal_receiver(*_SIGNALS, *hang_up) as signals:
         async with trio.open_nursery() as nursery:
 
             async def wait_for_signal() -> None:
                 async for number in signals:
                     if stopping.is_set():
+                        if number == signal.SIGHUP:
+                            continue  # a terminal that goes may send several
                         os._exit(EXIT_SECOND_SIGNAL)
                     _end_in(config.waits.shutdown)
                     log.info("stopping", reason=signal.Signals(number).name)
@@ -82,6 +86,8 @@ async def _run(config: NodeConfig, data_dir: DataDir, ready: Callable[[Node], No
                 for warning in unknown_variables(os.environ):
                     log.warning(warning)
                 is_up = True
+                status = node.status()
+                log.info("up", version=status.version, network=status.network_id, addresses=", ".join(status.addresses))
                 ready(node)
                 await stopping.wait()
             nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
 """Partners look at each other's logs: ``receipts/1``.
 
-The flow: when two nodes begin to deal, and when they have dealt, each asks how the other's log went on since it last
+The flow: when two nodes begin to deal, each asks how the other's log went on since it last
 looked. The answer is a signed run of links (``trust/heads.py``), beside the newest runs of some other logs that the
 answerer has seen. A contradiction is proof of a fork, and goes to ``bootstrap/evidence.py``.
 

@@ -124,9 +124,14 @@ class JobFile:
         names = [parameter.name for parameter in parameters if not getattr(parameter, "constant_bytes", 0)]
         if list(self.args) != names:
             unknown = [name for name in self.args if name not in names]
+            missing = [name for name in names if name not in self.args]
+            if unknown:
+                what = f"{unknown[0]} is none of them{did_you_mean(unknown[0], names)}"
+            else:
+                what = f"{', '.join(missing)} is missing" if missing else "the order has to be theirs"
             raise ConfigError(
                 f"{self.path}: [args] has {', '.join(self.args) or 'nothing'}, the kernel's parameters are "
-                f"{', '.join(names)}{did_you_mean(unknown[0], names) if unknown else ''}"
+                f"{', '.join(names)}: {what}"
             )
         builder = ProgramBuilder(shards=self.shards, along=self.along)
         for name, value in self.numbers.items():

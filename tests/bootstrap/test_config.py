@@ -82,6 +82,14 @@ def test_the_limits_live_in_a_table_and_mean_what_the_network_means(tmp_path):
     assert _network_limits(NodeConfig()) == NetworkLimits()
 
 
+def test_a_list_of_peers_that_has_become_empty_is_not_taken_for_none(tmp_path):
+    """Without a list everybody may connect."""
+    file = tmp_path / "config.toml"
+    file.write_text("allowed_peers = []")
+    with pytest.raises(ConfigError, match="allowed_peers: a list of at least one peer id"):
+        load(file, flags={}, environ={})
+
+
 def test_only_an_unnamed_listen_address_may_move(tmp_path):
     file = tmp_path / "config.toml"
     assert load(file, flags={}, environ={}).listen_is_default

@@ -56,6 +56,20 @@ def test_ctrl_c_ends_it_too_and_its_peers_know_at_once(nodes):
     assert "Traceback" not in b.stderr.read_text()
 
 
+def test_a_terminal_that_goes_ends_it_in_order_but_not_under_nohup(nodes):
+    a = nodes.start()
+    assert a.stop(signal.SIGHUP) == 0
+    assert json.loads(a.log().splitlines()[-1])["event"] == "stopped"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the child inherits it
+    try:
+        b = nodes.start(data_dir=a.data_dir)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    b.process.send_signal(signal.SIGHUP)
+    assert b.json("status")["peer"] == a.peer
+    assert b.stop(signal.SIGTERM) == 0
+
+
 def test_a_second_signal_ends_at_once_and_a_restart_is_clean(nodes):
     a = nodes.start()
     os.kill(a.process.pid, signal.SIGSTOP)  # so that both signals wait for it

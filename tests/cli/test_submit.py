@@ -226,7 +226,8 @@ REFUSED = {
     ),
     "wrong shape": (lambda job: change(job, 'shape = "n"', 'shape = "2 * n"'), "z"),
     "wrong expression": (lambda job: change(job, "ceil(n / 256)", "ceil(m / 256)"), "[launch] grid: "),
-    "wrong argument": (lambda job: change(job, "a = {", "b = {"), "[args] has n, b, x, y, z"),
+    "wrong argument": (lambda job: change(job, "a = {", "b = {"), "b is none of them"),
+    "missing argument": (lambda job: change(job, "a = {", "# a = {"), "n, a, x, y, z: a is missing"),
     "does not compile": (lambda job: change(job, "a * x", "a ** x", "saxpy.cu"), "saxpy.cu:3:26: error: "),
     "no check for a kernel": (
         lambda job: change(job, "k = 2\nn = 3", 'policy = "algebraic"'),
