@@ -8,7 +8,7 @@ other, which compilers turn into SIMD. In a region without effects whose order s
 uniform ones go around the lanes, others run for the whole strip as long as all of its lanes do.
 
     body ─► Region, If, Loop, Wait (barriers)      once for each block
-    Region ─► Lanes, Uniform, Branch, Repeat, Divergent, Masked, Warp     once for each strip
+    Region ─► Lanes, Uniform, Branch, Repeat, Divergent, Masked, Warp, Whole     once for each strip
 
 A strip whose threads are all there runs that as it is; others (the end of a row, threads that have returned) run a
 second version, thread by thread under a mask.
@@ -25,7 +25,7 @@ fission_calls.py refuses.
 from collections.abc import Iterator, Sequence
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import Fallback, Wait, may_return, prepare, waits
+from depin_node.compute.translate.fission_calls import Fallback, Wait, may_return, prepare, strip_function, waits
 from depin_node.compute.translate.fission_pieces import (
     Branch,
     Divergent,
@@ -37,6 +37,7 @@ from depin_node.compute.translate.fission_pieces import (
     Stride,
     Uniform,
     Warp,
+    Whole,
     count_names,
     has_barrier,
     has_loop,
@@ -79,9 +80,9 @@ class Plan(Variables):
         returns: whether some threads may end before others.
     """
 
-    def __init__(self, kernel: t.Kernel, facts: Facts) -> None:
+    def __init__(self, kernel: t.Kernel, facts: Facts, *, apart: bool = False) -> None:
         self.facts, self._spread = facts, False
-        body = prepare(kernel, facts)
+        body = prepare(kernel, facts, apart=apart)
         self._names = count_names(body)
         self._atomics = _kinds_of_atomics(kernel)
         crossing: set[t.Variable] = set()
@@ -213,7 +214,7 @@ class Plan(Variables):
     def spreads(self) -> bool:
         """Have long calculations done in several loops over lanes; return whether there are any.
 
-        A processor looks ahead a few hundred instructions: in short loops it finds other lanes to go on with.
+        A processor looks ahead a hundred operations: in short loops it finds other lanes to go on with.
         """
         body = [node for region in self.regions for node in region.body]
         self._spread = sum(map(weigh, body)) <= SPREAD_WEIGHT_MAX
@@ -280,6 +281,9 @@ class Plan(Variables):
             raise Fallback(f"line {node.line}: control flow around a warp function is not uniform")
         if (lockstep or warps) and self.is_uniform(node, STRIP):
             return [Uniform(node)]
+        if lockstep and self._spread and self._is_whole(node):
+            assert isinstance(node, t.Declare)
+            return [Whole(node)]
         if not lockstep or may_return(node):
             return None
         if isinstance(node, t.If) and has_loop(node) and self.is_condition(node.condition, STRIP):
@@ -287,6 +291,18 @@ class Plan(Variables):
         if isinstance(node, t.Loop):
             return self._unrolled(node, warps)
         return None
+
+    def _is_whole(self, node: t.Statement) -> bool:
+        """Whether a strip may compute what it declares as a whole."""
+        if not isinstance(node, t.Declare) or strip_function(node.value) is None or not self.is_of_lanes(node.variable):
+            return False
+        assert isinstance(node.value, t.Call)
+        return not _assigns(node.value) and not self._writes_memory(node.value)
+
+    def is_of_lanes(self, variable: t.Variable) -> bool:
+        """Whether a strip keeps a value of it for each lane."""
+        local = variable.storage == "local" and self.values.of(variable) > STRIP
+        return local and not any(variable in kinds for kinds in (self.values.memory, self.remade, self.strides))
 
     def _stride(self, node: t.Statement) -> t.Variable | None:
         if isinstance(node, t.Declare):

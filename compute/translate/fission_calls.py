@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.semantics import SYNCHRONISING, Facts, body_of, root
-from depin_node.compute.translate.types import BOOL, VOID, Array, Reference
+from depin_node.compute.translate.types import BOOL, F32, VOID, Array, Reference
 
+_STRIP_FUNCTIONS = {"exp": "expf", "expf": "expf", "__expf": "expf", "log": "logf", "logf": "logf", "__logf": "logf"}
+"""Long functions of a float, by their names, that headers/fission.h has for a whole strip."""
 NODES_MAX = 20_000
 """A body that inlining makes larger than this falls back."""
 _CHANGES = ("++", "--", "p++", "p--")
@@ -39,13 +41,26 @@ class Wait(t.Statement):
     target: t.Variable | None
 
 
-def prepare(kernel: t.Kernel, facts: Facts) -> list[t.Statement]:
+def prepare(kernel: t.Kernel, facts: Facts, *, apart: bool = False) -> list[t.Statement]:
     """Return the kernel's body in this form.
+
+    Args:
+        kernel: the kernel.
+        facts: about it.
+        apart: whether calls of strip functions are taken out of their expressions too, into declarations of their own:
+            those that every thread makes, in a kernel that does not wait.
 
     Raises:
         Fallback: it has no such form.
     """
-    return _Preparation(kernel, facts).body()
+    return _Preparation(kernel, facts, apart).body()
+
+
+def strip_function(node: t.TreeNode | None) -> str | None:
+    """Return the name of the function for a whole strip that a call is one lane of, if there is one."""
+    if not isinstance(node, t.Call) or not isinstance(node.function, str) or node.type != F32:
+        return None
+    return _STRIP_FUNCTIONS.get(node.function)
 
 
 def may_return(node: t.Statement) -> bool:
@@ -59,8 +74,8 @@ def waits(node: t.TreeNode) -> bool:
 
 
 class _Preparation:
-    def __init__(self, kernel: t.Kernel, facts: Facts) -> None:
-        self.entry, self.facts = kernel.entry, facts
+    def __init__(self, kernel: t.Kernel, facts: Facts, apart: bool) -> None:
+        self.entry, self.facts, self._apart = kernel.entry, facts, apart
         self._count = 0
         self._nodes = 0
 
@@ -87,6 +102,8 @@ class _Preparation:
             return [*self.statement(t.Evaluate(node.line, left)), *self.statement(t.Evaluate(node.line, right))]
         if isinstance(node, t.Block):
             return [t.Block(node.line, self.statements(node.body))]
+        if self._apart and isinstance(node, t.If | t.Loop | t.Switch):
+            return [node]  # what not every thread does
         if isinstance(node, t.Loop):
             return self._loop(node)
         if not self._waits(node):
@@ -139,6 +156,9 @@ class _Preparation:
                 if node.function in self.facts.synchronising:
                     return self._inline(node.function, arguments, node, out)
                 return replace(node, arguments=arguments)
+            if strip_function(node) is not None:
+                given = self._kept(arguments[0], out)
+                return self._kept(replace(node, arguments=[given]), out)
             if node.function not in SYNCHRONISING:
                 return replace(node, arguments=arguments)
             target = None if node.type == VOID else self._variable(node.type, None)
@@ -148,6 +168,10 @@ class _Preparation:
             if self._waits(node.left):
                 raise Fallback(f"line {node.line}: what is assigned to waits")
             return replace(node, right=self.pull(node.right, out))
+        if self._apart and isinstance(node, t.Conditional):
+            return replace(node, condition=self.pull(node.condition, out))
+        if self._apart and isinstance(node, t.Binary) and node.op in ("&&", "||"):
+            return replace(node, left=self.pull(node.left, out))
         if isinstance(node, t.Conditional):
             return self._choice(node, node.condition, node.yes, node.no, out)
         if isinstance(node, t.Binary) and node.op in ("&&", "||"):
@@ -196,9 +220,7 @@ class _Preparation:
             if place < last and not _stable(value, calls):
                 if references[place] or isinstance(value.type, Array):
                     raise Fallback(f"line {node.line}: a reference is passed to a function that waits")
-                kept = self._variable(value.type, None)
-                out.append(t.Declare(node.line, kept, value))
-                value = t.Name(value.type, node.line, kept)
+                value = self._kept(value, out)
             made.append(value)
         return made
 
@@ -271,9 +293,20 @@ class _Preparation:
         name = like.cpp if like else "w"
         return t.Variable(like.name if like else "", f"{name}_{self._count}", type_, "local", like.line if like else 0)
 
+    def _kept(self, value: t.Expression, out: list[t.Statement]) -> t.Name:
+        """Keep a value in a variable of its own, from here on."""
+        kept = self._variable(value.type, None)
+        out.append(t.Declare(value.line, kept, value))
+        return t.Name(value.type, value.line, kept)
+
     def _waits(self, node: t.TreeNode) -> bool:
         return any(
-            isinstance(part, t.Call) and (part.function in SYNCHRONISING or part.function in self.facts.synchronising)
+            isinstance(part, t.Call)
+            and (
+                part.function in SYNCHRONISING
+                or part.function in self.facts.synchronising
+                or (self._apart and strip_function(part) is not None)
+            )
             for part in t.walk(node)
         )
 

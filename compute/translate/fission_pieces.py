@@ -72,13 +72,20 @@ class Warp:
 
 
 @dataclass
+class Whole:
+    """Declares a variable as the result of a function that the strip computes as a whole."""
+
+    declaration: t.Declare
+
+
+@dataclass
 class Leave:
     """``break`` or ``continue`` of a ``Repeat``."""
 
     kind: str
 
 
-Piece = Lanes | Uniform | Stride | Branch | Repeat | Divergent | Masked | Warp | Leave
+Piece = Lanes | Uniform | Stride | Branch | Repeat | Divergent | Masked | Warp | Whole | Leave
 
 
 @dataclass

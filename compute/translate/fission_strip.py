@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import waits
+from depin_node.compute.translate.fission_calls import strip_function, waits
 from depin_node.compute.translate.fission_pieces import (
     Branch,
     Divergent,
@@ -24,6 +24,7 @@ from depin_node.compute.translate.fission_pieces import (
     Stride,
     Uniform,
     Warp,
+    Whole,
 )
 from depin_node.compute.translate.masks import Masked
 from depin_node.compute.translate.print_cpp import Printer, cpp
@@ -307,6 +308,22 @@ class Strip:
         if together:
             call = f"{wait.target.cpp} = cuda::{wait.function}({', '.join(arguments[:2])});\n"
         return f"{before}{self._lanes(lanes)}{call}"
+
+    def _whole(self, piece: Whole) -> str:
+        node = piece.declaration
+        assert isinstance(node.value, t.Call)
+        (given,) = node.value.arguments
+        before, variables = "", [node.variable]
+        if isinstance(given, t.Name) and self.plan.is_of_lanes(given.variable):
+            argument = f"a_{given.variable.cpp}"
+            variables.append(given.variable)
+        else:
+            argument = f"given_{self.block.number()}"
+            lanes = self._lanes(Lanes([], False, [(f"{argument}[l] = {{}};", given)]))
+            before = f"f32 {argument}[{self.width}];\n{lanes}"
+        for variable in variables:
+            self._uses.setdefault(variable, _Uses()).lanes += 2 if self._counting else 0
+        return f"{before}cuda::{strip_function(node.value)}(a_{node.variable.cpp}, {argument});\n"
 
     # ---- lanes
 

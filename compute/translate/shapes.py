@@ -25,7 +25,7 @@ from depin_node.compute.translate import tree as t
 from depin_node.compute.translate.abi import ARGUMENT_BYTES, Slot, slot_offsets
 from depin_node.compute.translate.errors import Unsupported
 from depin_node.compute.translate.fission import Plan
-from depin_node.compute.translate.fission_calls import Fallback
+from depin_node.compute.translate.fission_calls import Fallback, strip_function
 from depin_node.compute.translate.fission_print import WIDE, WIDTH, BlockPrinter
 from depin_node.compute.translate.guard import Guard, find_guard
 from depin_node.compute.translate.includes import includes
@@ -92,12 +92,16 @@ def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts, *, may
     """Return the function for blocks that are all full strips, of threads that pass the guard; None: not worth it."""
     entry = kernel.entry if guard is None else replace(kernel.entry, body=guard.body)
     with_loops = {f for f in kernel.functions if any(isinstance(node, t.Loop) for node in reached(f))}
-    for inlined in (with_loops - facts.recursive - {kernel.entry}, set[t.Function]()):
+    long = {f for f in kernel.functions if any(map(strip_function, reached(f)))}
+    for loops, inlined in ((True, with_loops), (True, set[t.Function]()), (False, long), (False, set[t.Function]())):
         try:
-            plan = Plan(replace(kernel, entry=entry), replace(facts, synchronising=inlined))
-            if not plan.returns and plan.turns_loops():
+            made_one = replace(facts, synchronising=inlined - facts.recursive - {kernel.entry})
+            plan = Plan(replace(kernel, entry=entry), made_one, apart=not loops)
+            if plan.returns:
+                continue
+            if loops and plan.turns_loops():
                 return _Block("fission", WIDTH, BlockPrinter(plan, entry, full=True).text(_INLINE))
-            if may_spread and not with_loops and not plan.returns and plan.spreads():
+            if not loops and may_spread and not with_loops and plan.spreads():
                 return _Block("loop", WIDE, BlockPrinter(plan, entry, full=True, width=WIDE).text(_INLINE))
         except Fallback:  # some functions cannot be inlined
             continue

@@ -112,6 +112,33 @@ def test_a_long_calculation_in_several_loops_has_the_bits_of_one(host: Any, buil
         assert [array.tobytes() for array in spread] == [array.tobytes() for array in alone]
 
 
+FUNCTIONS = """
+__device__ float bell(float d) { float t = expf(-0.5f * d * d); return d > 1.0f ? 1.0f - t : t; }
+__device__ float early(float d) { if (d > 1.0f) return expf(-d); return logf(d + 2.0f); }
+__device__ float grown(float& d) { d += 1.0f; return logf(d); }
+"""
+STRIPS = {
+    "nested, beside what changes": "float w = x; w = w * expf(-logf(w + expf(-w))); w += expf(w++) + w; y = w;",
+    "functions": "y = x * bell(x) - f[i] * bell(x - 1.0f) + early(x);",
+    "a reference": "float w = x; y = w * grown(w) - w;",
+    "not for all": "y = v & 1 ? exp(x) : log(x); if (x > 1.0f && expf(x) > 4.0f) y = __logf(y) - __expf(-x);",
+    "not of the lane's own": "y = expf(0.01f * m) * x + expf(0.01f * threadIdx.x) + logf(i);",
+    "an address": "float w = expf(x), *p = &w; *p += 1.0f; y = *p * expf(f[i] = -x);",
+    "any value": "y = expf(x * 1e38f - 50.0f) + expf(50.0f - x * 60.0f) + logf(x - 1.0f) - logf(x * 1e-38f);",
+}
+
+
+@pytest.mark.parametrize("body", STRIPS.values(), ids=STRIPS)
+def test_functions_for_whole_strips_give_each_lane_its_own(body: str, host: Any, build: Any) -> None:
+    names = "__global__ void k(const unsigned* a, float* f, int* out, int n, int m)"
+    source = f"{FUNCTIONS}{names} {{ {DATA} float y = 0; {body} out[i] = __float_as_int(y); }}"
+    natural, plain = build(source), build(source, _shape="loop")
+    assert natural.module != plain.module
+    for n, block in ((320, 64), (300, 128)):
+        alone, strips = (host.run(kernel, (-(-n // block),), (block,), arguments(n)) for kernel in (plain, natural))
+        assert [array.tobytes() for array in strips] == [array.tobytes() for array in alone]
+
+
 def test_rows_of_a_block_with_several_are_whole_or_run_plainly(host: Any, build: Any) -> None:
     source = """__global__ void k(const float* z, float* out, int w, int h) {
         int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;

@@ -105,7 +105,7 @@ ONE: dict[str, tuple[Reference, float, float, tuple[float, float]]] = {
     "exp2": (bounded(lambda x: mpmath.power(2, x), 0, math.inf), 0.51, 0.9, (-140, 127)),
     "exp10": (bounded(lambda x: mpmath.power(10, x), 0, math.inf), 0.51, 0.9, (-40, 38)),
     "expm1": (bounded(mpmath.expm1, -1, math.inf), 0.51, 1.5, (-20, 20)),
-    "log": (log_like(mpmath.log), 0.8, 0.8, (0, 10)),
+    "log": (log_like(mpmath.log), 0.85, 0.8, (0, 10)),
     "log2": (log_like(lambda x: mpmath.log(x, 2)), 0.51, 1.0, (0, 10)),
     "log10": (log_like(mpmath.log10), 0.51, 1.0, (0, 10)),
     "log1p": (lambda x: mpmath.nan if x < -1 else -mpmath.inf if x == -1 else mpmath.log1p(x), 0.51, 1.0, (-1, 3)),

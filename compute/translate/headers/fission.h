@@ -118,4 +118,32 @@ INLINE u32 __ballot_sync(u32 votes, u32 active) { return votes & active; }
 INLINE i32 __any_sync(u32 votes, u32 active) { return (votes & active) != 0; }
 INLINE i32 __all_sync(u32 votes, u32 active) { return (votes & active) == active; }
 
+// ---- long functions on a whole strip, in steps of a loop each: a processor looks ahead less far than one such function
+// is long, and the engine lets no two of them overlap in one loop
+#ifndef CUDA_NO_MATHS
+#define CUDA_LANES \
+  _Pragma("clang loop vectorize(assume_safety) interleave_count(4)") for (u32 l = 0; l < W; ++l)
+#define CUDA_STRIP_FUNCTION(N) \
+  template <u32 W> static __attribute__((noinline)) void N(f32 (&out)[W], const f32 (&x)[W])
+CUDA_STRIP_FUNCTION(expf) {
+  alignas(16) static f32 r[W], shifted[W];
+  CUDA_LANES {
+    const Expf reduced = expf_reduce(x[l]);
+    r[l] = reduced.r, shifted[l] = reduced.shifted;
+  }
+  CUDA_LANES out[l] = expf_finish({r[l], shifted[l]});
+}
+CUDA_STRIP_FUNCTION(logf) {
+  alignas(16) static f32 f[W], n[W], tail[W];
+  CUDA_LANES {
+    const Logf reduced = logf_reduce(x[l]);
+    f[l] = reduced.f, n[l] = reduced.n;
+  }
+  CUDA_LANES tail[l] = logf_tail(f[l]);
+  CUDA_LANES out[l] = logf_finish(x[l], {f[l], n[l]}, tail[l]);
+}
+#undef CUDA_STRIP_FUNCTION
+#undef CUDA_LANES
+#endif
+
 }  // namespace cuda

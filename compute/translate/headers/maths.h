@@ -102,16 +102,22 @@ INLINE f64 scale(f64 x, i64 n) {  // x * 2^n for |n| < 2000, rounded once
 }
 
 // ---- exponentials
-INLINE f32 expf(f32 x) {  // no test for NaN: it stays one on the whole way
+// In steps, so that a strip can take one after the other (fission.h). No test for NaN: it stays one on the whole way.
+struct Expf { f32 r, shifted; };  // x = n ln 2 + r
+INLINE Expf expf_reduce(f32 x) {
+  constexpr f32 BIASED = 0x1.8p23f + 254.0f;  // as MAGIC, for float, with the bias of two exponents
   const f32 low = x < -104.0f ? -104.0f : x, c = low > 89.0f ? 89.0f : low;
-  const f32 shifted = c * 1.44269504088896341f + 0x1.8p23f, n = shifted - 0x1.8p23f;  // as MAGIC, for float
-  const f32 r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-  const f32 s = r * r;  // not Horner's rule: half as many steps wait for each other
-  f32 p = (1.9875691500e-4f * r + 1.3981999507e-3f) * s + (8.3334519073e-3f * r + 4.1665795894e-2f);
-  p = (p * s + (1.6666665459e-1f * r + 5.0000001201e-1f)) * s + r + 1.0f;
-  const u32 whole = as<u32>(shifted) << 23, half = as<u32>(shifted) << 22 & 0xff800000u, one = 0x3f800000u;
-  return p * as<f32>(half + one) * as<f32>(whole - half + one);
+  const f32 shifted = c * 1.44269504088896341f + BIASED, n = shifted - BIASED;
+  return {(c - n * 0.693359375f) + n * 2.12194440e-4f, shifted};
 }
+INLINE f32 expf_finish(Expf x) {
+  const f32 r = x.r, s = r * r;  // not Horner's rule: half as many steps wait for each other
+  f32 p = 0x1.6a215ap-10f * s + (0x1.123b9ap-7f * r + 0x1.5558fcp-5f);  // (exp(r) - 1 - r) / s, to 3.1e-9 of exp(r)
+  p = (p * s + (0x1.55549p-3f * r + 0x1.fffffcp-2f)) * s + r + 1.0f;
+  const u32 whole = as<u32>(x.shifted) << 23, half = as<u32>(x.shifted) << 22 & 0xff800000u;  // 2^n by two factors
+  return p * as<f32>(half) * as<f32>(whole - half);
+}
+INLINE f32 expf(f32 x) { return expf_finish(expf_reduce(x)); }
 // exp(hi + lo) - 1 for |hi| <= 0.35 and |lo| small
 INLINE f64 expm1_reduced(f64 hi, f64 lo) {
   const f64 r = hi + lo, z = r * r;
@@ -158,23 +164,27 @@ INLINE f32 exp10f(f32 x) { return (f32)exp10((f64)x); }
 INLINE f32 expm1f(f32 x) { return (f32)expm1((f64)x); }
 
 // ---- logarithms
+struct Logf { f32 f, n; };  // x = 2^n * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); in steps, as expf
+INLINE Logf logf_reduce(f32 x) {
+  constexpr u32 LOW = 0x3f3504f3u;  // sqrt(1/2)
+  const bool small = x < 0x1p-126f;
+  const u32 high = as<u32>(small ? x * 0x1p23f : x) - LOW;
+  return {as<f32>((high & 0x007fffffu) + LOW) - 1.0f, (f32)((as<i32>(high) >> 23) - (small ? 23 : 0))};
+}
+INLINE f32 logf_tail(f32 f) {  // log(1 + f) - f + f*f/2
+  const f32 s = f / (2.0f + f), z = s * s, w = z * z;
+  const f32 r = w * (0x1.999c26p-2f + w * 0x1.f13c4cp-3f) + z * (0x1.555554p-1f + w * 0x1.23d3dcp-2f);
+  return s * (0.5f * f * f + r);
+}
+INLINE f32 logf_finish(f32 x, Logf y, f32 tail) {
+  f32 r = (tail + y.n * 0x1.2fefa2p-17f - 0.5f * y.f * y.f) + y.f + y.n * 0x1.62e3p-1f;
+  r += x == 0.0f ? -__builtin_inff() : 0.0f;
+  r = as<f32>(as<u32>(r) | (x < 0.0f ? ~0u : 0u));
+  return x < __builtin_inff() ? r : x;
+}
 INLINE f32 logf(f32 x) {
-  const bool small = x < 1.17549435e-38f;
-  const i32 bits = as<i32>(small ? x * 8388608.0f : x);
-  i32 e = ((bits >> 23) & 255) - (small ? 149 : 126);
-  f32 m = as<f32>((bits & 0x007fffff) | 0x3f000000);
-  const bool low = m < 0.707106781186547524f;
-  e -= low ? 1 : 0;
-  m = low ? m + m - 1.0f : m - 1.0f;
-  const f32 z = m * m, n = (f32)e;
-  f32 y = 7.0376836292e-2f * z + (1.1676998740e-1f - 1.1514610310e-1f * m);  // as in expf
-  y = y * (z * z) + ((1.4249322787e-1f - 1.2420140846e-1f * m) * z + (2.0000714765e-1f - 1.6668057665e-1f * m));
-  y = y * z + (3.3333331174e-1f - 2.4999993993e-1f * m);
-  y = y * m * z + n * -2.12194440e-4f - 0.5f * z;
-  f32 r = m + y + n * 0.693359375f;
-  r = x == 0.0f ? -__builtin_inff() : r;
-  r = x < 0.0f ? __builtin_nanf("") : r;
-  return (x != x) | (x == __builtin_inff()) ? x : r;
+  const Logf y = logf_reduce(x);
+  return logf_finish(x, y, logf_tail(y.f));
 }
 struct Split { f64 f, n; };  // x = 2^n * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)]
 INLINE Split split(f64 x) {  // x > 0, normal or not
