@@ -4,7 +4,7 @@
 the loop over x may be vectorised, unless there are atomics (their order shows) or private memory (one copy of which
 would serve all lanes). Rows that pass the leading guard as a whole run without it (guard.py). Kernels with loops take
 the fission shape in blocks that are all full strips: there neighbouring threads go through loops together. Long
-calculations without loops become several loops over wide strips.
+calculations without loops become several loops over wide strips, which compute long functions as a whole.
 
 *fission*: for most kernels with barriers, shuffles and votes. The body is cut where threads wait, and what lies between
 two waits becomes loops over strips of threads (fission.py, fission_print.py).

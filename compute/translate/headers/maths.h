@@ -103,12 +103,13 @@ INLINE f64 scale(f64 x, i64 n) {  // x * 2^n for |n| < 2000, rounded once
 
 // ---- exponentials
 // In steps, so that a strip can take one after the other (fission.h). No test for NaN: it stays one on the whole way.
-struct Expf { f32 r, shifted; };  // x = n ln 2 + r
+struct Expf { f32 r, shifted; };  // x = n ln 2 + r, and n in the low bits of a float; 0: exp(x) is 0
 INLINE Expf expf_reduce(f32 x) {
   constexpr f32 BIASED = 0x1.8p23f + 254.0f;  // as MAGIC, for float, with the bias of two exponents
   const f32 low = x < -104.0f ? -104.0f : x, c = low > 89.0f ? 89.0f : low;
   const f32 shifted = c * 1.44269504088896341f + BIASED, n = shifted - BIASED;
-  return {(c - n * 0.693359375f) + n * 2.12194440e-4f, shifted};
+  // 0 has no factors: processors take a hundred cycles for products that are too small
+  return {(c - n * 0.693359375f) + n * 2.12194440e-4f, x < -104.0f ? 0.0f : shifted};
 }
 INLINE f32 expf_finish(Expf x) {
   const f32 r = x.r, s = r * r;  // not Horner's rule: half as many steps wait for each other
