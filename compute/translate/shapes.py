@@ -93,15 +93,15 @@ def _block_of_strips(kernel: t.Kernel, guard: Guard | None, facts: Facts, *, may
     entry = kernel.entry if guard is None else replace(kernel.entry, body=guard.body)
     with_loops = {f for f in kernel.functions if any(isinstance(node, t.Loop) for node in reached(f))}
     long = {f for f in kernel.functions if any(map(strip_function, reached(f)))}
-    for loops, inlined in ((True, with_loops), (True, set[t.Function]()), (False, long), (False, set[t.Function]())):
+    if not with_loops and not may_spread:
+        return None
+    for inlined in (with_loops or long, set[t.Function]()):
+        known = replace(facts, synchronising=inlined - facts.recursive - {kernel.entry})
         try:
-            made_one = replace(facts, synchronising=inlined - facts.recursive - {kernel.entry})
-            plan = Plan(replace(kernel, entry=entry), made_one, apart=not loops)
-            if plan.returns:
-                continue
-            if loops and plan.turns_loops():
+            plan = Plan(replace(kernel, entry=entry), known, apart=not with_loops and bool(inlined))
+            if with_loops and not plan.returns and plan.turns_loops():
                 return _Block("fission", WIDTH, BlockPrinter(plan, entry, full=True).text(_INLINE))
-            if not loops and may_spread and not with_loops and plan.spreads():
+            if not with_loops and not plan.returns and plan.spreads():
                 return _Block("loop", WIDE, BlockPrinter(plan, entry, full=True, width=WIDE).text(_INLINE))
         except Fallback:  # some functions cannot be inlined
             continue
