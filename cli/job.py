@@ -128,8 +128,14 @@ def log(settings: Settings, /, as_json: bool, task: int | None, job_id: str) -> 
     """
     import msgspec
 
+    from depin_node.core.errors import ConfigError
+
     with settings.mesh() as mesh:
-        view = mesh.future(job_id).logs()
+        future = mesh.future(job_id)
+        view = future.logs()
+        tasks = future.status().tasks_total
+    if task is not None and task >= tasks:
+        raise ConfigError(f"job {future.job_id[:12]} has the tasks 0 to {tasks - 1}, and no task {task}")
     if task is not None:
         view = msgspec.structs.replace(view, tasks=tuple(found for found in view.tasks if found.task == task))
     emit(view, as_json, lambda: _log(view))

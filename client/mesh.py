@@ -285,9 +285,12 @@ class Mesh:
         """Return the array of a reference.
 
         Raises:
+            ConfigError: it is no reference.
             NotFoundError: the node has it no longer.
             TransportError: the node went away.
         """
+        if not isinstance(reference, Reference):
+            raise ConfigError(f"get takes what put or Future.ref gave, not {type(reference).__name__}")
         data = self._control.blob(reference.blob, reference.nbytes)
         return np.frombuffer(data, np.dtype(reference.dtype).newbyteorder("<")).reshape(reference.shape)
 

@@ -143,6 +143,11 @@ def prepare_program(
     if isinstance(program, Traced):
         bound, name = bind_traced(program, arrays), name or program.name
         return _work(bound, verify, limits, name, (), device_class, tolerance, _results(results), local)
+    if not isinstance(program, ProgramBuilder):
+        raise ConfigError(
+            f"run takes a ProgramBuilder, or what trace gave, not {type(program).__name__}; a kernel is launched:"
+            " launch(kernel, …)"
+        )
     if arrays:
         raise ConfigError("a program of steps has its arrays already: give them to its input and inout")
     bound = program.build()

@@ -82,3 +82,8 @@ def test_a_setting_that_no_job_can_have_is_named(options, says):
         with pytest.raises(ConfigError) as caught:
             prepare_launch(kernel, args=[x], axis=axis, **options)
         assert str(caught.value) == says
+
+
+def test_what_is_run_is_a_program_and_a_kernel_is_launched():
+    with pytest.raises(ConfigError, match=r"run takes a ProgramBuilder, .*not RawKernel; a kernel is launched"):
+        local.run(RawKernel(TRAPS, "k"))

@@ -35,3 +35,6 @@ def test_what_tasks_print_comes_back_and_is_shown_harmless(nodes, tmp_path, monk
         "tasks": [{"task": 1, "text": "\\x1b[31mblock 1 of 4\n", "cut": False}], "full": False,
     }  # fmt: skip
     assert first.run("job", "log", job.job_id, "--task", 3).stdout == "nothing was printed\n"
+    beyond = first.run("job", "log", job.job_id, "--task", 4)
+    assert beyond.returncode == 2
+    assert "has the tasks 0 to 3, and no task 4" in beyond.stderr
