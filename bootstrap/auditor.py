@@ -206,7 +206,8 @@ class Auditor:
         if stored is None:
             return e.Audited(audit.job_id, audit.task, audit.root, b"")
         ours = [bytes(output.data) for output in result.outputs]
-        shown = e.Shown(audit.root, audit.device_class, stored), e.Shown(root, "", ours)
+        theirs, here = frozenset([audit.device_class]), frozenset([""])  # another's class, whichever ours is
+        shown = e.Shown(audit.root, theirs, stored), e.Shown(root, here, ours)
         found = await trio.to_thread.run_sync(compare, opened.program, opened.job, shown)
         pair = (audit.root, root)
         ours_or_as_good = audit.root if pair in found.close else root

@@ -29,10 +29,10 @@ class Candidate(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An answer that was shown, with its bytes; and the class of the device that it came from."""
+    """An answer that was shown, with its bytes; and the classes of the devices that it came from."""
 
     root: bytes
-    device_class: str
+    device_classes: frozenset[str]
     outputs: Sequence[bytes | bytearray]
 
 

@@ -41,8 +41,7 @@ class Judging:
         missing = [root for root in roots if root not in task.answers]
         if missing:
             return self._fetch(progress, task, missing, now)
-        classes = {run.root: run.device_class for run in ballot.runs.values()}
-        shown = tuple(Shown(root, classes[root], task.answers[root][0]) for root in roots[:COMPARED_MAX])
+        shown = tuple(Shown(root, ballot.classes(root), task.answers[root][0]) for root in roots[:COMPARED_MAX])
         task.is_judged_now = True
         self._board.do(Compare(progress.id, ballot.task, task.sequence, shown))
         return True

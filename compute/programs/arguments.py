@@ -111,6 +111,10 @@ def scalar(slot: Slot, argument: Any) -> Scalar:
         values = list(argument) if isinstance(argument, Sequence | np.ndarray) else [argument]
         if len(values) != slot.lanes:
             raise ConfigError(f"{slot.name} is {slot.dtype}{slot.lanes}: expected {slot.lanes} numbers")
+    elif slot.dtype.startswith("complex") and isinstance(argument, list | tuple):  # TOML has no complex numbers
+        if len(argument) != 2 or not all(type(part) in (int, float) for part in argument):
+            raise ConfigError(f"{slot.name} is {slot.dtype}: expected a number or [real, imaginary], not {argument!r}")
+        values = [complex(*argument)]
     else:
         values = [argument]
     data = b"".join(_number(slot, value) for value in values)

@@ -15,8 +15,8 @@
     [[steps]]                 until = "done", max = 100, steps = [ … ]
     [combine]                 how = "sum"; or launch, grid, block, args as of a step, with "sums" and "sums.other"
 
-In ``args`` a text is an array if there is one of that name, else an expression. Steps in a loop may be written as
-``[[steps.steps]]`` below it.
+In ``args`` a text is an array if there is one of that name, else an expression; a complex number is a list of two.
+Steps in a loop may be written as ``[[steps.steps]]`` below it.
 """
 
 from collections.abc import Mapping

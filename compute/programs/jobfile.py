@@ -11,7 +11,7 @@ One launch::
     [args]      one entry for each parameter, in the kernel's order:
                 { in = "a.npy" } | { inout = "a.npz:key", tile = […] } | { in = "job:ID:output" }
                 { out = "float32", shape = […], tile = […] }
-                { int32 = 1 } (any dtype; an integer may be an expression)
+                { int32 = 1 } (any dtype; an integer may be an expression, a complex number is [1.0, 2.0])
     [constants] name = "a.npy" for each __constant__ without a value
     [shards]    by = "blocks", count = 1
                 by = "axis", count, axis = 0, halo = 0, edge = "none", fill = 0: how arrays are cut. An array of
@@ -331,10 +331,6 @@ def _entry(table: Table, name: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _scalar(table: Table, name: str, dtype: str, value: Any, names: Mapping[str, Value]) -> Any:
-    if dtype.startswith("complex") and isinstance(value, list):
-        if len(value) != 2 or not all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
-            raise table.error(name, f"expected a {dtype} as [real, imaginary], not {value!r}")
-        return complex(*value)
     if isinstance(value, list):
         return [_scalar(table, name, dtype, item, names) for item in value]
     if isinstance(value, str):

@@ -159,6 +159,10 @@ class Ballot:
         """Tell whether no rounding explains that an answer is not the decided one."""
         return not self.is_numeric or (self.decided, root) in self._far
 
+    def classes(self, root: bytes) -> frozenset[str]:
+        """Return the device classes of those who gave an answer."""
+        return frozenset(run.device_class for run in self.runs.values() if run.root == root)
+
     def is_undecided(self) -> bool:
         """Tell whether as many answers are in as count, and none is accepted."""
         if self.decided or self._shown < len(self.runs):

@@ -1,5 +1,7 @@
 """Answers compared as numbers, and checked without a second run, in nodes: what is accepted, and who is banned."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import trio
@@ -7,6 +9,8 @@ import trio.testing
 from market_world import InlinePool, knows, lie, make_job, output_of, rounding, tolerant, world
 from wat_programs import program
 
+from depin_node.bootstrap.judge import compare
+from depin_node.compute.jobs.events import Shown
 from depin_node.compute.jobs.job import Algebraic, Confidence, Lead, Quorum, Tolerance
 from depin_node.compute.market.lender import Lending
 from depin_node.compute.programs.program import Blocks, Buffer, Operation, Program
@@ -224,3 +228,19 @@ async def test_accomplices_that_agree_are_found_by_audits_of_agreed_results(tmp_
         assert view.verification.audits >= len(w.audits.tasks) > 0  # some were void before their turn
         while len(a.context.journal.reader.case_names()) < 2:  # run again for the sake of evidence
             await trio.sleep(0.1)
+
+
+def test_answers_of_one_class_alone_have_to_be_the_same_bits():
+    """A device that lies about its class, and gives another's bits, makes no liars of those who do not."""
+    exact = program()
+    ones = np.ones(exact.buffers[1].shape, np.float32)
+    mine, theirs = b"m" * 32, b"t" * 32
+
+    def found(*classes):
+        answers = ((mine, classes[0], [ones.tobytes()]), (theirs, classes[1], [(ones * ULP).tobytes()]))
+        shown = tuple(Shown(root, frozenset(names), data) for root, names, data in answers)
+        return compare(exact, SimpleNamespace(tolerances=LIMITS), shown)
+
+    assert (mine, theirs) in found({"wasm-1"}, {"gpu"}).close
+    assert (mine, theirs) in found({"wasm-1", "gpu"}, {"gpu"}).close
+    assert (mine, theirs) in found({"gpu"}, {"gpu"}).far
