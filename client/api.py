@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -37,6 +38,8 @@ T = TypeVar("T")
 QUIET_S = 30.0
 CONNECT_S = 5.0
 ASSEMBLE_S = 300.0
+NO_ROUTE = "Not Found"
+"""What a node says of a path that it does not know."""
 EVENT_BYTES_MAX = 8 << 20
 BLOB_BYTES_MAX = 8 << 20
 """The largest blob that is read back whole: a program."""
@@ -267,7 +270,7 @@ class Control:
             problem = msgspec.json.decode(answer.content, type=ErrorView)
         except msgspec.DecodeError:
             raise errors.TransportError(f"the node answered {answer.status_code} without a reason") from None
-        raise error_for(problem.code)(problem.message)
+        raise error_of(problem, self.data_dir.path)
 
 
 _KINDS = {
@@ -281,6 +284,17 @@ _KINDS = {
 def error_for(code: str) -> type[errors.DepinError]:
     """Return the error class of a code."""
     return _KINDS.get(code, errors.DepinError)
+
+
+def error_of(problem: ErrorView, path: Path) -> errors.DepinError:
+    """Return what to raise for what the node on ``path`` says. What it does not understand, or does not know the way
+    of, most likely comes from a command of another version: the node was not started again after an upgrade."""
+    if problem.code == errors.PeerViolation.code or problem.message == NO_ROUTE:
+        return errors.ConfigError(
+            f"the node on {path} does not understand this ({problem.message}): it may be of another version of"
+            " depin-node than this command; start it again"
+        )
+    return error_for(problem.code)(problem.message)
 
 
 def _events(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Cutting what arrives in any pieces back into what was meant."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from depin_node.client import api, futures
 from depin_node.client.parts import Part, Piece
 from depin_node.core import errors
 from depin_node.core.local import NotRunningError
+from depin_node.core.views import ErrorView
 
 
 def cut(data, places):
@@ -55,6 +57,20 @@ def test_an_event_without_end_is_an_error(monkeypatch):
 )
 def test_errors_of_the_node_are_raised_as_what_they_were(code, kind):
     assert api.error_for(code) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "says"),
+    [
+        ("violation", "Job: malformed (…)", errors.ConfigError, "on /d does not understand this (Job: malformed (…))"),
+        ("not_found", "Not Found", errors.ConfigError, "of another version of depin-node than this command"),
+        ("not_found", "there is no job 3fa9", errors.NotFoundError, "there is no job 3fa9"),
+    ],
+)
+def test_a_node_that_does_not_understand_may_be_of_another_version(code, message, kind, says):
+    error = api.error_of(ErrorView(code, message), Path("/d"))
+    assert type(error) is kind
+    assert says in str(error)
 
 
 def test_a_part_is_shown_without_its_numbers():
