@@ -143,6 +143,7 @@ class DirectChannels:
             raise TransportError("too many data channels are open")
         self._opening[peer] += 1
         stream: Stream | None = None
+        carrier: DirectCarrier | None = None
         done = False
         try:
             stream = await self._network.open_stream(peer, DIRECT_PROTOCOL)
@@ -152,8 +153,11 @@ class DirectChannels:
             return carrier
         finally:
             self._opening[peer] -= 1
-            if stream is not None and not done:
-                await stream.reset()
+            if not done:
+                if carrier is not None:
+                    carrier.close()
+                if stream is not None:
+                    await stream.reset()
 
     async def _open_on(self, stream: Stream) -> DirectCarrier:
         peer, reader, timeout_s = stream.peer, FrameReader(stream, size_bytes_max=MESSAGE_BYTES_MAX), self._timeout_s
@@ -366,6 +370,9 @@ class DirectChannels:
         carrier = DirectCarrier(peer, plain, Sealer(suite, ours), Unsealer(suite, theirs), timeout_s, self._threads)
         self._open.setdefault(peer, set()).add(carrier)
         self._nursery.start_soon(self._forget_when_over, carrier)
+        if peer not in self._network.peers():  # since the keys were agreed on: nobody will tell us of it any more
+            carrier.close()
+            raise TransportError(f"{peer_id(peer)} is not connected any more")
         self.counters["channels"] += 1
         return carrier
 

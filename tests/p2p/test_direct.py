@@ -16,6 +16,7 @@ from depin_node.p2p.carrier import FRAME_HEADER
 from depin_node.p2p.direct import DIRECT_PROTOCOL, DirectAsk, DirectLimits, open_direct
 from depin_node.p2p.frames import ASK, Frame, FrameReader, send_frames
 from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.memory_links import MemoryStream
 from depin_node.p2p.network import Path
 
 ALICE, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
@@ -125,6 +126,48 @@ async def test_a_peer_that_is_disconnected_loses_its_channels():
         with trio.fail_after(10):
             await mine.ended.wait()
             await theirs.ended.wait()
+
+
+@pytest.mark.parametrize("side", ["opener", "server"])
+async def test_a_peer_that_is_disconnected_while_a_channel_is_made_gets_none(side, monkeypatch):
+    async with ends(ALICE, BOB) as (alice, bob):
+        loses, name, other = (alice, "_knock", BOB) if side == "opener" else (bob, "_reached", ALICE)
+        connect = getattr(loses.channels, name)
+
+        async def connect_and_lose(*args, **options):
+            connected = await connect(*args, **options)
+            await loses.network.disconnect(other.key)
+            await trio.testing.wait_all_tasks_blocked(0.01)  # all that follows the disconnection has been done
+            return connected
+
+        monkeypatch.setattr(loses.channels, name, connect_and_lose)
+        with trio.fail_after(10):
+            if side == "opener":
+                with pytest.raises(TransportError, match="not connected"):
+                    await alice.channels.open(BOB.key)
+            else:
+                with suppress(TransportError):
+                    await (await alice.channels.open(BOB.key)).ended.wait()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            while loses.channels._open:
+                await trio.sleep(0.01)
+        assert loses.channels.counters["channels"] == 0
+
+
+async def test_a_channel_whose_opening_is_given_up_is_closed(monkeypatch):
+    async with ends(ALICE, BOB) as (alice, bob):
+
+        async def take_for_ever(_):
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(MemoryStream, "aclose", take_for_ever)
+        with trio.move_on_after(0.5) as given_up:
+            await alice.channels.open(BOB.key)
+        assert given_up.cancelled_caught
+        with trio.fail_after(10):
+            theirs = await bob.carriers.receive()
+            assert await theirs.receive(SIZE_MAX, 10) is None
+        assert alice.channels._open == {}
 
 
 async def test_a_port_in_use_is_an_error():
