@@ -48,7 +48,7 @@ from depin_node.p2p.blob_messages import (
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore, ChunkReader
-from depin_node.p2p.carrier import Carrier
+from depin_node.p2p.carrier import FRAME_HEADER, Carrier
 from depin_node.p2p.frames import ASK, REFUSE, RequestRefusedError
 from depin_node.p2p.network import PeerKey
 from depin_node.p2p.swarm import Swarm
@@ -117,7 +117,7 @@ class Serving:
         self._transfer: _Transfer | None = None
         self._is_over = False
         self._wake = trio.Event()
-        self._buffer = bytearray(CHUNK_FRAME_BYTES_MAX)
+        self._buffer = bytearray(FRAME_HEADER.size + CHUNK_FRAME_BYTES_MAX)
         self._send_s = 0.0
 
     async def run(self) -> None:
@@ -244,7 +244,7 @@ class Serving:
             self._desk.note_sample(transfer.blob_id, sample)
         sent, last_bytes, began_s = 0, 0, 0.0
 
-        def make(may_wait: bool) -> Buffer | None:
+        def make(may_wait: bool) -> memoryview | None:
             nonlocal sent, last_bytes, began_s
             if last_bytes:
                 self._send_s = (time.perf_counter() - began_s) * CHUNK_BYTES / last_bytes
@@ -253,7 +253,7 @@ class Serving:
                 return None
             body = self._body(transfer, transfer.wanted[0], sample, may_wait=may_wait)
             transfer.wanted.popleft()
-            last_bytes, began_s = len(body), time.perf_counter()
+            last_bytes, began_s = len(body) - FRAME_HEADER.size, time.perf_counter()
             return body
 
         try:
@@ -263,18 +263,21 @@ class Serving:
         finally:
             self._desk.sent(self._carrier.peer, sent)
 
-    def _body(self, transfer: _Transfer, index: int, sample: compression.Sample | None, *, may_wait: bool) -> Buffer:
+    def _body(
+        self, transfer: _Transfer, index: int, sample: compression.Sample | None, *, may_wait: bool
+    ) -> memoryview:
         packs = sample is not None and sample.pays(self._send_s)
         if packs and not may_wait:
             raise BlockingIOError
-        body = memoryview(self._buffer)
-        raw_bytes = transfer.read(index, body[CHUNK_HEADER.size :], may_wait)
+        frame, begin = memoryview(self._buffer), FRAME_HEADER.size + CHUNK_HEADER.size
+        end, encoding = begin + transfer.read(index, frame[begin:], may_wait), RAW
         if packs:
-            packed = compression.compress(body[CHUNK_HEADER.size : CHUNK_HEADER.size + raw_bytes])
-            if len(packed) < raw_bytes:
-                return CHUNK_HEADER.pack(index, ZSTD) + packed
-        CHUNK_HEADER.pack_into(body, 0, index, RAW)
-        return body[: CHUNK_HEADER.size + raw_bytes]
+            packed = compression.compress(frame[begin:end])
+            if begin + len(packed) < end:
+                end, encoding = begin + len(packed), ZSTD
+                frame[begin:end] = packed
+        CHUNK_HEADER.pack_into(frame, FRAME_HEADER.size, index, encoding)
+        return frame[:end]
 
 
 # The asker's side

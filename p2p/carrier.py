@@ -28,8 +28,8 @@ from depin_node.p2p.together import together
 FRAME_HEADER = struct.Struct("<IB")
 WINDOW_BYTES_MIN = 512 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
-_WRITE_BYTES_MIN = 64 * 1024
-_FIRST_WRITE_BYTES = 128 * 1024  # of a chunk: put together with its header
+_WRITE_BYTES_MIN = WINDOW_BYTES_MIN // 2  # as much credit is given at least when all that was sent has come
+_SMALL_BYTES = 16 * 1024  # room for what comes before the first chunk
 _WAITING_MAX = 2  # chunks, for the thread that takes them
 _PATIENCE_S = 0.01
 _STRETCH = 64  # chunks
@@ -39,9 +39,10 @@ _CREDIT = struct.Struct("<I")
 Take = Callable[[memoryview], None]
 """Takes the body of a chunk, in a thread; the body is gone when it returns."""
 
-Make = Callable[[bool], Buffer | None]
-"""Makes the body of the next large frame, when the one before has gone; None: there is none. Called with False, on the
-trio thread, it raises ``BlockingIOError`` if that would take a while: it is called again, with True, in a thread."""
+Make = Callable[[bool], bytearray | memoryview | None]
+"""Makes the body of the next large frame, behind room for a ``FRAME_HEADER``, when the one before has gone; None: there
+is none. Called with False, on the trio thread, it raises ``BlockingIOError`` if that would take a while: it is called
+again, with True, in a thread."""
 
 
 class Carrier(Protocol):
@@ -130,11 +131,14 @@ class StreamCarrier:
         if window is not None:
             window.transfers += 1
         self._turn = trio.Lock()
-        self._buffer = bytearray()
-        self._spare: list[memoryview] = []  # room for chunks, used again
+        self._buffer = memoryview(bytearray(_SMALL_BYTES))  # begins with the next frame, as far as it has come
+        self._filled_bytes = 0
+        self._spare: list[memoryview] = []  # buffers, used again
         self._credit = WINDOW_BYTES_MIN  # as holder: what we may send
         self._more_credit = trio.Event()
         self._under_way = WINDOW_BYTES_MIN  # as asker: credit given and not used
+        self._credit_due = trio.Event()
+        self._is_receiving = False
         self._is_over = False
 
     async def send(self, kind: int, body: Buffer) -> None:
@@ -145,15 +149,14 @@ class StreamCarrier:
     async def send_bulk(self, kind: int, make: Make) -> None:
         """See ``Carrier``."""
         while (made := await _made(make)) is not None:
-            body = memoryview(made)
+            frame = memoryview(made)
+            FRAME_HEADER.pack_into(frame, 0, len(frame) - FRAME_HEADER.size, kind)
             async with self._turn:
-                first = body[: await self._take_credit(min(len(body), _FIRST_WRITE_BYTES))]
-                await self._stream.send_all(b"".join((FRAME_HEADER.pack(len(body), kind), first)))
-                body = body[len(first) :]
-                while body:
-                    piece = body[: await self._take_credit(len(body))]
+                head_bytes = FRAME_HEADER.size  # without credit
+                while frame:
+                    piece = frame[: head_bytes + await self._take_credit(len(frame) - head_bytes)]
                     await self._stream.send_all(piece)
-                    body = body[len(piece) :]
+                    frame, head_bytes = frame[len(piece) :], 0
 
     async def _take_credit(self, size_bytes_max: int) -> int:
         """Wait for credit worth a write; return how much may be sent."""
@@ -170,17 +173,21 @@ class StreamCarrier:
 
     async def receive(self, size_bytes_max: int, timeout_s: float, take: Take | None = None) -> Frame | None:
         """See ``Carrier``. Frames of credit are kept here."""
-        if take is None:
+        if self._window is None:
             return await self._read_frame(size_bytes_max, timeout_s, None)
         frame: Frame | None = None
-        taking = _Taking(take, self._spare)
+        taking = None if take is None else _Taking(take, self._spare)
+        self._is_receiving = True
 
         async def read() -> None:
             nonlocal frame
             frame = await self._read_frame(size_bytes_max, timeout_s, taking)
-            taking.end()
+            self._is_receiving = False  # and no task is cancelled: half a frame of credit would end the stream
+            self._credit_due.set()
+            if taking is not None:
+                taking.end()
 
-        await together(read, taking.run)
+        await together(read, self._give_credit, *[] if taking is None else [taking.run])
         return frame
 
     async def _read_frame(self, size_bytes_max: int, timeout_s: float, taking: "_Taking | None") -> Frame | None:
@@ -190,20 +197,73 @@ class StreamCarrier:
             allowed = max(size_bytes_max, CHUNK_FRAME_BYTES_MAX) if is_taken else size_bytes_max
             if size_bytes > allowed:
                 raise PeerViolation(f"a frame of {size_bytes} bytes, more than the {allowed} allowed")
+            end = FRAME_HEADER.size + size_bytes
             if kind == CHUNK:
-                chunk = await self._receive_bulk(size_bytes, timeout_s)
+                chunk = await self._receive_chunk(end, timeout_s)
                 if taking is None:
                     return Frame(kind, bytes(chunk))
                 await taking.put(chunk)
                 continue
-            await self._fill(FRAME_HEADER.size + size_bytes, timeout_s)
-            body = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
-            del self._buffer[: FRAME_HEADER.size + size_bytes]
+            await self._fill(end, timeout_s)
+            body = bytes(self._buffer[FRAME_HEADER.size : end])
+            self._go_on_in(self._buffer, end)
             if kind != CREDIT:
                 return Frame(kind, body)
             self._add_credit(body)
         self._end()
         return None
+
+    async def _receive_chunk(self, end: int, timeout_s: float) -> memoryview:
+        """Read a frame of bulk up to its ``end``, and behind it what has come of the next, probably as large a one."""
+        if len(self._buffer) < end:
+            self._go_on_in(self._room(end), 0)
+        frame, arrived = self._buffer, FRAME_HEADER.size
+        behind = self._room(max(end, self._filled_bytes - end))
+        excess = frame[end : self._filled_bytes]
+        behind[: len(excess)] = excess
+        while True:
+            before, arrived = arrived, min(self._filled_bytes, end)
+            self._note_arrived(arrived - before)
+            if arrived == end:
+                self._buffer, self._filled_bytes = behind, self._filled_bytes - end
+                return frame[FRAME_HEADER.size : end]
+            if not await self._read(timeout_s, frame[arrived:end], behind):
+                raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
+
+    async def _fill(self, size_bytes: int, timeout_s: float) -> bool:
+        """Read until so much is in the buffer; False: the peer has ended before the first byte."""
+        if len(self._buffer) < size_bytes:
+            self._go_on_in(self._room(size_bytes), 0)
+        while self._filled_bytes < size_bytes:
+            if not await self._read(timeout_s, self._buffer[self._filled_bytes :]):
+                if self._filled_bytes:
+                    raise TransportError(f"{peer_id(self.peer)} ended the transfer inside a frame")
+                return False
+        return True
+
+    async def _read(self, timeout_s: float, *buffers: memoryview) -> int:
+        with trio.move_on_after(timeout_s):
+            count = await self._stream.receive_into(*buffers)
+            self._filled_bytes += count
+            return count
+        raise TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
+
+    def _room(self, size_bytes: int) -> memoryview:
+        """Return a buffer of that size."""
+        spare = self._spare.pop() if self._spare else memoryview(b"")
+        return (spare if len(spare) >= size_bytes else memoryview(bytearray(size_bytes)))[:size_bytes]
+
+    def _go_on_in(self, buffer: memoryview, start: int) -> None:
+        """Go on in ``buffer`` with what has come behind ``start``."""
+        rest = self._buffer[start : self._filled_bytes]
+        buffer[: len(rest)] = rest
+        self._buffer, self._filled_bytes = buffer, len(rest)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._more_credit.set()
+
+    # Credit
 
     def _add_credit(self, body: bytes) -> None:
         if self._window is not None or len(body) != _CREDIT.size:
@@ -213,59 +273,33 @@ class StreamCarrier:
             raise PeerViolation(f"more credit than {WINDOW_BYTES_MAX} bytes")
         self._more_credit.set()
 
-    def _end(self) -> None:
-        self._is_over = True
-        self._more_credit.set()
-
-    async def _receive_bulk(self, size_bytes: int, timeout_s: float) -> memoryview:
-        """Read a chunk, giving credit on the way."""
-        spare = self._spare.pop() if self._spare else memoryview(bytearray())
-        chunk = (spare if len(spare) >= size_bytes else memoryview(bytearray(size_bytes)))[:size_bytes]
-        data = bytes(self._buffer[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes])
-        del self._buffer[: FRAME_HEADER.size + size_bytes]
-        at = count = len(data)
-        chunk[:at] = data
-        with trio.CancelScope() as stalled:
-            while True:
-                await self._give_credit(count)
-                if at == size_bytes:
-                    return chunk
-                stalled.deadline = trio.current_time() + timeout_s
-                count = await self._stream.receive_into(chunk[at:])
-                if not count:
-                    raise TransportError(f"{peer_id(self.peer)} ended the transfer early")
-                at += count
-        raise self._silent(timeout_s)
-
-    async def _give_credit(self, size_bytes: int) -> None:
-        """Give credit for what arrived. Who sends more than it has credit for delays its own connection only."""
+    def _note_arrived(self, size_bytes: int) -> None:
+        """Note bulk that came. Who sends more than it has credit for delays its own connection only."""
         if self._window is None:
             return
         self._window.arrived(size_bytes, trio.current_time())
         self._under_way = max(0, self._under_way - size_bytes)
+        if self._owed_credit():
+            self._credit_due.set()
+
+    def _owed_credit(self) -> int:
+        """Return how much credit is to be given now: none before half of what may be under way has come."""
+        if self._window is None:
+            return 0
         share = self._window.share_bytes()
         credit = share - self._under_way
-        if credit >= share // 2:
-            self._under_way += credit
-            await self.send(CREDIT, _CREDIT.pack(credit))
+        return credit if credit >= share // 2 else 0
 
-    async def _read(self, size_bytes_max: int, timeout_s: float) -> bytes:
-        with trio.move_on_after(timeout_s):
-            return await self._stream.receive_some(size_bytes_max)
-        raise self._silent(timeout_s)
-
-    def _silent(self, timeout_s: float) -> TransportError:
-        return TransportError(f"{peer_id(self.peer)} sent nothing for {timeout_s:g} s")
-
-    async def _fill(self, size_bytes: int, timeout_s: float) -> bool:
-        while len(self._buffer) < size_bytes:
-            data = await self._read(max(65_536, size_bytes - len(self._buffer)), timeout_s)
-            if not data:
-                if self._buffer:
-                    raise TransportError(f"{peer_id(self.peer)} ended the transfer inside a frame")
-                return False
-            self._buffer += data
-        return True
+    async def _give_credit(self) -> None:
+        """Give credit for what arrives, beside the task that reads it: what came while that one waited for a write
+        would be copied once more."""
+        while self._is_receiving:
+            if credit := self._owed_credit():
+                self._under_way += credit
+                await self.send(CREDIT, _CREDIT.pack(credit))
+            else:
+                self._credit_due = trio.Event()
+                await self._credit_due.wait()
 
     async def aclose(self) -> None:
         """See ``Carrier``."""
@@ -339,7 +373,7 @@ class _Taking:
         self._changed = trio.Event()
 
 
-async def _made(make: Make) -> Buffer | None:
+async def _made(make: Make) -> bytearray | memoryview | None:
     try:
         return make(False)
     except BlockingIOError:

@@ -131,7 +131,7 @@ class DirectCarrier:
             body = make(True)
             if body is None:
                 return True
-            self._seal(kind, body)
+            self._seal(kind, memoryview(body)[FRAME_HEADER.size :])
         return False
 
     def _flush(self) -> bool:

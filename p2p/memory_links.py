@@ -202,10 +202,13 @@ class MemoryStream:
         """See ``network.Stream.receive_some``."""
         return await self.inbound.receive_some(size_bytes_max)
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, *buffers: memoryview) -> int:
         """See ``network.Stream.receive_into``."""
-        data = await self.receive_some(len(buffer))
-        buffer[: len(data)] = data
+        data = await self.receive_some(sum(map(len, buffers)))
+        rest = memoryview(data)
+        for buffer in buffers:
+            count = min(len(buffer), len(rest))
+            buffer[:count], rest = rest[:count], rest[count:]
         return len(data)
 
     async def receive_exactly(self, size_bytes: int) -> bytes:

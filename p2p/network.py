@@ -165,9 +165,9 @@ class Stream(Protocol):
         Waits without a deadline: the caller sets its own with ``trio.fail_after``.
         """
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Read into ``buffer`` what comes, at most all that it holds; return how many bytes, 0 when the peer has ended
-        its side in order. As ``receive_some``, but what has come when it is cancelled is lost.
+    async def receive_into(self, *buffers: memoryview) -> int:
+        """Read into ``buffers``, one after the other, what comes, at most all that they hold; return how many bytes, 0
+        when the peer has ended its side in order. As ``receive_some``, but what has come when it is cancelled is lost.
         """
 
     async def receive_exactly(self, size_bytes: int) -> bytes:

@@ -8,29 +8,38 @@ _SMALL_PIECES_BYTES = 256 * 1024
 
 
 class Room:
-    """Where a task that waits for bytes of a stream wants them."""
+    """Where a task that waits for bytes of a stream wants them: in these buffers, one after the other."""
 
-    def __init__(self, buffer: memoryview) -> None:
-        self._left = buffer
+    def __init__(self, *buffers: memoryview) -> None:
+        self._left = deque(buffer for buffer in buffers if len(buffer))
         self.size_bytes = 0
-        """How many are in it."""
+        """How many are in them."""
 
     def put(self, data: memoryview) -> memoryview:
         """Copy what there is room for; return the rest."""
-        count = min(len(data), len(self._left))
-        self._left[:count] = data[:count]
-        self._filled(count)
-        return data[count:]
+        while data and self._left:
+            first = self._left[0]
+            count = min(len(data), len(first))
+            first[:count] = data[:count]
+            self._filled(count)
+            data = data[count:]
+        return data
 
     def open_into(self, session: Any, size_bytes_max: int) -> int:
-        """Have the next message decrypted straight into it, if it is here and there is room; return its size."""
-        count: int = session.depin_open_into(self._left[:size_bytes_max])
+        """Have the messages that are here decrypted straight into the first that is not full, as far as there is room;
+        return their size."""
+        if not self._left:
+            return 0
+        count: int = session.depin_open_into(self._left[0][:size_bytes_max])
         self._filled(count)
         return count
 
     def _filled(self, count: int) -> None:
-        self._left = self._left[count:]
         self.size_bytes += count
+        if count == len(self._left[0]):
+            self._left.popleft()
+        else:
+            self._left[0] = self._left[0][count:]
 
 
 class Pieces:

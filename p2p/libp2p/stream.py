@@ -49,11 +49,11 @@ class Stream:
         data: bytes = await self._unless_ended(self._yamux.read(size_bytes_max)) or b""
         return data
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, *buffers: memoryview) -> int:
         """See ``network.Stream.receive_into``."""
         if self._closed:
             raise TransportError(f"{self.protocol}: the stream is closed")
-        return await self._unless_ended(read_into(self._yamux, buffer)) or 0
+        return await self._unless_ended(read_into(self._yamux, *buffers)) or 0
 
     async def _unless_ended(self, reading: Awaitable[T]) -> T | None:
         try:

@@ -43,7 +43,7 @@ from depin_node.p2p.blob_messages import (
 )
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import BlobLimits, Blobs, issue_grant
-from depin_node.p2p.carrier import WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, StreamCarrier, Window
+from depin_node.p2p.carrier import FRAME_HEADER, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, StreamCarrier, Window
 from depin_node.p2p.compression import Sample, compress
 from depin_node.p2p.direct import open_direct
 from depin_node.p2p.frames import ASK, REFUSE, Frame, FrameReader, send_frames
@@ -469,7 +469,7 @@ async def reading(carrier):
 
 def once(body):
     """Return what makes one body for ``send_bulk``."""
-    left = [body]
+    left = [bytearray(FRAME_HEADER.size) + body]
     return lambda may_wait: left.pop() if left else None
 
 

@@ -63,7 +63,7 @@ async def ends(*identities, hosts=None, limits=LIMITS):
 
 def once(body):
     """Return what makes one body for ``send_bulk``."""
-    left = [body]
+    left = [bytearray(FRAME_HEADER.size) + body]
     return lambda may_wait: left.pop() if left else None
 
 

@@ -37,9 +37,10 @@ def test_a_byte_at_a_time_takes_a_byte_each() -> None:
     assert len(pieces._pieces) == 2
 
 
-def test_a_room_takes_what_fits_and_returns_the_rest() -> None:
-    buffer = bytearray(10)
-    room = Room(memoryview(buffer))
+@pytest.mark.parametrize("first", [0, 1, 6, 8, 10])
+def test_a_room_takes_what_fits_and_returns_the_rest(first: int) -> None:
+    buffer = memoryview(bytearray(10))
+    room = Room(buffer[:first], buffer[first:])
     assert (bytes(room.put(memoryview(b"abcdef"))), room.size_bytes) == (b"", 6)
     assert (bytes(room.put(memoryview(b"ghijkl"))), room.size_bytes, bytes(buffer)) == (b"kl", 10, b"abcdefghij")
     assert (bytes(room.put(memoryview(b"m"))), room.size_bytes) == (b"m", 10)

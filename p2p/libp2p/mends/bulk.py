@@ -150,8 +150,9 @@ def noise_messages() -> None:
     Until: > 0.8.1 buffers.
     """
 
-    async def read_msg(self: Any, prefix_encoded: bool = False) -> bytes:
-        here, more = self.__dict__.get("depin_sealed", _NOTHING), _NOTHING
+    async def fill(self: Any) -> None:
+        """Wait until a whole message is here."""
+        here, more = self.__dict__.get("depin_sealed", _NOTHING), self.__dict__.get("depin_behind", _NOTHING)
         while len(here) < (end := _end_of_message(here)):
             more = more or memoryview(await self.read_writer.read_write_closer.read(_TCP_READ_BYTES))
             if not more:
@@ -161,23 +162,33 @@ def noise_messages() -> None:
                 here, more = memoryview(bytes(here) + more[:missing]), more[missing:]
             else:
                 here, more = more, _NOTHING
-        self.depin_sealed = here[end:] or more
+        self.depin_sealed, self.depin_behind = here, more
+
+    async def read_msg(self: Any, prefix_encoded: bool = False) -> bytes:
+        await fill(self)
+        sealed = self.depin_sealed
+        end = _end_of_message(sealed)
+        self.depin_sealed, self.depin_behind = (
+            (sealed[end:], self.depin_behind) if len(sealed) > end else (self.depin_behind, _NOTHING)
+        )
         state = self.noise_state.noise_protocol.cipher_state_decrypt
-        plain: bytes = state.decrypt_with_ad(None, here[SIZE_NOISE_MESSAGE_LEN:end])
+        plain: bytes = state.decrypt_with_ad(None, sealed[SIZE_NOISE_MESSAGE_LEN:end])
         return plain
 
     def open_into(self: Any, room: memoryview) -> int:
-        sealed = self.__dict__.get("depin_sealed", _NOTHING)
-        end = _end_of_message(sealed)
-        size_bytes: int = end - SIZE_NOISE_MESSAGE_LEN - _TAG_BYTES
-        if len(sealed) < end or not 0 < size_bytes <= len(room):
-            return 0
+        sealed, behind, at = self.depin_sealed, self.depin_behind, 0
         state = self.noise_state.noise_protocol.cipher_state_decrypt
-        nonce = state.cipher.format_nonce(state.n)
-        state.cipher.cipher.decrypt_into(nonce, sealed[SIZE_NOISE_MESSAGE_LEN:end], None, room[:size_bytes])
-        state.n += 1
-        self.depin_sealed = sealed[end:]
-        return size_bytes
+        format_nonce, decrypt_into = state.cipher.format_nonce, state.cipher.cipher.decrypt_into
+        while len(sealed) >= (end := _end_of_message(sealed)):
+            after = at + end - SIZE_NOISE_MESSAGE_LEN - _TAG_BYTES
+            if not at < after <= len(room):
+                break
+            decrypt_into(format_nonce(state.n), sealed[SIZE_NOISE_MESSAGE_LEN:end], None, room[at:after])
+            state.n += 1
+            at = after
+            sealed, behind = (sealed[end:], behind) if len(sealed) > end else (behind, _NOTHING)
+        self.depin_sealed, self.depin_behind = sealed, behind
+        return at
 
     async def write_msg(self: Any, msg: bytes | Parts, prefix_encoded: bool = False) -> None:
         parts = msg if isinstance(msg, Parts) else (msg,)
@@ -200,6 +211,7 @@ def noise_messages() -> None:
         if is_large and len(_spare) < _SPARE_MAX:
             _spare.append(sealed)
 
+    NoiseTransportReadWriter.depin_fill = fill
     NoiseTransportReadWriter.depin_open_into = open_into
     NoiseTransportReadWriter.read_msg = read_msg
     NoiseTransportReadWriter.write_msg = write_msg
@@ -237,13 +249,13 @@ async def _read(self: Any, n: int | None = -1) -> bytes:
     return data
 
 
-async def read_into(stream: Any, buffer: memoryview) -> int:
-    """Read up to ``len(buffer)`` bytes of a yamux stream, and return how many; large messages are decrypted straight
-    into ``buffer``. When it is cancelled, what has come is lost. Raises as ``YamuxStream.read``."""
+async def read_into(stream: Any, *buffers: memoryview) -> int:
+    """Read as many bytes of a yamux stream as ``buffers`` hold at most, and return how many; large messages are
+    decrypted straight into them. When it is cancelled, what has come is lost. Raises as ``YamuxStream.read``."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    room = Room(buffer)
+    room = Room(*buffers)
     pieces = await _waited_for(stream, room)
-    count = room.size_bytes or pieces.take_into(buffer)
+    count = room.size_bytes or sum(map(pieces.take_into, buffers))
     await _was_read(stream, count)
     return count
 

@@ -15,7 +15,7 @@ from depin_node.p2p.libp2p.mends.bulk import in_one
 from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch, tcp_of
 
 _MESSAGE_BYTES_MAX = 65_519  # what one Noise message carries: 65,535 − 16 bytes of tag (noise/io.py)
-_MESSAGES_AT_ONCE_MAX = 8
+_MESSAGES_AT_ONCE_MAX = 9  # two times as much is a little more than 1 MiB, a chunk of a blob
 _QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one message at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
@@ -60,7 +60,7 @@ def cancelled_writes() -> None:
     """Fault: a write cancelled in the middle leaves half a Noise message on the wire; the peer fails to decrypt what
     follows, and all streams of the connection die.
 
-    Mend: once begun, a write (512 KiB at most) is done; a connection that does not take it within
+    Mend: once begun, a write (576 KiB at most) is done; a connection that does not take it within
     ``dead_after_s`` is closed. Until: py-libp2p shields frame writes (> 0.8.1).
     """
 

@@ -4,6 +4,8 @@ github.com/hashicorp/yamux, spec.md. Whoever breaks a rule loses the connection 
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -78,9 +80,14 @@ class _Incoming:
             self._data = memoryview(await self._session.conn.read_msg())
         return self._cut(size_bytes_max)
 
-    def open_into(self, room: Room, size_bytes_max: int) -> int:
-        """Have the next message of a payload decrypted where it is wanted; return its size, 0: it is to be a piece."""
-        return 0 if self._data else room.open_into(self._session.conn, size_bytes_max)
+    async def open_into(self, room: Callable[[], Room | None], size_bytes_max: int) -> int:
+        """Have the next messages of a payload decrypted where they are wanted, if they are when the first is here;
+        return their size, 0: the next is to be a piece."""
+        if self._data or room() is None:
+            return 0
+        await self._session.conn.depin_fill()
+        wanted = room()
+        return 0 if wanted is None else wanted.open_into(self._session.conn, size_bytes_max)
 
     def expect(self, timeout_s: float) -> None:
         """Have all end if what is missing has not come by then; infinity: nothing is missing."""
@@ -194,8 +201,7 @@ async def _received(self: Any, incoming: _Incoming, stream: Any, length: int) ->
     if not is_whole:
         incoming.expect(limits_of(self).stall_timeout_s)
     while length:
-        room = _room_for(self, stream)
-        if room is not None and (count := incoming.open_into(room, length)):
+        if count := await incoming.open_into(partial(_room_for, self, stream), length):
             length -= count
             self.stream_events[stream.stream_id].set()
             continue
