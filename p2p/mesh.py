@@ -11,6 +11,7 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -73,6 +74,19 @@ _SEARCH_COUNT = 32
 _NEEDS_MAX = 32
 
 
+@dataclass
+class _Dialling:
+    """A dial under way, and how it ended."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    error: str | None = None  # a dial that is cancelled has not failed
+
+    def check(self, peer: PeerKey) -> None:
+        """Raise ``TransportError`` if it failed."""
+        if self.error is not None:
+            raise TransportError(f"{peer_id(peer)} cannot be reached: {self.error}")
+
+
 class Mesh:
     """One node's place in the mesh; ``open_mesh`` makes it."""
 
@@ -105,7 +119,7 @@ class Mesh:
         self._is_open = True
         self._advert = b""
         self._seq = 0
-        self._dials: dict[PeerKey, trio.Event] = {}
+        self._dials: dict[PeerKey, _Dialling] = {}
         self._in_use: Counter[PeerKey] = Counter()
         self._failures: OrderedDict[PeerKey, str] = OrderedDict()
         self._watchers: list[trio.MemorySendChannel[Tell]] = []
@@ -159,7 +173,8 @@ class Mesh:
         self._searches[number] = (ended, peers)
         try:
             self._handle(Search(number, need, count))
-            await ended.wait()  # the machine has a deadline
+            if self._is_open:
+                await ended.wait()  # the machine has a deadline, and the mesh may close
         finally:
             del self._searches[number]
         entries = (self.directory.get(peer) for peer in peers)
@@ -377,22 +392,21 @@ class Mesh:
             await self._dial(peer, addresses)
 
     async def _dial(self, peer: PeerKey, addresses: Sequence[str]) -> None:
-        """Dial the addresses in turn. Of several tasks that want the same peer one dials."""
-        while peer in self._dials:
-            await self._dials[peer].wait()
+        """Dial the addresses in turn. Of several tasks that want the same peer one dials, and all have its outcome."""
+        while (dial := self._dials.get(peer)) is not None:
+            await dial.ended.wait()
+            dial.check(peer)
         if peer in self.network.peers():
             self._handle(DialEnded(peer, None))
             return
-        self._dials[peer] = ended = trio.Event()
-        error: str | None = None  # a dial that is cancelled has not failed
+        self._dials[peer] = dial = _Dialling()
         try:
-            error = await self._dial_each(peer, addresses)
+            dial.error = await self._dial_each(peer, addresses)
         finally:
             del self._dials[peer]
-            ended.set()
-            self._handle(DialEnded(peer, error))
-        if error is not None:
-            raise TransportError(f"{peer_id(peer)} cannot be reached: {error}")
+            dial.ended.set()
+            self._handle(DialEnded(peer, dial.error))
+        dial.check(peer)
 
     async def _dial_each(self, peer: PeerKey, addresses: Sequence[str]) -> str | None:
         reasons: list[str] = []
@@ -444,6 +458,8 @@ class Mesh:
         self._is_open = False
         for watcher in self._watchers:
             watcher.close()
+        for ended, _ in self._searches.values():
+            ended.set()
         with trio.move_on_after(_LEAVE_TIMEOUT_S) as scope:
             scope.shield = True
             self._sign(leaving=True)

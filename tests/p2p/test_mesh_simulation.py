@@ -219,6 +219,55 @@ async def test_who_was_killed_is_no_candidate_until_it_is_heard_again(autojump_c
         await mesh.connect(key(1))
 
 
+async def test_of_many_who_want_a_peer_that_is_gone_one_dials_and_all_hear_why_it_failed(autojump_clock):
+    async with simulation(9) as sim:
+        await sim.start(0)
+        await sim.start(1, 0)
+        await sim.until(sim.all_know_all, 10)
+        mesh, dialled, reasons = sim.meshes[0], [], []
+        sim.kill(1)
+        await sim.until(lambda: key(1) not in mesh.network.peers(), 2)
+
+        async def dial(address):
+            dialled.append(address)
+            await trio.sleep(1)
+            raise TransportError("nobody there")
+
+        async def connect():
+            try:
+                await mesh.connect(key(1))
+            except TransportError as error:
+                reasons.append(str(error))
+
+        mesh.dial = dial
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(connect)
+        assert len(dialled) == 1
+        assert [("nobody there" in reason) for reason in reasons] == [True] * 20
+
+
+async def test_a_search_ends_with_the_mesh(autojump_clock):
+    async with simulation(10) as sim:
+        mesh = await sim.start(0)
+        await sim.start(1, 0)
+        await sim.until(sim.all_know_all, 10)
+        sim.fabric.freeze(key(1))  # it answers nothing: the search goes on for a while
+        found = []
+
+        async def find():
+            found.append(await mesh.find(NEED, 10))
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(find)
+                await trio.sleep(0.1)
+                assert found == []
+                sim.stop(0)
+            await find()
+        assert len(found) == 2
+
+
 async def test_a_changed_offer_is_known_to_all_within_seconds_and_seldom_sent(autojump_clock):
     async with simulation(8) as sim:
         await sim.start(0)
