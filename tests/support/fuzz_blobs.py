@@ -9,7 +9,7 @@ from fuzzing import Finding, mutate, target
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.blob import Manifest, manifest
-from depin_node.crypto.channel import AES_256_GCM, TAG_BYTES, Sealer, Unsealer
+from depin_node.crypto.channel import AES_128_GCM, TAG_BYTES, Sealer, Unsealer
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.sealing import open_sealed, recipients_of, seal
 from depin_node.p2p import blob_messages as m
@@ -91,11 +91,11 @@ def sealed_blobs(chance: random.Random) -> bytes:
 def channel_frames(chance: random.Random) -> bytes:
     """A frame of a data channel that was changed never opens."""
     frame = bytearray(len(DATA) + TAG_BYTES)
-    Sealer(AES_256_GCM, bytes(32)).seal(b"head", DATA, frame)
+    Sealer(AES_128_GCM, bytes(32)).seal(b"head", DATA, frame)
     data, out = mutate(bytes(frame), chance, DATA), bytearray(len(DATA))
     try:
         if len(data) == len(frame):
-            Unsealer(AES_256_GCM, bytes(32)).next()(b"head", data, out)
+            Unsealer(AES_128_GCM, bytes(32)).next()(b"head", data, out)
             if data != frame:
                 raise Finding("a changed frame was opened", data)
     except PeerViolation:
