@@ -73,12 +73,14 @@ class Hearing:
         return effects
 
     def told(self, peer: bytes, adverts: Sequence[bytes], now: "Now") -> tuple[list[Effect], list[bytes]]:
-        """Take adverts that ``peer`` told; return whose they are."""
+        """Take adverts that ``peer`` told; return whose they are. One that has expired by our clock need not by its."""
         effects, keys, news = list[Effect](), list[bytes](), list[tuple[str, bytes]]()
         has_others = any(neighbour != peer for neighbour in self._choosing.neighbours.keys)
         for data in adverts:
             try:
                 taken, key = self._directory.receive(data, now)
+            except PeerStale:
+                continue
             except PeerViolation as error:
                 effects.append(Blame(peer, str(error)))
                 break

@@ -222,6 +222,15 @@ def test_with_enough_neighbours_it_asks_nobody_and_dials_nobody_it_is_told_of():
     assert not any(isinstance(effect, Dial) for effect in discovery.handle(told, at(600)))
 
 
+def test_who_tells_an_advert_that_has_expired_by_our_clock_only_is_not_blamed():
+    discovery = machine()
+    connect(discovery, 0)
+    dead = sign_advert(PEERS[1], "net", Offer(), [str(address(1))], seq=1, now=at(-600), lifetime_s=500)
+    effects = discovery.handle(Told(PEERS[0].key, [dead, advert(2)]), at(0))
+    assert [effect for effect in effects if isinstance(effect, Blame)] == []
+    assert [effect.peer for effect in effects if isinstance(effect, Tell)] == [PEERS[2].key]
+
+
 def test_adverts_it_is_told_while_catching_up_are_not_dialled():
     discovery = machine()
     connect(discovery, 0)
