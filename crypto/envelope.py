@@ -99,7 +99,8 @@ def _check_signature(envelope: Envelope, kind: type[Signed], signed_label: bytes
     try:
         _verify_key(envelope.sender).verify(signed_label + envelope.payload, envelope.signature)
     except (BadSignatureError, ValueError) as error:
-        raise PeerViolation(f"{kind.TYPE}: the signature is not the sender's") from error
+        signed = signed_label[:-1].decode()  # another network or version looks like a forgery, so say which
+        raise PeerViolation(f"{kind.TYPE}: the signature is not the sender's for {signed}") from error
 
 
 def read_kept(data: bytes, kind: type[S], network: str) -> S:

@@ -78,7 +78,8 @@ def test_a_minute_of_skew_is_allowed():
 
 @pytest.mark.parametrize(("kind", "network"), [(Greeting, "other"), (Farewell, "net"), (GreetingV2, "net")])
 def test_a_message_is_of_one_network_type_and_version(kind, network):
-    with pytest.raises(PeerViolation, match="signature"):
+    signed = f"depin/{network}/{kind.TYPE}/v{kind.VERSION}"
+    with pytest.raises(PeerViolation, match=f"the signature is not the sender's for {signed}$"):
         verify(sign(ALICE, "net", hello()), kind, network, to=BOB.key, now=NOW)
 
 

@@ -14,6 +14,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 
 from depin_node.p2p.libp2p.mends.registry import Plan, log, option, patch
+from depin_node.p2p.libp2p.terms import reason_of
 
 _NEGOTIATION_BYTES_MAX = 1024
 
@@ -75,7 +76,7 @@ def inbound_slots() -> None:
                 try:
                     connection = await self.upgrade_inbound_raw_conn(raw, listen_address)
                 except Exception as error:  # noqa: BLE001 - a stranger's failed handshake
-                    log.debug("inbound connection failed", error=repr(error)[:200])
+                    log.debug("inbound connection failed", remote=raw.get_remote_address(), reason=reason_of(error))
         if connection is None:
             await raw.close()
             return
