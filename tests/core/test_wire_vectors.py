@@ -15,7 +15,7 @@ from depin_node.core.errors import PeerViolation
 from depin_node.core.wire import decode, encode
 from depin_node.p2p.advert import common_protocol
 
-VECTORS = sorted((Path(wire_examples.__file__).parents[1] / "vectors").glob("*.json"))
+VECTORS = sorted((Path(wire_examples.__file__).parents[1] / "vectors").glob("[0-9]*.json"))
 CURRENT = messages()
 
 

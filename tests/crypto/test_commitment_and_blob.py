@@ -14,13 +14,6 @@ ANSWER = Answer("net", b"g" * 32, 3, b"t" * 16, b"p" * 32)
 ROOT, SALT = result_root([b"o" * 32]), b"s" * 32
 
 
-def test_golden_vectors():
-    assert commit(ANSWER, ROOT, SALT).hex() == "f8483f71e61e36f6a5b6cf8aa6c50f93b97bbca51342320d734dd1b3ca159c3e"
-    assert ROOT.hex() == "6f2db30447e2e9dc210656d9b17c7357175c07a1bb2d85fdf118d1b041312d91"
-    assert blob_id(b"").hex() == "c401ad1bacb7c925288c25a74ffe1ef0a102b74a72e0d13127f65010251b6eba"
-    assert blob_id(bytes(CHUNK_BYTES + 1)).hex() == "29f30bab18f84d36a64a6d66207e87af980d440c3a22bc0069807c042e4e7180"
-
-
 def test_an_opening_opens_its_commitment_only():
     commitment = commit(ANSWER, ROOT, SALT)
     verify_opening(commitment, ANSWER, ROOT, SALT)

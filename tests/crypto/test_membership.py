@@ -36,7 +36,6 @@ def test_others_must_not_read_it(tmp_path):
 def test_a_proof_is_for_one_peer_in_one_network_by_one_key():
     key = bytes(range(32))
     shown = proof(key, "net", A, B)
-    assert shown.hex() == GOLDEN
     assert is_proof(shown, key, "net", A, B)
     assert not is_proof(shown, key, "net", B, A)  # so it cannot be handed back
     assert not is_proof(shown, key, "ne", A, B)
@@ -44,6 +43,3 @@ def test_a_proof_is_for_one_peer_in_one_network_by_one_key():
     assert not is_proof(shown, None, "net", A, B)
     assert not is_proof(b"", key, "net", A, B)
     assert is_proof(proof(None, "net", A, B), None, "net", A, B)
-
-
-GOLDEN = "aae21197b9addee8ecdc1e28fe8a97239ba3c58c53a582569c192bc6c733c8ec"

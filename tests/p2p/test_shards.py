@@ -14,15 +14,6 @@ KEY = Identity(bytes([1]) * 32).key
 PLACE = place_of(KEY)
 
 
-def test_golden_place():
-    assert f"{PLACE:016x}" == GOLDEN_PLACE
-    assert Shard("cpu", 3, 5).topic == "adverts-cpu-3-5/2"
-    assert Shard("gpu", 12, 0xABC).topic == "adverts-gpu-12-abc/2"
-
-
-GOLDEN_PLACE = "5cf2d6773c8a225c"
-
-
 def test_every_place_is_in_one_shard_of_each_size():
     assert Shard("cpu", 0, 0).has_place(PLACE)
     for bits in (1, 3, 16):
