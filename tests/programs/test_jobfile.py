@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from depin_node.compute.jobs.job import AGREED_AUDITS, Quorum
+from depin_node.compute.programs.binding import bind
+from depin_node.compute.programs.generated.parameters import C_TYPES
 from depin_node.compute.programs.jobfile import load_job
-from depin_node.compute.programs.kernel import Along, In, InOut, Out
+from depin_node.compute.programs.kernel import Along, In, InOut, Out, RawKernel
+from depin_node.compute.programs.program import encode_program
 from depin_node.core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -285,3 +288,55 @@ def test_mistakes_in_steps_name_file_key_and_way_out(folder, text, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
         load_job(write(folder, text))
     assert str(folder) in str(caught.value)
+
+
+NUMBERS = {  # as TOML spells them, and as Python does
+    "bool": ("true", True),
+    "int8": ("-128", -128),
+    "uint16": ("0xFF_FF", 65535),
+    "int64": ("-9_223_372_036_854_775_808", -(2**63)),
+    "uint64": ("18446744073709551615", 2**64 - 1),
+    "int32": ("1e3", 1000),
+    "float16": ("0.1", 0.1),
+    "float32": ("-0.0", -0.0),
+    "float64": ("-inf", float("-inf")),
+    "complex64": ("[1, -2.5e0]", 1 - 2.5j),
+    "complex128": ("nan", float("nan")),
+}
+
+
+def test_a_job_is_the_same_program_in_whichever_way_it_is_described(tmp_path):
+    x = np.asfortranarray(np.arange(40, dtype="float32").reshape(10, 4))
+    np.save(tmp_path / "x.npy", x)
+    parameters = ", ".join(f"{C_TYPES[dtype]} {dtype}_" for dtype in NUMBERS)
+    code = f"""#include <cupy/complex.cuh>
+    #include <cupy/float16.cuh>
+    extern "C" __global__ void all(const float* x, float* o, {parameters}, float3 v, long long n) {{
+        if (threadIdx.x < n) o[threadIdx.x] = x[threadIdx.x] * v.y;
+    }}"""
+    (tmp_path / "all.cu").write_text(code)
+    head = 'name = "all"\n[kernel{0}]\nfile = "all.cu"\nname = "all"\n'
+    shards = '[shards]\nby = "axis"\ncount = 3\nhalo = 1\nedge = "constant"\nfill = nan\n'
+    launch = 'grid = "ceil(shard.rows / 2)"\nblock = 64\n'
+    arrays = 'x = { in = "x.npy" }\no = { out = "float32", shape = ["x.shape[0]", 4] }\n'
+    numbers = "".join(f"{dtype}_ = {{ {dtype} = {text} }}\n" for dtype, (text, _) in NUMBERS.items())
+    last = 'v = { float32 = [0.5, 1, -2] }\nn = { int64 = "(shard.rows + 2) * x.shape[1]" }\n'
+    texts = ", ".join(text for text, _ in NUMBERS.values())
+    args = f'args = ["x", "o", {texts}, [0.5, 1, -2], "(shard.rows + 2) * x.shape[1]"]\n'
+    one = f"{head.format('')}[launch]\n{launch}[args]\n{arrays}{numbers}{last}{shards}"
+    several = f'{head.format("s.all")}[arrays]\n{arrays}{shards}[[steps]]\nlaunch = "all"\n{launch}{args}'
+    given = [x, Out("float32", (10, 4)), *(value for _, value in NUMBERS.values()), [0.5, 1, -2]]
+    bound = bind(
+        RawKernel(code, "all"),
+        "ceil(shard.rows / 2)",
+        64,
+        [*given, "(shard.rows + 2) * 4"],
+        shards=3,
+        along=Along(0, 1, "constant", float("nan")),
+    )
+    for text in (one, several):
+        found = load_job(write(tmp_path, text)).bind()
+        assert encode_program(found.program) == encode_program(bound.program)
+        for number, array in bound.inputs.items():
+            np.testing.assert_array_equal(found.inputs[number], array)
+            assert found.inputs[number].flags.c_contiguous
