@@ -61,7 +61,8 @@ DType = Literal[
     "bool", "int8", "uint8", "int16", "uint16", "float16", "int32", "uint32", "float32", "int64", "uint64", "float64",
     "complex64", "complex128",
 ]  # fmt: skip
-Length = Annotated[int, Meta(ge=1, le=1 << 32)]
+LENGTH_MAX = 1 << 32
+Length = Annotated[int, Meta(ge=1, le=LENGTH_MAX)]
 Lengths = Annotated[tuple[Length, ...], Meta(max_length=DIMENSIONS_MAX)]
 Dim3 = tuple[Length, Length, Length]
 Index = Annotated[int, Meta(ge=0, le=255)]

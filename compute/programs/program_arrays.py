@@ -9,7 +9,16 @@ from depin_node.compute.programs import arguments as a
 from depin_node.compute.programs.arguments import Array
 from depin_node.compute.programs.expressions import Shard, Symbol, Value, evaluate, shard
 from depin_node.compute.programs.kernel import Along, Cutting, Reference
-from depin_node.compute.programs.program import DTYPE_BYTES, HALO_MAX, SLICES_MAX, Buffer, Cut, Parameter
+from depin_node.compute.programs.program import (
+    DIMENSIONS_MAX,
+    DTYPE_BYTES,
+    HALO_MAX,
+    LENGTH_MAX,
+    SLICES_MAX,
+    Buffer,
+    Cut,
+    Parameter,
+)
 from depin_node.core.errors import ConfigError
 
 Number = int | str | Symbol
@@ -133,6 +142,11 @@ class ProgramArrays:
         names = {other.name for other in self.buffers}
         if not isinstance(buffer.name, str) or not buffer.name or buffer.name in names | {"shard"}:
             raise ConfigError(f"an array is called {buffer.name!r}: names are texts, each once, and not 'shard'")
+        if len(buffer.shape) > DIMENSIONS_MAX or max(buffer.shape, default=1) > LENGTH_MAX:
+            raise ConfigError(
+                f"{buffer.name} of shape {buffer.shape}: an array has at most {DIMENSIONS_MAX} axes, each of at most "
+                f"{LENGTH_MAX:,} elements"
+            )
         named = Named(buffer.name, buffer.dtype, buffer.shape)
         self.named[named] = len(self.buffers)
         self.buffers.append(buffer)

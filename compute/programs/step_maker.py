@@ -108,6 +108,8 @@ class StepMaker:
 
     def _compiled(self, kernel: RawKernel, shared_mem: int) -> tuple[int, Sequence[Any]]:
         """Return a kernel's number in the program, and its parameters."""
+        if shared_mem < 0:
+            raise ConfigError(f"shared_mem = {shared_mem}: expected bytes, from 0")
         compiled = kernel.compile()
         if compiled.shared_bytes + shared_mem > SHARED_BYTES_MAX:
             raise ConfigError(

@@ -160,6 +160,8 @@ def test_vector_scalars():
     ((ARRAY, Out("float99", 1024, 64), 2.0, 1), "'float99' is no dtype"),
     ((ARRAY, Out("float32", (0, 4), 64), 2.0, 1), "expected positive integers"),
     ((ARRAY, Out("float32", 1024, 0), 2.0, 1), "expected positive integers"),
+    ((ARRAY, Out("float32", 2**33, 64), 2.0, 1), "y of shape .8589934592,.: an array has at most 8 axes"),
+    ((ARRAY, Out("float32", (1,) * 9, 64), 2.0, 1), "at most 8 axes"),
     ((ARRAY, Out("float32", 1024, (64, 1)), 2.0, 1), "differ in dimensions"),
     ((ARRAY, Out("float32", 1024, 32), 2.0, 1), "32 tiles of"),
     ((ARRAY[:0], OUT, 2.0, 1), "empty"),
@@ -186,6 +188,8 @@ def test_launches_that_do_not_fit_are_refused(grid, block, shards, reason):
 def test_static_and_dynamic_shared_memory_count_together():
     with pytest.raises(ConfigError, match="40000 \\+ 10000 bytes"):
         bind(Compiled(Y, shared_bytes=40000), 16, 64, (OUT,), shared_mem=10000)
+    with pytest.raises(ConfigError, match="shared_mem = -1: expected bytes"):
+        bind(Compiled(Y), 16, 64, (OUT,), shared_mem=-1)
 
 
 def test_cupys_arguments():
