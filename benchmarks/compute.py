@@ -40,11 +40,13 @@ import trio
 from compute_cases import BODIES, Array, Case, cases
 
 from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.pages import LARGE_BYTES
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import Instances
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.generated import ReductionKernel
 from depin_node.compute.programs.kernel import InOut, Out, RawKernel
+from depin_node.compute.programs.memory import placements
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import Arena, open_input
@@ -69,9 +71,10 @@ class Ours:
             inputs[index] = Input(memoryview(mmap.mmap(fd, array.nbytes, prot=mmap.PROT_READ)), fd)
         self._loaded = device.load(self.program, inputs, LIMITS)
         sizes = [result_bytes(self.program, 0, output) for output in range(len(self.program.outputs))]
-        arena = Arena(sum(sizes) + len(sizes) * mmap.PAGESIZE)
+        addresses = [placements(self.program)[0][index] for index in self.program.outputs]
+        arena = Arena(sum(sizes) + len(sizes) * LARGE_BYTES)
         self._loaded.results_in(arena.view)
-        places = [arena.take(size) for size in sizes]
+        places = [arena.take(size, address) for size, address in zip(sizes, addresses, strict=True)]
         assert None not in places
         self._results = [arena.view[place : place + size] for place, size in zip(places, sizes, strict=True) if place]
 

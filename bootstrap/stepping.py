@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import trio
 
-from depin_node.compute.devices.held import held_input, local_box
+from depin_node.compute.devices.held import held_input
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.programs.program import Program, encode_program
-from depin_node.compute.programs.shards import numpy_dtype, owned_boxes
+from depin_node.compute.programs.shards import local_box, numpy_dtype, owned_boxes
 from depin_node.compute.programs.walk import (
     Bytes,
     Runnable,

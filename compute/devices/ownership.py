@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depin_node.compute.programs.program import Buffer
-from depin_node.compute.programs.shards import Box
+from depin_node.compute.programs.shards import Box, contiguous_start
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -49,14 +49,3 @@ def put_back(
             start = (first + box.elements) * item_bytes
     ranges.append((start, buffer.size_bytes))
     return [(low, high) for low, high in ranges if low < high]
-
-
-def contiguous_start(box: Box, shape: tuple[int, ...]) -> int | None:
-    """Return the C-order number of a box's first element if its elements follow each other in memory, else None."""
-    number, cut = 0, False
-    for start, stop, length in zip(box.start, box.stop, shape, strict=True):
-        if cut and stop - start < length:
-            return None
-        cut = cut or stop - start > 1
-        number = number * length + start
-    return number

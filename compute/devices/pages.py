@@ -16,6 +16,7 @@ import struct
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any, Final
 
 if sys.platform != "win32":
     import fcntl
@@ -39,6 +40,36 @@ _MREMAP_FLAGS = 1 | 2 | 4
 """``MREMAP_MAYMOVE``, ``MREMAP_FIXED`` and ``MREMAP_DONTUNMAP``: the old place stays mapped, with no page in it."""
 _FAILED = ctypes.c_void_p(-1).value
 RUNS_MAX = 256
+LARGE_BYTES: Final = 2 << 20
+"""What one page of page tables tells of, where pages have 4 KiB: so much moves at once between places that agree modulo
+this, as linear memory, which begins at a multiple of it, and ``map_shared`` let them."""
+
+_libc: Any = None
+if sys.platform == "linux" and sys.byteorder == "little":
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mmap.restype = ctypes.c_void_p
+    _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    _libc.mremap.restype = ctypes.c_void_p
+    _libc.mremap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
+    _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def map_shared(fd: int, size: int) -> memoryview:
+    """Return a file's first ``size`` bytes, for reading and writing; they begin at a multiple of ``LARGE_BYTES``.
+
+    Raises:
+        OSError: there is no room for them.
+    """
+    if _libc is None:
+        return memoryview(mmap.mmap(fd, size))
+    how = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    room = mmap.mmap(-1, size + LARGE_BYTES, flags=how)  # for Python's mmap cannot be told where
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    first = -start % LARGE_BYTES
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    if _libc.mmap(start + first, size, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, 0) != start + first:
+        raise OSError(ctypes.get_errno(), "a file cannot be mapped")
+    return memoryview(room)[first : first + size]
 
 
 class Pages:
@@ -47,28 +78,20 @@ class Pages:
     def __init__(self) -> None:
         self.size = mmap.PAGESIZE
         self._pagemap = -1
-        self._mmap = None
-        self._mremap = None
-        self._madvise = None
+        self._mmap: Any = None
+        self._mremap: Any = None
+        self._madvise: Any = None
         self._faults: Callable[[], int] = lambda: -1
         self._scans, self._scan = False, bytearray(_SCAN.size)
         self._regions = (ctypes.c_uint64 * (RUNS_MAX * _REGION_FIELDS))()
-        if sys.platform == "linux" and sys.byteorder == "little":
+        if _libc is not None:
             try:
                 self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, self._pagemap)
                 self._scans = True
             except OSError:  # not mounted, or hidden: slower, not wrong
                 self._pagemap = -1
-            libc = ctypes.CDLL(None, use_errno=True)
-            self._mmap = libc.mmap
-            self._mmap.restype = ctypes.c_void_p
-            self._mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-            self._mremap = libc.mremap
-            self._mremap.restype = ctypes.c_void_p
-            self._mremap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
-            self._madvise = libc.madvise
-            self._madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+            self._mmap, self._mremap, self._madvise = _libc.mmap, _libc.mremap, _libc.madvise
             self._faults = _thread_faults
 
     @property

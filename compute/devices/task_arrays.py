@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from depin_node.compute.devices.device import Input
-from depin_node.compute.devices.held import Edge, canonical_nans, held_edge, lay_rows, local_box
-from depin_node.compute.devices.ownership import Bytes, Foreign, contiguous_start, put_back
+from depin_node.compute.devices.held import Edge, canonical_nans, clear, held_edge, lay_rows, take
+from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.program import Axis, Operation, Program, Swap, flattened
-from depin_node.compute.programs.shards import Box, first_owned, numpy_dtype, owned_boxes
+from depin_node.compute.programs.shards import Box, first_owned, local_box, numpy_dtype, owned_boxes, result_start
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskTrapped
 
@@ -33,8 +33,6 @@ HUGE_BYTES_MIN = 4 << 20
 """A task that owns so much of an output, or more, gets large pages for it."""
 KEPT_BYTES_MAX = 1 << 20
 """So much of what a task wrote is made zeros and kept for the next one; more costs less to give back."""
-PIECE_ELEMENTS = 32 << 10
-"""Results are taken in pieces that the cache still holds when they are searched for NaNs."""
 Array = npt.NDArray[Any]
 
 
@@ -72,6 +70,7 @@ class TaskArrays:
         self._outputs = [(index, program.buffers[index], self.dtypes[index]) for index in program.outputs]
         self._varies = isinstance(program.shards, Axis)
         self._arena = (0, 0)
+        self._reached = 0  # the end of what has been filled of it
         self._lent: dict[int, Loan] = {}
         self._touched: list[tuple[int, int]] = []
         self._faults = -1
@@ -128,18 +127,17 @@ class TaskArrays:
     def _lend(self, task: int, memory: Memory, results: Sequence[memoryview]) -> None:
         """Have large results that lie in the arena filled in place: whole pages, where a task owns one part of it."""
         arena, arena_bytes = self._arena
-        for output, (index, buffer, dtype) in enumerate(self._outputs):
+        for output, (index, buffer, _) in enumerate(self._outputs):
             size = len(results[output]) // self.pages.size * self.pages.size
             if size < MAP_BYTES_MIN or not arena_bytes or buffer.is_input or self._moves:
                 continue
             result = np.frombuffer(results[output], np.uint8)
-            shared, boxes = result.ctypes.data, self._owned(task, output)
-            first = contiguous_start(boxes[0], held_shape(self.program, buffer, task)) if len(boxes) == 1 else None
-            if first is None or not arena <= shared <= arena + arena_bytes - size:
+            shared, start = result.ctypes.data, result_start(self.program, task, output)
+            if start is None or not arena <= shared <= arena + arena_bytes - size:
                 continue
-            address = memory.address + self.addresses[index] + first * dtype.itemsize
-            words = result[:size].view(np.uint64)
-            np.bitwise_and(words, 0, out=words)  # a tenth faster than storing zeros: what is read is fetched ahead
+            address = memory.address + self.addresses[index] + start
+            clear(result[:size].view(np.uint64), fresh=shared + size > self._reached)
+            self._reached = max(self._reached, shared + size)
             if self.pages.lend(shared, address, size):
                 self._lent[output] = Loan(shared, address, size)
 
@@ -188,11 +186,11 @@ class TaskArrays:
             if output in self._lent:
                 self._finish_lent(self._lent[output], memory, result, look=look)
             elif first_of is not None:
-                _take(result, memory.bytes[low : low + result.nbytes].view(dtype), look=look)
+                take(result, memory.bytes[low : low + result.nbytes].view(dtype), look=look)
             else:
                 at, whole = 0, self.view(memory, index, slots[index], task)
                 for box in self._owned(task, output):
-                    _take(result[at : at + box.elements], whole[box.slices], look=look)
+                    take(result[at : at + box.elements], whole[box.slices], look=look)
                     at += box.elements
             if first_of is not None:
                 own.append((low, low + result.nbytes))
@@ -204,7 +202,7 @@ class TaskArrays:
         if look:
             canonical_nans(memory.bytes[start : start + loan.size].view(result.dtype))
         rest = memory.bytes[start + loan.size : start + result.nbytes]
-        _take(result[done:], rest.view(result.dtype), look=look)
+        take(result[done:], rest.view(result.dtype), look=look)
 
     def _pages_of(self, index: int) -> tuple[int, int]:
         """Return where the pages are that hold nothing but an array, as addresses in linear memory."""
@@ -295,16 +293,3 @@ def _cut_at(low: int, high: int, marked: Iterable[tuple[int, int]]) -> Iterator[
         low = max(low, min(high, stop))
     if low < high:
         yield low, high, False
-
-
-def _take(result: Array, source: Array, *, look: bool) -> None:
-    """Copy an array of any layout into a flat one, with canonical NaNs, which to ``look`` for may be needless."""
-    flat = source.reshape(-1) if source.flags.c_contiguous else None
-    if flat is None:
-        result.reshape(source.shape)[...] = source
-    for start in range(0, result.size, PIECE_ELEMENTS):
-        piece = result[start : start + PIECE_ELEMENTS]
-        if flat is not None:
-            piece[...] = flat[start : start + PIECE_ELEMENTS]
-        if look:
-            canonical_nans(piece)

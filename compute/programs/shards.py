@@ -16,7 +16,7 @@ from mmap import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Cut, Program
-from depin_node.compute.programs.slices import owned_bytes_max, rows
+from depin_node.compute.programs.slices import held_shape, owned_bytes_max, rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +87,40 @@ def first_owned(program: Program, output: int) -> Callable[[int], int] | None:
         return None
     blocks, tasks, tile, length = program.launch.blocks(0), program.tasks, buffer.tile[0], buffer.shape[0]
     return lambda task: min(task * blocks // tasks * tile, length)
+
+
+def local_box(program: Program, buffer: Buffer, task: int, box: Box) -> Box:
+    """Return a box of the whole array as one of what the task holds of it."""
+    cut = buffer.cut
+    if cut is None:
+        return box
+    first = rows(program, cut, buffer.shape[cut.axis], task).first
+    shift = [0] * len(buffer.shape)
+    shift[cut.axis] = first
+    return Box(
+        tuple(start - by for start, by in zip(box.start, shift, strict=True)),
+        tuple(stop - by for stop, by in zip(box.stop, shift, strict=True)),
+    )
+
+
+def contiguous_start(box: Box, shape: tuple[int, ...]) -> int | None:
+    """Return the C-order number of a box's first element if its elements follow each other in memory, else None."""
+    number, cut = 0, False
+    for start, stop, length in zip(box.start, box.stop, shape, strict=True):
+        if cut and stop - start < length:
+            return None
+        cut = cut or stop - start > 1
+        number = number * length + start
+    return number
+
+
+def result_start(program: Program, task: int, output: int) -> int | None:
+    """Return at which byte of what a task holds of an output its result begins; None: it is not one piece there."""
+    buffer, boxes = program.buffers[program.outputs[output]], owned_boxes(program, task, output)
+    if len(boxes) != 1:
+        return None
+    first = contiguous_start(local_box(program, buffer, task, boxes[0]), held_shape(program, buffer, task))
+    return None if first is None else first * DTYPE_BYTES[buffer.dtype]
 
 
 def tile_counts(buffer: Buffer) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import tempfile
 from bisect import bisect_left
 from pathlib import Path
 
+from depin_node.compute.devices.pages import LARGE_BYTES, map_shared
 from depin_node.compute.sandbox.messages import PROGRESS, PROGRESS_PAGE_BYTES
 from depin_node.core.errors import TaskRejected
 
@@ -71,17 +72,23 @@ class Arena:
         pages = -(-capacity_bytes // mmap.PAGESIZE)
         self.size = PROGRESS_PAGE_BYTES + pages * mmap.PAGESIZE
         self.fd = memory_file("depin-arena", self.size)
-        self.view = memoryview(mmap.mmap(self.fd, self.size))
+        self.view = map_shared(self.fd, self.size)
         self._free = [(PROGRESS_PAGE_BYTES, self.size)]  # sorted, apart from each other
 
-    def take(self, size: int) -> int | None:
-        """Return the offset of ``size`` free bytes, or None if there is no such gap now."""
+    def take(self, size: int, like: int | None = None) -> int | None:
+        """Return the offset of ``size`` free bytes, or None if there is no such gap now.
+
+        ``like``: an address that it agrees with modulo ``LARGE_BYTES`` (to whole pages), if there is such a gap.
+        """
         need = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         for position, (start, stop) in enumerate(self._free):
-            if stop - start >= need:
-                self._free[position : position + 1] = [(start + need, stop)] if stop - start > need else []
-                return start
-        return None
+            skip = 0 if like is None else (like - start) % LARGE_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
+            place = start + skip
+            if stop - place >= need:
+                rest = ((start, place), (place + need, stop))
+                self._free[position : position + 1] = [gap for gap in rest if gap[0] < gap[1]]
+                return place
+        return None if like is None else self.take(size)
 
     def give_back(self, start: int, size: int) -> None:
         """Free what ``take(size)`` returned."""

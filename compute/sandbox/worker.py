@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from depin_node.compute.devices.device import Device, Input, Loaded, TaskLimits, access_of, compiler_of
+from depin_node.compute.devices.pages import map_shared
 from depin_node.compute.programs.program import BUFFERS_MAX, Program
 from depin_node.compute.programs.shards import result_sizes
 from depin_node.compute.programs.validation import decode_program
@@ -114,7 +115,7 @@ class Agreement:
         files = 1 + len(load.inputs)
         if load.inputs != self.program.inputs or len(fds) != files + bool(load.native_bytes):
             raise PeerViolation("the inputs given are not those of the program")
-        self.arena = memoryview(mmap.mmap(fds[0], load.arena_bytes))
+        self.arena = map_shared(fds[0], load.arena_bytes)
         if load.native_bytes:
             _adopt(device, self.program, load.native_bytes, fds[files])
         self._input_fds: list[int] = []

@@ -17,6 +17,7 @@ from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
+from depin_node.compute.programs.memory import placements
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import Arena
 from depin_node.core.errors import TaskTrapped
@@ -56,11 +57,11 @@ class InArena:
         self._all = np.frombuffer(self.arena.view, np.uint8)
         loaded.results_in(self.arena.view)
 
-    def __call__(self, task, pages=1):
+    def __call__(self, task, pages=1, like=None):
         self._all[:] = 0xAB
-        self.arena.take(pages * mmap.PAGESIZE)
+        before = self.arena.take(pages * mmap.PAGESIZE)
         size = result_bytes(self.loaded.program, task, 0)
-        place = self.arena.take(size)
+        place = self.arena.take(size, like)
         try:
             self.loaded.run(task, LIMITS, [self.arena.view[place : place + size]])
         finally:
@@ -68,7 +69,7 @@ class InArena:
             assert (self._all[place + size :] == 0xAB).all()
         result = bytes(self.arena.view[place : place + size])
         self.arena.give_back(place, size)
-        self.arena.give_back(place - pages * mmap.PAGESIZE, pages * mmap.PAGESIZE)
+        self.arena.give_back(before, pages * mmap.PAGESIZE)
         return result
 
 
@@ -105,8 +106,9 @@ def test_results_filled_in_place_are_those_that_are_copied(device, n, tasks):
     copied, placed = (device.load(candidate, {0: given(x, mapped=True)}, LIMITS) for _ in range(2))
     expected = [outside_arena(copied)(task) for task in range(tasks)]
     run = InArena(placed)
-    for pages in (1, 2, 1):  # elsewhere, and back
-        assert [run(task, pages) for task in range(tasks)] == expected
+    results = candidate.outputs[0]
+    for pages, like in ((1, None), (2, None), (1, placements(candidate)[0][results]), (1, None)):  # elsewhere, and back
+        assert [run(task, pages, like) for task in range(tasks)] == expected
     found = np.frombuffer(b"".join(expected), "uint32").copy()
     assert (found[::777] == 0x7FC00000).all()
     x.view("uint32")[::777] = 0x7FC00000

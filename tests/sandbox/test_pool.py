@@ -11,7 +11,8 @@ import trio
 import trio.testing
 from wat_programs import BAD_TASKS, UNSTARTABLE_MODULES, copying, numbers, program
 
-from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.devices.pages import LARGE_BYTES
+from depin_node.compute.programs.memory import memory_bytes, placements
 from depin_node.compute.programs.program import encode_program
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ResourceError, TaskCrashed, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
@@ -90,6 +91,19 @@ async def test_large_results_come_through_the_arena_and_are_reused_when_released
                     for result in held:
                         lease.release(result.attempt)
                     held = []
+
+
+async def test_a_large_result_lies_where_its_pages_move_a_page_table_at_a_time():
+    n, tasks = 3 << 19, 2
+    async with leased(arena_bytes=0) as lease:
+        candidate = program(n=n, tasks=tasks)
+        await load(lease, candidate, memory=1 << 30)
+        await lease.submit((attempt(task), task) for task in range(tasks))
+        for task in range(tasks):
+            result = await anext(lease.results())
+            made = placements(candidate)[0][candidate.outputs[0]] + task * 4 * n // tasks
+            assert np.frombuffer(result.outputs[0].data, np.uint8).ctypes.data % LARGE_BYTES == made % LARGE_BYTES
+            assert (floats(result) == numbers(n)[task * n // tasks : (task + 1) * n // tasks]).all()
 
 
 async def test_the_window_holds_submission_back_until_results_are_released():

@@ -33,8 +33,7 @@ from depin_node.compute.devices.gpu.compiling import Compiled
 from depin_node.compute.devices.gpu.driver import Driver, DriverError
 from depin_node.compute.devices.gpu.faults import classify
 from depin_node.compute.devices.gpu.pacing import Pacer
-from depin_node.compute.devices.held import canonical_nans, held_edge, held_input, local_box
-from depin_node.compute.devices.ownership import contiguous_start
+from depin_node.compute.devices.held import canonical_nans, held_edge, held_input
 from depin_node.compute.devices.steps import run_steps
 from depin_node.compute.programs.memory import attributes, own_bytes, placements, scratch_bytes
 from depin_node.compute.programs.program import (
@@ -48,7 +47,14 @@ from depin_node.compute.programs.program import (
     Scalar,
     flattened,
 )
-from depin_node.compute.programs.shards import Box, numpy_dtype, owned_boxes, task_blocks
+from depin_node.compute.programs.shards import (
+    Box,
+    contiguous_start,
+    local_box,
+    numpy_dtype,
+    owned_boxes,
+    task_blocks,
+)
 from depin_node.compute.programs.slices import held_bytes, held_shape
 from depin_node.core.errors import TaskRejected, TaskTimedOut, TaskTrapped
 
