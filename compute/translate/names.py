@@ -221,6 +221,8 @@ class Types:
     def _choose(self, nodes: Sequence[Node], name: Name, place: Scope) -> Node | None:
         matching = self._matching(nodes, name, place)
         if len(matching) > 1 and name.arguments is not None:
+            alike = {key: self._alike(node, name.arguments, place) for key, node in matching.items()}
+            matching = {key: node for key, node in matching.items() if alike[key] == max(alike.values())}
             defaulted = {key: node for key, node in matching.items() if self._rest_is_default(node, name, place)}
             matching = defaulted or matching
         if len(matching) > 1 and any(node["kind"] in RECORDS for node in matching.values()):
@@ -250,6 +252,10 @@ class Types:
             return all(_equal(self._argument(mine, place), other) for mine, other in zip(own, wanted, strict=False))
         except TypeTextError:  # an argument of which the type that is looked for is a part: it cannot be that type
             return False
+
+    def _alike(self, node: Node, wanted: Sequence[Argument], place: Scope) -> int:
+        """Count the arguments that are just those wanted: of 1 and -1, which may be ``true``, an integer's is one."""
+        return sum(self._argument(mine, place) == other for mine, other in zip(_arguments(node), wanted, strict=False))
 
     def _argument(self, argument: Node, place: Scope) -> Argument | None:
         if "value" in argument:

@@ -196,10 +196,9 @@ class Printer:
                 return f"cuda::moved(k, {base}, {'-' if node.op == '-' else ''}(i64){offset})"
         if node.op in _SHIFTS and not _is_small_shift(node):
             return f"cuda::{_SHIFTS[node.op]}<{cpp(node.type)}>({left}, {right})"
-        text = f"({left} {node.op} {right})"
-        if isinstance(node.left.type, Pointer) and isinstance(node.right.type, Pointer) and node.op == "-":
-            return f"(({cpp(node.type)}){text})"
-        return text
+        if self.narrow and node.op == "-" and isinstance(node.right.type, Pointer):
+            return f"cuda::apart({left}, {right})"
+        return f"({left} {node.op} {right})"
 
     def _assign(self, node: t.Assign) -> str:
         scalar = canonical_of(node.left) if self.may_store_canonical and self.facts.canonical else None

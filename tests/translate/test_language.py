@@ -51,6 +51,15 @@ SOURCES = {
             d.b() * 100 + e.b() * 1000; }""",
         6 + 7 + 100,
     ),
+    "instances for 1, for -1 and for true": (
+        """template <int N> struct S { int v; __device__ int f() const { return v * N; } };
+        template <bool B, int N> struct D { int v; __device__ int f() const { return B ? v * N : 0; } };
+        template <int N> __device__ int use(S<N> s) { return s.f(); }
+        template <bool B, int N> __device__ int use(D<B, N> d) { return d.f(); }
+        __global__ void k(float* x) { S<1> a = {1}; S<-1> b = {2}; D<true, 1> c = {10}; D<true, -1> d = {30};
+            D<false, 1> e = {1000}; x[0] = use(a) + use(b) + use(c) + use(d) + use(e); }""",
+        1 - 2 + 10 - 30,
+    ),
     "packs and folds": (
         """template <class T> __device__ T sum(T a) { return a; }
         template <class T, class... R> __device__ T sum(T a, R... r) { return a + sum(r...); }

@@ -29,3 +29,16 @@ def test_an_index_beyond_4_gib_traps_and_does_not_wrap(build: Any, host: Any, na
     for elements in (1 << 30, 1 << 31, 1 << 34):  # 4 GiB, 8 GiB, 64 GiB further: each would wrap to the array itself
         with pytest.raises(wasmtime.Trap):
             host.run(kernel, [1], [32], [x, elements >> 20, 1 << 20])
+
+
+@pytest.mark.parametrize("shape", ["loop", "coroutine"])
+def test_places_that_lie_more_than_2_gib_apart_have_their_distance(build: Any, host: Any, shape: str) -> None:
+    kernel = build(
+        """__global__ void k(long long* x, unsigned far) { const char* a = (const char*)x; const char* b = a + far;
+        const short* c = (const short*)x; const double3* d = (const double3*)x; const double3* e = d + far / 24;
+        x[0] = b - a; x[1] = a - b; x[2] = c + far / 2 - c; x[3] = d - e; x[4] = &x[7] - x; x[5] = b > a; }""",
+        _shape=shape,
+    )
+    for far in (3_000_000_000, 24):
+        found = host.run(kernel, [1], [1], [np.zeros(8, np.int64), far])[0]
+        assert found.tolist() == [far, -far, far // 2, -(far // 24), 7, 1, 0, 0]

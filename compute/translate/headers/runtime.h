@@ -27,6 +27,10 @@ template <class T> INLINE T* moved(Thread& k, T* p, i64 i) {
 }
 template <class T> INLINE T*& move(Thread& k, T*& p, i64 i) { return p = moved(k, p, i); }
 template <class T> INLINE T& at(Thread& k, T* p, i64 i) { return *moved(k, p, i); }
+// The compiler would take the difference of two addresses for a number of 32 bits with a sign.
+template <class T> INLINE i64 apart(T* p, T* q) {
+  return ((i64)(__UINTPTR_TYPE__)p - (i64)(__UINTPTR_TYPE__)q) / (i64)sizeof(T);
+}
 
 // A recursive function counts how deep it is: too deep ends the task, the same way on every machine.
 struct Deeper {
