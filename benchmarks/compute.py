@@ -21,6 +21,7 @@ and modules built for it; providers refuse both, so a launch is cut by blocks in
 A table goes to stderr; the last line on stdout is one flat JSON object.
 """
 
+import argparse
 import json
 import mmap
 import os
@@ -326,8 +327,12 @@ def main() -> None:
     """Measure everything."""
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when NumPy is imported
         raise SystemExit("run it by `make bench-compute`, which limits NumPy to one thread")
-    figures: dict[str, Any] = {}
     todo = cases()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="KERNEL", choices=[case.name for case in todo], help="this kernel alone")
+    only = parser.parse_args().only
+    figures: dict[str, Any] = {}
+    todo = [case for case in todo if only in (None, case.name)]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if cores:
         os.sched_setaffinity(0, {max(cores)})
@@ -341,12 +346,14 @@ def main() -> None:
         figures["compile_s"] = round(compile_s, 3)
         if cores:
             os.sched_setaffinity(0, cores)
-        figures["warm_task_ms"] = round(trio.run(_warm_task_ms), 3)
-        nbody = next(case for case in todo if case.name == "nbody")
-        figures["two_core_speedup"] = round(trio.run(_two_core_speedup, nbody), 3)
-        figures["two_core_by"] = "one launch cut by blocks over two worker processes"
+        if only is None:
+            figures["warm_task_ms"] = round(trio.run(_warm_task_ms), 3)
+            nbody = next(case for case in todo if case.name == "nbody")
+            figures["two_core_speedup"] = round(trio.run(_two_core_speedup, nbody), 3)
+            figures["two_core_by"] = "one launch cut by blocks over two worker processes"
     for name in ("pocl_geomean", "compile_s", "warm_task_ms", "two_core_speedup"):
-        _row(name, str(figures[name]))
+        if name in figures:
+            _row(name, str(figures[name]))
     print(json.dumps(figures))
 
 
