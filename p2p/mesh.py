@@ -78,13 +78,15 @@ _NEEDS_MAX = 32
 class _Dialling:
     """A dial under way, and how it ended."""
 
+    peer: PeerKey
+    addresses: Sequence[str]
     ended: trio.Event = field(default_factory=trio.Event)
     error: str | None = None  # a dial that is cancelled has not failed
 
-    def check(self, peer: PeerKey) -> None:
-        """Raise ``TransportError`` if it failed."""
-        if self.error is not None:
-            raise TransportError(f"{peer_id(peer)} cannot be reached: {self.error}")
+    def check(self, wanted: Sequence[str]) -> None:
+        """Raise ``TransportError`` if it failed, and what is ``wanted`` has been tried with it."""
+        if self.error is not None and set(wanted) <= set(self.addresses):
+            raise TransportError(f"{peer_id(self.peer)} cannot be reached: {self.error}")
 
 
 class Mesh:
@@ -392,21 +394,22 @@ class Mesh:
             await self._dial(peer, addresses)
 
     async def _dial(self, peer: PeerKey, addresses: Sequence[str]) -> None:
-        """Dial the addresses in turn. Of several tasks that want the same peer one dials, and all have its outcome."""
+        """Dial the addresses in turn. Of several tasks that want the same peer at the same addresses one dials, and all
+        have its outcome."""
         while (dial := self._dials.get(peer)) is not None:
             await dial.ended.wait()
-            dial.check(peer)
+            dial.check(addresses)
         if peer in self.network.peers():
             self._handle(DialEnded(peer, None))
             return
-        self._dials[peer] = dial = _Dialling()
+        self._dials[peer] = dial = _Dialling(peer, addresses)
         try:
             dial.error = await self._dial_each(peer, addresses)
         finally:
             del self._dials[peer]
             dial.ended.set()
             self._handle(DialEnded(peer, dial.error))
-        dial.check(peer)
+        dial.check(addresses)
 
     async def _dial_each(self, peer: PeerKey, addresses: Sequence[str]) -> str | None:
         reasons: list[str] = []
