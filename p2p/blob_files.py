@@ -3,8 +3,12 @@
 import errno
 import mmap
 import os
-from contextlib import ExitStack
+from collections import deque
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Condition
+
+import trio
 
 from depin_node.crypto.blob import BLOB_BYTES_MAX, CHUNK_BYTES, Buffer, Manifest, chunk_hash
 
@@ -115,6 +119,40 @@ def hash_file(path: Path) -> Manifest:
             hashes.append(chunk_hash(chunk))
             size_bytes += len(chunk)
     return Manifest(size_bytes, tuple(hashes))
+
+
+class Remover:
+    """Deletes files in a thread, one after the other."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Path] = deque()
+        self._is_at_work = False
+        self._changed = Condition()
+
+    def remove(self, path: Path) -> None:
+        """Have a file deleted soon; missing is fine."""
+        with self._changed:
+            self._waiting.append(path)
+            if self._is_at_work:
+                return
+            self._is_at_work = True
+        trio.lowlevel.start_thread_soon(self._work, lambda _: None)
+
+    def finish(self) -> None:
+        """In a thread: wait until all is deleted."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_at_work)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._is_at_work = False
+                    self._changed.notify_all()
+                    return
+                path = self._waiting.popleft()
+            with suppress(OSError):  # it is gone; or it stays until the store is opened again
+                path.unlink()
 
 
 def write_at(fd: int, data: Buffer, offset: int) -> None:

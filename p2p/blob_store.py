@@ -17,7 +17,7 @@ File work runs in threads; the index is touched by the trio thread only.
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -30,6 +30,7 @@ from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunks
 from depin_node.p2p.blob_files import (
     MANIFEST_SUFFIX,
     NO_SPACE,
+    Remover,
     hash_file,
     id_of,
     load_manifest,
@@ -51,6 +52,8 @@ _PARTIALS_MAX = 256
 """Partial blobs kept that nobody fetches."""
 _MANIFESTS_MAX = 4096
 _PROVED_AT_ONCE = 64
+_DELETED_AT_ONCE_BYTES = 8 << 20
+"""In less than a millisecond, where the kernel takes up to half a second for 1 GiB that is in memory."""
 _HASHES_MAX = 1 << 18
 """Chunk hashes kept in memory, all manifests together: 256 GiB of blobs, 8 MiB of hashes."""
 
@@ -103,6 +106,7 @@ class BlobStore:
         self._hash_count = 0
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self._next_partial = 0
+        self._remover = Remover()
         try:
             self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._find_partials()
@@ -381,10 +385,11 @@ class BlobStore:
         return None if partial is None else partial.manifest
 
     def _drop_partial(self, blob_id: bytes) -> None:
-        self.used_bytes -= self._partials.pop(blob_id)
+        size_bytes = self._partials.pop(blob_id)
+        self.used_bytes -= size_bytes
         path = self._partial / blob_id.hex()
-        path.unlink(missing_ok=True)
         manifest_path(path).unlink(missing_ok=True)
+        self.discard(path, size_bytes)
 
     def delete(self, blob_id: bytes) -> None:
         """Delete a blob, pinned or not; those who have it open go on reading. Missing is fine."""
@@ -410,6 +415,16 @@ class BlobStore:
             self.unpin(blob_id)
 
     # For BlobWriter
+
+    def discard(self, path: Path, size_bytes: int) -> None:
+        """Delete a file, a large one soon; its name is free when this returns. Missing is fine."""
+        if size_bytes <= _DELETED_AT_ONCE_BYTES:
+            path.unlink(missing_ok=True)
+            return
+        doomed = self._new_partial()
+        with suppress(FileNotFoundError):
+            path.replace(doomed)
+            self._remover.remove(doomed)
 
     def reserve(self, size_bytes: int) -> None:
         """Count ``size_bytes`` as used, dropping blobs to make room. Raises ``ResourceError``."""
@@ -444,9 +459,18 @@ class BlobStore:
         self._remember(blob_id, manifest)
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Run file work in a thread. Raises ``ResourceError`` where the disk is full."""
+        """Run file work in a thread, once what was dropped to make room is gone.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+
+        def run() -> T:
+            self._remover.finish()
+            return function()
+
         with self.disk_errors():
-            return await trio.to_thread.run_sync(function, limiter=self._threads)
+            return await trio.to_thread.run_sync(run, limiter=self._threads)
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
@@ -477,4 +501,4 @@ class BlobStore:
         if held is not None:
             self.used_bytes -= held.size_bytes
             self._drop_manifest(blob_id)
-            self.path(blob_id).unlink(missing_ok=True)
+            self.discard(self.path(blob_id), held.size_bytes)

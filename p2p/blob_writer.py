@@ -125,4 +125,4 @@ class BlobWriter:
         os.close(self._fd)
         self._store.release(self._size_bytes)
         if not self._has_name:
-            self._path.unlink(missing_ok=True)
+            self._store.discard(self._path, self._size_bytes)

@@ -5,7 +5,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import trio
@@ -390,3 +392,33 @@ async def test_a_chunk_may_be_read_only_where_nobody_waits_for_the_disk(tmp_path
     with pytest.raises(BlockingIOError):
         read(1, into, may_wait=False)
     assert read(0, into) == CHUNK_BYTES
+
+
+async def test_large_files_are_deleted_by_a_thread_and_their_names_are_free_at_once(tmp_path, monkeypatch):
+    """On the loop a node would serve nobody as long as the kernel frees what it has of them in memory."""
+    threads, unlink = set(), Path.unlink
+
+    def noted(path, *args, **options):
+        threads.add(threading.get_ident())
+        return unlink(path, *args, **options)
+
+    store, data = BlobStore(tmp_path, quota_bytes=64 << 20), os.urandom(9 << 20)
+    monkeypatch.setattr(Path, "unlink", noted)
+    for _ in range(2):
+        key = await store.put(data)
+        assert await store.read(key) == data
+        store.delete(key)
+        assert (store.has(key), store.path(key).exists(), store.used_bytes) == (False, False, 0)
+    with store.writer(size_bytes_max=len(data)) as writer:
+        await writer.write_whole(memoryview(data))  # and it is given up
+    with trio.fail_after(10):
+        while files(tmp_path):
+            await trio.sleep(0.01)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_who_stores_waits_until_what_was_dropped_for_it_is_gone(tmp_path):
+    store = BlobStore(tmp_path, quota_bytes=20 << 20)
+    keys = [await store.put(os.urandom(9 << 20)) for _ in range(3)]
+    assert files(tmp_path) == sorted(key.hex() for key in keys[1:])
