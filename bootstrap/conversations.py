@@ -310,6 +310,7 @@ class Conversations:
     def _confirmed(self, peer: bytes, busy_us: int, error: ResourceError | None) -> None:
         if error is None:
             self._context.credit.received(peer, busy_us)
+            self._context.look(peer)
 
     def _let_down(self, partner: _Partner) -> None:
         """Note that a provider was not there when it was needed."""

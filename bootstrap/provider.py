@@ -188,6 +188,7 @@ class Provider:
                 stands = self.context.pen.note_stored(order.entry, is_stored=error is None)
                 if stands:
                     self.context.credit.gave(talk.peer, order.busy_us)
+                    self.context.look(talk.peer)
             if talk not in self._talks:
                 return  # the stream broke meanwhile
             if error is not None:

@@ -1,8 +1,9 @@
 """Partners look at each other's logs: ``receipts/1``.
 
-The flow: when two nodes begin to deal, each asks how the other's log went on since it last
-looked. The answer is a signed run of links (``trust/heads.py``), beside the newest runs of some other logs that the
-answerer has seen. A contradiction is proof of a fork, and goes to ``bootstrap/evidence.py``.
+The flow: when two nodes begin to deal, and when a receipt of theirs has both signatures, each asks how the other's log
+went on since it last looked, every ``LOOK_S`` at most. The answer is a signed run of links (``trust/heads.py``), beside
+the newest runs of some other logs that the answerer has seen. A contradiction is proof of a fork, and goes to
+``bootstrap/evidence.py``.
 
 Who is asked also learns something: a link of its own log that it does not know means that it was restored from a
 backup, or lost its disk. Then it lists the receipts that the partner holds of the two, and takes back those it lacks,
@@ -70,6 +71,8 @@ class Logs:
         self._nursery = nursery
         self._witnesses: OrderedDict[bytes, Witness] = OrderedDict()
         self._looked_ns: OrderedDict[bytes, int] = OrderedDict()
+        self._due: set[bytes] = set()
+        """Whose log is looked at when the last look is old enough."""
         self._restoring: set[bytes] = set()
         self.restored = 0
         self._questions = Questions(context, PROTOCOL, Question, _BOUNDS, self._answer)
@@ -88,15 +91,25 @@ class Logs:
     # Looking at others.
 
     def look(self, peer: bytes) -> None:
-        """Look at a partner's log soon, unless that was just done."""
+        """Look at a partner's log soon: if that was just done, as soon as it was ``LOOK_S`` ago."""
         now_ns = self._context.clock().boottime_ns
-        if now_ns < self._looked_ns.get(peer, -SECOND_NS * 10**6) + int(LOOK_S * SECOND_NS):
+        wait_ns = self._looked_ns.get(peer, -SECOND_NS * 10**6) + int(LOOK_S * SECOND_NS) - now_ns
+        if wait_ns > 0:
+            if peer not in self._due and len(self._due) < WITNESSES_MAX:
+                self._due.add(peer)
+                self._nursery.start_soon(self._look_later, peer, wait_ns / SECOND_NS)
             return
         self._looked_ns[peer] = now_ns
         self._looked_ns.move_to_end(peer)
         if len(self._looked_ns) > WITNESSES_MAX:
             self._looked_ns.popitem(last=False)
         self._nursery.start_soon(self._look, peer)
+
+    async def _look_later(self, peer: bytes, wait_s: float) -> None:
+        await trio.sleep(wait_s)
+        self._due.discard(peer)
+        if peer in self._context.network.peers():  # who has left is looked at when it is back
+            self.look(peer)
 
     async def _look(self, peer: bytes) -> None:
         try:

@@ -111,6 +111,23 @@ async def test_a_node_restored_from_a_backup_gets_its_receipts_back(tmp_path, au
         assert checked(b).branches == 1
 
 
+async def test_what_was_signed_last_before_a_backup_was_restored_comes_back_too(tmp_path, autojump_clock):
+    """Partners look again after they have dealt: nobody has to deal twice for a receipt to be missed."""
+    async with world(tmp_path) as w:
+        a, b = await w.start(1), await w.start(2, pool=InlinePool())
+        shutil.copytree(tmp_path / "2", tmp_path / "backup")
+        await deal(a, b, "one")
+        b.scope.cancel()
+        await trio.sleep(5)
+        shutil.rmtree(tmp_path / "2")
+        shutil.copytree(tmp_path / "backup", tmp_path / "2")
+        b = await w.start(2, pool=InlinePool())
+        assert held(b, a) == []
+        await deal(a, b, "two")
+        await until(lambda: len(held(b, a)) == 2)
+        assert not a.context.book.banned
+
+
 async def test_a_partner_hands_out_only_what_is_between_the_two(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a, b, c = await w.start(1), await w.start(2, pool=InlinePool()), await w.start(3)
