@@ -262,5 +262,8 @@ async def open_logs(context: MarketContext) -> AsyncIterator[Logs]:
     async with trio.open_nursery() as nursery:
         logs = Logs(context, nursery)
         context.look = logs.look
-        yield logs
-        nursery.cancel_scope.cancel()
+        try:
+            yield logs
+        finally:
+            context.look = lambda _: None  # receipts are still written while the journal closes
+            nursery.cancel_scope.cancel()
