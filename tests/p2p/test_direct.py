@@ -1,6 +1,7 @@
 """The data port: who gets in, who does not, and what it costs. TCP on loopback, the mesh in memory."""
 
 import os
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -79,6 +80,13 @@ async def test_frames_pass_both_ways(size):
                 assert await receiver.receive(SIZE_MAX, 10) == (7, body)
         await mine.aclose()
         assert await theirs.receive(SIZE_MAX, 10) is None
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="this system does not say how it paces")
+async def test_on_loopback_nobody_paces():
+    async with ends(ALICE, BOB) as (alice, bob):
+        for carrier in await alice.open(bob):
+            assert carrier._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
 
 
 async def test_who_cannot_be_reached_reaches_the_other():
