@@ -2,7 +2,8 @@
 
 The flow: a search draws a random *point* and some random shards, and asks a few members of each for those who suit, in
 the order that the point gives them. Who is honest in a shard knows all of it, so of the answers together those that
-rank first are a uniform draw, whatever the others leave out or add. Then the ranks are dialled in order, since an
+rank first are a uniform draw, whatever the others leave out or add. A chosen neighbour is asked beside them: of other
+shards a newcomer may know only those that hostile peers told it of. Then the ranks are dialled in order, since an
 advert says nothing of who lives now: who answers is live. It ends with enough, with nobody left, or at its deadline.
 
 Parts of the discovery machine: a ``SearchState`` says what it wants by ``Wish``, and is told what came of it;
@@ -37,7 +38,7 @@ SLOW_MAX = 48
 
 @dataclass
 class Ward:
-    """A shard to be asked: who may be asked, and how many still ought to be."""
+    """A shard to be asked about: who may be asked, and how many still ought to be."""
 
     shard: Shard | None
     members: list[bytes]
@@ -236,12 +237,16 @@ class Searches:
                 members = list(self._choosing.neighbours.keys)
                 wards.append(Ward(None, self._rng.sample(members, min(len(members), 2 * ASKED_PER_SHARD))))
                 continue
+            chosen = self._choosing.neighbours.chosen()
+            beside = self._rng.sample(chosen, min(len(chosen), SHARDS_ASKED))
             known: dict[int, list[Entry]] = {}
             for entry in self._directory.peers():
-                if capability in entry.capabilities and not entry.is_unreachable:
+                if capability in entry.capabilities and not entry.is_unreachable and entry.key not in beside:
                     known.setdefault(entry.place >> (PLACE_BITS - bits), []).append(entry)
             for prefix in self._rng.sample(sorted(known), min(len(known), SHARDS_ASKED)):
                 drawn = self._rng.sample(known[prefix], min(len(known[prefix]), 3 * ASKED_PER_SHARD))
                 drawn.sort(key=lambda entry: not entry.is_connected)
-                wards.append(Ward(Shard(capability, bits, prefix), [entry.key for entry in drawn]))
+                asked = [beside.pop()] if beside else []
+                members = [*asked, *(entry.key for entry in drawn)]
+                wards.append(Ward(Shard(capability, bits, prefix), members, ASKED_PER_SHARD + len(asked)))
         return wards
