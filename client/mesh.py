@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -371,12 +372,12 @@ class Mesh:
         """
         found = self.future(job_id).job_id
         try:
-            with open(path, "xb") as file:
-                try:
-                    return sum(file.write(part) for part in self._control.state(found))
-                except BaseException:  # half a state is of no use, nor after Ctrl-C; raised again
-                    os.unlink(path)
-                    raise
+            with open(path, "xb") as file, ExitStack() as undo:
+                undo.callback(os.unlink, path)  # half a state is of no use, nor after Ctrl-C
+                size_bytes = sum(file.write(part) for part in self._control.state(found))
+                file.flush()  # a disk may be full only now
+                undo.pop_all()
+            return size_bytes
         except FileExistsError:
             raise ConfigError(f"{path} is there already: name another file") from None
         except OSError as error:
