@@ -1,12 +1,12 @@
-"""What runs under one agreement: a queue of attempts, and for each slot of a device a lane that takes the next.
+"""What runs under one agreement: queued attempts, and for each slot of a device a lane that takes the next (``turns``).
 
 A lane has one worker process at a time, loaded with the program of the work that is next; it goes on over other inputs
 of that program, for another one the lane takes a fresh worker. It keeps just enough submitted that the worker never
-waits. Results are copied out of the worker's memory and wait here until they are released. A lane whose device is
-withdrawn ends, and leaves what is queued to the others; with the last lane the agreement ends.
+waits: no second task beside one that takes so long that nobody would notice. Results are copied out of the worker's
+memory and wait here until they are released. A lane whose device is withdrawn ends, and leaves what is queued to the
+others; with the last lane the agreement ends.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from depin_node.bootstrap.turns import Turns
 from depin_node.compute.jobs.schema import StoredFinished
 from depin_node.compute.market import orders as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
@@ -34,6 +35,8 @@ AHEAD_S = 0.02
 AHEAD_MAX = 64
 """A lane's worker holds so much work ahead: enough that it never waits, little enough that lanes end
 together."""
+ALONE_S = 0.5
+"""A task that takes so long is alone in its worker: the gap before the next one is under a hundredth of it."""
 STOP_AFTER_S = 0.25
 """A run that nobody wants any more is let go on for so long, or twice that; then its worker is killed."""
 DATA_BYTES_AT_ONCE = 256 * 1024
@@ -77,7 +80,7 @@ class Work:
     """A job's program and inputs, as they are fetched."""
 
     body: WorkBody
-    ready: trio.Event = field(default_factory=trio.Event)
+    is_ready: bool = False
     inputs: dict[int, Path] = field(default_factory=dict)
     failure: FailCode | None = None
     blobs: list[bytes] = field(default_factory=list)
@@ -110,7 +113,7 @@ class Shop:
         self._wake = wake
         self.scope = trio.CancelScope()
         self._works: dict[int, Work] = {}
-        self._queue: deque[tuple[int, int, int]] = deque()  # work, attempt, task
+        self._turns = Turns()
         self._released: set[int] = set()  # running attempts whose result nobody wants
         self._running: set[int] = set()
         self._outputs: dict[int, list[memoryview]] = {}
@@ -140,15 +143,18 @@ class Shop:
         except DepinError as error:
             work.failure = FailCode.NO_BLOB
             log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
-        work.ready.set()
+        work.is_ready = True
+        self._turns.ready(order.work)
+        self._arrived.unpark_all()
 
     def add_work(self, order: market.Prepare) -> None:
         """Note a work before its first attempt comes."""
         self._works[order.work] = Work(order.body)
+        self._turns.open(order.work)
 
     def add(self, order: market.Run) -> None:
         """Queue attempts."""
-        self._queue.extend((order.work, attempt, task) for attempt, task in order.items)
+        self._turns.add(order.work, order.items)
         self._arrived.unpark_all()
 
     async def keep(self, order: market.Keep) -> None:
@@ -172,18 +178,19 @@ class Shop:
                 else:
                     waiting.add(attempt)
         if waiting:
-            self._queue = deque(item for item in self._queue if item[1] not in waiting)
+            self._turns.drop(waiting)
 
     def forget(self, number: int) -> None:
         """A work is closed: its blobs may be dropped."""
         work = self._works.pop(number, None)
+        self._turns.close(number)
         if work is not None:
             self._supplier.unpin(work)
 
     def work_of(self, job: bytes) -> Work | None:
         """Return the open work of a job, once its blobs are here."""
         works = (work for work in self._works.values() if work.body.job == job)
-        return next((work for work in works if work.ready.is_set() and work.failure is None), None)
+        return next((work for work in works if work.is_ready and work.failure is None), None)
 
     def close(self) -> None:
         """The agreement is over: kill the workers."""
@@ -193,27 +200,26 @@ class Shop:
 
     # What lanes ask.
 
-    async def next_item(self) -> tuple[int, Work]:
-        """Wait until something is queued; return the first attempt's work, without taking it."""
-        while not self._queue:
+    async def next_work(self, staying: int) -> tuple[int, Work]:
+        """Wait until something can run on a slot that has run attempts of work ``staying`` (-1: none); return whose."""
+        while (number := self._turns.next(staying)) is None:
             await self._arrived.park()
-        number = self._queue[0][0]
         return number, self._works[number]
 
+    def is_next(self, number: int) -> bool:
+        """Tell whether a slot that has run attempts of work ``number`` is to run more of them."""
+        return self._turns.next(number) == number
+
     def take(self, number: int, count: int) -> list[tuple[int, int]]:
-        """Take at most ``count`` attempts of work ``number`` from the head of the queue."""
-        taken: list[tuple[int, int]] = []
-        while len(taken) < count and self._queue and self._queue[0][0] == number:
-            _, attempt, task = self._queue.popleft()
-            self._running.add(attempt)
-            taken.append((attempt, task))
+        """Take at most ``count`` attempts of work ``number``, the oldest first."""
+        taken = self._turns.take(number, count)
+        self._running.update(attempt for attempt, _ in taken)
         return taken
 
     def give_back(self, number: int, items: list[tuple[int, int]]) -> None:
-        """Put attempts of work ``number`` that were taken, and did not run, back at the head of the queue."""
-        for attempt, task in reversed(items):
-            self._running.discard(attempt)
-            self._queue.appendleft((number, attempt, task))
+        """Put attempts of work ``number`` that were taken, and did not run, back to be the next of it."""
+        self._running.difference_update(attempt for attempt, _ in items)
+        self._turns.put_back(number, items)
         self._arrived.unpark_all()
 
     def is_wanted(self, attempt: int) -> bool:
@@ -224,16 +230,13 @@ class Shop:
         """Return the bytes of a work's program."""
         return await self._supplier.read(work.body.program)
 
-    def has_next(self, number: int) -> bool:
-        """Tell whether the next queued attempt is of work ``number``."""
-        return bool(self._queue) and self._queue[0][0] == number
-
     def now_ns(self) -> int:
         """Return the time of the boot clock."""
         return self._clock().boottime_ns
 
-    def loaded(self, device: int, duration_ns: int) -> None:
-        """Note the time that it took to load a program, or to fail at it: slot time like that of its tasks."""
+    def loaded(self, number: int, device: int, duration_ns: int) -> None:
+        """Note the time that it took to load a work's program, or to fail at it: slot time like that of its tasks."""
+        self._turns.served(number, duration_ns / SECOND_NS)
         self._supplier.ran(self._talk.peer, device, duration_ns)
 
     async def hand_in(self, number: int, attempt: int, task: int) -> bool:
@@ -257,6 +260,7 @@ class Shop:
     def finished(self, number: int, attempt: int, result: Result, device: int) -> None:
         """Keep a result's bytes, and have it committed to."""
         self._running.discard(attempt)
+        self._turns.served(number, result.duration_ns / SECOND_NS)
         energy_mj = self._supplier.ran(self._talk.peer, device, result.duration_ns)
         if attempt in self._released:
             self._released.discard(attempt)
@@ -316,7 +320,7 @@ class _Lane:
         self._lease: Lease | None = None
         self._loaded: Work | None = None
         self._in_flight: dict[bytes, tuple[int, int]] = {}  # attempt and task, in the order in which they run
-        self._number = 0  # of the work that these are of
+        self._number = -1  # of the work that these are of
         self._begun, self._done = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._mean_s = AHEAD_S
 
@@ -324,8 +328,7 @@ class _Lane:
         """Run attempts until cancelled, or the device is withdrawn."""
         try:
             while not self._pool.withdrawn():
-                number, work = await self._shop.next_item()
-                await work.ready.wait()
+                number, work = await self._shop.next_work(self._number)
                 if work.failure is not None:
                     self._fail_next(number, work.failure)
                 elif self._is_for(work) or await self._load(number, work):
@@ -361,8 +364,8 @@ class _Lane:
             return False
         finally:
             # A worker's start and the compilation of a module, which a stranger can make last half a minute.
-            self._shop.loaded(self._device, self._shop.now_ns() - began_ns)
-        self._loaded = work
+            self._shop.loaded(number, self._device, self._shop.now_ns() - began_ns)
+        self._loaded, self._mean_s = work, AHEAD_S
         return True
 
     async def _goes_on(self, work: Work) -> bool:
@@ -379,8 +382,8 @@ class _Lane:
         return True
 
     async def _run_works(self, number: int) -> None:
-        """Run queued attempts of a work, and of those after it that the worker is loaded for as well; until another
-        program is next, or the worker is beyond repair."""
+        """Run queued attempts of a work, and of others that the worker is loaded for as well; until another program is
+        next, or the worker is beyond repair."""
         assert self._lease is not None
         self._number = number
         async with trio.open_nursery() as nursery:
@@ -392,17 +395,16 @@ class _Lane:
 
     async def _has_more(self) -> bool:
         """Wait for something to run; tell whether the worker is the one to run it."""
-        self._number, work = await self._shop.next_item()
-        await work.ready.wait()
+        self._number, work = await self._shop.next_work(self._number)
         return work.failure is None and self._is_for(work) and not self._pool.withdrawn()
 
     async def _run_work(self, number: int, lease: Lease) -> None:
-        """Run queued attempts of one work until all have ended; a worker that cannot go on is closed."""
-        while self._shop.has_next(number) or self._in_flight:
-            ahead = max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
+        """Run queued attempts of one work while it is its turn; a worker that cannot go on is closed."""
+        while (is_next := self._shop.is_next(number)) or self._in_flight:
+            ahead = 1 if self._mean_s >= ALONE_S else max(2, min(AHEAD_MAX, int(AHEAD_S / self._mean_s)))
             room = ahead - len(self._in_flight)
             # By halves: what is handed over together is answered together.
-            taken = self._shop.take(number, room) if 2 * room >= ahead else []
+            taken = self._shop.take(number, room) if is_next and 2 * room >= ahead else []
             was_any = bool(taken)
             taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
             if not taken and was_any:

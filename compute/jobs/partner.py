@@ -5,7 +5,7 @@ that little is lost with it and the end of a job is even. Two a slot, and as man
 way there and back, and while answers wait for company; never more than its bid allows. What a run takes is the
 provider's word: the time between its answers would shrink what is kept open whenever messages are slow, and so make
 them fewer and slower still.
-A provider has one queue for all jobs: what is ahead of a slot is counted in seconds.
+Each job has so many there, whatever the others have: the provider gives jobs their turns (``bootstrap/turns.py``).
 """
 
 from collections.abc import Sequence
@@ -155,18 +155,15 @@ class Partner:
         room = self.window - total
         if room <= 0:
             return 0
-        least = 2 * self.slots - total
         stint = self.stints.get(job_id)
+        own = stint.open if stint is not None else 0
+        least = max(2 * self.slots - total, self.slots - own)
         if stint is None or not stint.pace_s:
-            more = FIRST_AHEAD * self.slots - total
+            more = FIRST_AHEAD * self.slots - own
         else:
-            backlog_s, gather_s = 0.0, LINGER_S
-            for other in self.stints.values():
-                busy_s = self._busy_s(other)
-                backlog_s += other.open * busy_s
-                gather_s = min(gather_s, GATHERED * busy_s)
-            ahead_s = AHEAD_S + 2 * (self._lag_s + gather_s)  # to be answered and to be shown
-            more = ceil((ahead_s - backlog_s) / self._busy_s(stint))  # long tasks get their turn beside short ones
+            busy_s = self._busy_s(stint)
+            ahead_s = AHEAD_S + 2 * (self._lag_s + min(LINGER_S, GATHERED * busy_s))  # to be answered and to be shown
+            more = ceil(ahead_s / busy_s) - own
         worth = min(room, max(least, more, 0))
         is_alone = len(self.stints) == 1
         return 0 if is_alone and worth < min(TOGETHER, total // 4) else worth
