@@ -36,11 +36,11 @@ class Turns:
         self._ready.discard(work)
 
     def add(self, work: int, items: Iterable[tuple[int, int]]) -> None:
-        """Queue attempts of an open work. One that had nothing queued is owed nothing for that time."""
+        """Queue attempts of an open work. One that had nothing queued is owed a turn at most for that time."""
         queue = self._queues.get(work)
         if queue is None:
             least_s = min((self._served_s[other] for other in self._queues), default=0.0)
-            self._served_s[work] = max(self._served_s[work], least_s)
+            self._served_s[work] = max(self._served_s[work], least_s - TURN_S)
             queue = self._queues[work] = deque()
         queue.extend(items)
 

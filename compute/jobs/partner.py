@@ -95,7 +95,10 @@ class OpenTask:
 
 
 class Partner:
-    """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not released."""
+    """One provider that was asked. ``is_agreed`` once there is an agreement; ``open`` holds what is not released.
+
+    ``is_ending``: it gets nothing more, since a job wants wider terms; ``has_refused``: such were refused lately.
+    """
 
     def __init__(self, peer: bytes, group: str, terms: Terms, first_attempt: int, *, is_fellow: bool = False) -> None:
         self.peer = peer
@@ -104,6 +107,8 @@ class Partner:
         self.is_newcomer = True  # as of when it was looked up last
         self.terms = terms
         self.is_agreed = False
+        self.is_ending = False
+        self.has_refused = False
         self.device_class = ""
         self.slots = 0
         self.window = 0
@@ -136,6 +141,7 @@ class Partner:
         """Tell whether attempts of a job may be sent now, window aside."""
         return (
             self.is_agreed
+            and not self.is_ending
             and self.device_class in job.device_classes
             and self.terms.cover(terms, self.device_class)
             and at_ns + job.limits.seconds * SECOND_NS < self.assign_until_ns

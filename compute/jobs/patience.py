@@ -46,6 +46,10 @@ class Patience:
         """Tell whether a peer may be asked."""
         return self._waits.get(peer, (0, 0))[0] <= now.boottime_ns
 
+    def has_refused(self, peer: bytes) -> bool:
+        """Tell whether a peer's last answer was that it does not take the terms."""
+        return peer in self._refusers
+
     def satisfied(self, peer: bytes) -> None:
         """An answer of this peer was accepted."""
         self._waits.pop(peer, None)

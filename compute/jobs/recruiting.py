@@ -1,14 +1,15 @@
 """Who is asked for the open jobs, and which agreements nobody needs any more.
 
 Each job wants as many providers as it can use; candidates are asked in the order in which the directory names
-them, unless they have just refused or let us down. Terms are rounded up, so that one agreement serves one job
-after the other.
+them, unless they have just refused or let us down. There is one agreement with a provider at a time, for all
+jobs: its terms are rounded up, and wide enough for every open job that the provider might do. Where a later job
+needs wider ones, the provider gets nothing more, and is asked again when what it has in hand has ended.
 """
 
 import itertools
 
 from depin_node.compute.jobs.board import Board
-from depin_node.compute.jobs.events import Ask
+from depin_node.compute.jobs.events import Ask, Candidate
 from depin_node.compute.jobs.job import Limits
 from depin_node.compute.jobs.partner import Partner
 from depin_node.compute.jobs.progress import Progress
@@ -55,15 +56,45 @@ class Recruiting:
                 continue
             if not board.patience.allows(candidate.peer, now):
                 continue
-            terms = _rounded(progress.terms)
-            board.partners[candidate.peer] = Partner(
-                candidate.peer, candidate.group, terms, board.next_attempt, is_fellow=candidate.is_fellow
-            )
+            terms = self._terms(candidate, progress)
+            partner = Partner(candidate.peer, candidate.group, terms, board.next_attempt, is_fellow=candidate.is_fellow)
+            partner.has_refused = board.patience.has_refused(candidate.peer)
+            board.partners[candidate.peer] = partner
             engaged += 1
             progress.part(candidate.peer).state = "asked"
             progress.stage("first_offer", now)
             board.note(progress, now, "asked", candidate.peer)
             board.do(Ask(candidate.peer, terms, board.config.price_max, DURATION_S))
+        for candidate in board.candidates:
+            if engaged >= wanted:
+                break
+            engaged += self._comes_round(candidate, progress, now)
+
+    def _terms(self, candidate: Candidate, progress: Progress) -> Terms:
+        """Return what to ask a candidate for: all that open jobs want of it; for one alone where that was refused."""
+        terms = progress.terms
+        if not self._board.patience.has_refused(candidate.peer):
+            for other in self._board.open_jobs():
+                if other.terms.device_classes == terms.device_classes and self._board.might_do(candidate, other):
+                    terms = _wider(terms, other.terms)
+        return _rounded(terms)
+
+    def _comes_round(self, candidate: Candidate, progress: Progress, now: Now) -> bool:
+        """Tell whether a provider that works for us under terms too narrow for a job is to be asked for wider ones."""
+        partner = self._board.partners.get(candidate.peer)
+        if (
+            partner is None
+            or not partner.is_agreed
+            or partner.has_refused
+            or partner.device_class not in progress.job.device_classes
+            or not self._board.might_do(candidate, progress)
+            or self.serves(partner, progress, now)
+        ):
+            return False
+        if not partner.is_ending:
+            partner.is_ending = True
+            self._board.note(progress, now, "asked for more", candidate.peer)
+        return True
 
     def serves(self, partner: Partner, progress: Progress, now: Now) -> bool:
         """Tell whether a provider's agreement, or what it was asked for, covers a job."""
@@ -100,6 +131,11 @@ class Recruiting:
             if not of_use and (jobs or now.boottime_ns > partner.idle_since_ns + IDLE_S * SECOND_NS):
                 idle.append(partner)
         return idle
+
+
+def _wider(one: Terms, other: Terms) -> Terms:
+    limits = Limits(max(one.limits.seconds, other.limits.seconds), max(one.limits.memory_mib, other.limits.memory_mib))
+    return Terms(one.device_classes, limits, max(one.output_bytes_max, other.output_bytes_max))
 
 
 def _rounded(terms: Terms) -> Terms:

@@ -585,10 +585,10 @@ async def test_both_sides_count_what_was_done(tmp_path, autojump_clock):
         await done(a, job)
         await until(lambda: a.context.credit.accounts(a.context.clock()))
         ((_, got),) = a.context.credit.accounts(a.context.clock())
+        await until(lambda: b.context.journal.reader.balances() == [(a.key, got.received_us, 0)])
+        await until(lambda: a.context.journal.reader.balances() == [(b.key, 0, got.received_us)])
         ((_, gave),) = b.context.credit.accounts(b.context.clock())
         assert gave.given_us == got.received_us > 0
-        assert a.context.journal.reader.balances() == [(b.key, 0, got.received_us)]
-        assert b.context.journal.reader.balances() == [(a.key, gave.given_us, 0)]
         assert gave.unsigned_us == 0
 
 

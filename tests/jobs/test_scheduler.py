@@ -258,6 +258,67 @@ def test_an_agreement_that_does_not_cover_the_next_job_makes_room_for_one_that_d
     assert mesh.ended[name].state == "done"
 
 
+def test_a_job_that_needs_wider_terms_shares_the_provider_of_one_that_runs():
+    mesh = InstantMesh(providers=2)
+    slow = Slow(mesh)
+    large = mesh.submit(1000, Quorum(1, 1), key="large")
+    mesh.run()
+    narrow = {peer: partner.terms for peer, partner in mesh.scheduler._board.partners.items()}
+    small = mesh.submit(3, Quorum(1, 1), key="small", memory_mib=512)
+    mesh.run()
+    in_hand = len(slow.sent)
+    for sent in list(slow.sent):
+        mesh.time_ns += SECOND_NS
+        slow.answer(sent, 1_000_000)
+    assert not slow.sent  # it gets nothing more
+    assert not mesh.scheduler.view(large).tasks_running
+    for effect in wait(mesh, 2):
+        mesh.carry_out(effect)
+    mesh.run()
+    assert {job for _, _, job, _ in slow.sent} == {large, small}
+    for peer, partner in mesh.scheduler._board.partners.items():
+        assert partner.terms.limits.memory_mib == 512 > narrow[peer].limits.memory_mib
+    while not mesh.ended:
+        mesh.time_ns += SECOND_NS
+        slow.answer(slow.sent[0], 1_000_000)
+    assert [name for name in mesh.ended if mesh.ended[name].state == "done"] == [small]
+    assert slow.notes.count("asked for more") == 2
+    assert in_hand < 20
+
+
+def test_who_refuses_wider_terms_keeps_its_job_and_is_not_asked_for_more_again():
+    mesh = InstantMesh(providers=1)
+    slow = Slow(mesh)
+    large = mesh.submit(1000, Quorum(1, 1), key="large")
+    mesh.run()
+    mesh.submit(3, Quorum(1, 1), key="small", memory_mib=512)
+    mesh.run()
+    while slow.sent:
+        slow.answer(slow.sent[0], 1_000_000)
+    carry_out, asked = mesh.carry_out, []
+
+    def refuse(effect):
+        if isinstance(effect, e.Ask) and effect.terms.limits.memory_mib == 512:
+            asked.append(effect)
+            mesh.heard(effect, hp.Declined("memory"))
+        else:
+            carry_out(effect)
+
+    mesh.carry_out = refuse
+    for _ in range(60):
+        for effect in wait(mesh, 1):
+            mesh.carry_out(effect)
+        mesh.run()
+    assert len(asked) == 1
+    assert {job for _, _, job, _ in slow.sent} == {large}
+    before = len(mesh.ended)
+    for _ in range(50):
+        mesh.time_ns += SECOND_NS
+        slow.answer(slow.sent[0], 1_000_000)
+    assert slow.sent
+    assert len(mesh.ended) == before
+
+
 def test_results_that_cannot_be_stored_fail_the_job():
     mesh = InstantMesh(providers=0)
     name = mesh.submit(3, Quorum(1, 1))
