@@ -28,6 +28,7 @@ from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
+from depin_node.core.text import printable
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blobs import issue_grant
 from depin_node.p2p.frames import Frame
@@ -37,6 +38,7 @@ log = structlog.get_logger("depin_node.requester")
 CONNECT_TIMEOUT_S = 20.0
 GRANT_S = 2 * DURATION_S
 """Grants are used again for the next job under the same agreement, and so outlive it."""
+DETAIL_CHARACTERS_MAX = 200
 GRANTS_KEPT_MAX = 64
 EVIDENCE_KEPT_MAX = 4096
 UNAUDITED_KEPT_MAX = 65_536
@@ -232,7 +234,7 @@ class Conversations:
     async def _converse(self, ask: e.Ask) -> None:
         """Talk to one provider until either side ends it; whatever goes wrong stays here."""
         partner = self._partners[ask.peer]
-        code = "unreachable"
+        code, detail = "unreachable", ""
         try:
             with self._context.mesh.in_use(ask.peer):
                 stream = await open_conversation_stream(self._context, ask.peer, CONNECT_TIMEOUT_S)
@@ -245,9 +247,10 @@ class Conversations:
                     lambda frame: self._receive(partner, frame), lambda: not partner.receipts_open
                 )
         except TransportError as error:
-            log.info("a provider was lost", peer=peer_id(ask.peer), reason=str(error))
+            detail = str(error)
+            log.info("a provider was lost", peer=peer_id(ask.peer), reason=detail)
         except PeerViolation as error:
-            code = error.code
+            code, detail = error.code, str(error)
             self._context.mesh.report(ask.peer, error)
             if isinstance(error, ProvenLie):
                 self._context.caught(ask.peer, error.proof)
@@ -260,7 +263,7 @@ class Conversations:
             self._keep_evidence(partner.talk)
             if self._partners.get(ask.peer) is partner:
                 self._let_down(partner)
-                self._feed(e.Gone(ask.peer, code))
+                self._feed(e.Gone(ask.peer, code, printable(detail, length_max=DETAIL_CHARACTERS_MAX)))
                 self._partners.pop(ask.peer, None)
 
     def _receive(self, partner: _Partner, frame: Frame) -> bool:

@@ -135,6 +135,8 @@ class Board:
         progress.stage(state, now)
         for part in progress.parts.values():
             part.running = 0
+            if part.state == "working":
+                part.state = "finished"
         self.do(JobEnded(progress.id, state, error))
         self.has_room = True
 

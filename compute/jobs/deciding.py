@@ -460,7 +460,7 @@ class Deciding:
 
     # Conversations that end.
 
-    def gone(self, peer: bytes, code: str, now: Now) -> None:
+    def gone(self, peer: bytes, code: str, now: Now, detail: str = "") -> None:
         """A conversation is over: its attempts return to the queue at once; the peer is not asked for a
         while."""
         board = self._board
@@ -476,7 +476,7 @@ class Deciding:
                 part.state, part.reason, part.running = state, code, 0
                 if state == "declined":
                     progress.declines[code] += 1
-                board.note(progress, now, state, peer, detail=code)
+                board.note(progress, now, state, peer, detail=f"{code}: {detail}" if detail else code)
         for job_id, stint in partner.stints.items():
             board.do(CloseWork(peer, stint.number, verified_by(board.jobs[job_id])))
         if state == "lost":

@@ -140,10 +140,11 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """A conversation is over: ``code`` says why (lost, unreachable, violation, …)."""
+    """A conversation is over: ``code`` says why (lost, unreachable, violation, …), ``detail`` in words, if any."""
 
     peer: bytes
     code: str
+    detail: str = ""
 
 
 class ResultsStored(msgspec.Struct, frozen=True):

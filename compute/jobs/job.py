@@ -182,9 +182,10 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """One provider's part in a job; ``state``: ``asked``, ``working``, ``declined``, ``lost``, ``caught``, ``left``,
-    ``barred`` (its numbers differ: it gets no more of this job). ``run_s`` is how long its answers ran, by its own
-    word; ``price_s`` what each of them costs since its last probe, in reference-seconds."""
+    """One provider's part in a job; ``state``: ``asked``, ``working``, ``finished`` (it worked until the job was over),
+    ``declined``, ``lost``, ``caught``, ``left``, ``barred`` (its numbers differ: it gets no more of this job).
+    ``run_s`` is how long its answers ran, by its own word; ``price_s`` what each of them costs since its last probe,
+    in reference-seconds."""
 
     peer: str
     state: str

@@ -263,7 +263,7 @@ class Scheduler:
         self._recruiting.recruit(now)
 
     def _gone(self, event: Gone, now: Now) -> None:
-        self._deciding.gone(event.peer, event.code, now)
+        self._deciding.gone(event.peer, event.code, now, event.detail)
         self._recruiting.recruit(now)
 
     def _heard(self, heard: Heard, now: Now) -> None:

@@ -67,6 +67,8 @@ def load_array(table: Table, name: str, value: Any, references: References | Non
     if not (table.path.parent / value).exists():  # else its name has a colon
         file, _, member = value.partition(":")
     path = table.path.parent / file
+    if path.is_fifo():  # it would be waited for, and has no place to begin at
+        raise table.error(name, f"{path} is a pipe: an array is read from a file, in any order")
     try:
         with path.open("rb") as opened:
             begins = opened.read(len(MAGIC_PREFIX))

@@ -53,7 +53,7 @@ async def test_honest_answers_that_differ_in_their_last_bits_agree(tmp_path, aut
         assert (view.verification.disputed, view.verification.liars) == (0, ())
         np.testing.assert_allclose(await output_of(a, view, TOLERANT), x, rtol=2.0**-22)
         assert a.context.book.banned == set()
-        assert {provider.state for provider in view.providers} == {"working"}
+        assert {provider.state for provider in view.providers} == {"finished"}
 
 
 async def test_who_is_beyond_the_tolerance_is_not_asked_again_and_not_banned(tmp_path, autojump_clock):

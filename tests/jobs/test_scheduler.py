@@ -364,8 +364,16 @@ def test_a_story_and_a_view_tell_what_happened():
     assert {line.kind for line in lines} == {"asked", "bid", "agreed"}
     view = mesh.scheduler.view(name)
     assert (view.state, view.tasks_done, view.tasks_running, view.verification.agreed) == ("done", 4, 0, 4)
-    assert [(part.state, part.tasks_done, part.tasks_running) for part in view.providers] == [("working", 4, 0)] * 2
+    assert [(part.state, part.tasks_done, part.tasks_running) for part in view.providers] == [("finished", 4, 0)] * 2
     assert list(view.stages_s) == ["first_offer", "first_bid", "first_agreement", "first_task", "first_result", "done"]
+
+
+def test_a_story_tells_what_a_provider_did_wrong():
+    mesh = InstantMesh(providers=1, config=SchedulerConfig(suitable_s=1e6))
+    mesh.submit(3, Quorum(1, 1))
+    peer = first_ask(mesh)
+    effects = mesh.scheduler.handle(e.Gone(peer, "violation", "bid: expired 9 s ago"), mesh.now())
+    assert [n.event.detail for n in effects if isinstance(n, e.Note)] == ["violation: bid: expired 9 s ago"]
 
 
 class Slow:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,12 @@ def test_files_that_hold_no_array_are_refused_in_words(folder):
     for file, reason in (("huge.npy", "huge.npy is not a NumPy file"), ("any.npz:text", "any.npz:text is no array")):
         with pytest.raises(ConfigError, match=reason):
             with_input(folder, file)
+
+
+def test_a_pipe_is_refused_at_once(folder):
+    os.mkfifo(folder / "dem.fifo")
+    with pytest.raises(ConfigError, match=r"dem\.fifo is a pipe: an array is read from a file"):
+        with_input(folder, "dem.fifo")
 
 
 def test_the_example_compiles_and_binds(tmp_path):
