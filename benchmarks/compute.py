@@ -1,10 +1,10 @@
 """``make bench-compute``: how fast kernels run without a GPU, beside NumPy and PoCL, each on one core.
 
 *Our* time of a task is that of the wasm device (``compute/devices``) on a program that is loaded, as in a worker: the
-inputs lie in memory that is shared with the node, and from the first round on they are laid over the task's own; the
-results, which the last round filled, are made zeros; the kernel runs; NaNs are made canonical, and a result that is
-large is where the node reads it, one that is small is copied there. PoCL copies in, runs, copies out. NumPy does the
-same work on one thread. All are timed in turn, ``ROUNDS`` times after a round that does not count; a ratio is the
+inputs are files, as a lender's are, and from the first round on they are laid over the task's memory; the results,
+which the last round filled, are made zeros; the kernel runs; NaNs are made canonical, and a result that is large is
+where the node reads it, one that is small is copied there. PoCL copies in, runs, copies out. NumPy does the same work
+on one thread. All are timed in turn, ``ROUNDS`` times after a round that does not count; a ratio is the
 median over the rounds.
 
     KERNEL_ratio        our time over NumPy's: the whole task, as PoCL's contains its copies and NumPy's its new arrays
@@ -64,11 +64,14 @@ LIMITS = TaskLimits(600.0, 4 << 30)
 class Ours:
     """A case on the wasm device."""
 
-    def __init__(self, device: WasmDevice, bound: Bound) -> None:
+    def __init__(self, device: WasmDevice, bound: Bound, folder: Path) -> None:
         self.program = bound.program
         inputs = {}
         for index, array in bound.inputs.items():
-            fd = open_input(memoryview(array).cast("B"), "input", array.nbytes)
+            path = folder / f"input-{index}"
+            array.tofile(path)
+            fd = open_input(path, "input", array.nbytes)
+            os.fsync(fd)  # or the system writes it to the disk while we measure
             inputs[index] = Input(memoryview(mmap.mmap(fd, array.nbytes, prot=mmap.PROT_READ)), fd)
         self._loaded = device.load(self.program, inputs, LIMITS)
         sizes = [result_bytes(self.program, 0, output) for output in range(len(self.program.outputs))]
@@ -208,8 +211,9 @@ def _compile(case: Case) -> float:
 def _measure(case: Case, device: WasmDevice, figures: dict[str, Any]) -> float | None:
     """Add a case's ratios to the figures; return our time over PoCL's, if that runs it."""
     bound = _bind(case)
-    ours, pocl, why = Ours(device, bound), None, ""
+    pocl, why = None, ""
     with tempfile.TemporaryDirectory(prefix="depin-bench-") as folder:
+        ours = Ours(device, bound, Path(folder))
         if not (POCL / ".installed").exists():
             why = "PoCL is not installed"
         elif not case.pocl_source.exists():

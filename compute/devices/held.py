@@ -1,10 +1,14 @@
 """A task's part of an array, in NumPy: what it holds of an input, and its results in their canonical form."""
 
+import ctypes
+import time
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from depin_node.compute.devices.ownership import Bytes
 from depin_node.compute.programs.program import Buffer, Program
 from depin_node.compute.programs.shards import numpy_dtype
 from depin_node.compute.programs.slices import CONSTANT, beyond, held_shape, rows, source_row
@@ -12,7 +16,7 @@ from depin_node.compute.programs.slices import CONSTANT, beyond, held_shape, row
 Array = npt.NDArray[Any]
 PIECE_ELEMENTS = 32 << 10
 """Results are taken in pieces that the cache still holds when they are searched for NaNs."""
-
+TIMED_BYTES_MIN, TIMED_AGAIN = 4 << 20, 64
 
 Place = tuple[slice | list[int], ...]
 
@@ -75,12 +79,36 @@ def canonical_nans(result: Array) -> None:
         result[np.isnan(result)] = np.nan
 
 
-def clear(words: Array, *, fresh: bool) -> None:
-    """Make words zeros. Reading them first, which fetches ahead, saves a tenth, but costs two faults a fresh page."""
-    if fresh:
-        words[...] = 0
-    else:
-        np.bitwise_and(words, 0, out=words)
+class Zeros:
+    """Makes large arrays zeros in the faster of two ways, whichever that is on this processor: both are timed.
+
+    Setting them takes half as long on some; on others reading them first, which fetches ahead, saves a tenth.
+    """
+
+    def __init__(self) -> None:
+        self._best_s = [inf, inf]  # for a byte, by way
+        self._made = 0
+
+    def make(self, array: Bytes, *, fresh: bool) -> None:
+        """Make whole words zeros; ``fresh``: perhaps there are no pages yet, and reading costs a fault for each."""
+        if fresh or array.nbytes < TIMED_BYTES_MIN:
+            _set(array)
+            return
+        slower, faster = sorted((0, 1), key=self._best_s.__getitem__, reverse=True)
+        reads_first = slower if self._made < 2 or self._made % TIMED_AGAIN == 0 else faster
+        start_s = time.perf_counter()
+        if reads_first:
+            words = array.view(np.uint64)
+            np.bitwise_and(words, 0, out=words)
+        else:
+            _set(array)
+        spent_s = (time.perf_counter() - start_s) / array.nbytes
+        self._best_s[reads_first] = min(self._best_s[reads_first], spent_s)
+        self._made += 1
+
+
+def _set(array: Bytes) -> None:
+    ctypes.memset(array.ctypes.data, 0, array.nbytes)  # NumPy's own loop is no faster than reading first
 
 
 def take(result: Array, source: Array, *, look: bool) -> None:

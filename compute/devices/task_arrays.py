@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depin_node.compute.devices.device import Input
-from depin_node.compute.devices.held import Edge, canonical_nans, clear, held_edge, lay_rows, take
+from depin_node.compute.devices.held import Edge, Zeros, canonical_nans, held_edge, lay_rows, take
 from depin_node.compute.devices.ownership import Bytes, Foreign, put_back
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.programs.memory import own_bytes, placements
@@ -58,8 +58,10 @@ class Loan(NamedTuple):
 class TaskArrays:
     """Where the arrays of a program's tasks are, and what is in them at first."""
 
-    def __init__(self, program: Program, inputs: Mapping[int, Input], pages: Pages, gap_fill: int = 0) -> None:
-        self.program, self.pages, self._gap_fill = program, pages, gap_fill
+    def __init__(
+        self, program: Program, inputs: Mapping[int, Input], pages: Pages, zeros: Zeros, gap_fill: int = 0
+    ) -> None:
+        self.program, self.pages, self._zeros, self._gap_fill = program, pages, zeros, gap_fill
         self.addresses, self.memory_bytes = placements(program)
         self.dtypes = [numpy_dtype(buffer) for buffer in program.buffers]
         self._sizes = [buffer.size_bytes for buffer in program.buffers]
@@ -136,7 +138,7 @@ class TaskArrays:
             if start is None or not arena <= shared <= arena + arena_bytes - size:
                 continue
             address = memory.address + self.addresses[index] + start
-            clear(result[:size].view(np.uint64), fresh=shared + size > self._reached)
+            self._zeros.make(result[:size], fresh=shared + size > self._reached)
             self._reached = max(self._reached, shared + size)
             if self.pages.lend(shared, address, size):
                 self._lent[output] = Loan(shared, address, size)

@@ -21,6 +21,7 @@ import numpy as np
 
 from depin_node.compute.devices.array_operations import execute, prepare
 from depin_node.compute.devices.device import Input, TaskLimits
+from depin_node.compute.devices.held import Zeros
 from depin_node.compute.devices.ownership import Bytes
 from depin_node.compute.devices.pages import Pages
 from depin_node.compute.devices.steps import run_steps
@@ -62,7 +63,7 @@ class WasmDevice:
 
     def __init__(self) -> None:
         self.engine = make_engine(canonical_nans=self.canonical_nans)
-        self.pages = Pages()
+        self.pages, self.zeros = Pages(), Zeros()
         prepare(np)
         self.watchdog = Watchdog(self.engine)
         self._compiled: dict[bytes, Any] = {}
@@ -144,7 +145,7 @@ class WasmProgram:
         self.last_blocks = 0
         """Of each launch only so many blocks are run, its last; 0: all. Set for trials (``trial.py``)."""
         self._kept: Instances | None = None
-        self.arrays = TaskArrays(program, inputs, device.pages, device.gap_fill)
+        self.arrays = TaskArrays(program, inputs, device.pages, device.zeros, device.gap_fill)
         needed = memory_bytes(program)
         if needed > limits.memory_bytes:
             raise TaskOutOfMemory(

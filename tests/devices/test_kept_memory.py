@@ -13,6 +13,7 @@ from wat_programs import HEAD, RUN, copying, numbers, program, wasm
 
 from depin_node.client import Along, ProgramBuilder, RawKernel, local
 from depin_node.compute.devices.device import TaskLimits
+from depin_node.compute.devices.held import TIMED_BYTES_MIN, Zeros
 from depin_node.compute.devices.pages import RUNS_MAX, Pages
 from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
@@ -171,6 +172,16 @@ def test_lent_pages_change_places_and_what_was_lent_is_zeros_after():
     assert two.reshape(8, page).max(axis=1).tolist() == [2, 2, 0, 0, 0, 2, 2, 2]
     two[3 * page] = 9
     assert one.max() == 7
+
+
+def test_large_arrays_are_made_zeros_in_either_way_and_both_are_timed():
+    zeros, whole = Zeros(), np.ones(TIMED_BYTES_MIN + 8, np.uint8)
+    for size in (8, TIMED_BYTES_MIN, TIMED_BYTES_MIN + 8) * 40:
+        array = whole[:size]
+        array[:] = 7
+        zeros.make(array, fresh=False)
+        assert not array.any()
+    assert all(0 < best_s < 1 for best_s in zeros._best_s)
 
 
 @given_(
