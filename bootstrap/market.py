@@ -29,6 +29,7 @@ from depin_node.compute.trust.evidence import Proof
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
+from depin_node.core.ticks import sleep_to_tick
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.replay import ReplayGuard, Sequence
 from depin_node.p2p.blobs import Blobs
@@ -154,7 +155,7 @@ async def _keep_reserved(journal: JournalWriter, sequence: Sequence, low: _Low) 
 async def _keep_book(context: MarketContext) -> None:
     """Write down what was counted of peers: soon, since it is no promise; a crash costs the last seconds of it."""
     while True:
-        await trio.sleep(BOOK_S)
+        await sleep_to_tick(BOOK_S)
         _write_book(context)
 
 

@@ -37,6 +37,7 @@ from depin_node.compute.jobs.statements import put_peers
 from depin_node.compute.market.pricing import reference_speed
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir
+from depin_node.core.ticks import sleep_to_tick
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
@@ -62,6 +63,8 @@ PORTS_TRIED = 64
 """Ports from the default one on, before a node gives up."""
 REMEMBER_S = 2.0
 """How soon new peers are written down, so that a node that crashes finds the mesh again, be it the first one."""
+REMEMBER_RARELY_S = 10.0
+"""The same once some are written down and no new ones come."""
 ADVERTISE_S = 2.0
 """How often a change in free slots is told to the mesh; peers do not choose by it, so that it need not be new."""
 
@@ -372,7 +375,8 @@ async def _keep_remembering(market: MarketContext) -> None:
     written: set[str] = set()
     while True:
         known = market.mesh.remembered()
-        if not written.issuperset(known):
+        is_new = not written.issuperset(known)
+        if is_new:
             market.journal.write_soon(put_peers(known))
             written = set(known)
-        await trio.sleep(REMEMBER_S)
+        await sleep_to_tick(REMEMBER_RARELY_S if known and not is_new else REMEMBER_S)

@@ -19,6 +19,7 @@ import trio
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
+from depin_node.core.ticks import sleep_to_tick
 from depin_node.core.wire import Message, decode, encode
 from depin_node.crypto.envelope import SKEW_S_MAX
 from depin_node.p2p.addresses import Address, parse, peer_id
@@ -371,7 +372,7 @@ class Reach:
                 if changed:
                     log.info("our addresses have changed", addresses=now)
                     self._advertise(self.addresses())
-            await trio.sleep(self._settings.addresses_every_s)
+            await sleep_to_tick(self._settings.addresses_every_s)
 
     def _listens(self) -> None:
         own = [parse(address) for address in self._network.addresses()]

@@ -17,6 +17,7 @@ _TCP_READ_BYTES = 256 * 1024
 _TURN_BYTES = 512 * 1024  # so much moves before others have their turn
 _LARGE_WRITE_BYTES = 64 * 1024
 _COPIED_BYTES_MAX = 4096
+_LAST_READ_BYTES = 4096  # a read that brings less has brought all that there was
 _TAG_BYTES = 16
 _NOTHING = memoryview(b"")
 _SPARE_MAX = 4
@@ -82,8 +83,9 @@ def socket_turns() -> None:
     """Trio gives all others their turn at each read and write of a socket, also if the bytes are there: eight turns a
     megabyte, each of which takes as long as to decrypt 64 KiB.
 
-    Mend: others have their turn once nothing is there, or after half a megabyte. A small write gives them theirs, as
-    before: what they want to send then goes with what is sent next. Until: > 0.8.1 reads and writes in batches.
+    Mend: others have their turn once nothing is there, or after half a megabyte; after a small read nothing is, and it
+    is not looked. A small write gives them theirs, as before: what they want to send then goes with what is sent next.
+    Until: > 0.8.1 reads and writes in batches.
     """
     TrioTCPStream.read = _read_socket
     TrioTCPStream.write = _write_socket
@@ -95,20 +97,23 @@ async def _read_socket(self: Any, n: int | None = None) -> bytes:
     socket = self.stream.socket
     async with self.read_lock:
         await trio.lowlevel.checkpoint_if_cancelled()
+        size_bytes, is_empty = n or _TCP_READ_BYTES, self.__dict__.get("depin_is_empty", False)
         while True:
             try:
-                data = os.read(socket.fileno(), n or _TCP_READ_BYTES)
+                if is_empty and socket.fileno() != -1:
+                    self.depin_read, is_empty = 0, False
+                    await trio.lowlevel.wait_readable(socket)
+                data = os.read(socket.fileno(), size_bytes)
                 break
             except BlockingIOError:
-                self.depin_read = 0
-                try:
-                    await trio.lowlevel.wait_readable(socket)
-                except trio.ClosedResourceError:
-                    return b""
+                is_empty = True
+            except trio.ClosedResourceError:
+                return b""
             except OSError as error:
                 if socket.fileno() == -1:  # closed by us
                     return b""
                 raise ConnectionClosedError(f"the connection broke: {error}", transport="tcp") from error
+        self.depin_is_empty = 0 < len(data) < min(_LAST_READ_BYTES, size_bytes)
         self.depin_read = self.__dict__.get("depin_read", 0) + len(data)
         if self.depin_read >= _TURN_BYTES:
             self.depin_read = 0

@@ -11,6 +11,7 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
+from depin_node.core.ticks import tick_before
 from depin_node.p2p.libp2p.mends.bulk import in_one
 from depin_node.p2p.libp2p.mends.registry import FRAME_HEADER, abort, limits_of, log, patch, tcp_of
 
@@ -19,7 +20,7 @@ _MESSAGES_AT_ONCE_MAX = 9  # two times as much is a little more than 1 MiB, a ch
 _QUICK_WRITE_S = 0.005  # what takes longer would keep others waiting: one message at a time then
 _WINDOW_BYTES_MAX = 8 << 20
 _LAST_CHANCE_S = 0.5
-_CALLER_SOONER = 0.8
+_CALLER_TICKS, _TICKS = 4, 5
 _ANSWERS_MAX = 1024  # frames of 12 bytes
 
 
@@ -196,8 +197,9 @@ def frozen_peers() -> None:
 
     Mend: yamux's ping, which only measures time, closes a connection on which nothing at all arrives after it, within
     ``dead_after_s``, each on its own. After the first, a ping is sent only when nothing has arrived for a while: the
-    end that called asks a little sooner, and what it asks tells the other as much. Until: py-libp2p has keep-alives
-    (> 0.8.1).
+    end that called asks a little sooner, and what it asks tells the other as much. All connections of a process ask at
+    the ticks of one clock: a node at rest is woken for all of them at once, which costs little more than for one.
+    Until: py-libp2p has keep-alives (> 0.8.1).
     """
     read = tcp_io.TrioTCPStream.read
 
@@ -208,32 +210,37 @@ def frozen_peers() -> None:
 
     async def ping_forever(self: Any) -> None:
         period_s = (limits_of(self).dead_after_s - _LAST_CHANCE_S) / 2
-        quiet_s = _CALLER_SOONER * period_s if self.is_initiator else period_s
+        tick_s = period_s / _TICKS
+        quiet_s = _CALLER_TICKS * tick_s if self.is_initiator else period_s
         socket = tcp_of(self)
         while not self.event_shutting_down.is_set():
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._ping_event = trio.Event()
             ping = FRAME_HEADER.pack(0, yamux_module.TYPE_PING, yamux_module.FLAG_SYN, 0, self._ping_id)
+            self._ping_sent_time = trio.current_time()  # now: the answer may be here before the write returns
             try:
                 await self._write_frame(ping)
             except (RawConnError, ConnectionClosedError):
                 return
-            self._ping_sent_time = trio.current_time()
             # If our own process stood still meanwhile, the answer is there, not yet read: hence the last chance.
             for wait_s in (period_s, _LAST_CHANCE_S):
                 with trio.move_on_after(wait_s):
                     await self._ping_event.wait()
-                alive = self._ping_event.is_set() or socket.__dict__.get("depin_heard_s", 0) >= self._ping_sent_time
-                if alive:
+                if self._ping_event.is_set() or _heard_s(socket) >= self._ping_sent_time:
                     break
             else:
                 log.info("peer is silent: closing", peer=str(self.peer_id))
                 abort(self)
                 return
-            while (left_s := socket.__dict__.get("depin_heard_s", 0) + quiet_s - trio.current_time()) > 0:
-                with trio.move_on_after(left_s):
+            while (due_s := tick_before(_heard_s(socket) + quiet_s, tick_s)) > trio.current_time():
+                with trio.move_on_at(due_s):
                     await self.event_shutting_down.wait()
                     return
 
     tcp_io.TrioTCPStream.read = noted_read
     Yamux._measure_rtt_loop = ping_forever
+
+
+def _heard_s(socket: Any) -> float:
+    heard_s: float = socket.__dict__.get("depin_heard_s", 0.0)
+    return heard_s
