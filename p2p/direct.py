@@ -14,7 +14,7 @@ key is made before a token fits. A token is good once, and for a short while.
 import socket as sockets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -41,8 +41,9 @@ from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.carrier import Carrier
 from depin_node.p2p.data_channel import DirectCarrier
 from depin_node.p2p.frames import ANSWER, ASK, REFUSE, Frame, FrameReader, send_frames
-from depin_node.p2p.groups import group_of_host, is_loopback_host
+from depin_node.p2p.groups import group_of_host
 from depin_node.p2p.network import Disconnected, Network, PeerKey, Stream
+from depin_node.p2p.pacing import unpace_on_loopback
 from depin_node.p2p.together import Ended, together
 
 log = structlog.get_logger("depin_node.p2p")
@@ -364,7 +365,8 @@ class DirectChannels:
         self, peer: PeerKey, sock: trio.socket.SocketType, suite: int, ours: bytes, theirs: bytes
     ) -> DirectCarrier:
         plain = sockets.socket(fileno=sock.detach())
-        _tune(plain)
+        plain.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)  # frames are sent at once
+        unpace_on_loopback(plain)
         plain.setblocking(False)
         timeout_s = self._limits.stall_timeout_s
         carrier = DirectCarrier(peer, plain, Sealer(suite, ours), Unsealer(suite, theirs), timeout_s, self._threads)
@@ -490,13 +492,3 @@ async def _listen(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:
             ) from error
         port = listeners[0].socket.getsockname()[1]  # peers are told one
     return listeners
-
-
-def _tune(sock: sockets.socket) -> None:
-    """Have frames sent at once. On loopback there is no line to share with others: where the system's congestion
-    control paces (BBR), nothing is gained by that and a sixth of the speed is lost."""
-    sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-    if hasattr(sockets, "TCP_CONGESTION"):
-        with suppress(OSError):  # not allowed here, or the peer has gone: slower, or soon over
-            if is_loopback_host(sock.getpeername()[0]):
-                sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_CONGESTION, b"reno")

@@ -56,6 +56,7 @@ from depin_node.p2p.network import (
 from depin_node.p2p.network import (
     Stream as AnyStream,
 )
+from depin_node.p2p.pacing import unpace_on_loopback
 
 log = structlog.get_logger("depin_node.p2p")
 
@@ -301,6 +302,8 @@ class Host:
 
     def note_connected(self, connection: Any) -> None:
         """A connection stands; whether the peer belongs to our mesh is to be seen."""
+        if not paths.is_relayed(connection):
+            unpace_on_loopback(mends.tcp_of(connection.muxed_conn).stream.socket)
         self.start(self._greeter.greet, connection)
 
     def note_greeted(self, muxed: Any) -> bool:

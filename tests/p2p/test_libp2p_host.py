@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -110,6 +111,36 @@ async def test_a_frozen_peer_is_noticed_and_may_come_back() -> None:
             stream = await a.open_stream(peer, "echo/1")
             await stream.send_all(b"back")
             assert await stream.receive_exactly(4) == b"back"
+
+
+async def test_on_loopback_nobody_paces() -> None:
+    from depin_node.p2p.libp2p.mends import tcp_of
+
+    async with open_node("a") as a, open_node("b") as b:
+        await a.dial(b.addresses()[0])
+        await until(lambda: a.key in b.peers())
+        for node in (a, b):
+            (connection,) = node._swarm.get_connections()
+            option = tcp_of(connection.muxed_conn).stream.socket.getsockopt
+            if hasattr(socket, "TCP_CONGESTION"):  # Linux; elsewhere nobody can choose
+                assert option(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+
+
+async def test_an_answer_that_is_here_before_the_ping_is_known_to_have_left_tells_the_round_trip() -> None:
+    async with open_node("a", dead_after_s=2.0) as a, open_node("b") as b:
+        await a.dial(b.addresses()[0])
+        (connection,) = a._swarm.get_connections()
+        muxed = connection.muxed_conn
+        await until(lambda: muxed.rtt() > 0)
+        write, number = muxed._write_frame, muxed._ping_id
+
+        async def write_slowly(frame: bytes) -> None:
+            await write(frame)
+            await muxed._ping_event.wait()
+
+        muxed._write_frame = write_slowly
+        await until(lambda: muxed._ping_id > number and muxed._ping_event.is_set())
+        assert muxed.rtt() < 0.2  # it was counted from the ping before, or from the start of the clock
 
 
 async def test_a_short_freeze_of_ourselves_costs_no_connection() -> None:
