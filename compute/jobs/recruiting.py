@@ -86,9 +86,9 @@ class Recruiting:
             partner is None
             or not partner.is_agreed
             or partner.has_refused
-            or partner.device_class not in progress.job.device_classes
+            or partner.terms.device_classes != progress.terms.device_classes  # else no terms are for both
+            or partner.terms.cover(progress.terms, partner.device_class)
             or not self._board.might_do(candidate, progress)
-            or self.serves(partner, progress, now)
         ):
             return False
         if not partner.is_ending:

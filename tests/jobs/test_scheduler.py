@@ -286,6 +286,21 @@ def test_a_job_that_needs_wider_terms_shares_the_provider_of_one_that_runs():
     assert in_hand < 20
 
 
+@pytest.mark.parametrize("whole", [{"device_class": "strict-1", "memory_mib": 512}, {"seconds": 7200}])
+def test_a_job_that_no_wider_terms_would_help_ends_nobodys_work(whole):
+    """Other device classes cannot be joined to an agreement; one for an hour is none for a task of two."""
+    mesh = InstantMesh(providers=1)
+    mesh.candidates = (mesh.candidates[0]._replace(devices=(("wasm-1", 1024), ("strict-1", 1024))),)
+    slow = Slow(mesh)
+    large = mesh.submit(1000, Quorum(1, 1), key="large", seconds=7200 if "seconds" in whole else 60)
+    mesh.run()
+    mesh.submit(3, Quorum(1, 1), key="other", **whole)
+    mesh.run()
+    assert "asked for more" not in slow.notes
+    assert not any(partner.is_ending for partner in mesh.scheduler._board.partners.values())
+    assert mesh.scheduler.view(large).state in ("queued", "running")
+
+
 def test_who_refuses_wider_terms_keeps_its_job_and_is_not_asked_for_more_again():
     mesh = InstantMesh(providers=1)
     slow = Slow(mesh)

@@ -32,9 +32,9 @@ class InstantMesh:
     def now(self):
         return Now(self.time_ns, self.time_ns)
 
-    def submit(self, tasks, policy, key="key", done=None, device_class="wasm-1", memory_mib=64, **whole):
+    def submit(self, tasks, policy, key="key", done=None, device_class="wasm-1", memory_mib=64, seconds=60, **whole):
         inputs, classes = (InputRef(0, b"i" * 32, 1),), (device_class,)
-        job = Job(key, "n", b"p" * 32, 1, inputs, tasks, classes, policy, Limits(60, memory_mib), 1, **whole)
+        job = Job(key, "n", b"p" * 32, 1, inputs, tasks, classes, policy, Limits(seconds, memory_mib), 1, **whole)
         name = job_id(b"me" * 16, job)
         self.queue.append(e.Submitted(name, job, done or bytearray(tasks), lambda task: (8,), 8))
         self.queue.append(e.Candidates(self.candidates, {}))
