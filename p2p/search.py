@@ -2,9 +2,10 @@
 
 The flow: a search draws a random *point* and some random shards, and asks a few members of each for those who suit, in
 the order that the point gives them. Who is honest in a shard knows all of it, so of the answers together those that
-rank first are a uniform draw, whatever the others leave out or add. A chosen neighbour is asked beside them: of other
-shards a newcomer may know only those that hostile peers told it of. Then the ranks are dialled in order, since an
-advert says nothing of who lives now: who answers is live. It ends with enough, with nobody left, or at its deadline.
+rank first are a uniform draw, whatever the others leave out or add. The chosen neighbours are asked beside them, each
+about one shard: of other shards a newcomer may know only those that hostile peers told it of. Then the ranks are
+dialled in order, since an advert says nothing of who lives now: who answers is live. It ends with enough, with nobody
+left, or at its deadline.
 
 Parts of the discovery machine: a ``SearchState`` says what it wants by ``Wish``, and is told what came of it;
 ``Searches`` carries the wishes of all of them out.
@@ -28,6 +29,8 @@ SEARCHES_MAX = 8
 SHARDS_ASKED = 4
 POINT_BYTES = 16
 ASKED_PER_SHARD = 3
+BESIDE_MAX = 8
+"""Chosen neighbours that are asked beside the members of shards: all that a node usually has."""
 ASK_S = 4.0
 END_S = 10.0
 PROBES_MAX = 16
@@ -238,15 +241,16 @@ class Searches:
                 wards.append(Ward(None, self._rng.sample(members, min(len(members), 2 * ASKED_PER_SHARD))))
                 continue
             chosen = self._choosing.neighbours.chosen()
-            beside = self._rng.sample(chosen, min(len(chosen), SHARDS_ASKED))
+            beside = self._rng.sample(chosen, min(len(chosen), BESIDE_MAX))
             known: dict[int, list[Entry]] = {}
             for entry in self._directory.peers():
                 if capability in entry.capabilities and not entry.is_unreachable and entry.key not in beside:
                     known.setdefault(entry.place >> (PLACE_BITS - bits), []).append(entry)
-            for prefix in self._rng.sample(sorted(known), min(len(known), SHARDS_ASKED)):
+            prefixes = self._rng.sample(sorted(known), min(len(known), SHARDS_ASKED))
+            for number, prefix in enumerate(prefixes):
                 drawn = self._rng.sample(known[prefix], min(len(known[prefix]), 3 * ASKED_PER_SHARD))
                 drawn.sort(key=lambda entry: not entry.is_connected)
-                asked = [beside.pop()] if beside else []
+                asked = beside[number :: len(prefixes)]
                 members = [*asked, *(entry.key for entry in drawn)]
                 wards.append(Ward(Shard(capability, bits, prefix), members, ASKED_PER_SHARD + len(asked)))
         return wards
