@@ -42,29 +42,26 @@ class KeptResults:
     async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview]]) -> list[bool]:
         """Put the outputs of tasks away for ``owner``; return False for each for which there is no room. Afterwards
         they survive a crash of this process."""
-        kept: list[bool] = []
+        store, kept, size_bytes = self._context.blobs.store, list[bool](), self._bytes
+        count = len(self._ends)
+        for outputs in results:
+            more_bytes = sum(map(len, outputs))
+            has_room = size_bytes + more_bytes <= SHARE * store.quota_bytes and count + len(outputs) <= KEPT_MAX
+            kept.append(has_room)
+            if has_room:
+                size_bytes, count = size_bytes + more_bytes, count + len(outputs)
+        staying = [output for outputs, stays in zip(results, kept, strict=True) if stays for output in outputs]
+        until_s = self._context.clock().wall_ns // SECOND_NS + STAY_S
         writes: list[Statement] = []
         try:
-            for outputs in results:
-                kept.append(await self._put(owner, outputs, writes))
+            for blob, output in zip(await store.put_all(staying), staying, strict=True):
+                self._note(owner, blob, len(output), until_s)
+                writes.append(statements.put_kept(owner, blob, len(output), until_s))
             await self._context.journal.write(writes)
         except ResourceError as error:
             log.warning("no room for results that were to stay", reason=str(error))
             return [False] * len(results)
         return kept
-
-    async def _put(self, owner: bytes, outputs: Sequence[memoryview], writes: list[Statement]) -> bool:
-        """Put one task's outputs away, and add what the journal is to keep of it to ``writes``."""
-        size_bytes = sum(len(output) for output in outputs)
-        store = self._context.blobs.store
-        if self._bytes + size_bytes > SHARE * store.quota_bytes or len(self._ends) + len(outputs) > KEPT_MAX:
-            return False
-        until_s = self._context.clock().wall_ns // SECOND_NS + STAY_S
-        for output in outputs:
-            blob = await store.put(output)
-            self._note(owner, blob, len(output), until_s)
-            writes.append(statements.put_kept(owner, blob, len(output), until_s))
-        return True
 
     def _note(self, owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> None:
         self._context.blobs.store.pin(blob)

@@ -163,9 +163,8 @@ def write_at(fd: int, data: Buffer, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
-def write_small(path: Path, folder: Path, data: Buffer, durable: bool) -> Manifest:
-    """Write a blob of one chunk to ``path``, give it its name in ``folder`` and return its manifest."""
-    manifest = Manifest(memoryview(data).nbytes, (chunk_hash(data),))
+def write_small(path: Path, target: Path, data: Buffer, durable: bool) -> None:
+    """Write a blob of one chunk to ``path``, and give it its name."""
     with ExitStack() as undo:  # nothing half is left behind; what has its name is not looked for any more
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         undo.callback(path.unlink, missing_ok=True)
@@ -175,9 +174,8 @@ def write_small(path: Path, folder: Path, data: Buffer, durable: bool) -> Manife
                 os.fsync(fd)
         finally:
             os.close(fd)
-        rename(path, folder / manifest.blob_id().hex(), durable)
+        rename(path, target, durable)
         undo.pop_all()
-    return manifest
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:

@@ -11,13 +11,13 @@ Room: all files together stay within the quota, partial ones at the size that th
 blobs that nobody fetches go first, then the blob not used for longest, never one that is pinned or being read. Pins
 live in memory: whoever needs a blob over a restart pins it again before it stores others.
 
-File work runs in threads; the index is touched by the trio thread only.
+File work runs in threads; the index is changed by the trio thread only.
 """
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,7 +26,7 @@ import trio
 from blake3 import blake3
 
 from depin_node.core.errors import DepinError, ResourceError
-from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunks
+from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
 from depin_node.p2p.blob_files import (
     MANIFEST_SUFFIX,
     NO_SPACE,
@@ -273,25 +273,57 @@ class BlobStore:
         Raises:
             ResourceError: no room on disk or in the quota; the store is as before.
         """
-        size_bytes = memoryview(data).nbytes
-        if 0 < size_bytes <= CHUNK_BYTES:
-            return await self._put_small(next(iter(chunks(data))), durable)
-        with self.writer(size_bytes_max=size_bytes) as writer:
-            await writer.write_whole(memoryview(data).cast("B"))
+        (blob_id,) = await self.put_all([data], durable=durable)
+        return blob_id
+
+    async def put_all(self, items: Sequence[Buffer], *, durable: bool = False) -> list[bytes]:
+        """Store each of ``items`` and return their ids, 32 bytes each; those of one chunk go to a thread together.
+
+        Raises:
+            ResourceError: no room on disk or in the quota; some may be stored.
+        """
+        views = [memoryview(item).cast("B") for item in items]
+        small = [view for view in views if 0 < len(view) <= CHUNK_BYTES]
+        with ExitStack() as pins:  # none of them makes room for another
+            small_ids, ids = iter(await self._put_small(small, durable, pins) if small else ()), list[bytes]()
+            for view in views:
+                is_small = 0 < len(view) <= CHUNK_BYTES
+                ids.append(next(small_ids) if is_small else await self._put_large(view, durable))
+                pins.enter_context(self.pinned(ids[-1]))
+            return ids
+
+    async def _put_large(self, data: memoryview, durable: bool) -> bytes:
+        with self.writer(size_bytes_max=len(data)) as writer:
+            await writer.write_whole(data)
             return await writer.finish(durable=durable)
 
-    async def _put_small(self, data: memoryview, durable: bool) -> bytes:
-        """Store a blob of one chunk: one way to a thread and back, with nothing done here."""
-        path = self._new_partial()
-        self.reserve(data.nbytes)
-        manifest: Manifest | None = None
+    async def _put_small(self, items: list[memoryview], durable: bool, pins: ExitStack) -> list[bytes]:
+        """Store blobs of one chunk. What is here already is not written again, unless it has to be ``durable``."""
+        self.reserve(size_bytes := sum(map(len, items)))
+        paths, manifests, written = [self._new_partial() for _ in items], list[Manifest](), list[Manifest]()
+
+        def write() -> None:
+            for path, item in zip(paths, items, strict=True):
+                manifest = Manifest(len(item), (chunk_hash(item),))
+                held, target = self._held.get(manifest.blob_id()), self.path(manifest.blob_id())
+                if durable or held is None or not held.is_verified or not target.exists():
+                    write_small(path, target, item, durable)
+                    written.append(manifest)
+                manifests.append(manifest)
+
         try:
-            manifest = await self.in_thread(lambda: write_small(path, self.folder, data, durable))
+            await self.in_thread(write)
         finally:
-            if manifest is None:
-                self.release(data.nbytes)
-        self.adopt(manifest.blob_id(), manifest)
-        return manifest.blob_id()
+            self.release(size_bytes - sum(manifest.size for manifest in written))
+            for manifest in written:
+                self.adopt(manifest.blob_id(), manifest)
+        ids = [manifest.blob_id() for manifest in manifests]
+        for blob_id in ids:
+            pins.enter_context(self.pinned(blob_id))
+        gone = [item for blob_id, item in zip(ids, items, strict=True) if not self.is_whole(blob_id)]
+        if gone:  # they were here, and were dropped meanwhile
+            await self._put_small(gone, durable, pins)
+        return ids
 
     async def put_stream(self, pieces: AsyncIterable[Buffer], *, size_bytes_max: int, durable: bool = False) -> bytes:
         """Store what ``pieces`` yields (of any length each) and return its 32-byte id.

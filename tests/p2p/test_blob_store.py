@@ -96,6 +96,40 @@ async def test_putting_twice_takes_the_room_of_one(tmp_path):
     assert (store.used_bytes, len(store)) == (5000, 1)
 
 
+async def test_what_is_here_is_not_written_again_unless_it_has_to_be_on_disk_or_its_file_is_gone(tmp_path):
+    data, store = blob(1000), BlobStore(tmp_path, quota_bytes=QUOTA)
+    path = store.path(await store.put(data))
+    first = path.stat().st_ino
+    await store.put(data)
+    assert path.stat().st_ino == first
+    await store.put(data, durable=True)
+    assert path.stat().st_ino != first
+    path.unlink()
+    await store.put(data)
+    assert await store.read(blob_id(data)) == data
+    assert store.used_bytes == 1000
+
+
+async def test_what_is_here_and_dropped_for_its_own_sake_is_written_again(tmp_path):
+    data, store = blob(1000), BlobStore(tmp_path, quota_bytes=1000)
+    await store.put(data)
+    assert await store.put_all([data]) == [blob_id(data)]
+    assert await store.read(blob_id(data)) == data
+    assert store.used_bytes == 1000
+
+
+async def test_of_many_that_are_put_together_none_makes_room_for_another(tmp_path):
+    items = [blob(size, seed) for seed, size in enumerate([*SIZES, 2 * CHUNK_BYTES])]
+    store = BlobStore(tmp_path, quota_bytes=sum(map(len, items)) + 10)
+    old = await store.put(blob(11))
+    assert await store.put_all(items) == [blob_id(item) for item in items]
+    assert [await store.read(blob_id(item)) for item in items] == items
+    assert not store.has(old)
+    assert store.used_bytes == sum(map(len, items))
+    with pytest.raises(ResourceError, match="no room"):
+        await BlobStore(tmp_path / "small", quota_bytes=sum(map(len, items)) - 1).put_all(items)
+
+
 async def test_missing_blobs_are_errors(tmp_path):
     store = BlobStore(tmp_path, quota_bytes=QUOTA)
     for ask in (store.read, store.manifest):
