@@ -1,10 +1,10 @@
 """What runs under one agreement: queued attempts, and for each slot of a device a lane that takes the next (``turns``).
 
 A lane has one worker process at a time, loaded with the program of the work that is next; it goes on over other inputs
-of that program, for another one the lane takes a fresh worker. It keeps just enough submitted that the worker never
-waits: no second task beside one that takes so long that nobody would notice. Results are copied out of the worker's
-memory and wait here until they are released. A lane whose device is withdrawn ends, and leaves what is queued to the
-others; with the last lane the agreement ends.
+and with other programs of the same requester as long as it can, else the lane takes a fresh one. It keeps just enough
+submitted that the worker never waits: no second task beside one that takes so long that nobody would notice. Results
+are copied out of the worker's memory and wait here until they are released. A lane whose device is withdrawn ends, and
+leaves what is queued to the others; with the last lane the agreement ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -345,16 +345,12 @@ class _Lane:
 
     async def _load(self, number: int, work: Work) -> bool:
         """Get a worker for another program, or other inputs; what fails, fails the attempts that wait for it."""
-        limits = work.body.terms.limits
         began_ns = self._shop.now_ns()
         try:
             if not await self._goes_on(work):
                 await self._close()
                 self._lease = await self._pool.acquire(self._name)
-                program = await self._shop.read_program(work)
-                await self._lease.load(
-                    program, work.inputs, seconds=limits.seconds, memory_limit_bytes=limits.memory_mib << 20
-                )
+                await self._lease.load(await self._shop.read_program(work), work.inputs, **_limits_of(work))
         except (TaskError, ResourceError) as error:
             log.warning("a program cannot be loaded", lane=self._name, reason=str(error))
             if not self._pool.withdrawn():  # else it is not the program's fault, and another lane may do it
@@ -369,12 +365,14 @@ class _Lane:
         return True
 
     async def _goes_on(self, work: Work) -> bool:
-        """Have the worker that is there take the inputs of a work; False: a fresh one has to. One may have died since
-        its last task, and what is wrong with inputs a fresh one says too."""
+        """Have the worker that is there take a work; False: a fresh one has to. One may have died since its last task,
+        and what is wrong with a program or inputs a fresh one says too."""
         lease, before, self._loaded = self._lease, self._loaded, None
-        if lease is None or before is None or not lease.takes_inputs or not work.has_program_of(before):
+        if lease is None or before is None or not lease.goes_on:
             return False
         try:
+            if not work.has_program_of(before):
+                return await lease.load_next(await self._shop.read_program(work), work.inputs, **_limits_of(work))
             await lease.load_inputs(work.inputs)
         except (TaskError, ResourceError) as error:
             log.info("a worker does not go on", lane=self._name, reason=str(error))
@@ -461,6 +459,12 @@ class _Lane:
         for attempt, _ in self._in_flight.values():
             self._shop.failed(attempt, FailCode.CRASHED)
         self._in_flight.clear()
+
+
+def _limits_of(work: Work) -> dict[str, int]:
+    """Return what each task of a work may use, as ``Lease.load`` takes it."""
+    limits = work.body.terms.limits
+    return {"seconds": limits.seconds, "memory_limit_bytes": limits.memory_mib << 20}
 
 
 def _fail_code(error: TaskError) -> FailCode:

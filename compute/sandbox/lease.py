@@ -2,8 +2,9 @@
 
 The driver takes a worker, loads the program, and keeps three tasks going: one writes what was submitted, one reads
 outcomes, one watches memory and progress and kills. When a worker dies, the task that was running then has failed
-(crashed, timed out or out of memory); those that only waited go to a fresh worker. Between tasks the program can go on
-over other inputs in the same worker (``load_inputs``): starting another takes 0.4 s of a processor.
+(crashed, timed out or out of memory); those that only waited go to a fresh worker. Between tasks the worker can go on
+over other inputs (``load_inputs``) or with another program (``load_next``): starting another takes 0.15 to 0.4 s of a
+processor.
 """
 
 import math
@@ -17,15 +18,10 @@ import msgspec
 import structlog
 import trio
 
-from depin_node.compute.devices.pages import LARGE_BYTES
-from depin_node.compute.programs.memory import memory_bytes, placements
-from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.shards import result_bytes_max, result_sizes, result_start
-from depin_node.compute.programs.validation import decode_program
-from depin_node.compute.programs.work import work
 from depin_node.compute.sandbox import messages as m
-from depin_node.compute.sandbox.arena import Arena, InputSource, open_input
+from depin_node.compute.sandbox.arena import InputSource, open_input
 from depin_node.compute.sandbox.config import PoolConfig
+from depin_node.compute.sandbox.loading import Loading, prepare
 from depin_node.compute.sandbox.native import NativeCode
 from depin_node.compute.sandbox.process import WorkerProcess
 from depin_node.core import wire
@@ -35,14 +31,13 @@ from depin_node.core.errors import (
     TaskCrashed,
     TaskError,
     TaskOutOfMemory,
-    TaskRejected,
     TaskTimedOut,
 )
 
 log = structlog.get_logger("depin_node.sandbox")
 WATCH_S: Final = 0.05
-DATA_BEYOND_BYTES: Final = 1 << 30
-"""A worker may allocate so much more than it may have resident: so mostly the watch ends it, and names the cause."""
+LOADS_MAX: Final = 64
+"""Programs that one worker is given: of each something stays in its memory."""
 FRUITLESS_MAX: Final = 3
 """Workers that may die in a row without one outcome before all that waits has failed."""
 
@@ -80,7 +75,7 @@ class _Pending:
 class Lease:
     """A worker for one agreement: ``load`` once, ``submit`` often, read ``results``, ``release`` each, ``aclose``.
 
-    ``takes_inputs``: whether there is a worker that can go on over other inputs (``load_inputs``).
+    ``goes_on``: whether there is a worker that may take other inputs or another program, once all was released.
     """
 
     def __init__(
@@ -99,10 +94,12 @@ class Lease:
         self._waiting: deque[_Pending] = deque()
         self._sent: deque[_Pending] = deque()
         self._held: dict[bytes, _Pending] = {}
-        self._fds: list[int] = []
-        self._compiled_by: WorkerProcess | None = None
-        self._renew = False  # the worker has the inputs of before
-        self.takes_inputs = False
+        self._at: Loading | None = None
+        self._known: set[tuple[bytes, ...]] = set()  # units' modules that the present worker has compiled or adopted
+        self._loads = 0  # programs that it was given
+        self._resident_bytes_max = 0  # of it
+        self._renew: Callable[[WorkerProcess], Awaitable[None]] | None = None  # gives it what comes next
+        self.goes_on = False
         self._received = 0  # outcomes of the present worker
         self._fruitless = 0
         self._verdict: TaskError | None = None  # why the present worker was killed
@@ -125,41 +122,7 @@ class Lease:
             TaskError: the program is refused, or nothing of it can run within the limits.
             ResourceError: no worker or no memory on this machine.
         """
-        self.program: Program
-        self.program, need, size = await trio.to_thread.run_sync(_read, program)
-        if need > memory_limit_bytes:
-            raise TaskOutOfMemory(
-                f"a task needs {need >> 20} MiB for its arrays, the limit is {memory_limit_bytes >> 20}"
-            )
-        if size > self._config.work_max:
-            raise ResourceError(
-                f"a task is of {size:,} threads and operations, this node takes {self._config.work_max:,}"
-            )
-        self._sizes_of = result_sizes(self.program)
-        largest = result_bytes_max(self.program)
-        self._addresses = placements(self.program)[0]
-        aligned = largest + (len(self.program.outputs) * LARGE_BYTES if largest >= LARGE_BYTES else 0)
-        capacity = 0 if largest < m.ARENA_BYTES_MIN else max(self._config.arena_bytes, 2 * aligned)
-        for index in self.program.inputs:
-            if index not in inputs:
-                raise TaskRejected(f"input {self.program.buffers[index].name} is missing")
-        try:
-            self._arena = Arena(capacity)
-        except OSError as error:
-            raise ResourceError(f"no room for results: {error}") from error
-        self._fds.append(self._arena.fd)
-        self._open_inputs(inputs)
-        shared = sum(self.program.buffers[index].size_bytes for index in self.program.inputs) + capacity
-        self._resident_bytes_max = need + 2 * shared + self._config.overhead_bytes
-        self._load = m.Load(
-            bytes(program),
-            self.program.inputs,
-            self._arena.size,
-            float(seconds),
-            memory_limit_bytes,
-            self._resident_bytes_max + DATA_BEYOND_BYTES,
-            (),
-        )
+        self._at = await prepare(self._config, program, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
         self._wanted.set()
         await self._loaded.wait()
         if self._failure or self._ended.is_set():
@@ -171,29 +134,55 @@ class Lease:
         Raises:
             TaskError, ResourceError: as ``load`` does; the lease is of no use then.
         """
-        if self._held or not self.takes_inputs:
-            raise ValueError("there are attempts over the inputs of before, or this worker takes no others")
-        for fd in self._fds[1:]:
-            os.close(fd)
-        del self._fds[1:]
-        self._open_inputs(inputs)
-        self._loaded, self._renew = trio.Event(), True
+        self._check_rest()
+        self._loading.take_inputs(inputs)
+        await self._go_on(self._send_inputs)
+
+    async def load_next(
+        self, program: bytes | memoryview, inputs: Mapping[int, InputSource], *, seconds: float, memory_limit_bytes: int
+    ) -> bool:
+        """Go on with another program, once every attempt was released; False: only a fresh worker can, nothing changed.
+
+        That is so if it needs more memory than the worker was bound to, if the worker has had ``LOADS_MAX``, or if its
+        modules are not native code yet: who has run something compiles nothing for others (``native``).
+
+        Raises:
+            TaskError, ResourceError: as ``load`` does; the lease is of no use then.
+        """
+        self._check_rest()
+        following = await prepare(self._config, program, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
+        modules = following.modules
+        is_compiled = not modules or modules in self._known or self._native.get(modules) is not None
+        has_room = following.resident_bytes_max <= self._resident_bytes_max and self._loads < LOADS_MAX
+        if not (self.goes_on and is_compiled and has_room):
+            following.close()
+            return False
+        self._loading.close()
+        self._at, self._received = following, 0
+        self._loads += 1
+        await self._go_on(self._send_load)
+        return True
+
+    @property
+    def _loading(self) -> Loading:
+        assert self._at is not None
+        return self._at
+
+    def _check_rest(self) -> None:
+        if self._held or not self.goes_on:
+            raise ValueError("there are attempts at what was loaded before, or no worker that goes on")
+
+    async def _go_on(self, send: Callable[[WorkerProcess], Awaitable[None]]) -> None:
+        """Have the worker given what is loaded now."""
+        self._loaded, self._renew = trio.Event(), send
         self._work.unpark_all()
         with trio.move_on_after(self._config.load_timeout_s) as scope:
             await self._loaded.wait()
         if scope.cancelled_caught:
-            self._failure = TaskTimedOut(f"taking other inputs took more than {self._config.load_timeout_s:g} s")
+            self._failure = TaskTimedOut(f"going on took more than {self._config.load_timeout_s:g} s")
             self._scope.cancel()
         if self._failure or self._ended.is_set():
             raise self._failure or ResourceError("the lease is closed")
-
-    def _open_inputs(self, inputs: Mapping[int, InputSource]) -> None:
-        try:
-            for index in self.program.inputs:
-                buffer = self.program.buffers[index]
-                self._fds.append(open_input(inputs[index], buffer.name, buffer.size_bytes))
-        except OSError as error:
-            raise ResourceError(f"no room for the inputs: {error}") from error
 
     async def submit(self, tasks: Iterable[tuple[bytes, int]]) -> None:
         """Hand over tasks (16-byte attempt id, task index); waits while the window or the arena is full.
@@ -204,9 +193,9 @@ class Lease:
         for attempt, task in tasks:
             if attempt in self._held:
                 raise ValueError("an attempt is submitted once")
-            if not 0 <= task < self.program.tasks:
-                raise IndexError(f"task {task} of {self.program.tasks}")
-            sizes = self._sizes_of(task)
+            if not 0 <= task < self._loading.program.tasks:
+                raise IndexError(f"task {task} of {self._loading.program.tasks}")
+            sizes = self._loading.sizes_of(task)
             while (places := self._reserve(task, sizes)) is None:
                 await self._room.park()
             if self._ended.is_set():
@@ -242,9 +231,7 @@ class Lease:
         """Give up a result's bytes; what is not held is ignored."""
         pending = self._held.pop(attempt, None)
         if pending:
-            for place, size in zip(pending.places, pending.sizes, strict=True):
-                if place != m.INLINE:
-                    self._arena.give_back(place, size)
+            self._loading.give_back(pending.places, pending.sizes)
             self._room.unpark_all()
 
     async def aclose(self) -> None:
@@ -258,24 +245,7 @@ class Lease:
             return ()
         if len(self._held) >= self._config.window:
             return None
-        if sum(sizes) < m.ARENA_BYTES_MIN:
-            return (m.INLINE,) * len(sizes)
-        places: list[int] = []
-        for output, size in enumerate(sizes):
-            like = self._result_address(task, output) if size >= LARGE_BYTES else None
-            place = self._arena.take(size, like) if size else m.INLINE
-            if place is None:
-                for taken, taken_size in zip(places, sizes, strict=False):
-                    if taken != m.INLINE:
-                        self._arena.give_back(taken, taken_size)
-                return None
-            places.append(place)
-        return tuple(places)
-
-    def _result_address(self, task: int, output: int) -> int | None:
-        """Return where a result is made in linear memory: a place that is alike takes turns with it more cheaply."""
-        start = result_start(self.program, task, output)
-        return None if start is None else self._addresses[self.program.outputs[output]] + start
+        return self._loading.take_places(task, sizes)
 
     # The driver
 
@@ -296,13 +266,14 @@ class Lease:
             self._loaded.set()
             self._room.unpark_all()
             self._give.close()
-            for fd in self._fds:
-                os.close(fd)
+            if self._at is not None:
+                self._at.close()
 
     async def _serve_with_one_worker(self) -> None:
         worker = await self._take_worker()
         self._verdict, self._received = None, 0
-        self._arena.reset_progress()
+        self._known, self._loads, self._resident_bytes_max = set(), 1, self._loading.resident_bytes_max
+        self._loading.arena.reset_progress()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._log_errors, worker)
@@ -313,7 +284,7 @@ class Lease:
                     log.warning("the worker cannot be spoken to", lease=self._name, reason=repr(error))
                 nursery.cancel_scope.cancel()
         finally:
-            self.takes_inputs = False
+            self.goes_on = False
             await worker.aclose()
         self._account_for_death(worker)
 
@@ -333,7 +304,7 @@ class Lease:
         if not isinstance(reply, m.Ready):
             return  # it died
         self._loaded.set()
-        self.takes_inputs = worker.compiles  # what drives a GPU keeps them on the device
+        self.goes_on = worker.compiles  # what drives a GPU keeps its inputs on the device
         nursery.start_soon(self._write, worker)
         while (message := await worker.receive()) is not None:
             if isinstance(message, m.Ready) and not self._loaded.is_set():
@@ -349,38 +320,42 @@ class Lease:
 
     async def _compile(self, worker: WorkerProcess) -> wire.Message | None:
         """Have a worker that has seen nothing yet compile what is not there as native code; return its answer."""
-        modules = tuple(unit.module for unit in self.program.units)
+        modules = self._loading.modules
         if not (modules and worker.compiles) or self._native.get(modules) is not None:
             return None
-        await worker.send(m.Compile(modules, self._load.data_bytes))
+        await worker.send(m.Compile(modules, self._loading.message.data_bytes))
         reply = await worker.receive()
         if isinstance(reply, m.Compiled):
             self._native.put(modules, reply.native)
-            self._compiled_by = worker
+            self._known.add(modules)
         return reply
 
     async def _send_load(self, worker: WorkerProcess) -> None:
-        native, modules = None, [unit.module for unit in self.program.units]
-        if modules and worker.compiles and worker is not self._compiled_by:
-            native = self._native.get(modules)
+        loading, native = self._loading, None
+        if loading.modules and worker.compiles and loading.modules not in self._known:
+            native = self._native.get(loading.modules)
         if native is None:
-            worker.send_files(self._fds)
-            await worker.send(self._load)
+            worker.send_files(loading.fds)
+            await worker.send(loading.message)
             return
         fd = open_input(b"".join(native), "native code", sum(map(len, native)))
         try:
-            worker.send_files([*self._fds, fd])
+            worker.send_files([*loading.fds, fd])
         finally:
             os.close(fd)
-        await worker.send(msgspec.structs.replace(self._load, native_bytes=tuple(map(len, native))))
+        self._known.add(loading.modules)
+        await worker.send(msgspec.structs.replace(loading.message, native_bytes=tuple(map(len, native))))
+
+    async def _send_inputs(self, worker: WorkerProcess) -> None:
+        worker.send_files(self._loading.input_fds)
+        await worker.send(m.Inputs())
 
     async def _write(self, worker: WorkerProcess) -> None:
         try:
             while True:
-                if self._renew:
-                    self._renew = False
-                    worker.send_files(self._fds[1:])
-                    await worker.send(m.Inputs())
+                if self._renew is not None:
+                    send, self._renew = self._renew, None
+                    await send(worker)
                 while self._waiting:
                     batch = [self._waiting.popleft() for _ in range(min(m.BATCH_MAX, len(self._waiting)))]
                     self._sent.extend(batch)
@@ -411,7 +386,7 @@ class Lease:
 
     def _output_bytes(self, piece: m.Piece, place: int, size: int) -> bytes | memoryview:
         if place != m.INLINE:
-            return self._arena.view[place : place + size]
+            return self._loading.arena.view[place : place + size]
         if len(piece.data) != size:
             raise PeerViolation(f"an output of {len(piece.data)} bytes, expected {size}")
         return piece.data
@@ -421,16 +396,17 @@ class Lease:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Kill the worker when it takes too much memory or stands still."""
-        patience_s = self._load.seconds + self._config.grace_s
         seen, since = (-1, -1), math.inf
         while True:
             await trio.sleep(WATCH_S)
             resident = worker.resident_bytes()
             if resident > self._resident_bytes_max:
                 self._verdict = TaskOutOfMemory(f"the worker had {resident >> 20} MiB resident")
-            if (now := self._arena.progress()) != seen or not self._sent:
+            seconds = self._loading.message.seconds
+            if (now := self._loading.arena.progress()) != seen or not self._sent:
                 seen, since = now, trio.current_time()
-            worker.saw(now, self._load.seconds)
+            worker.saw(now, seconds)
+            patience_s = seconds + self._config.grace_s
             if trio.current_time() - since > patience_s:
                 self._verdict = TaskTimedOut(f"the task stood still for {patience_s:g} s")
             if self._verdict:
@@ -445,7 +421,7 @@ class Lease:
         """Fail the attempt that was running; let the others wait for the next worker."""
         error = self._verdict or worker.verdict or TaskCrashed(f"the worker died: {worker.describe_end()}")
         log.warning("a worker died", lease=self._name, pid=worker.pid, reason=str(error))
-        started, finished = self._arena.progress()
+        started, finished = self._loading.arena.progress()
         position = started - 1 - self._received
         self._fruitless += 1
         if not self._loaded.is_set() or self._fruitless >= FRUITLESS_MAX:
@@ -457,9 +433,3 @@ class Lease:
             self._deliver(Result(pending.attempt, pending.task, (), error, 0, 0))
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
-
-
-def _read(program: bytes | memoryview) -> tuple[Program, int, int]:
-    """Return a program, its memory and its work. In a thread: a stranger's can take seconds to check."""
-    decoded = decode_program(program)
-    return decoded, memory_bytes(decoded), work(decoded).size

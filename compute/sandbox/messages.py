@@ -13,6 +13,8 @@
       ─────────────────── Done ──── many results, in the order of the tasks
     Inputs ─────────────────────►   other inputs for the same program, when all is done; their files go over the socket
       ────────────────── Ready ──── or Refused
+    Load ───────────────────────►   or another program of the same requester
+      ────────────────── Ready ──── or Refused
     end of file ────────────────►   exits
 
 A frame is a u32 length, a u8 kind, and a canonical ``Message``. Results of at least ``ARENA_BYTES_MIN`` go through the

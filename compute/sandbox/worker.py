@@ -1,4 +1,4 @@
-"""The worker process: loads one program, runs its tasks one after the other, and knows nothing else.
+"""The worker process: loads a program, runs its tasks one after the other, and knows nothing else.
 
 Started by ``pool`` as ``python -m depin_node.compute.sandbox.start CONFIG`` with nothing of the node's environment, no
 descriptors but its own, in a session of its own. One worker serves one agreement and is then killed.
@@ -116,9 +116,12 @@ class Agreement:
         if load.inputs != self.program.inputs or len(fds) != files + bool(load.native_bytes):
             raise PeerViolation("the inputs given are not those of the program")
         self.arena = map_shared(fds[0], load.arena_bytes)
+        os.close(fds[0])
         if load.native_bytes:
             _adopt(device, self.program, load.native_bytes, fds[files])
+            os.close(fds[files])
         self._input_fds: list[int] = []
+        self.loaded: Loaded | None = None
         self.take_inputs(fds[1:files])
         self._sizes_of = result_sizes(self.program)
         self._limited_until = 0.0
@@ -132,9 +135,7 @@ class Agreement:
         """
         if len(fds) != len(self.program.inputs):
             raise PeerViolation(f"{len(fds)} inputs, not the {len(self.program.inputs)} of the program")
-        self.loaded: Loaded | None = None  # before others are mapped: there may be no room for both
-        for fd in self._input_fds:
-            os.close(fd)
+        self.drop()
         self._input_fds = fds
         inputs: Mapping[int, Input] = {
             index: _map_input(fd, self.program.buffers[index].size_bytes)
@@ -143,6 +144,13 @@ class Agreement:
         self.loaded = self._device.load(self.program, inputs, self.limits)
         if (results_in := getattr(self.loaded, "results_in", None)) is not None:
             results_in(self.arena)
+
+    def drop(self) -> None:
+        """Let go of all that is loaded: for what comes next there may be no room beside it."""
+        self.loaded = None
+        for fd in self._input_fds:
+            os.close(fd)
+        self._input_fds = []
 
     def run(self, task: m.Task) -> m.Outcome:
         """Run one task to its outcome; every failure of it is one."""
@@ -221,21 +229,17 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
         load = pipe.receive()
     if not isinstance(load, m.Load):
         raise PeerViolation(f"{type(load).__name__} before Load")
-    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 2)
     if limit_memory:
         limit_data(load.data_bytes)
-    try:
-        try:
-            agreement = Agreement(device, load, fds)
-        except MemoryError as error:
-            raise TaskOutOfMemory(_NO_MEMORY) from error
-    except TaskError as error:
-        _refuse(pipe, error)
-    pipe.send(m.Ready())
+    agreement = _agree(pipe, fd_socket, device, load)
     while True:
         run = pipe.receive()
         if isinstance(run, m.Inputs):
             _renew(pipe, fd_socket, agreement)
+            continue
+        if isinstance(run, m.Load):
+            agreement.drop()
+            agreement = _agree(pipe, fd_socket, device, run)
             continue
         if not isinstance(run, m.Run):
             raise PeerViolation(f"{type(run).__name__} instead of Run")
@@ -246,6 +250,20 @@ def serve(pipe: Pipe, fd_socket: socket.socket, device: Device, sender: Sender, 
             sender.add(outcome, at_once=spent or last)
             if spent:
                 os._exit(SPENT_EXIT_CODE)
+
+
+def _agree(pipe: Pipe, fd_socket: socket.socket, device: Device, load: m.Load) -> Agreement:
+    """Load a program."""
+    _, fds, _, _ = socket.recv_fds(fd_socket, 1, BUFFERS_MAX + 2)
+    try:
+        try:
+            agreement = Agreement(device, load, fds)
+        except MemoryError as error:
+            raise TaskOutOfMemory(_NO_MEMORY) from error
+    except TaskError as error:
+        _refuse(pipe, error)
+    pipe.send(m.Ready())
+    return agreement
 
 
 def _renew(pipe: Pipe, fd_socket: socket.socket, agreement: Agreement) -> None:

@@ -111,9 +111,11 @@ async def test_the_blobs_of_a_work_are_fetched_together(tmp_path, autojump_clock
         assert served == [2, 2]  # the program and the input
 
 
-@pytest.mark.parametrize("dies", [False, True])
-async def test_jobs_over_other_inputs_go_on_with_the_worker_or_with_a_fresh_one(tmp_path, autojump_clock, dies):
-    started = []
+@pytest.mark.parametrize("ends", ["never", "dies", "is used up"])
+async def test_jobs_over_other_inputs_and_programs_go_on_with_the_worker_or_with_a_fresh_one(
+    tmp_path, autojump_clock, ends
+):
+    started, went_on = [], []
 
     class Mortal(InlineLease):
         async def load(self, *args, **limits):
@@ -121,9 +123,15 @@ async def test_jobs_over_other_inputs_go_on_with_the_worker_or_with_a_fresh_one(
             await super().load(*args, **limits)
 
         async def load_inputs(self, inputs):
-            if dies:
+            if ends == "dies":
                 raise TaskCrashed("the worker died")
             await super().load_inputs(inputs)
+
+        async def load_next(self, *args, **limits):
+            if ends == "dies":
+                raise TaskCrashed("the worker died")
+            went_on.append(ends != "is used up")
+            return went_on[-1] and await super().load_next(*args, **limits)
 
     class Pool(InlinePool):
         async def acquire(self, name):
@@ -133,14 +141,15 @@ async def test_jobs_over_other_inputs_go_on_with_the_worker_or_with_a_fresh_one(
         a = await w.start(1)
         b = await w.start(2, pool=Pool())
         await knows(a, [b])
-        for turn in range(3):
+        for turn, candidate in enumerate([MANY, MANY, MANY, program(tasks=2, n=TASKS * 64), MANY]):
             x = (np.arange(MANY.buffers[0].elements) * 3 + turn).astype("float32")
-            job, _ = await make_job(a, key=str(turn), candidate=MANY, arrays=[x])
+            job, _ = await make_job(a, key=str(turn), candidate=candidate, arrays=[x])
             view = await done(a, job)
             assert view.state == "done", view.error
-            assert (await output_of(a, view, MANY) == x).all()
-            assert view.verification.attempts == TASKS
-        assert len(started) == (3 if dies else 1)
+            assert (await output_of(a, view, candidate) == x).all()
+            assert view.verification.attempts == candidate.tasks
+        assert len(started) == {"never": 1, "dies": 5, "is used up": 3}[ends]
+        assert went_on == {"never": [True] * 2, "dies": [], "is used up": [False] * 2}[ends]
 
 
 async def test_a_liar_is_caught_for_good(tmp_path, autojump_clock):

@@ -9,11 +9,12 @@ import psutil
 import pytest
 import trio
 import trio.testing
-from wat_programs import BAD_TASKS, UNSTARTABLE_MODULES, copying, numbers, program
+from wat_programs import BAD_TASKS, EACH, ENDLESS, UNSTARTABLE_MODULES, copying, numbers, program
 
 from depin_node.compute.devices.pages import LARGE_BYTES
 from depin_node.compute.programs.memory import memory_bytes, placements
 from depin_node.compute.programs.program import encode_program
+from depin_node.compute.sandbox.lease import LOADS_MAX
 from depin_node.compute.sandbox.pool import PoolConfig, WorkerConfig, open_pool
 from depin_node.core.errors import ResourceError, TaskCrashed, TaskError, TaskOutOfMemory, TaskRejected, TaskTimedOut
 from depin_node.crypto.blob import blob_id
@@ -365,17 +366,100 @@ async def test_a_worker_goes_on_over_other_inputs(elements, tmp_path):
         assert workers() == [before]
 
 
+def twice(n=1024):
+    """Return a program whose module is another one: it copies twice."""
+    return program(copying(EACH + "(local.set $i (i32.const 0))"), tasks=1, n=n)
+
+
+async def go_on(lease, candidate, *, seconds=30.0, memory=MEMORY):
+    x = numbers(candidate.buffers[0].elements)
+    return await lease.load_next(
+        encode_program(candidate), {0: x.tobytes()}, seconds=seconds, memory_limit_bytes=memory
+    )
+
+
+async def compiled(pool, candidate):
+    """Have a program's modules compiled by a worker that has seen nothing else."""
+    lease = await pool.acquire("compiles")
+    await load(lease, candidate)
+    await lease.aclose()
+
+
+async def test_a_worker_goes_on_with_other_programs_small_and_large():
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(WASM, spare=False)) as pool:
+            await compiled(pool, twice())
+            lease = await pool.acquire("test")
+            await load(lease, program(n=1 << 18))
+            (before,) = workers()
+            candidates = [program(), program(n=1 << 18, tasks=1), twice(), program(n=1 << 16, tasks=2), twice()]
+            for turn, candidate in enumerate(candidates):
+                assert await go_on(lease, candidate)
+                await lease.submit((attempt(8 * turn + task), task) for task in range(candidate.tasks))
+                found = await take(lease, candidate.tasks)
+                whole = np.concatenate([floats(result) for _, result in sorted(found.items())])
+                assert (whole == numbers(candidate.buffers[0].elements)).all()
+                for result in found.values():
+                    lease.release(result.attempt)
+            assert workers() == [before]
+            await lease.aclose()
+
+
+async def test_a_worker_takes_no_program_that_only_a_fresh_one_may():
+    async with leased() as lease:
+        await load(lease, program())
+        (before,) = workers()
+        assert not await go_on(lease, twice())  # nobody who has run something compiles for others
+        assert not await go_on(lease, program(n=1 << 24), memory=1 << 30)  # it is bound to less memory
+        await lease.submit([(attempt(0), 0)])
+        with pytest.raises(ValueError, match="before"):
+            await go_on(lease, program())
+        (result,) = (await take(lease, 1)).values()
+        assert (floats(result) == numbers()[:256]).all()
+        lease.release(result.attempt)
+        with pytest.raises(TaskOutOfMemory):
+            await go_on(lease, program(), memory=1 << 10)
+        descriptors = before.num_fds()
+        for _ in range(LOADS_MAX - 1):
+            assert await go_on(lease, program())
+        assert before.num_fds() == descriptors
+        assert not await go_on(lease, program())
+        assert workers() == [before]
+
+
+async def test_a_worker_that_dies_over_another_program_is_replaced_and_the_watch_is_over_the_new_limits():
+    async with leased() as lease:
+        await load(lease, program())
+        assert await go_on(lease, program(tasks=2))
+        (worker,) = workers()
+        worker.kill()
+        await lease.submit([(attempt(0), 1)])
+        (result,) = (await take(lease, 1)).values()
+        assert (floats(result) == numbers()[512:]).all()
+        lease.release(result.attempt)
+    with trio.fail_after(PATIENCE_S):
+        async with open_pool(PoolConfig(WASM, spare=False)) as pool:
+            endless = program(copying(ENDLESS))
+            await compiled(pool, endless)
+            lease = await pool.acquire("test")
+            await load(lease, program())
+            assert await go_on(lease, endless, seconds=0.2)
+            await lease.submit([(attempt(0), 0)])
+            assert isinstance((await take(lease, 1))[0].error, TaskTimedOut)
+            await lease.aclose()
+
+
 async def test_other_inputs_are_taken_between_tasks_by_a_worker_that_can():
     async with leased() as lease:
-        assert not lease.takes_inputs
+        assert not lease.goes_on
         await load(lease, program())
-        assert lease.takes_inputs
+        assert lease.goes_on
         await lease.submit([(attempt(0), 0)])
         with pytest.raises(ValueError, match="before"):
             await lease.load_inputs({0: numbers().tobytes()})
     async with leased(MOODY) as lease:
         await load(lease, program())
-        assert not lease.takes_inputs
+        assert not lease.goes_on
 
 
 async def test_a_worker_that_ends_between_tasks_is_replaced_with_the_inputs_of_last():

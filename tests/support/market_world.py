@@ -80,7 +80,7 @@ class InlinePool:
 
 
 class InlineLease:
-    takes_inputs = True
+    goes_on = True
 
     def __init__(self, pool):
         self._pool = pool
@@ -90,6 +90,10 @@ class InlineLease:
         self._program = decode_program(data)
         self._limits = TaskLimits(seconds, memory_limit_bytes)
         await InlineLease.load_inputs(self, inputs)
+
+    async def load_next(self, data, inputs, *, seconds, memory_limit_bytes):
+        await InlineLease.load(self, data, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
+        return True
 
     async def load_inputs(self, inputs):
         data = {index: source if isinstance(source, bytes) else source.read_bytes() for index, source in inputs.items()}
