@@ -124,6 +124,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     all it has but what a context takes."""
     work_max: Annotated[int, msgspec.Meta(ge=1, le=2**62)] = 10**15
     """Threads of all launches and floating-point operations, together, that one lent task may have at most."""
+    task_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 3600
+    """How long one lent task may take at most, in seconds: jobs whose ``[limits] seconds`` are more are declined."""
     price_millicredits: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """What a reference-second (docs/credit.md) of the lent slots costs, in thousandths of a credit."""
     unpaid_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2

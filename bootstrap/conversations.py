@@ -20,7 +20,7 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.jobs.patience import ORDERLY
-from depin_node.compute.jobs.recruiting import DURATION_S
+from depin_node.compute.jobs.recruiting import DURATION_S_MAX
 from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
@@ -36,8 +36,7 @@ from depin_node.p2p.frames import Frame
 log = structlog.get_logger("depin_node.requester")
 
 CONNECT_TIMEOUT_S = 20.0
-GRANT_S = 2 * DURATION_S
-"""Grants are used again for the next job under the same agreement, and so outlive it."""
+GRANT_S_MAX = DURATION_S_MAX
 DETAIL_CHARACTERS_MAX = 200
 GRANTS_KEPT_MAX = 64
 EVIDENCE_KEPT_MAX = 4096
@@ -55,6 +54,8 @@ class _Partner:
 
     talk: RequesterTalk
     clock: Callable[[], Now]
+    grant_s: int
+    """Grants are used again for the next job under the same agreement, and so outlive it."""
     conversation: Conversation | None = None
     receipts_open: int = 0
     grants: dict[tuple[bytes, ...], bytes] = field(default_factory=dict)
@@ -105,7 +106,8 @@ class Conversations:
 
     def ask(self, effect: e.Ask) -> None:
         """Begin a conversation."""
-        self._partners[effect.peer] = _Partner(RequesterTalk(self._context.pen, effect.peer), self._context.clock)
+        talk, grant_s = RequesterTalk(self._context.pen, effect.peer), min(GRANT_S_MAX, 2 * effect.duration_s)
+        self._partners[effect.peer] = _Partner(talk, self._context.clock, grant_s)
         self._nursery.start_soon(self._converse, effect)
 
     def tell(self, effect: e.TalkEffect, now: Now) -> None:
@@ -160,7 +162,7 @@ class Conversations:
                 roots,
                 seq=context.pen.next_seq(),
                 now=now,
-                lifetime_s=GRANT_S,
+                lifetime_s=partner.grant_s,
             )
             if len(partner.grants) >= GRANTS_KEPT_MAX:
                 partner.grants.clear()

@@ -172,9 +172,10 @@ async def _open(config: NodeConfig, device: _Chosen) -> AsyncIterator[AnyPool]:
 
 async def _learn(config: NodeConfig, device: _Chosen, pool: AnyPool) -> LentDevice:
     """Start a first worker: it tells the class. Raises ``ResourceError`` if it cannot, or the class is not wanted."""
-    device_class, gpu, price = await pool.device_class(), device.gpu, config.price_millicredits
+    device_class, gpu, seconds = await pool.device_class(), device.gpu, config.task_seconds
+    price = config.price_millicredits
     if gpu is None:
-        lending = Lending(device_class, config.slots_of_processor(), config.memory_mib, price)
+        lending = Lending(device_class, config.slots_of_processor(), config.memory_mib, price, seconds)
         return LentDevice(device.name, pool, lending, processor_name(), find_meter())
     if device_class != STRICT_CLASS and not device.is_named:
         raise ResourceError(
@@ -182,7 +183,7 @@ async def _learn(config: NodeConfig, device: _Chosen, pool: AnyPool) -> LentDevi
             f"name it with --device {gpu.uuid}"
         )
     memory_mib = max(1, (gpu.memory_bytes >> 20) - CONTEXT_MIB)
-    lending = Lending(device_class, 1, memory_mib, price)  # one agreement has all of it
+    lending = Lending(device_class, 1, memory_mib, price, seconds)  # one agreement has all of it
     return LentDevice(device.name, pool, lending, gpu.name, find_meter(gpu))
 
 

@@ -16,7 +16,8 @@ from depin_node.compute.jobs.progress import Progress
 from depin_node.compute.market.messages import Terms
 from depin_node.core.clock import SECOND_NS, Now
 
-DURATION_S = 3600
+DURATION_S, DURATION_S_MAX = 3600, 86_400
+"""For which an agreement is asked: for twice the time of its longest task where that is more, at most for a day."""
 IDLE_S = 10
 """An agreement without work is kept so long for the next job: shorter than the provider's own limit."""
 NEEDY_SEEN_MAX = 16
@@ -64,7 +65,8 @@ class Recruiting:
             progress.part(candidate.peer).state = "asked"
             progress.stage("first_offer", now)
             board.note(progress, now, "asked", candidate.peer)
-            board.do(Ask(candidate.peer, terms, board.config.price_max, DURATION_S))
+            duration_s = min(DURATION_S_MAX, max(DURATION_S, 2 * terms.limits.seconds))
+            board.do(Ask(candidate.peer, terms, board.config.price_max, duration_s))
         for candidate in board.candidates:
             if engaged >= wanted:
                 break

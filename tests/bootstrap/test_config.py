@@ -46,6 +46,7 @@ def test_every_setting_has_one_name_in_file_and_environment(tmp_path):
         "slots": ("3", "3"),
         "memory_mib": ("77", "77"),
         "work_max": ("1000", "1000"),
+        "task_seconds": ("60", "60"),
         "price_millicredits": ("5", "5"),
         "unpaid_share": ("0.5", "0.5"),
         "price_max_millicredits": ("6", "6"),

@@ -89,10 +89,10 @@ def test_the_advert_has_room_for_addresses_whatever_is_lent():
 @pytest.mark.skipif(bool(find_gpus().gpus), reason="there is a GPU here")
 async def test_without_a_gpu_the_processor_is_lent():
     with trio.fail_after(WAIT_S):
-        async with open_lent(NodeConfig(lend=True, slots=2, memory_mib=77)) as lent:
+        async with open_lent(NodeConfig(lend=True, slots=2, memory_mib=77, task_seconds=60)) as lent:
             assert lent.left_out == []
             (device,) = lent.devices
-            assert (device.name, device.lending) == ("cpu", Lending("wasm-1", 2, 77))
+            assert (device.name, device.lending) == ("cpu", Lending("wasm-1", 2, 77, seconds_max=60))
 
 
 # What a machine without a GPU does can be seen on such a machine only.

@@ -111,6 +111,18 @@ async def test_the_blobs_of_a_work_are_fetched_together(tmp_path, autojump_clock
         assert served == [2, 2]  # the program and the input
 
 
+async def test_a_task_may_take_as_long_as_a_lender_allows(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        b = await w.start(2, pool=InlinePool())
+        await knows(a, [b])
+        job, x = await make_job(a, candidate=MANY, seconds=Lending.seconds_max)
+        with trio.fail_after(60):
+            view = await done(a, job)
+        assert view.state == "done", view.error
+        assert (await output_of(a, view, MANY) == x).all()
+
+
 @pytest.mark.parametrize("ends", ["never", "dies", "is used up"])
 async def test_jobs_over_other_inputs_and_programs_go_on_with_the_worker_or_with_a_fresh_one(
     tmp_path, autojump_clock, ends
