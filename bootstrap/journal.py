@@ -10,6 +10,7 @@ Who queues is bounded: a requester by its open tasks, a provider by its conversa
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import trio
 
@@ -35,7 +36,9 @@ class JournalWriter:
         self._wake = trio.Event()
         self._urgent = False
         self._closing = False
-        self._limiter = trio.CapacityLimiter(1)
+        self._batches: SimpleQueue[list[Statement] | None] = SimpleQueue()
+        self._applied: trio.Event = trio.Event()
+        self._error: ResourceError | None = None
 
     def write_soon(self, statements: Iterable[Statement], then: Then | None = None) -> None:
         """Queue statements; ``then`` is called from the writer, and must not raise."""
@@ -70,30 +73,57 @@ class JournalWriter:
     async def run(self) -> None:
         """Write until ``close`` was called and the queue is empty; not to be cancelled before."""
         with trio.CancelScope(shield=True):
-            while self._queue or not self._closing:
-                if not self._queue:
-                    await self._woken()
-                    continue
-                if not self._urgent:
-                    with trio.move_on_after(LINGER_S):
-                        while not self._urgent and not self._closing:
-                            await self._woken()
-                self._urgent = False
-                batch, self._queue = self._queue[:TRANSACTION_MAX], self._queue[TRANSACTION_MAX:]
-                error = await self._apply([statement for statements, _ in batch for statement in statements])
-                for _, then in batch:
-                    then(error)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_thread, trio.lowlevel.current_trio_token())
+                try:
+                    await self._write_all()
+                finally:
+                    self._batches.put(None)
+
+    async def _write_all(self) -> None:
+        while self._queue or not self._closing:
+            if not self._queue:
+                await self._woken()
+                continue
+            if not self._urgent:
+                with trio.move_on_after(LINGER_S):
+                    while not self._urgent and not self._closing:
+                        await self._woken()
+            self._urgent = False
+            batch, self._queue = self._queue[:TRANSACTION_MAX], self._queue[TRANSACTION_MAX:]
+            error = await self._apply([statement for statements, _ in batch for statement in statements])
+            for _, then in batch:
+                then(error)
 
     async def _woken(self) -> None:
         self._wake = trio.Event()
         await self._wake.wait()
 
     async def _apply(self, statements: list[Statement]) -> ResourceError | None:
-        try:
-            await trio.to_thread.run_sync(self._writing.apply, statements, limiter=self._limiter)
-        except ResourceError as error:
-            return error
-        return None
+        self._applied = trio.Event()
+        self._batches.put(statements)
+        await self._applied.wait()
+        return self._error
+
+    async def _keep_thread(self, token: trio.lowlevel.TrioToken) -> None:
+        """Keep a thread that applies batches: to wake it takes a third of ``to_thread.run_sync``'s time there and back.
+
+        It ends with the batch that is None."""
+
+        def note(error: ResourceError | None) -> None:
+            self._error = error
+            self._applied.set()
+
+        def work() -> None:
+            while (statements := self._batches.get()) is not None:
+                try:
+                    self._writing.apply(statements)
+                except ResourceError as error:
+                    token.run_sync_soon(note, error)
+                else:
+                    token.run_sync_soon(note, None)
+
+        await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
 
     def close(self) -> None:
         """Take no more; ``run`` ends when all is written."""

@@ -43,6 +43,8 @@ RESTING_TICK_S = 10.0
 """Of a node without a job: whatever begins one wakes it."""
 LAST_WORDS_S = 3.0
 """After a conversation has ended its receipts are still written and confirmed: so long at most."""
+TURNS = 4
+"""Of the loop, until what a frame has begun has reached a worker: a work is ready, a lane takes, its lease writes."""
 BOOK_S = 5.0
 RESERVE_AGAIN_S = 1.0
 _SEQUENCE = "sequence"
@@ -214,7 +216,7 @@ class Conversation:
     async def run(self, take: Callable[[Frame], bool], is_said: Callable[[], bool]) -> None:
         """Hand each frame to ``take``. After ``stop``, do so until all ``is_said``, but not for long; then close.
 
-        ``take`` tells whether what it has begun is to have its turn before the frame after.
+        ``take`` tells whether what it has begun is to have its turns before the frame after.
 
         Raises:
             PeerViolation: as ``take`` does. TransportError: the stream broke. It is reset then.
@@ -253,7 +255,8 @@ class Conversation:
             if frame is None:
                 return
             if take(frame):
-                await trio.lowlevel.checkpoint()
+                for _ in range(TURNS):
+                    await trio.lowlevel.checkpoint()
 
     async def _write(self) -> None:
         try:
