@@ -15,11 +15,11 @@ one after the other in every round; what is printed are medians, and on stderr t
     scheduler_events_per_s   the scheduler machine alone, in processor time: 20,000 tasks, quorum(2, 3), 8 providers
     providers_N_us_per_task  the same for N providers in simulation
 
-Before each of the jobs whose options are sent, of whichever system, a file is written and deleted that is as large as all
-that ours takes: the options three times (requester and both lenders store them), the prices three times. On a virtual
-machine memory that was not used for some seconds may be the host's again, and the first to touch it waits up to two
-milliseconds for each MiB: longer than the whole job takes, and nothing that either system could help. All that is part
-of a job is measured: its files are new, and made, filled and named within the time.
+Before each of the jobs whose options are sent, of whichever system, a file is written and deleted that is as large as
+all that ours takes: the options three times (requester and both lenders store them), the prices three times. On a
+virtual machine memory that was not used for some seconds may be the host's again, and the first to touch it waits up to
+two milliseconds for each MiB: longer than the whole job takes, and nothing that either system could help. All that is
+part of a job is measured: its files are new, and made, filled and named within the time.
 
 What Ray or Dask would take is null where they cannot be installed. The last line is one flat JSON object.
 """
