@@ -92,6 +92,8 @@ class DirectCarrier:
         self._got = 0
         self._next: _Sealed | None = None
         self._spare: list[bytearray] = []
+        self._plain: list[bytearray] = []
+        """Of threads that took chunks, for those that will."""
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._wakes_at_bytes = 1
@@ -183,7 +185,7 @@ class DirectCarrier:
 
         def work(sealed: _Sealed | None) -> None:
             nonlocal over
-            plain = bytearray()
+            plain = self._plain.pop() if self._plain else bytearray()
             try:
                 for _ in range(_STRETCH):
                     trio.from_thread.check_cancelled()
@@ -203,6 +205,7 @@ class DirectCarrier:
                 return
             finally:
                 over = True
+                self._plain.append(plain)
 
         async def run(sealed: _Sealed | None) -> None:
             await self._in_thread(lambda: work(sealed))
