@@ -24,7 +24,6 @@ from depin_node.p2p.blob_messages import (
     ASKED_BYTES_MAX,
     BLOBS_PROTOCOL,
     CHUNK,
-    CHUNK_FRAME_BYTES_MAX,
     CHUNK_HEADER,
     HAVE,
     HAVE_MAX,
@@ -117,7 +116,7 @@ class Serving:
         self._transfer: _Transfer | None = None
         self._is_over = False
         self._wake = trio.Event()
-        self._buffer = bytearray(FRAME_HEADER.size + CHUNK_FRAME_BYTES_MAX)
+        self._buffer = bytearray()  # for a chunk and what is before it
         self._send_s = 0.0
 
     async def run(self) -> None:
@@ -216,6 +215,9 @@ class Serving:
         if manifest.size > request.size_bytes_max:
             await self._reply(REFUSE, b"too_large")
             return
+        chunk_bytes = FRAME_HEADER.size + CHUNK_HEADER.size + min(manifest.size, CHUNK_BYTES)
+        if len(self._buffer) < chunk_bytes:
+            self._buffer = bytearray(chunk_bytes)
         store.pin(blob_id)
         self._transfer = transfer = _Transfer(blob_id, manifest, arrivals, store.chunk_reader(blob_id))
         have = b""

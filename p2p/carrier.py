@@ -187,7 +187,8 @@ class StreamCarrier:
             if taking is not None:
                 taking.end()
 
-        await together(read, self._give_credit, *[] if taking is None else [taking.run])
+        threads = [] if taking is None else [taking.run, taking.wake_when_cancelled]
+        await together(read, self._give_credit, *threads)
         return frame
 
     async def _read_frame(self, size_bytes_max: int, timeout_s: float, taking: "_Taking | None") -> Frame | None:
@@ -329,7 +330,7 @@ class _Taking:
         self._spare = spare
         self._chunks: SimpleQueue[memoryview | None] = SimpleQueue()
         self._is_full = False
-        self._changed = trio.Event()
+        self._changed, self._over = trio.Event(), trio.Event()
         self._trio = trio.lowlevel.current_trio_token()
 
     async def put(self, chunk: memoryview) -> None:
@@ -353,6 +354,14 @@ class _Taking:
             while self._chunks.empty():
                 await self._changed.wait()
             is_over = await trio.to_thread.run_sync(self._work)
+        self._over.set()
+
+    async def wake_when_cancelled(self) -> None:
+        """Until ``run`` has ended: if it is cancelled, let the thread wait for no chunk that nobody wants."""
+        try:
+            await self._over.wait()
+        finally:
+            self._chunks.put(None)
 
     def _work(self) -> bool:
         """In a thread: take chunks; return whether that was the last."""

@@ -22,6 +22,7 @@ from depin_node.crypto.blob import CHUNK_BYTES, Manifest, manifest
 from depin_node.crypto.envelope import Envelope, sign
 from depin_node.crypto.identity import Identity
 from depin_node.p2p import blobs
+from depin_node.p2p import carrier as carriers
 from depin_node.p2p.advert import Offer, sign_advert
 from depin_node.p2p.blob_messages import (
     BLOBS_PROTOCOL,
@@ -132,6 +133,16 @@ async def test_a_granted_blob_arrives(tmp_path, size, carrier):
         assert size <= owner.blobs.sent_bytes <= size + 5 * 6
         if asker.direct:
             assert asker.direct.counters["channels"] == owner.direct.counters["channels"] == 1
+
+
+async def test_nobody_waits_for_a_chunk_after_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(carriers, "_PATIENCE_S", 600.0)
+    async with nodes(tmp_path, OWNER, ASKER, carrier="stream") as (owner, asker):
+        owner.serve(), asker.serve()
+        for size in (100, 3 * CHUNK_BYTES):
+            key = await owner.store.put(os.urandom(size))
+            with trio.fail_after(60):
+                await asker.blobs.fetch(key, [OWNER.key], grant_for(ASKER, key), **FEW)
 
 
 class LateToHear(StreamCarrier):
