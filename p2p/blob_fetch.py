@@ -6,6 +6,7 @@ holder that fails is tried again after a pause, ``rounds_max`` times without pro
 than the blob is reported, and not asked again.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -135,14 +136,16 @@ class Fetch:
 
     async def _keep_pulling(self, holder: PeerKey) -> None:
         round_ = 0
-        while round_ < self._rounds_max:
-            if round_:
-                await self._pause(round_)
+        while round_ < self._rounds_max and not self._incoming.is_complete:
             before = self._chunks_here()
             may_again = await self._try(holder)
             if not may_again or self._incoming.is_complete or self._failed is not None:
                 break
             round_ = round_ + 1 if self._chunks_here() == before else 1
+            if self._incoming.swarm is not None:  # its share is not waited for while it cannot be had
+                self._incoming.swarm.leave(holder)
+            if round_ < self._rounds_max:
+                await self._pause(round_)
         if self._incoming.swarm is not None:
             self._incoming.swarm.leave(holder)
         if self._failed is not None and self._nursery is not None:
@@ -153,7 +156,10 @@ class Fetch:
         return 0 if partial is None else len(partial.arrivals.order)
 
     async def _pause(self, round_: int) -> None:
-        await trio.sleep(self._round_pause_s * 2 ** (round_ - 1))
+        """Wait before a holder is tried again; not any longer once others have brought all that was missing."""
+        with trio.move_on_after(self._round_pause_s * 2 ** (round_ - 1)):
+            while not self._incoming.is_complete:
+                await self._incoming.wait_for_change(math.inf)
 
     async def _try(self, holder: PeerKey) -> bool:
         """Get from one holder what it has; return whether it may be asked again."""

@@ -21,7 +21,7 @@ from depin_node.core.wire import decode, encode
 from depin_node.crypto.blob import CHUNK_BYTES, Manifest, manifest
 from depin_node.crypto.envelope import Envelope, sign
 from depin_node.crypto.identity import Identity
-from depin_node.p2p import blobs
+from depin_node.p2p import blobs, swarm
 from depin_node.p2p import carrier as carriers
 from depin_node.p2p.advert import Offer, sign_advert
 from depin_node.p2p.blob_messages import (
@@ -826,6 +826,28 @@ async def test_an_input_that_all_need_leaves_its_owner_about_once(tmp_path, carr
             assert node.violations == []
         assert sum(node.blobs.sent_bytes for node in (owner, *others)) < 4.6 * len(LARGE)
         assert owner.blobs.sent_bytes <= 2 * len(LARGE)  # 1.0 to 1.1; the machine that runs this may stall
+
+
+async def test_who_fetch_together_and_refuse_each_other_wait_for_nothing(tmp_path, monkeypatch, carrier):
+    for name in ("PATIENCE_S_MIN", "PATIENCE_S_MAX"):
+        monkeypatch.setattr(swarm, name, 1000.0)
+    limits = BlobLimits(round_pause_s=1000.0)
+    async with nodes(tmp_path, OWNER, *OTHERS[:2], quota=2 * QUOTA, carrier=carrier) as (owner, *others):
+        owner.serve()
+        await owner.store.put(LARGE)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for node in others:
+                    node.serve(limits)
+                    monkeypatch.setattr(node.blobs, "why_not", lambda peer, request: "not_granted")
+                    grant = grant_for(node.identity, LARGE_KEY)
+                    nursery.start_soon(
+                        lambda node=node, grant=grant: node.blobs.fetch(
+                            LARGE_KEY, [OWNER.key], grant, size_bytes_max=QUOTA, timeout_s=900
+                        )
+                    )
+        for node in others:
+            assert await node.store.read(LARGE_KEY) == LARGE
 
 
 async def test_a_blob_comes_from_all_who_have_it(tmp_path, carrier):
