@@ -7,16 +7,18 @@ one after the other in every round; what is printed are medians, and on stderr t
 
     trivial_*_ms_p50    one task at a time, saxpy on 1,024 floats, start to result; single: quorum(1, 1), verified:
                         quorum(2, 2)
+    trivial_other_program_ms_p50   ours, single, with other numbers in the program each time, so that no lender has it
     trivial_*_per_s     2,000 of them at once
     map64_verified_s    64 tasks price 2²⁴ options that they make themselves, by two each; results stay where they are,
-                        as references, with all three; map64_numpy_s: one process that prices as many
+                        as references, with all three; map64_numpy_s: one process that prices as many. Ours prices at
+                        another rate of interest each time: another program, and no result is in a store already
     map64_shipped_s     the options are sent (192 MiB, new ones each time) and the prices come back; ours by two as well
     map64_single_s, map64_shipped_single_s    ours with one run of each task, as the others do it
     scheduler_events_per_s   the scheduler machine alone, in processor time: 20,000 tasks, quorum(2, 3), 8 providers
     providers_N_us_per_task  the same for N providers in simulation
 
-Before each of the jobs whose options are sent, of whichever system, a file is written and deleted that is as large as
-all that ours takes: the options three times (requester and both lenders store them), the prices three times. On a
+Before each of the maps, of whichever system, a file is written and deleted that is as large as all that ours takes when
+the options are sent: the options three times (requester and both lenders store them), the prices three times. On a
 virtual machine memory that was not used for some seconds may be the host's again, and the first to touch it waits up to
 two milliseconds for each MiB: longer than the whole job takes, and nothing that either system could help. All that is
 part of a job is measured: its files are new, and made, filled and named within the time.
@@ -61,7 +63,7 @@ RATIOS = (
     ("map64_shipped_s", "map64_shipped_dask_s"),
 )
 TOUCHED_BYTES = 3 * (3 + 1) * 4 * OPTIONS
-"""What a job whose options are sent takes: three arrays and one of results, float32, in three places."""
+"""What a map whose options are sent takes: three arrays and one of results, float32, in three places."""
 Step = Callable[[], Awaitable[float]]
 
 
@@ -146,11 +148,16 @@ def steps_of(node: Node, folder: Path, ray: Other | None, dask: Other | None) ->
         return ours.TASKS / await ours.run(node, await ours.put(node, ours.trivial(ours.TASKS, policy)))
 
     async def map64(policy: Quorum) -> float:
-        return await ours.run(node, await ours.put(node, ours.black_scholes(policy, Results.STAY)))
+        work = ours.black_scholes(policy, Results.STAY, next(rates))
+        return await ours.run(node, await ours.put(node, work))
 
-    ship = Shipped(node).measure
+    ship, rates = Shipped(node).measure, iter(0.02 + number / 10_000 for number in range(1000))
     groups: list[dict[str, Step]] = [
-        {"trivial_single_ms_p50": latency(SINGLE), "trivial_verified_ms_p50": latency(VERIFIED)},
+        {
+            "trivial_single_ms_p50": latency(SINGLE),
+            "trivial_verified_ms_p50": latency(VERIFIED),
+            "trivial_other_program_ms_p50": lambda: ours.other_program_ms(node, SINGLE, LATENCY_JOBS),
+        },
         {"trivial_single_per_s": lambda: rate(SINGLE), "trivial_verified_per_s": lambda: rate(VERIFIED)},
         {"map64_single_s": lambda: map64(SINGLE), "map64_verified_s": lambda: map64(VERIFIED)},
         {"map64_shipped_single_s": lambda: ship(SINGLE), "map64_shipped_s": lambda: ship(VERIFIED)},
@@ -162,9 +169,8 @@ def steps_of(node: Node, folder: Path, ray: Other | None, dask: Other | None) ->
             groups[2][f"map64_{name}_s"] = other.step("map64_s")
     if dask is not None:  # Ray's workers map the caller's memory: nothing travels
         groups[3]["map64_shipped_dask_s"] = dask.step("map64_shipped_s")
-    groups[3] = {key: with_memory(folder, step) for key, step in groups[3].items()}
     groups[2]["map64_numpy_s"] = lambda: trio.to_thread.run_sync(ours.numpy_black_scholes_s)
-    return groups
+    return groups[:2] + [{key: with_memory(folder, step) for key, step in group.items()} for group in groups[2:]]
 
 
 async def measure(only: str, rounds: int) -> dict[str, list[float]]:

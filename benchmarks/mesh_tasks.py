@@ -68,19 +68,19 @@ async def until_known(node: Node, count: int) -> None:
             await trio.sleep(0.005)
 
 
-def trivial(tasks: int, policy: Quorum) -> Work:
-    """Return a job of trivial tasks: each computes 1,024 floats of its own."""
+def trivial(tasks: int, policy: Quorum, factor: float = 2.0) -> Work:
+    """Return a job of trivial tasks: each computes 1,024 floats of its own. Another ``factor`` is another program."""
     n = 1024 * tasks
     kernel = RawKernel((KERNELS / "saxpy.cu").read_text(), "saxpy")
     x, y = np.arange(n, dtype=np.float32), np.ones(n, np.float32)
-    args = [x, y, Out("float32", (n,), tile=(256,)), 2.0, n]
+    args = [x, y, Out("float32", (n,), tile=(256,)), factor, n]
     return prepare_launch(kernel, (n // 256,), (256,), args, shards=tasks, verify=policy, limits=Limits(60, 128))
 
 
-def black_scholes(policy: Quorum, results: Results = Results.COME) -> Work:
-    """Return the map of 2²⁴ options, which the tasks make themselves."""
+def black_scholes(policy: Quorum, results: Results = Results.COME, rate: float = 0.02) -> Work:
+    """Return the map of 2²⁴ options, which the tasks make themselves. Another ``rate`` of interest, other prices."""
     kernel = RawKernel((KERNELS / "black_scholes.cu").read_text(), "black_scholes")
-    args = [Out("float32", (OPTIONS,), tile=(256,)), 0.02, 0.3, OPTIONS]
+    args = [Out("float32", (OPTIONS,), tile=(256,)), rate, 0.3, OPTIONS]
     return prepare_launch(
         kernel, (OPTIONS // 256,), (256,), args,
         shards=SHARDS, verify=policy, limits=Limits(60, 256), results=results.value,
@@ -117,6 +117,17 @@ async def latency_ms(node: Node, policy: Quorum, jobs: int = WARM_UP_JOBS + LATE
     """Return the median of jobs of one trivial task, one after the other; the first do not count."""
     job = await put(node, trivial(1, policy))
     times = [await run(node, job) for _ in range(jobs)]
+    return 1e3 * statistics.median(times[jobs // 10 :])
+
+
+async def other_program_ms(node: Node, policy: Quorum, jobs: int = WARM_UP_JOBS + LATENCY_JOBS) -> float:
+    """Return the median of jobs of one trivial task whose program nobody has seen, from its bytes to its end."""
+    times = []
+    for _ in range(jobs):
+        factor = float(int.from_bytes(os.urandom(3), "big"))
+        begin = time.perf_counter()
+        await run(node, await put(node, trivial(1, policy, factor)))
+        times.append(time.perf_counter() - begin)
     return 1e3 * statistics.median(times[jobs // 10 :])
 
 
