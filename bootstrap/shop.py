@@ -80,7 +80,6 @@ class Work:
     """A job's program and inputs, as they are fetched."""
 
     body: WorkBody
-    is_ready: bool = False
     inputs: dict[int, Path] = field(default_factory=dict)
     failure: FailCode | None = None
     blobs: list[bytes] = field(default_factory=list)
@@ -143,7 +142,6 @@ class Shop:
         except DepinError as error:
             work.failure = FailCode.NO_BLOB
             log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
-        work.is_ready = True
         self._turns.ready(order.work)
         self._arrived.unpark_all()
 
@@ -189,8 +187,8 @@ class Shop:
 
     def work_of(self, job: bytes) -> Work | None:
         """Return the open work of a job, once its blobs are here."""
-        works = (work for work in self._works.values() if work.body.job == job)
-        return next((work for work in works if work.is_ready and work.failure is None), None)
+        works = (work for number, work in self._works.items() if self._turns.is_ready(number))
+        return next((work for work in works if work.body.job == job and work.failure is None), None)
 
     def close(self) -> None:
         """The agreement is over: kill the workers."""

@@ -29,6 +29,10 @@ class Turns:
         if work in self._served_s:
             self._ready.add(work)
 
+    def is_ready(self, work: int) -> bool:
+        """Tell whether attempts of a work may run."""
+        return work in self._ready
+
     def close(self, work: int) -> None:
         """Forget a work, and what is queued of it."""
         self._queues.pop(work, None)

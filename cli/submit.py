@@ -93,7 +93,7 @@ def submit(
     with settings.mesh() as mesh:
         future = mesh.submit(work, key=key)
         if not wait:
-            emit({"job": future.job_id}, as_json, lambda: future.job_id)
+            emit({"job": future.last_view}, as_json, lambda: future.job_id)
             return 0
         state = future.last_view.state
         said = f"job {future.job_id[:12]} submitted: {work.bound.program.tasks} tasks"

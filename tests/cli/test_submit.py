@@ -154,6 +154,8 @@ def test_submit_now_and_fetch_later(mesh, job):
     done = submit(mesh[0], job, "--no-wait", "--key", "later")
     (job_id,) = done.stdout.split()
     assert submit(mesh[0], job, "--no-wait", "--key", "later").stdout.split() == [job_id]
+    told = json.loads(submit(mesh[0], job, "--no-wait", "--key", "later", "--json").stdout)
+    assert told["job"]["id"] == job_id
     shown = mesh[0].run("job", "show", job_id[:10], "--follow")
     assert "4 of 4 done" in shown.stdout
     assert mesh[0].run("job", "result", job_id[:10], "--output", job.parent / "out").returncode == 0
