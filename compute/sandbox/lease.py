@@ -122,7 +122,11 @@ class Lease:
             TaskError: the program is refused, or nothing of it can run within the limits.
             ResourceError: no worker or no memory on this machine.
         """
-        self._at = await prepare(self._config, program, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
+        loading = await prepare(self._config, program, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
+        if self._ended.is_set():
+            loading.close()
+            raise ResourceError("the lease is closed")
+        self._at = loading
         self._wanted.set()
         await self._loaded.wait()
         if self._failure or self._ended.is_set():
@@ -134,7 +138,8 @@ class Lease:
         Raises:
             TaskError, ResourceError: as ``load`` does; the lease is of no use then.
         """
-        self._check_rest()
+        if self._held or not self.goes_on:
+            raise ValueError("there are attempts over the inputs of before, or no worker that takes others")
         self._loading.take_inputs(inputs)
         await self._go_on(self._send_inputs)
 
@@ -149,7 +154,10 @@ class Lease:
         Raises:
             TaskError, ResourceError: as ``load`` does; the lease is of no use then.
         """
-        self._check_rest()
+        if self._held:
+            raise ValueError("there are attempts at the program of before")
+        if not self.goes_on:
+            return False
         following = await prepare(self._config, program, inputs, seconds=seconds, memory_limit_bytes=memory_limit_bytes)
         modules = following.modules
         is_compiled = not modules or modules in self._known or self._native.get(modules) is not None
@@ -167,10 +175,6 @@ class Lease:
     def _loading(self) -> Loading:
         assert self._at is not None
         return self._at
-
-    def _check_rest(self) -> None:
-        if self._held or not self.goes_on:
-            raise ValueError("there are attempts at what was loaded before, or no worker that goes on")
 
     async def _go_on(self, send: Callable[[WorkerProcess], Awaitable[None]]) -> None:
         """Have the worker given what is loaded now."""

@@ -427,12 +427,22 @@ async def test_a_worker_takes_no_program_that_only_a_fresh_one_may():
         assert workers() == [before]
 
 
+async def test_a_closed_lease_loads_nothing():
+    async with leased() as lease:
+        await lease.aclose()
+        with pytest.raises(ResourceError, match="closed"):
+            await load(lease, program())
+
+
 async def test_a_worker_that_dies_over_another_program_is_replaced_and_the_watch_is_over_the_new_limits():
     async with leased() as lease:
         await load(lease, program())
         assert await go_on(lease, program(tasks=2))
         (worker,) = workers()
         worker.kill()
+        while lease.goes_on:
+            await trio.sleep(0.001)
+        assert not await go_on(lease, program())  # its worker is gone, and the next has the program of last
         await lease.submit([(attempt(0), 1)])
         (result,) = (await take(lease, 1)).values()
         assert (floats(result) == numbers()[512:]).all()
