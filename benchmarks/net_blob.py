@@ -5,7 +5,10 @@
 The last line is one JSON object; MB = 10⁶ bytes, medians of five fetches. ``blob256_mb_s``: 256 MiB by the data
 channel, ``blob256_libp2p_mb_s`` by a stream: read, sent, hashed, verified and stored as providers store inputs, not
 forced to disk. ``blob256_core_s``: CPU seconds of both processes for one such fetch by the data channel.
-``blob256_over_raw``: the stream over a bare stream of the same network that only counts bytes, pairs of runs.
+Two ratios of the stream's blob, medians of pairs that take turns. ``blob256_over_raw``: over a bare stream of the same
+network that only counts bytes, with our mended libp2p on both sides: what it costs that the bytes are a blob.
+``blob256_over_libp2p``: over the bare stream of py-libp2p as published at its best settings (``net_library.py``),
+``raw_libp2p_mb_s``, which neither hashes nor stores: what our stream, all in all, is beside the library's.
 ``rpc_bulk_ms_p50``: a 100-byte request and its answer on an open stream of the same connection during such transfers.
 ``blob256_bound_mb_s``, ``blob256_libp2p_bound_mb_s``: what this machine could do at best, in the same run: two cores
 that do nothing but the system calls and ciphers that no such transfer can do without, the best of five.
@@ -20,7 +23,6 @@ of a transfer is measured: its file is new, and made, filled and named within th
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,8 +35,8 @@ from pathlib import Path
 import psutil
 import structlog
 import trio
-from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from net_bound import bound_mb_s
 
 from depin_node.core.clock import now
 from depin_node.crypto.identity import Identity
@@ -48,6 +50,7 @@ from depin_node.p2p.libp2p.host import open_libp2p
 BLOB_BYTES = int(os.environ.get("BENCH_MIB", "256")) << 20
 RUNS = 5
 WRITE_BYTES = 1 << 20
+LIBRARY = Path(__file__).with_name("net_library.py")
 NETWORK = "bench"
 HOLDER = bytes([1]) * 32
 ASKERS = [bytes([number]) * 32 for number in range(2, 6)]
@@ -119,6 +122,13 @@ async def raw_mb_s(network, peer) -> float:
     return BLOB_BYTES / took_s / 1e6
 
 
+async def library_mb_s(library: subprocess.Popen) -> float:
+    """Have as many bytes go between two processes that use the library as published; return MB/s."""
+    library.stdin.write(f"{BLOB_BYTES}\n")
+    library.stdin.flush()
+    return float(await trio.to_thread.run_sync(library.stdout.readline))
+
+
 async def touch_memory(store) -> None:
     """Have as much memory at hand as a fetch takes, by a file as large; what was deleted before is gone then too."""
     path = store.folder / "touched"
@@ -137,14 +147,18 @@ async def ask_on(network, peer, times: list[float]) -> None:
         await trio.sleep(0.01)
 
 
-async def ask(address: str, blob_id: bytes, grant: bytes, by: str, holder: psutil.Process) -> tuple[list[float], ...]:
-    """Fetch the blob ``RUNS`` times; return the rates, those of the bare stream, and CPU seconds."""
-    rates, raw, core_s = [], [], []
+async def ask(
+    address: str, blob_id: bytes, grant: bytes, by: str, holder: psutil.Process, library: subprocess.Popen | None
+) -> tuple[list[float], ...]:
+    """Fetch the blob ``RUNS`` times; return rates, CPU seconds, ms of requests, rates of our bare stream and theirs."""
+    rates, core_s, times, raw, theirs = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         async with open_node(ASKERS[0], folder, by=by) as (network, blobs):
             peer = await network.dial(address)
             for _ in range(RUNS):
-                if by != "direct":
+                if library:
+                    await touch_memory(blobs.store)
+                    theirs.append(await library_mb_s(library))
                     await touch_memory(blobs.store)
                     raw.append(await raw_mb_s(network, peer))
                 await touch_memory(blobs.store)
@@ -153,15 +167,14 @@ async def ask(address: str, blob_id: bytes, grant: bytes, by: str, holder: psuti
                 rates.append(BLOB_BYTES / (time.perf_counter() - start) / 1e6)
                 core_s.append(cpu_s(holder) - busy)
                 blobs.store.delete(blob_id)
-            times: list[float] = []
             async with trio.open_nursery() as nursery:
-                if by != "direct":
+                if library:
                     nursery.start_soon(ask_on, network, peer, times)
                     for _ in range(2):
                         await blobs.fetch(blob_id, [peer], grant, size_bytes_max=BLOB_BYTES, timeout_s=120)
                         blobs.store.delete(blob_id)
                 nursery.cancel_scope.cancel()
-    return rates, raw, core_s, times
+    return rates, core_s, times, raw, theirs
 
 
 def cpu_s(other: psutil.Process) -> float:
@@ -191,9 +204,9 @@ async def fetch_together(number: int) -> None:
             await trio.to_thread.run_sync(sys.stdin.readline)  # others may still want of us
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    """Start another process of this script."""
-    command = [sys.executable, __file__, *arguments]
+def start(*arguments: str, script: str | Path = __file__) -> subprocess.Popen:
+    """Start another process, of this script if no other is named."""
+    command = [sys.executable, script, *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -206,14 +219,17 @@ def end(process: subprocess.Popen) -> str:
 
 
 def measure(by: str) -> tuple[list[float], ...]:
-    """Run holder and asker."""
-    holder = start("hold", by)
+    """Run holder and asker; for the stream the library's as well."""
+    holder, library = start("hold", by), start("ask", script=LIBRARY) if by != "direct" else None
     address, blob_id, grants = json.loads(holder.stdout.readline())
     try:
+        if library:
+            library.stdout.readline()  # connected
         blob, grant = bytes.fromhex(blob_id), bytes.fromhex(grants[0])
-        return trio.run(partial(ask, address, blob, grant, by, psutil.Process(holder.pid)))
+        return trio.run(partial(ask, address, blob, grant, by, psutil.Process(holder.pid), library))
     finally:
-        end(holder)
+        for process in filter(None, (holder, library)):
+            end(process)
 
 
 def fan_out() -> tuple[float, float]:
@@ -236,39 +252,6 @@ def fan_out() -> tuple[float, float]:
     return int(end(holder)) / BLOB_BYTES, took_s
 
 
-def bound_mb_s(cipher, piece_bytes: int) -> float:
-    """Read, seal, send, receive, open, hash and store chunks in one thread; return MB/s if two cores shared that."""
-    chunk, sealed, opened = bytearray(WRITE_BYTES), bytearray(piece_bytes + 16), bytearray(WRITE_BYTES)
-    nonce, count = bytes(12), min(64, BLOB_BYTES // WRITE_BYTES)
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
-        source.write(os.urandom(WRITE_BYTES) * count)
-        source.flush()
-        ours, theirs = tcp_pair()
-        began = time.perf_counter()
-        for index in range(count):
-            os.preadv(source.fileno(), [chunk], index * WRITE_BYTES)
-            for at in range(0, WRITE_BYTES, piece_bytes):
-                cipher.encrypt_into(nonce, memoryview(chunk)[at : at + piece_bytes], None, sealed)
-                ours.sendall(sealed)
-                theirs.recv_into(sealed, len(sealed), socket.MSG_WAITALL)
-                cipher.decrypt_into(nonce, sealed, None, memoryview(opened)[at : at + piece_bytes])
-            blake3(opened).digest()
-            os.pwrite(target.fileno(), opened, index * WRITE_BYTES)
-        took_s = time.perf_counter() - began
-        ours.close()
-        theirs.close()
-    return 2 * count * WRITE_BYTES / took_s / 1e6
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a connection on loopback that takes a piece without anybody reading."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * WRITE_BYTES)
-    return ours, theirs
-
-
 def main() -> None:
     """Run all and print the result."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
@@ -279,10 +262,10 @@ def main() -> None:
         trio.run(fetch_together, int(sys.argv[2]))
         return
     print("data channel, stream, four at once", file=sys.stderr, flush=True)
-    direct, _, core_s, _ = measure("direct")
+    direct, core_s, *_ = measure("direct")
     print(direct, core_s, file=sys.stderr, flush=True)
-    stream, raw, _, times = measure("stream")
-    print(stream, raw, file=sys.stderr, flush=True)
+    stream, _, times, raw, theirs = measure("stream")
+    print(stream, raw, theirs, file=sys.stderr, flush=True)
     bound = max(bound_mb_s(cipher, 1 << 18) for cipher in (AESGCM(bytes(16)), ChaCha20Poly1305(bytes(32))) * RUNS)
     libp2p_bound = max(bound_mb_s(ChaCha20Poly1305(bytes(32)), 1 << 16) for _ in range(RUNS))
     fanned_out, took_s = fan_out()
@@ -293,6 +276,8 @@ def main() -> None:
         "blob256_libp2p_mb_s": statistics.median(stream),
         "blob256_libp2p_bound_mb_s": libp2p_bound,
         "blob256_over_raw": statistics.median(ours / bare for ours, bare in zip(stream, raw, strict=True)),
+        "raw_libp2p_mb_s": statistics.median(theirs),
+        "blob256_over_libp2p": statistics.median(ours / bare for ours, bare in zip(stream, theirs, strict=True)),
         "rpc_bulk_ms_p50": statistics.median(times),
         "fanout4_requester_bytes": fanned_out,
         "fanout4_s": took_s,
