@@ -294,7 +294,12 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
     if patient.status is not None:
         waits = bool(named) and not connected
         known = f"{connected} connected, {patient.status.peers_known} known"
-        found.append(Finding("peers", not waits, known, "see first peers" if waits else ""))
+        if not (named or patient.status.peers_known):
+            known += ": nobody has joined by this node yet"
+        do = "see first peers"
+        if found[0].ok:
+            do = "they answer, so look at the node's log: another network_id or pre_shared_key_file than theirs?"
+        found.append(Finding("peers", not waits, known, do if waits else ""))
     return found, reachable
 
 

@@ -259,7 +259,10 @@ class Control:
         except httpx.TimeoutException:
             raise _QuietError(f"the node on {self.data_dir.path} has not answered in time") from None
         except httpx.TransportError as error:
-            raise NotRunningError(f"the node on {self.data_dir.path} went away ({error}); start it again") from None
+            raise NotRunningError(
+                f"the node on {self.data_dir.path} went away ({error}); start it again: jobs that it has go on by"
+                " themselves then (depin-node job list)"
+            ) from None
 
     def _check(self, answer: httpx.Response) -> httpx.Response:
         if not answer.is_error:

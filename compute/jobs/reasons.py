@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.jobs.progress import Progress, shown
-from depin_node.compute.market.messages import FailCode
+from depin_node.compute.market.messages import DeclineCode, FailCode
 from depin_node.compute.verification.quorum import Ballot, Phase
 
 _MEANINGS = {
@@ -15,6 +15,12 @@ _MEANINGS = {
     FailCode.TRAPPED.value: "trapped: the kernel reads or writes outside its arrays, or divides by zero",
     FailCode.NO_RESULT.value: "has no result: a matrix is singular or not positive definite, or nothing converges",
     FailCode.FUEL.value: "used up its fuel: it may loop for ever; raise [limits] seconds if it does not",
+}
+_WAYS_OUT = {
+    DeclineCode.TIME.value: ", whose tasks may not take as long: lower [limits] seconds",
+    DeclineCode.MEMORY.value: ", who lend less memory: lower [limits] memory_mib, or use more shards",
+    DeclineCode.TOO_LARGE.value: ", who take no results as large: use more shards",
+    DeclineCode.PRICE.value: ", who want more: raise price_max_millicredits in the node's config.toml",
 }
 
 
@@ -27,7 +33,7 @@ def nobody(
     classes = " or ".join(progress.job.device_classes)
     is_audited = progress.settlement is not None and progress.settlement.by_peers
     others = ", and others that run some of it again," if is_audited else ""
-    seen = [f"{count} declined ({code})" for code, count in sorted(progress.declines.items())]
+    seen = [f"{count} declined ({code}){_WAYS_OUT.get(code, '')}" for code, count in sorted(progress.declines.items())]
     seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
     seen += [_own(voteless)] if voteless else []
     return JobError(

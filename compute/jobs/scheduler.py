@@ -322,7 +322,11 @@ class Scheduler:
             elif self._is_worked_on(progress, now):
                 progress.active_ns = now.boottime_ns
             elif now.boottime_ns > progress.active_ns + int(self._config.suitable_s * SECOND_NS):
-                agreed = {partner.group for partner in board.partners.values() if partner.is_agreed}
+                agreed = {
+                    partner.group
+                    for partner in board.partners.values()
+                    if partner.is_agreed and self._recruiting.serves(partner, progress, now)
+                }
                 error = reasons.nobody(
                     progress, self._config.suitable_s, len(agreed), board.unsuitable, board.voteless(progress)
                 )

@@ -177,7 +177,8 @@ class StepMaker:
 
     def _fits(self, slot: a.Slot, dtype: str, kind: str) -> None:
         if not is_element_of(dtype, slot.dtype, slot.lanes):
-            raise ConfigError(f"{slot.name} is {kind}, its array is {dtype}: convert it with astype('{slot.dtype}')")
+            way_out = f"convert it with astype('{slot.dtype}')" if slot.const else f"give it the dtype '{slot.dtype}'"
+            raise ConfigError(f"{slot.name} is {kind}, its array is {dtype}: {way_out}")
 
     def _constant(self, kernel: RawKernel, slot: Any, constants: Mapping[str, Any]) -> int:
         """Return the array of ``__constant__`` data, one for all launches that are given the same."""

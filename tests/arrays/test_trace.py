@@ -321,3 +321,8 @@ def test_the_memory_of_operations_is_enough_and_is_a_limit():
     work = prepare_program(trace(heavy, a), local=True)
     assert work.limits.memory_mib <= -(-memory_bytes(work.bound.program) >> 20) + 1
     assert len(local.run(trace(heavy, a), limits=work.limits)) == 5
+
+
+def test_what_is_recorded_is_told_in_a_line():
+    traced = trace(lambda a, b: a + 2 * b, np.zeros((3, 4), np.float32), np.zeros(4, np.float32))
+    assert repr(traced) == "<Traced function(a: float32 (3, 4), b: float32 (4,)) -> result; shards=1>"

@@ -131,7 +131,16 @@ def test_a_running_node_is_asked_whom_it_was_told_to_join_by(tmp_path):
     report, found = examined(tmp_path, {FIRST: "connection refused"}, status=alone)
     assert report.exit_code == 3
     assert not found["peers"].ok
+    assert found["peers"].do == "see first peers"
     assert "connection refused" in found["first peers"].says
+
+
+def test_first_peers_that_answer_and_are_not_connected_may_be_of_another_network(tmp_path):
+    alone = status(peers_connected=0, first_peers=(FIRST,))
+    _, found = examined(tmp_path, {FIRST: ""}, status=alone)
+    assert found["first peers"].ok
+    assert not found["peers"].ok
+    assert "another network_id" in found["peers"].do
 
 
 def test_a_node_that_starts_is_told_of_and_not_advised_to_start(tmp_path):

@@ -196,6 +196,24 @@ def test_launches_follow_each_other() -> None:
     assert "touch element" in try_bits(steps.build(), fresh=True).note
 
 
+@pytest.mark.parametrize(("index", "task"), [("i + 1", 3), ("i - 5", 0)])
+def test_of_several_tasks_those_are_tried_where_arrays_end(index: str, task: int) -> None:
+    verdict = try_bits(bound(f"out[i] = x[{index}];", shards=4))
+    assert not verdict.exact
+    assert f"elements of out are others in task {task}" in verdict.note
+
+
+def test_that_a_task_fails_is_not_kept(tmp_path: Path) -> None:
+    code = 'extern "C" __global__ void k(const int* at, float* out) { out[at[0]] = 1; }'
+
+    def writing(where: int) -> Bound:
+        return bind(RawKernel(code, "k"), 1, 1, [np.full(1, where, np.int32), Out("float32", 4, tile=4)])
+
+    assert try_bits(writing(1 << 28)).tried is False
+    assert not list(tmp_path.glob("trials/*.json"))
+    assert try_bits(writing(2)) == (True, "", True)
+
+
 def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
     program = bound(DEFINED["each its own"])
     assert try_bits(program).exact

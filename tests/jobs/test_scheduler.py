@@ -180,6 +180,29 @@ def test_who_is_banned_too_dear_or_too_small_is_not_asked():
     assert mesh.scheduler.view(name).error.code == "nobody_suitable"
 
 
+def test_a_failure_counts_agreements_that_are_for_its_job():
+    mesh = InstantMesh(providers=2)
+    Slow(mesh)
+    mesh.submit(1000, Quorum(1, 1), key="runs")
+    mesh.run()
+    name = mesh.submit(3, Quorum(1, 1), key="too large for all", memory_mib=4096)
+    mesh.run()
+    wait(mesh, 61)
+    assert len(mesh.scheduler._board.partners) == 2
+    assert "4096 MiB and 60 s a task; 0 agreed" in mesh.scheduler.view(name).error.message
+
+
+def test_a_failure_says_the_way_out_of_what_lenders_declined():
+    mesh = InstantMesh(providers=2)
+    mesh.carry_out = lambda effect: mesh.heard(effect, hp.Declined("time")) if isinstance(effect, e.Ask) else None
+    name = mesh.submit(3, Quorum(1, 1), seconds=7200)
+    mesh.run()
+    wait(mesh, 61)
+    assert "declined (time), whose tasks may not take as long: lower [limits] seconds" in (
+        mesh.scheduler.view(name).error.message
+    )
+
+
 def first_ask(mesh):
     """Run until somebody is asked; return whom."""
     mesh.carry_out = lambda effect: None

@@ -64,6 +64,12 @@ class Traced:
     results: tuple[str, ...]
     recording: Recording
 
+    def __repr__(self) -> str:
+        """Return what it is in a line: all that it holds is pages of generated CUDA."""
+        named = zip(self.parameters, self.specs, strict=True)
+        arguments = ", ".join(f"{name}: {spec.dtype} {spec.shape}" for name, spec in named)
+        return f"<Traced {self.name}({arguments}) -> {', '.join(self.results)}; shards={self.shards}>"
+
     def inputs(self, arrays: Sequence[Any]) -> "list[npt.NDArray[Any] | Reference]":
         """Return the arguments of a run: ``arrays``, or if there are none, those that it was traced with.
 
