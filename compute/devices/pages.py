@@ -35,7 +35,7 @@ _FILE, _PRESENT, _SWAPPED, _ZERO_PAGE = 1 << 2, 1 << 3, 1 << 4, 1 << 5
 _REGION_FIELDS = 3
 """``start, end, categories`` of ``struct page_region``."""
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
-_MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_POPULATE_READ = 4, 14, 22
+_MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14
 _MREMAP_FLAGS = 1 | 2 | 4
 """``MREMAP_MAYMOVE``, ``MREMAP_FIXED`` and ``MREMAP_DONTUNMAP``: the old place stays mapped, with no page in it."""
 _FAILED = ctypes.c_void_p(-1).value
@@ -160,12 +160,6 @@ class Pages:
             return False
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         return bool(self._mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, 0) != _FAILED)
-
-    def read_ahead(self, address: int, size: int) -> None:
-        """Have what ``map_file`` laid there at hand, all of it: the first read of a page is no fault then."""
-        if self._madvise is not None:
-            last = -(-(address + size) // self.size) * self.size
-            self._madvise(address, last - address, _MADV_POPULATE_READ)  # refused before Linux 5.14: slower, not wrong
 
     def forget(self, address: int, size: int) -> bool:
         """Give whole pages back: private memory reads as zeros then, what ``map_file`` laid there as the file.

@@ -31,9 +31,6 @@ from depin_node.core.errors import TaskTrapped
 MAP_BYTES_MIN = 64 << 10
 HUGE_BYTES_MIN = 4 << 20
 """A task that owns so much of an output, or more, gets large pages for it."""
-LOOKED_AT_MAX = 4
-"""Once so many tasks have read pages of inputs that were not there, so that all of them had to be looked at, the rest
-is read ahead: 45 us a MiB, where looking takes up to 3 for each task, and fetching the inputs took a thousand."""
 KEPT_BYTES_MAX = 1 << 20
 """So much of what a task wrote is made zeros and kept for the next one; more costs less to give back."""
 Array = npt.NDArray[Any]
@@ -79,7 +76,6 @@ class TaskArrays:
         self._lent: dict[int, Loan] = {}
         self._touched: list[tuple[int, int]] = []
         self._faults = -1
-        self._looked_at = 0  # tasks for which the mapped inputs were, since they are
         self._moves = any(isinstance(step, Swap) for step in flattened(program.steps))
         self._canonical = all(scan_module(unit.module).canonical for unit in program.units) and not any(
             isinstance(step, Operation) for step in flattened(program.steps)
@@ -118,7 +114,6 @@ class TaskArrays:
                 fd >= 0 and len(data) >= MAP_BYTES_MIN and self.pages.map_file(memory.address + address, fd, len(data))
             ):
                 memory.mapped[index] = (address, address - (-len(data) // self.pages.size) * self.pages.size)
-                self._looked_at = 0
             else:
                 memory.bytes[address : address + len(data)] = data
         self._lend(task, memory, results)
@@ -249,10 +244,6 @@ class TaskArrays:
             (loan.address - memory.address, loan.address - memory.address + loan.size) for loan in self._lent.values()
         ]
         known += memory.mapped.values() if unchanged else []
-        self._looked_at += bool(memory.mapped) and not unchanged
-        if self._looked_at == LOOKED_AT_MAX and not unchanged:
-            for low, high in memory.mapped.values():
-                self.pages.read_ahead(memory.address + low, high - low)
         self._touched = [
             (first + low, first + high)
             for first, last, is_known in _cut_at(0, self.memory_bytes, sorted(known))

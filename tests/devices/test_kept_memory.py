@@ -15,7 +15,7 @@ from depin_node.client import Along, ProgramBuilder, RawKernel, local
 from depin_node.compute.devices.device import TaskLimits
 from depin_node.compute.devices.held import TIMED_BYTES_MIN, Zeros
 from depin_node.compute.devices.pages import RUNS_MAX, Pages
-from depin_node.compute.devices.task_arrays import LOOKED_AT_MAX, _cut_at
+from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
 from depin_node.compute.programs.memory import placements
@@ -140,27 +140,6 @@ def test_large_results_are_lent_and_come_back_after_a_trap(device, monkeypatch):
     with pytest.raises(TaskTrapped, match="to y outside the tiles"):
         straying(1)
     assert len(straying(0)) == n  # where it may write
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="faults are counted on Linux only")
-def test_inputs_that_many_tasks_read_are_read_ahead_and_a_late_write_to_them_is_still_seen(device, monkeypatch):
-    looked_at, touched = [], device.pages.touched
-    monkeypatch.setattr(device.pages, "touched", lambda *a: looked_at.append(a[1]) or touched(*a))
-    n, tasks, writes = 1 << 22, 32, 20
-    last = n // tasks * (writes + 1)
-    spoil = f"""(if (i32.eq (local.get $end) (i32.const {last}))
-        (then (memory.fill (local.get $x) (i32.const 255) (i32.const {4 * n}))))"""
-    module = program(copying("", spoil), n=n, tasks=tasks)
-    run = InArena(device.load(module, {0: given(numbers(n), mapped=True)}, LIMITS))
-    counts = []
-    for task in range(tasks):
-        before = len([size for size in looked_at if size >= 4 * n])
-        part = numbers(n)[n // tasks * task : n // tasks * (task + 1)]
-        assert run(task) == part.tobytes()
-        counts.append(len([size for size in looked_at if size >= 4 * n]) - before)
-    assert counts[0] == 1, "the first tasks read pages that were not there"
-    assert LOOKED_AT_MAX <= sum(counts[:writes]) < writes // 2
-    assert counts[writes] == 1, "one writes to its input, which is the file again for those that follow"
 
 
 def test_without_the_system_calls_results_are_copied_and_memory_is_new(monkeypatch):
