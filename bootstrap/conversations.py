@@ -20,7 +20,6 @@ from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.jobs.patience import ORDERLY
-from depin_node.compute.jobs.recruiting import DURATION_S_MAX
 from depin_node.compute.market import happenings as market
 from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
@@ -30,13 +29,13 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.text import printable
 from depin_node.crypto.identity import peer_id
+from depin_node.p2p.blob_messages import Grant
 from depin_node.p2p.blobs import issue_grant
 from depin_node.p2p.frames import Frame
 
 log = structlog.get_logger("depin_node.requester")
 
 CONNECT_TIMEOUT_S = 20.0
-GRANT_S_MAX = DURATION_S_MAX
 DETAIL_CHARACTERS_MAX = 200
 GRANTS_KEPT_MAX = 64
 EVIDENCE_KEPT_MAX = 4096
@@ -106,7 +105,7 @@ class Conversations:
 
     def ask(self, effect: e.Ask) -> None:
         """Begin a conversation."""
-        talk, grant_s = RequesterTalk(self._context.pen, effect.peer), min(GRANT_S_MAX, 2 * effect.duration_s)
+        talk, grant_s = RequesterTalk(self._context.pen, effect.peer), min(Grant.LIFETIME_S_MAX, 2 * effect.duration_s)
         self._partners[effect.peer] = _Partner(talk, self._context.clock, grant_s)
         self._nursery.start_soon(self._converse, effect)
 

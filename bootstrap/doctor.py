@@ -297,7 +297,7 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
         if not (named or patient.status.peers_known):
             known += ": nobody has joined by this node yet"
         do = "see first peers"
-        if found[0].ok:
+        if any(not reason for reason in reasons.values()):
             do = "they answer, so look at the node's log: another network_id or pre_shared_key_file than theirs?"
         found.append(Finding("peers", not waits, known, do if waits else ""))
     return found, reachable

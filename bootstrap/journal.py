@@ -37,7 +37,7 @@ class JournalWriter:
         self._urgent = False
         self._closing = False
         self._batches: SimpleQueue[list[Statement] | None] = SimpleQueue()
-        self._applied: trio.Event = trio.Event()
+        self._applied = trio.Event()
         self._error: ResourceError | None = None
 
     def write_soon(self, statements: Iterable[Statement], then: Then | None = None) -> None:
@@ -108,7 +108,8 @@ class JournalWriter:
     async def _keep_thread(self, token: trio.lowlevel.TrioToken) -> None:
         """Keep a thread that applies batches: to wake it takes a third of ``to_thread.run_sync``'s time there and back.
 
-        It ends with the batch that is None."""
+        It ends with the batch that is None.
+        """
 
         def note(error: ResourceError | None) -> None:
             self._error = error

@@ -172,8 +172,8 @@ async def _open(config: NodeConfig, device: _Chosen) -> AsyncIterator[AnyPool]:
 
 async def _learn(config: NodeConfig, device: _Chosen, pool: AnyPool) -> LentDevice:
     """Start a first worker: it tells the class. Raises ``ResourceError`` if it cannot, or the class is not wanted."""
-    device_class, gpu, seconds = await pool.device_class(), device.gpu, config.task_seconds
-    price = config.price_millicredits
+    device_class, gpu = await pool.device_class(), device.gpu
+    price, seconds = config.price_millicredits, config.task_seconds
     if gpu is None:
         lending = Lending(device_class, config.slots_of_processor(), config.memory_mib, price, seconds)
         return LentDevice(device.name, pool, lending, processor_name(), find_meter())
