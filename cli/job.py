@@ -227,19 +227,34 @@ def _story(events: "list[JobEvent]") -> str:
     return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
 
 
+def _needed(view: "ExplainView") -> str:
+    if view.groups_needed == 1:
+        return "a provider"
+    return f"{view.groups_needed} providers of different groups, for each task is believed when so many agree"
+
+
 def _explanation(view: "ExplainView") -> str:
-    from depin_node.core.text import printable
+    from depin_node.core.text import counted, printable
 
     parts = [f"job {view.id[:12]} ({printable(view.name)}): {view.state}, verified by {view.policy}"]
     if view.error:
         parts[0] += "\n" + printable(view.error, length_max=2_000)
     parts.append(
-        f"who could run it now: {view.peers_fitting} of {view.peers_known} known peers, {view.groups_fitting} groups;"
-        f" it needs {view.groups_needed}"
+        f"who could run it now: {view.peers_fitting} of {counted(view.peers_known, 'known peer')}, in"
+        f" {counted(view.groups_fitting, 'group')}; it needs {_needed(view)}"
     )
+    if view.would_help:
+        parts.append("what would help:\n" + "\n".join(f"- {text}" for text in view.would_help))
     parts.append("\n".join(f"{name:<10} {text}" for name, text in _checking(view.verification)))
     lacking = [
-        (c.name, c.failing, c.alone, f"{c.relax}: {c.gained} more peers, {c.groups} groups" if c.gained else c.relax)
+        (
+            c.name,
+            c.failing,
+            c.alone,
+            f"{c.relax}: {counted(c.gained, 'more peer')}, {counted(c.groups, 'group')} in all"
+            if c.gained
+            else c.relax,
+        )
         for c in view.conditions
     ]
     stages = [(stage.what, f"{stage.took_s:.3f} s") for stage in view.stages]
@@ -297,6 +312,13 @@ def _checking(checked: "Verification") -> list[tuple[str, str]]:
     return rows
 
 
+def _open(view: "JobView") -> str:
+    """Say what becomes of open tasks: if too few can do the job, none of them runs."""
+    if view.lacks:
+        return f", {view.tasks_running} wait for further answers" if view.tasks_running else ""
+    return f", {view.tasks_running} running"
+
+
 def _text(view: "JobView") -> str:
     from depin_node.cli.submit import took_s
 
@@ -305,7 +327,7 @@ def _text(view: "JobView") -> str:
         ("job", view.id),
         ("name", view.name),
         ("state", f"{view.state}: {view.lacks}" if view.lacks else view.state),
-        ("tasks", f"{view.tasks_done} of {view.tasks_total} done, {view.tasks_running} running"),
+        ("tasks", f"{view.tasks_done} of {view.tasks_total} done{_open(view)}"),
         ("attempts", f"{view.attempts_failed} failed"),
         ("verified", f"{checked.agreed} agreed, {checked.disputed} disputed"),
         *_checking(view.verification),

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from depin_node.compute.programs.kernel import Reference
 
 INTERRUPTED = 130
-LINE_S = 10.0
-"""How often it is said, where there is no terminal, how far a job is."""
+LINE_S = 9.5
+"""How often it is said, where there is no terminal, how far a job is: at each sign of life of the node, if nothing
+changes."""
 
 
 class Advance(Protocol):
@@ -126,12 +127,13 @@ def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, sa
 
 
 def watch(future: "Future") -> None:
-    """Wait until the job has ended, showing how it goes; and, once, that too few are known who could do it."""
+    """Wait until the job has ended, showing how it goes; and, at once, that too few are known who could do it."""
     told = False
     with progress(future.status().tasks_total) as advance:
         for view in future.views():
             state = f"{view.state}: {view.lacks}" if view.lacks else view.state
-            advance(view.tasks_done, f"{view.tasks_running} running" if view.tasks_running else state)
+            is_running = view.tasks_running and not view.lacks
+            advance(view.tasks_done, f"{view.tasks_running} running" if is_running else state)
             if view.lacks and not told:
                 note(f"{state}; see: depin-node job explain {view.id[:12]}")
                 told = True

@@ -92,7 +92,7 @@ class Future:
         return self._view.state == "cancelled"
 
     def views(self, timeout: float | None = None) -> Iterator[JobView]:
-        """Yield how the job stands whenever that changes, until it has ended.
+        """Yield how the job stands whenever that changes, and every ten seconds or so, until it has ended.
 
         Raises:
             TimeoutError: it has not ended within ``timeout`` seconds. It goes on.
@@ -103,9 +103,8 @@ class Future:
             if left_s <= 0:
                 raise TimeoutError(f"job {self.job_id[:12]} has not ended within {timeout:g} s; it goes on")
             for view in self._control.events(self.job_id, left_s):
-                if view is not None:
-                    self._view = view
-                    yield view
+                self._view = view or self._view
+                yield self._view
                 if time.monotonic() > deadline or (view is None and timeout is not None):
                     break  # look at the clock, and ask again
 

@@ -23,6 +23,11 @@ def printable(text: str, *, keep: str = "", length_max: int = 4096) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``"1 peer"``, ``"2 peers"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, or nothing where no known word is near."""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.75)

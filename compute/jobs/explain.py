@@ -11,6 +11,7 @@ from typing import NamedTuple
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.job import END_STATES, Job, JobView, ProviderView, Verification, describe
 from depin_node.compute.verification.rules import rule_of
+from depin_node.core.text import counted
 from depin_node.core.views import View
 
 TOLD = (
@@ -66,7 +67,8 @@ class EvidenceView(View, frozen=True):
 
 
 class ExplainView(View, frozen=True):
-    """Why a job is as it is. ``rejected`` are lines of its story; peers are peer ids."""
+    """Why a job is as it is. ``rejected`` are lines of its story; peers are peer ids; ``would_help`` is what to do
+    where providers of fewer groups fit than it needs."""
 
     id: str
     name: str
@@ -83,6 +85,7 @@ class ExplainView(View, frozen=True):
     providers: tuple[ProviderView, ...]
     rejected: tuple[JobEvent, ...]
     evidence: tuple[EvidenceView, ...]
+    would_help: tuple[str, ...] = ()
 
 
 class Prospect(NamedTuple):
@@ -142,7 +145,28 @@ def explain(
         providers=view.providers,
         rejected=tuple(event for event in story if event.kind in TOLD)[-TOLD_MAX:],
         evidence=tuple(evidence),
+        would_help=() if view.state == "done" else tuple(_would_help(needed, len(fitting), len(groups))),
     )
+
+
+def _would_help(needed: int, fitting: int, groups: int) -> Iterable[str]:
+    """Yield what to do so that enough groups can run the job, whatever single peers lack."""
+    if groups >= needed:
+        return
+    yield (
+        f"{counted(needed - groups, 'more lender')} of {'another group' if needed - groups == 1 else 'other groups'}"
+        " (another owner, another /16): depin-node start --lend --peer ADDRESS"
+    )
+    if fitting > groups:
+        yield (
+            f"{fitting} fit, in {counted(groups, 'group')}: list those that you know to be different people's as"
+            " trusted_peers in this node's config.toml"
+        )
+    if 0 < groups < needed:
+        yield (
+            f"submit it again so that fewer have to agree: [verify] k = {groups}, n = {2 * groups - 1}; or policy ="
+            ' "confidence", which runs tasks once and audits some in secret'
+        )
 
 
 def _conditions(job: Job, price_max: int) -> list[_Condition]:
@@ -173,7 +197,12 @@ def _conditions(job: Job, price_max: int) -> list[_Condition]:
             lambda _: "list them in trusted_peers: they are of this node's owner",
         ),
         _Condition("price", lambda p: p.price <= price_max, lambda p: p.price, lambda most: f"price_max = {most}"),
-        _Condition("reachable", lambda p: p.reachable, None, lambda _: "a port that is open, or a relay"),
+        _Condition(
+            "reachable",
+            lambda p: p.reachable,
+            None,
+            lambda _: "start them again if they are down, else open a port or use a relay",
+        ),
         _Condition("honest", lambda p: not p.banned, None, lambda _: "who has lied is not asked again", False),
     ]
 

@@ -6,7 +6,10 @@ from depin_node.compute.jobs.job import Job, JobError
 from depin_node.compute.jobs.progress import Progress, shown
 from depin_node.compute.market.messages import DeclineCode, FailCode
 from depin_node.compute.verification.quorum import Ballot, Phase
+from depin_node.core.text import counted
 
+NOT_LENDING = "not lending"
+"""What the directory says of a peer without ``--lend`` (``Directory.why_nobody``)."""
 _MEANINGS = {
     FailCode.REJECTED.value: "was refused as malformed or beyond a limit: run it with --local to see why",
     FailCode.FAILED.value: "failed: run it with --local to see why",
@@ -34,7 +37,7 @@ def nobody(
     is_audited = progress.settlement is not None and progress.settlement.by_peers
     others = ", and others that run some of it again," if is_audited else ""
     seen = [f"{count} declined ({code}){_WAYS_OUT.get(code, '')}" for code, count in sorted(progress.declines.items())]
-    seen += [f"{count} known nodes: {why}" for why, count in sorted(unsuitable.items())]
+    seen += [f"{counted(count, 'known node')}: {why}" for why, count in sorted(unsuitable.items())]
     seen += [_own(voteless)] if voteless else []
     return JobError(
         "nobody_suitable",
@@ -48,20 +51,37 @@ def nobody(
 def _own(voteless: int) -> str:
     """Say what of this node's owner's own nodes a quorum cannot use, and the two ways out."""
     return (
-        f"{voteless} known nodes: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
+        f"{counted(voteless, 'known node')}: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
         " ask for one answer: quorum 1 of 1)"
     )
 
 
-def shortage(progress: Progress, groups: Collection[str], fitting: int, known: int, voteless: int) -> str:
-    """Say that a job needs more ``groups`` than those of the ``fitting`` peers among all ``known``, of which
-    ``voteless`` are this node's owner's; nothing if it does not."""
-    if len(groups) >= progress.rule.agree:
+def shortage(
+    progress: Progress,
+    groups: Collection[str],
+    fitting: int,
+    known: int,
+    unsuitable: Mapping[str, int],
+    voteless: int,
+    waits_s: float,
+) -> str:
+    """Say that a job needs more ``groups`` than those of the ``fitting`` peers among all ``known``, and waits
+    ``waits_s`` for them; nothing if it does not. ``unsuitable`` counts others by what they lack, ``voteless`` are this
+    node's owner's."""
+    needed = progress.rule.agree
+    if len(groups) >= needed:
         return ""
+    who = "a lender" if needed == 1 else f"{needed} lenders of different groups"
+    others = ", ".join(f"{count} {why}" for why, count in sorted(unsuitable.items()))
     if not known:
-        return f"no peer is known yet (depin-node doctor says why), and it needs {progress.rule.agree}"
+        there = "no lender is known, nor any other peer (depin-node doctor says why)"
+    elif unsuitable.get(NOT_LENDING) == known:
+        there = f"no lender is known, only {counted(known, 'peer')} without --lend"
+    else:
+        there = f"{fitting} of {counted(known, 'known peer')} fit, in {counted(len(groups), 'group')}"
+        there += f" ({others})" if others else ""
     own = f"; {_own(voteless)}" if voteless else ""
-    return f"{fitting} of {known} known peers fit, in {len(groups)} groups; it needs {progress.rule.agree}{own}"
+    return f"it needs {who}, and waits {waits_s:g} s for {'it' if needed == 1 else 'them'}: {there}{own}"
 
 
 def deadline(job_id: bytes, job: Job, done: int, lacks: str = "") -> JobError:

@@ -258,8 +258,15 @@ class Scheduler:
         for progress in board.open_jobs():
             fitting = {c.peer: c.group for c in event.items if board.might_do(c, progress)}
             fitting |= {partner.peer: partner.group for partner in board.suitable(progress, now)}
-            groups, voteless = set(fitting.values()), board.voteless(progress)
-            progress.lacks = reasons.shortage(progress, groups, len(fitting), known, voteless)
+            progress.lacks = reasons.shortage(
+                progress,
+                set(fitting.values()),
+                len(fitting),
+                known,
+                board.unsuitable,
+                board.voteless(progress),
+                self._config.suitable_s,
+            )
         self._recruiting.recruit(now)
 
     def _gone(self, event: Gone, now: Now) -> None:

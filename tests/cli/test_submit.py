@@ -321,12 +321,31 @@ def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
     done = submit(alone, job)
     assert done.returncode == 3
     assert "nobody suitable took the work" in done.stderr
-    assert "queued: no peer is known yet (depin-node doctor says why), and it needs 2; see: " in done.stderr
+    lacks = "it needs 2 lenders of different groups, and waits 1 s for them: no lender is known, nor any other peer"
+    assert f"queued: {lacks} (depin-node doctor says why); see: " in done.stderr
     assert "--lend" in done.stderr
     (failed,) = alone.json("job", "list")
     why = alone.json("job", "explain", failed["id"])
     assert (why["peers_known"], why["groups_needed"]) == (0, 2)
-    assert "0 of 0 known peers" in alone.run("job", "explain", failed["id"][:12]).stdout
+    said = alone.run("job", "explain", failed["id"][:12]).stdout
+    assert "0 of 0 known peers, in 0 groups; it needs 2 providers of different groups" in said
+    assert "- 2 more lenders of other groups (another owner, another /16): depin-node start --lend" in said
+
+
+def test_a_job_that_waits_says_so_now_and_then(nodes, job):
+    alone = nodes.start()
+    with subprocess.Popen(
+        command("submit", job, "--json", "--data-dir", alone.data_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    ) as waiting:
+        assert waiting.stderr.readline().startswith("job ")
+        assert waiting.stderr.readline().startswith("queued: it needs 2 lenders")
+        assert waiting.stderr.readline().startswith("0 of 4 tasks done; queued: it needs 2 lenders")
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.communicate(timeout=60)[0] == ""
 
 
 def test_answers_that_never_agree_fail_verification(nodes, job):

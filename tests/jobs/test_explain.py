@@ -51,6 +51,20 @@ def test_each_condition_counts_all_that_fail_it_and_those_that_fail_nothing_else
     assert "price" not in {item.name for item in found.conditions}
 
 
+def test_where_groups_are_missing_it_says_how_many_and_what_would_help():
+    lenders = [GOOD._replace(group=group, devices=(("wasm-1", 4096),)) for group in "aab"]
+    assert explained(lenders).would_help == ()
+    assert explained(lenders[:1], state="done").would_help == ()
+    one_group = explained(lenders[:2])
+    assert (one_group.groups_fitting, one_group.groups_needed) == (1, 2)
+    more, listed, fewer = one_group.would_help
+    assert more.startswith("1 more lender of another group")
+    assert listed.startswith("2 fit, in 1 group: list those that you know to be different people's as trusted_peers")
+    assert fewer.startswith("submit it again so that fewer have to agree: [verify] k = 1, n = 1; or policy = ")
+    (more,) = explained([]).would_help
+    assert more.startswith("2 more lenders of other groups")
+
+
 def test_nodes_of_the_jobs_own_owner_lack_a_vote_where_votes_are_counted():
     nodes = [GOOD._replace(group="own", devices=(("wasm-1", 4096),), is_fellow=True)]
     found = explained(nodes)

@@ -579,7 +579,7 @@ def test_a_job_that_too_few_can_do_says_so_while_it_waits_and_at_its_deadline():
     mesh.scheduler.handle(mesh.queue.popleft(), mesh.now())
     assert mesh.scheduler.view(name).lacks == "", "nobody has looked yet"
     mesh.run()
-    lacks = "2 of 3 known peers fit, in 2 groups; it needs 5"
+    lacks = "it needs 5 lenders of different groups, and waits 60 s for them: 2 of 3 known peers fit, in 2 groups"
     assert (mesh.scheduler.view(name).state, mesh.scheduler.view(name).lacks) == ("queued", lacks)
     (ended,) = [effect for effect in wait(mesh, 32) if isinstance(effect, e.JobEnded)]
     assert ended.error.code == "deadline"
@@ -593,7 +593,9 @@ def test_a_job_says_that_nodes_of_its_own_owner_have_no_vote():
     quorum, one = mesh.submit(1, Quorum(2, 3), deadline_s=0), mesh.submit(1, Quorum(1, 1))
     mesh.run()
     own = "3 known nodes: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
-    assert mesh.scheduler.view(quorum).lacks.startswith(f"0 of 3 known peers fit, in 0 groups; it needs 2; {own}")
+    assert mesh.scheduler.view(quorum).lacks.startswith(
+        f"it needs 2 lenders of different groups, and waits 60 s for them: 0 of 3 known peers fit, in 0 groups; {own}"
+    )
     assert mesh.scheduler.view(one).state == "done"
     (ended,) = [effect for effect in wait(mesh, 62) if isinstance(effect, e.JobEnded)]
     assert ended.error.code == "nobody_suitable"
@@ -606,7 +608,16 @@ def test_a_job_lacks_nobody_once_enough_are_known():
     everybody, mesh.candidates = mesh.candidates, mesh.candidates[:1]
     name = mesh.submit(3, Quorum(2, 2))
     mesh.run()
-    assert mesh.scheduler.view(name).lacks == "1 of 1 known peers fit, in 1 groups; it needs 2"
+    assert mesh.scheduler.view(name).lacks.endswith(": 1 of 1 known peer fit, in 1 group")
+    mesh.queue.append(e.Candidates(everybody[:1], {"not lending": 2, "unreachable": 1}))
+    mesh.run()
+    assert mesh.scheduler.view(name).lacks == (
+        "it needs 2 lenders of different groups, and waits 60 s for them:"
+        " 1 of 4 known peers fit, in 1 group (2 not lending, 1 unreachable)"
+    )
+    mesh.queue.append(e.Candidates((), {"not lending": 2}))
+    mesh.run()
+    assert mesh.scheduler.view(name).lacks.endswith(": no lender is known, only 2 peers without --lend")
     mesh.candidates = everybody
     mesh.queue.append(e.Candidates(everybody, {}))
     mesh.run()
