@@ -51,8 +51,8 @@ def nobody(
 def _own(voteless: int) -> str:
     """Say what of this node's owner's own nodes a quorum cannot use, and the two ways out."""
     return (
-        f"{counted(voteless, 'known node')}: of this node's own owner, whose word is no second one (list them in trusted_peers, or"
-        " ask for one answer: quorum 1 of 1)"
+        f"{counted(voteless, 'known node')}: of this node's own owner, whose word is no second one (list them in"
+        " trusted_peers, or ask for one answer: quorum 1 of 1)"
     )
 
 
