@@ -16,7 +16,6 @@ from depin_node.cli.common import Settings, emit, global_options, json_option, n
 if TYPE_CHECKING:
     from depin_node.client.futures import Future
     from depin_node.client.outputs import Array
-    from depin_node.client.work import Work
     from depin_node.compute.jobs.job import JobView
     from depin_node.compute.programs.kernel import Reference
 
@@ -80,8 +79,10 @@ def submit(
     for text in work.notes:
         note(text)
     if dry_run:
-        plan = _plan(work)
-        emit(plan, as_json, lambda: "\n".join(f"{name:<10} {_words(value)}" for name, value in plan.items()))
+        from depin_node.cli.plan import plan_of, plan_text
+
+        plan = plan_of(work)
+        emit(plan, as_json, lambda: plan_text(plan))
         return 0
     folder = Path(output or f"{safe_name(work.name)}-out")
     if local:
@@ -230,59 +231,3 @@ def _lines(total: int) -> "Advance":
             note(f"{done} of {total} tasks done" + (f"; {text}" if text else ""))
 
     return advance
-
-
-def _plan(work: "Work") -> dict[str, object]:
-    from depin_node.compute.jobs.job import describe
-    from depin_node.compute.programs.memory import memory_bytes
-    from depin_node.compute.programs.program import program_id
-    from depin_node.compute.programs.work import work as work_of
-
-    program, inputs = work.bound.program, work.bound.inputs
-    return {
-        "name": work.name,
-        "program": program_id(program).hex(),
-        "kernels": [kernel.name for kernel in program.kernels],
-        "tasks": program.tasks,
-        "inputs": {program.buffers[i].name: array.nbytes for i, array in inputs.items()},
-        "outputs": {program.buffers[i].name: program.buffers[i].size_bytes for i in program.outputs},
-        "sends": len(work.program_bytes) + sum(array.nbytes for array in inputs.values()),
-        "memory": memory_bytes(program),
-        "work": work_of(program)._asdict(),
-        "exact": program.exact,
-        "verify": describe(work.policy),
-        **{f"with {providers}": _cost(work, providers) for providers in (4, 16)},
-    }
-
-
-def _cost(work: "Work", providers: int) -> str:
-    """Say what a job's policy costs with so many providers, if all are honest, and what it is worth if not."""
-    from depin_node.compute.jobs.job import Algebraic
-    from depin_node.compute.verification.checkable import check_share
-    from depin_node.compute.verification.forecast import forecast
-    from depin_node.compute.verification.rules import audit_parts, peers_run, runs_here
-
-    program = work.bound.program
-    here = runs_here(work.device_classes, is_exact=program.exact, has_tolerances=bool(work.tolerances))
-    share = check_share(program) if isinstance(work.policy, Algebraic) else 0.0
-    parts = audit_parts(work.policy, work.results, program)
-    peers = peers_run(work.device_classes, is_exact=program.exact, has_tolerances=bool(work.tolerances))
-    found = forecast(
-        work.policy, program.tasks, providers, runs_here=here, peers_run=peers, check_share=share, parts=parts
-    )
-    checks = f" and checks of {found.checks:.1%} of a task's work" if found.checks else ""
-    return (
-        f"{found.attempts:.2f} attempts a task on providers, {found.audits:.3f} here{checks};"
-        f" {found.confidence:.4%} right where {found.hostile_share:.0%} of the groups are hostile and act together"
-    )
-
-
-def _words(value: object) -> str:
-    """Return a value of a plan as text: sizes are bytes, for work it is what a task does at most."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(number)}" for name, number in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -129,9 +129,23 @@ def test_dry_run_compiles_and_sends_nothing(job):
     done = depin_node("submit", "--dry-run", "--json", job, "--data-dir", job.parent / "none")
     plan = json.loads(done.stdout)
     assert (plan["tasks"], plan["kernels"], plan["outputs"]) == (4, ["saxpy"], {"z": 4 * N})
-    assert plan["work"] == {"steps": 1, "threads": 10 * 256, "flops": 0}
-    assert plan["with 4"].startswith("2.00 attempts a task on providers, 0.002 here; 96.0000% right where 20% of")
+    assert plan["work"] == {"steps": 1, "threads": 10 * 256}, "what is not known is not zero"
+    assert (plan["limits"], plan["results"]) == ({"seconds": 10, "memory_mib": 64}, 4 * 10 * 256)
+    assert plan["with 4"].startswith(
+        "2.00 attempts a task on providers, 0.002 audits a task here; 96.0000% right where 20% of"
+    )
     assert list(job.parent.glob("out*")) == []
+
+
+def test_a_dry_run_says_what_lenders_take_and_in_which_units(job):
+    said = depin_node("submit", "--dry-run", job).stdout
+    assert f"inputs          x {4 * N:,} bytes, y {4 * N:,} bytes\n" in said
+    assert "a task does     1 step, 2,560 threads at most\n" in said
+    assert "a task may      take 10 s and 64 MiB ([limits])\n" in said
+    assert "lenders take    3,600 s, 1,024 MiB, 256 MiB of results and 1e+15 threads and operations a task" in said
+    assert "too much" not in said
+    change(job, "memory_mib = 64", "memory_mib = 4000")
+    assert "too much for them: 4,000 MiB; lower [limits] memory_mib" in depin_node("submit", "--dry-run", job).stdout
 
 
 def test_a_job_goes_through_the_mesh_verified(mesh, job):
