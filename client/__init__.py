@@ -3,7 +3,8 @@
 from depin_node.client.futures import Future, JobFailed, NobodySuitable
 from depin_node.client.mesh import Mesh
 from depin_node.client.policies import algebraic, confidence, lead, quorum
-from depin_node.compute.jobs.job import Limits, Tolerance
+from depin_node.client.settings import Limits
+from depin_node.compute.jobs.job import Tolerance
 from depin_node.compute.programs.arrays import Spec, Split, TraceError, trace
 from depin_node.compute.programs.arrays import namespace as xp
 from depin_node.compute.programs.builder import ProgramBuilder

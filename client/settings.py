@@ -4,16 +4,40 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from depin_node.compute.jobs.job import Job, Limits, Policy, Tolerance
+from depin_node.compute.jobs import job
+from depin_node.compute.jobs.job import Job, Policy, Tolerance
+from depin_node.compute.programs.jobfile import DEFAULTS
 from depin_node.core.errors import ConfigError
+from depin_node.core.text import did_you_mean
 from depin_node.core.wire import Message
 
 _MADE_BY: dict[str, tuple[Any, str]] = {
     "verify": (Policy, "quorum(k, n), lead(d), confidence(p, f) or algebraic()"),
-    "limits": (Limits, "Limits(seconds, memory_mib)"),
+    "limits": (job.Limits, "Limits(seconds, memory_mib)"),
     "tolerance": (Tolerance, "Tolerance(relative, absolute)"),
 }
 _HINTS = get_type_hints(Job, include_extras=True)
+
+
+def Limits(  # noqa: N802 - a constructor: the message itself has no defaults
+    seconds: int = DEFAULTS["seconds"], memory_mib: int = DEFAULTS["memory_mib"], **others: Any
+) -> job.Limits:
+    """Return what one task may use; by default as in a job file.
+
+    Args:
+        seconds: of wall time.
+        memory_mib: for the kernel and all arrays of a task, in MiB.
+        others: nothing.
+
+    Raises:
+        ConfigError: it has no such limit.
+    """
+    for other in others:
+        raise ConfigError(
+            f"Limits has no {other!r}{did_you_mean(other, ('seconds', 'memory_mib'))}; it takes seconds and memory_mib,"
+            " of one task; deadline_s and budget_s, of the whole job, are arguments of launch and run"
+        )
+    return job.Limits(seconds, memory_mib)
 
 
 def check_settings(**settings: Any) -> None:

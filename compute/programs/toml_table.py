@@ -38,7 +38,9 @@ class Table:
     def require(self, key: str) -> Any:
         """Return a value that has to be there."""
         if key not in self.values:
-            raise self.error(key, "is missing")
+            raise self.error(
+                key, "is missing" if self.name else "is missing: a key of the file itself, above its first [table]"
+            )
         return self.values[key]
 
     def text(self, key: str) -> str:
@@ -64,6 +66,8 @@ class Table:
 
     def table(self, key: str, *, optional: bool = False) -> "Table":
         """Return a table in this one."""
+        if not (optional or self.name or key in self.values):
+            raise self.error(key, f"is missing: the table [{key}]")
         return Table(
             self.path, f"{self.name}.{key}" if self.name else key, self.get(key, {}) if optional else self.require(key)
         )

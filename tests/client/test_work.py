@@ -84,6 +84,16 @@ def test_a_setting_that_no_job_can_have_is_named(options, says):
         assert str(caught.value) == says
 
 
+def test_limits_have_the_defaults_of_a_job_file_and_no_others():
+    assert (Limits(), Limits(memory_mib=64)) == (Limits(60, 512), Limits(60, 64))
+    with pytest.raises(
+        ConfigError, match=r"no 'memory_mb'; did you mean 'memory_mib'.; it takes seconds and memory_mib"
+    ):
+        Limits(memory_mb=64)
+    with pytest.raises(ConfigError, match=r"no 'deadline_s'; it takes .* are arguments of launch"):
+        Limits(deadline_s=64)
+
+
 def test_what_is_run_is_a_program_and_a_kernel_is_launched():
     with pytest.raises(ConfigError, match=r"run takes a ProgramBuilder, .*not RawKernel; a kernel is launched"):
         local.run(RawKernel(TRAPS, "k"))

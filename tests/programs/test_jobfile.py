@@ -95,7 +95,7 @@ MISTAKES = {
     "deep TOML": ("a = " + "[" * 5000, "not valid TOML"),
     "unknown table": (GOOD + "[limit]\n", r"limit: unknown key \(did you mean limits\?\)"),
     "unknown key": (GOOD.replace("seconds", "second"), r"\[limits\] second: unknown key \(did you mean seconds\?\)"),
-    "no name": (GOOD.replace('name = "shade"\n[kernel]', "[kernel]"), "name: is missing"),
+    "no name": (GOOD.replace('name = "shade"\n[kernel]', "[kernel]"), "toml: name: is missing: a key of the file"),
     "empty name": (GOOD.replace('name = "shade"\n[kernel]', 'name = ""\n[kernel]'), "1 to 64 printable"),
     "escape in the name": (GOOD.replace('"shade"\n[kernel]', '"\\u001b[31m"\n[kernel]'), "printable"),
     "table is a number": ("limits = 3\n" + GOOD[: GOOD.index("[limits]")], "limits: expected a table"),
@@ -266,7 +266,10 @@ def test_a_file_of_several_steps_is_read_before_anything_is_compiled(folder):
 
 
 STEP_MISTAKES = {
-    "no arrays": (STEPS[: STEPS.index("[arrays]")] + STEPS[STEPS.index("[numbers]") :], "arrays: is missing"),
+    "no arrays": (
+        STEPS[: STEPS.index("[arrays]")] + STEPS[STEPS.index("[numbers]") :],
+        r"arrays: is missing: the table \[arrays\]",
+    ),
     "no steps": (STEPS[: STEPS.index("[[steps]]")] + STEPS[STEPS.index("[shards]") :], "steps: is missing"),
     "kernel and kernels": (STEPS + '[kernel]\nfile = "shade.cu"\n', "kernel: unknown key"),
     "kernel": (STEPS.replace('launch = "shade"', 'launch = "shape"'), r"no kernel 'shape' \(did you mean shade\?\)"),

@@ -14,9 +14,17 @@ from typing import Any, Final
 import numpy as np
 
 from depin_node.compute.programs.arguments import taken
-from depin_node.compute.programs.arrays.dtypes import TraceError, common_kind, dtype_name, meet, python_dtype
+from depin_node.compute.programs.arrays.dtypes import (
+    NoAttributeError,
+    TraceError,
+    common_kind,
+    dtype_name,
+    meet,
+    python_dtype,
+)
 from depin_node.compute.programs.arrays.operators import Operators, functions
 from depin_node.compute.programs.program import DIMENSIONS_MAX
+from depin_node.core.text import did_you_mean
 
 DEVICE: Final = "program"
 """The one device that there is: whichever will run the program."""
@@ -102,6 +110,20 @@ class Array(Operators):
         if device != self.device or stream is not None:
             raise TraceError(f"there is one device, {self.device!r}: not {device!r}")
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse NumPy's methods, which arrays of the standard do not have; ``hasattr`` says so."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in functions().__all__:
+            raise NoAttributeError(
+                f"a traced array has no {name!r}, which is a function in the array API standard: write"
+                f" xp = x.__array_namespace__() and xp.{name}(x)"
+            )
+        known = (known for known in (*dir(Array), *functions().__all__) if not known.startswith("_"))
+        raise NoAttributeError(
+            f"a traced array has no {name!r}{did_you_mean(name, known)}; docs/arrays.md has what it has"
+        )
 
     def __getitem__(self, key: Any) -> "Array":
         from depin_node.compute.programs.arrays.manipulation import indexed

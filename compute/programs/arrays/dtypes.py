@@ -41,6 +41,10 @@ class TraceError(ConfigError):
     """A traced function asks for what cannot be recorded; says what, why, and what to write instead."""
 
 
+class NoAttributeError(TraceError, AttributeError):
+    """A traced array lacks what NumPy's arrays have."""
+
+
 def dtype_name(dtype: Any) -> str:
     """Return NumPy's name of a dtype. Raises ``TraceError`` if the standard does not have it."""
     try:

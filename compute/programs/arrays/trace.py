@@ -106,6 +106,8 @@ def trace(function: Callable[..., Any], *arguments: Any, shards: int = 1) -> Tra
     Raises:
         TraceError: it asks for what cannot be recorded; says where that goes instead.
     """
+    if not callable(function):
+        raise TraceError(f"trace takes a function of arrays, and its arguments: trace(f, x); not {function!r:.80}")
     specs, symbols, split = [], [], set()
     arrays: dict[int, npt.NDArray[Any] | Reference] = {}
     for position, argument in enumerate(arguments):
