@@ -181,7 +181,7 @@ def _decided(work: Work, tolerance: Tolerance | None, local: bool, fresh: bool =
     """Find out whether the program is exact, and say how the answers of several peers are compared.
 
     Raises:
-        ConfigError: its policy does not go with the program.
+        ConfigError: its policy does not go with the program; or a task fails here as it would with any provider.
     """
     from depin_node.compute.devices.trial import Verdict, try_bits
 
@@ -191,6 +191,8 @@ def _decided(work: Work, tolerance: Tolerance | None, local: bool, fresh: bool =
     if not local and not verdict.tried and not holds:
         verdict = try_bits(work.bound, fresh=True)  # what is kept may be from inputs that failed
         holds = all(map(verdict.holds_for, work.device_classes))
+    if verdict.fails and DEVICE_CLASS in work.device_classes:
+        raise ConfigError(f"{work.name}: {verdict.fails}, here and so with any lender: mend the kernel or its arrays")
     if verdict.note:
         work = replace(work, notes=(*work.notes, verdict.note))
     if program.exact and not holds:

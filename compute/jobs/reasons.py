@@ -15,7 +15,8 @@ _MEANINGS = {
     FailCode.FAILED.value: "failed: run it with --local to see why",
     FailCode.TIMED_OUT.value: "did not end within its limit: raise [limits] seconds, or cut it into more shards",
     FailCode.OUT_OF_MEMORY.value: "needed more memory than its limit: raise [limits] memory_mib, or use more shards",
-    FailCode.TRAPPED.value: "trapped: the kernel reads or writes outside its arrays, or divides by zero",
+    FailCode.TRAPPED.value: "trapped: the kernel writes outside its arrays or the tiles of its blocks, reads outside"
+    " all memory, or divides by zero: run it with --local, which says what and where",
     FailCode.NO_RESULT.value: "has no result: a matrix is singular or not positive definite, or nothing converges",
     FailCode.FUEL.value: "used up its fuel: it may loop for ever; raise [limits] seconds if it does not",
 }

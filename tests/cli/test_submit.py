@@ -257,6 +257,14 @@ REFUSED = {
         ),
         "job.toml: [limits] memory_mib: a task holds the kernel and all arrays: 13 MiB, not 8",
     ),
+    "writes beyond its memory": (
+        lambda job: change(job, "z[i] =", "z[i - (1 << 29)] =", "saxpy.cu"),
+        "saxpy: task 2 fails: the kernel trapped",
+    ),
+    "writes where another task does": (
+        lambda job: change(job, "z[i] =", "z[i < 256 ? n - 1 : i] =", "saxpy.cu"),
+        "saxpy: task 0 fails: the kernel wrote to z outside the tiles of its blocks",
+    ),
     "unsupported": (lambda job: change(job, "z[i] = a", "z[i] = clock64() + a", "saxpy.cu"), "saxpy.cu:3:"),
 }
 BAD = {
@@ -268,7 +276,6 @@ BAD = {
         1,
         "raise [limits] seconds",
     ),
-    "writes beyond its memory": (lambda job: change(job, "z[i] =", "z[i - (1 << 29)] =", "saxpy.cu"), 1, "trapped"),
     "too much memory": (
         lambda job: change(job, "memory_mib = 64", "memory_mib = 4000"),
         3,

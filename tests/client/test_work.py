@@ -23,10 +23,8 @@ def prepare(x, **options):
 
 def test_a_program_that_cannot_be_tried_is_compared_only_where_the_device_fixes_its_bits():
     zeros, ones = np.zeros(64, np.int32), np.ones(64, np.int32)
-    work = prepare(zeros)  # traps: not tried
-    assert work.bound.program.exact
-    assert "not tried whether its bits are defined: the kernel trapped" in work.notes[0]
     compared = prepare(zeros, device_class="strict-1")
+    assert "not tried whether its bits are defined: the kernel trapped" in compared.notes[0]
     assert compared.tolerances == (Tolerance(0.0, 0.0),)
     assert "compared as numbers (not tried" in compared.notes[-1]
     alone = prepare(zeros, device_class="strict-1", verify=Quorum(1, 1))
@@ -35,6 +33,17 @@ def test_a_program_that_cannot_be_tried_is_compared_only_where_the_device_fixes_
     assert tried.bound.program.exact
     assert tried.notes == ()
     assert prepare(zeros, device_class="strict-1").bound.program.exact  # found out, and kept with the module
+
+
+def test_what_would_fail_with_every_provider_is_not_sent():
+    with pytest.raises(ConfigError, match=r"^k: task 0 fails: the kernel trapped.*, here and so with any lender: mend"):
+        prepare(np.zeros(64, np.int32))
+    elsewhere = 'extern "C" __global__ void k(int* out) { out[threadIdx.x + 32 & 63] = 1; }'
+    out = Out("int32", 64, tile=32)
+    with pytest.raises(
+        ConfigError, match="task 0 fails: the kernel wrote to out outside the tiles of its blocks, here"
+    ):
+        prepare_launch(RawKernel(elsewhere, "k"), 2, 32, [out], shards=2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from depin_node.compute.devices import trial
-from depin_node.compute.devices.trial import try_bits
+from depin_node.compute.devices.trial import Verdict, try_bits
 from depin_node.compute.programs.binding import bind
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
 from depin_node.compute.programs.kernel import InOut, Out, RawKernel
@@ -131,7 +131,7 @@ PAIR = "struct Pair { float a, b; __device__ Pair(int i) : a(i) {} };"
 
 @pytest.mark.parametrize("name", DEFINED)
 def test_defined_bits(name: str) -> None:
-    assert try_bits(bound(DEFINED[name])) == (True, "", True)
+    assert try_bits(bound(DEFINED[name])) == Verdict(True)
 
 
 @pytest.mark.parametrize("name", UNDEFINED)
@@ -161,7 +161,7 @@ def over_an_array(body: str, n: int = N) -> Bound:
 
 @pytest.mark.parametrize("name", ARRAYS_DEFINED)
 def test_what_is_in_order_in_arrays(name: str) -> None:
-    assert try_bits(over_an_array(ARRAYS_DEFINED[name])) == (True, "", True)
+    assert try_bits(over_an_array(ARRAYS_DEFINED[name])) == Verdict(True)
 
 
 @pytest.mark.parametrize("name", ARRAYS_RACE)
@@ -177,7 +177,7 @@ def test_of_a_large_launch_the_last_blocks_are_tried(monkeypatch: pytest.MonkeyP
     first, last = (over_an_array(f"if ({which}) n[5] = b;", n=16 * N) for which in ("b < 2", "b > 61"))
     assert not try_bits(first).exact
     monkeypatch.setattr(trial, "FUEL_MAX", 1)
-    assert try_bits(first, fresh=True) == (True, "", True)
+    assert try_bits(first, fresh=True) == Verdict(True)
     assert not try_bits(last).exact
 
 
@@ -190,7 +190,7 @@ def test_launches_follow_each_other() -> None:
     with steps.repeat(3):
         steps.launch(RawKernel(code, "k"), 1, 64, (n, 0))
         steps.launch(other, 1, 64, (n,))
-    assert try_bits(steps.build()) == (True, "", True)
+    assert try_bits(steps.build()) == Verdict(True)
     with steps.repeat(100):  # two are tried
         steps.launch(RawKernel(code, "k"), 1, 64, (n, 1))
     assert "touch element" in try_bits(steps.build(), fresh=True).note
@@ -209,9 +209,11 @@ def test_that_a_task_fails_is_not_kept(tmp_path: Path) -> None:
     def writing(where: int) -> Bound:
         return bind(RawKernel(code, "k"), 1, 1, [np.full(1, where, np.int32), Out("float32", 4, tile=4)])
 
-    assert try_bits(writing(1 << 28)).tried is False
+    failed = try_bits(writing(1 << 28))
+    assert not failed.tried
+    assert failed.fails.startswith("task 0 fails: the kernel trapped")
     assert not list(tmp_path.glob("trials/*.json"))
-    assert try_bits(writing(2)) == (True, "", True)
+    assert try_bits(writing(2)) == Verdict(True)
 
 
 def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
@@ -219,10 +221,10 @@ def test_an_answer_is_kept_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
     assert try_bits(program).exact
     (kept,) = tmp_path.glob("trials/*.json")
     kept.write_text('[false, "as kept", true]')
-    assert try_bits(program) == (False, "as kept", True)
-    assert try_bits(program, fresh=True) == (True, "", True)
+    assert try_bits(program) == Verdict(False, "as kept")
+    assert try_bits(program, fresh=True) == Verdict(True)
     kept.write_text("damaged")
-    assert try_bits(program) == (True, "", True)
+    assert try_bits(program) == Verdict(True)
 
 
 def test_what_ends_without_a_result_is_not_tried() -> None:
@@ -231,6 +233,7 @@ def test_what_ends_without_a_result_is_not_tried() -> None:
     assert "not tried" in verdict.note
     assert "did not end" in verdict.note
     assert not verdict.tried
+    assert not verdict.fails  # it may end elsewhere
     assert verdict.holds_for("wasm-1")  # which gives equal modules equal bits, defined or not
     assert not verdict.holds_for("strict-1")
     assert not verdict.holds_for("cuda:sm_90:nvrtc-12.8:x")
