@@ -18,6 +18,7 @@ import trio
 from depin_node.bootstrap import owner_files
 from depin_node.bootstrap.config import NodeConfig, unknown_variables
 from depin_node.bootstrap.first_peers import first_peers
+from depin_node.compute.jobs.journal import look_through
 from depin_node.core import clock
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ConfigError, DepinError, PeerViolation
@@ -52,10 +53,12 @@ class Finding(View, frozen=True):
 
 
 class Report(View, frozen=True):
-    """All findings. ``reachable``: whether some peer answers; None if there is none to ask."""
+    """All findings. ``reachable``: whether some peer answers; None if there is none to ask. ``runs``: a node runs here,
+    of which more could be seen."""
 
     findings: tuple[Finding, ...]
     reachable: bool | None = None
+    runs: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -108,7 +111,7 @@ def examine(patient: Patient, reasons: Mapping[str, str]) -> Report:
             *_admission(patient.config),
             *_owner(patient, patient.config),
         ]
-    return Report(tuple(found), reachable)
+    return Report(tuple(found), reachable, runs=patient.status is not None)
 
 
 def _configuration(patient: Patient) -> Iterator[Finding]:
@@ -123,7 +126,9 @@ def _configuration(patient: Patient) -> Iterator[Finding]:
 def _data_dir(patient: Patient) -> Iterator[Finding]:
     path = patient.data_dir.path
     if not path.exists():
-        yield Finding("data", True, f"{path} is not there yet", "depin-node init, or start, will make it")
+        yield Finding(
+            "data", False, f"{path} is not there", "correct --data-dir; or make it: depin-node init, or start"
+        )
         return
     mode, owner = stat.S_IMODE(path.stat().st_mode), path.stat().st_uid
     if owner != os.geteuid():
@@ -142,6 +147,12 @@ def _data_dir(patient: Patient) -> Iterator[Finding]:
             yield Finding("identity", True, identities.peer_id(key))
         except ConfigError as error:
             yield Finding("identity", False, str(error), "do what it says; without its key a node is another node")
+    if patient.status is None and patient.data_dir.journal.exists() and not patient.data_dir.holder():
+        try:
+            look_through(patient.data_dir.journal)
+            yield Finding("journal", True, f"whole, {patient.data_dir.journal.stat().st_size:,} bytes")
+        except DepinError as error:
+            yield Finding("journal", False, str(error), "do what it says; a node does not start with it")
 
 
 def _process(patient: Patient) -> Iterator[Finding]:

@@ -96,4 +96,5 @@ def _text(report: "Report") -> str:
         if finding.do:
             lines.append(f"{' ' * 7}{' ' * width}  → {printable(finding.do)}")
     wrong = sum(not finding.ok for finding in report.findings)
-    return "\n".join([*lines, "all is well" if not wrong else f"{wrong} of {len(report.findings)} are wrong"])
+    seen = "all is well" if report.runs else "nothing is wrong, as far as can be seen while no node runs"
+    return "\n".join([*lines, seen if not wrong else f"{wrong} of {len(report.findings)} are wrong"])

@@ -9,7 +9,7 @@ leaves each transaction whole or not at all, and ``open_jobs`` tells what is to 
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,53 @@ JOBS_KEPT_MAX = 1000
 _VALUE_BYTES_MAX = 1 << 24
 
 
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise ResourceError(
+            f"{path}: the journal cannot be used: {error}; free some disk space, or check the permissions"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: the journal is damaged ({why}); move it away, and {path.name}-wal with it, to start a new one:"
+        " jobs, results and receipts in it are then gone"
+    )
+
+
+def look_through(path: Path) -> None:
+    """Read all of a journal that no node has open, and change nothing in it.
+
+    Raises:
+        ConfigError: not a journal, damaged, or written by a newer version of this software.
+        ResourceError: it cannot be opened.
+    """
+    log = path.with_name(f"{path.name}-wal")  # what a killed node left; without it nothing has to be made to read
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    with _errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as db:
+        _version(db, path)
+        ((found,),) = db.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise _damaged(path, found.splitlines()[-1])
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """Return the schema of a journal. Raises ``ConfigError``: it is newer than this software."""
+    version: int
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path}: written by a newer depin-node (schema {version}, this one knows {SCHEMA_VERSION});"
+            " run that version, or use another data directory"
+        )
+    return version
+
+
 class Journal:
     """One node's journal. Not thread-safe: one thread at a time.
 
@@ -54,7 +101,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._errors():
+        with _errors(self.path):
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
                 self._set_up()
@@ -66,12 +113,7 @@ class Journal:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA busy_timeout = 5000")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise ConfigError(
-                f"{self.path}: written by a newer depin-node (schema {version}, this one knows {SCHEMA_VERSION});"
-                " run that version, or use another data directory"
-            )
+        version = _version(self._db, self.path)
         for number in range(version, SCHEMA_VERSION):
             script = f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
             self._db.executescript(script)
@@ -80,27 +122,13 @@ class Journal:
         """Close the file; what was applied is there."""
         self._db.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise ResourceError(
-                f"{self.path}: the journal cannot be used: {error}; free some disk space, or check the permissions"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(
-                f"{self.path}: the journal is damaged ({error}); move it away to start a new one:"
-                " jobs, results and receipts in it are then gone"
-            ) from error
-
     def apply(self, statements: Iterable[Statement]) -> None:
         """Write all of them or none; when this returns, they survive a crash.
 
         Raises:
             ResourceError: the disk is full or broken; nothing was written.
         """
-        with self._errors():
+        with _errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for statement in statements:
@@ -116,7 +144,7 @@ class Journal:
         return self._rows(sql, *arguments)
 
     def _rows(self, sql: str, *arguments: Any) -> list[Any]:
-        with self._errors():
+        with _errors(self.path):
             return self._db.execute(sql, arguments).fetchall()
 
     # Jobs
@@ -265,7 +293,7 @@ class Journal:
             " ON receipts.id = log.receipt AND receipts.role = log.role"
             " WHERE ?1 IS NULL OR receipts.job = ?1 ORDER BY log.epoch, log.position"
         )
-        with self._errors():
+        with _errors(self.path):
             yield from self._db.execute(sql, (job,))
 
     def jobs_with_receipts(self, begins: str) -> list[bytes]:

@@ -3,6 +3,9 @@
 import json
 import os
 import socket
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ from depin_node.bootstrap import owner_files
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.data_dir import claim
 from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
+from depin_node.compute.jobs.journal import Journal
 from depin_node.core import clock
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.local import DataDir
@@ -161,6 +165,48 @@ def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):
     wrong = {finding.name: finding for finding in report.findings if not finding.ok}
     assert set(wrong) == {"data", "identity"}
     assert "chmod 700" in wrong["data"].do
+
+
+def test_a_directory_that_is_not_there_is_wrong(tmp_path):
+    report = examine(Patient(DataDir(tmp_path / "typo"), NodeConfig(), devices=[DEVICE]), {})
+    (wrong,) = [finding for finding in report.findings if not finding.ok]
+    assert (wrong.name, wrong.says) == ("data", f"{tmp_path / 'typo'} is not there")
+    assert (report.exit_code, report.runs) == (1, False)
+
+
+def test_a_journal_is_looked_through_while_no_node_has_it(tmp_path):
+    path = DataDir(tmp_path).journal
+    Journal(path).close()
+    names = sorted(tmp_path.iterdir())
+    _, found = examined(tmp_path, status=None)
+    assert found["journal"].ok
+    assert sorted(tmp_path.iterdir()) == names
+    assert "journal" not in examined(tmp_path)[1], "it is the running node's"
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"x" * 5000)
+    _, found = examined(tmp_path, status=None)
+    assert "the journal is damaged" in found["journal"].says
+    path.write_bytes(b"x" * 5000)
+    _, found = examined(tmp_path, status=None)
+    assert "the journal is damaged (file is not a database); move it away" in found["journal"].says
+    path.write_bytes(b"")
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 999")
+    db.close()
+    assert "newer depin-node (schema 999" in examined(tmp_path, status=None)[1]["journal"].says
+
+
+def test_a_journal_of_a_node_that_was_killed_is_whole(tmp_path):
+    Journal(tmp_path / "journal.sqlite").close()
+    kill = (
+        "import os, sqlite3; db = sqlite3.connect('journal.sqlite'); db.execute('PRAGMA journal_mode = WAL');"
+        "db.execute('CREATE TABLE t (x)'); db.commit(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", kill], cwd=tmp_path, check=False)
+    assert (tmp_path / "journal.sqlite-wal").stat().st_size > 0
+    assert examined(tmp_path, status=None)[1]["journal"].ok
+    assert (tmp_path / "journal.sqlite-wal").stat().st_size > 0, "that is the next node's to take"
 
 
 @pytest.mark.net
