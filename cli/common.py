@@ -89,6 +89,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def reference(seconds: float, digits: int = 3) -> str:
+    """Return a cost, in reference-seconds, for people: not ``s``, which is time by somebody's clock."""
+    return f"{seconds:.{digits}f} ref-s"
+
+
 def note(text: str) -> None:
     """Tell the user something that is not data: on stderr."""
     from depin_node.core.text import printable

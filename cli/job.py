@@ -259,7 +259,7 @@ def _explanation(view: "ExplainView") -> str:
     ]
     stages = [(stage.what, f"{stage.took_s:.3f} s") for stage in view.stages]
     providers = [
-        (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", f"{p.price_s:.6g} s", p.reason)
+        (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", f"{p.price_s:.6g} ref-s", p.reason)
         for p in view.providers
     ]
     rejected = [(line.kind, line.task if line.task >= 0 else "", line.peer, line.detail) for line in view.rejected]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depin_node.cli.common import Settings, emit, global_options, json_option, note, pass_settings, table
+from depin_node.cli.common import Settings, emit, global_options, json_option, note, pass_settings, reference, table
 
 if TYPE_CHECKING:
     from depin_node.compute.trust.export import Findings
@@ -24,8 +24,8 @@ def receipts() -> None:
 def receipts_list(settings: Settings, /, as_json: bool) -> None:
     """List the newest receipts: what was run, by whom, what it cost, how it was verified, and who signed.
 
-    COST is in seconds of the reference core, as fixed by the first task; RAN is how long all of them took, by the
-    provider's word.
+    COST is in reference-seconds (ref-s), what a core of 2.5 GFLOP/s does in a second, as fixed by the first task; RAN
+    is how many seconds all tasks took there, by the provider's word: "-" until it has signed.
 
     \b
     Example:
@@ -42,8 +42,8 @@ def receipts_list(settings: Settings, /, as_json: bool) -> None:
             v.job[:12],
             v.tasks_accepted,
             v.tasks_refused,
-            f"{v.cost_s:.3f} s",
-            f"{v.ran_s:.3f} s",
+            reference(v.cost_s),
+            f"{v.ran_s:.3f} s" if "provider" in v.signed_by else "-",
             v.verified_by,
             " + ".join(v.signed_by),
         )
@@ -101,7 +101,7 @@ def verify(settings: Settings, /, as_json: bool, file: Path) -> int:
 @json_option
 @pass_settings
 def credit(settings: Settings, /, as_json: bool) -> None:
-    """Show what lies between this node and its partners, in seconds of the reference core.
+    """Show what lies between this node and its partners, in reference-seconds (ref-s).
 
     A partner is on credit as long as what we gave it less what it gave us is below its limit, which grows with what
     both have done for each other. All others share a part of the lent slots' time (`unpaid_share`).
@@ -114,7 +114,7 @@ def credit(settings: Settings, /, as_json: bool) -> None:
         view = mesh.credit()
     headings = ("PARTNER", "WE GAVE", "WE GOT", "LIMIT", "UNSIGNED", "REFUSED FOR")
     rows = [
-        (a.peer, f"{a.gave_s:.1f} s", f"{a.got_s:.1f} s", f"{a.limit_s:.1f} s", f"{a.unsigned_s:.1f} s", a.refused)
+        (a.peer, *(reference(s, 1) for s in (a.gave_s, a.got_s, a.limit_s, a.unsigned_s)), a.refused)
         for a in view.accounts
     ]
     left = f"{view.strangers_s:.0f} s of slot time are left for all who are beyond their limit"
@@ -153,8 +153,8 @@ def _findings_text(findings: "Findings") -> str:
                 tally.accepted,
                 tally.refused,
                 tally.open,
-                f"{tally.gave_us / 1e6:.1f} s",
-                f"{tally.got_us / 1e6:.1f} s",
+                reference(tally.gave_us / 1e6, 1),
+                reference(tally.got_us / 1e6, 1),
                 f"{tally.energy_mj / 1e3:.1f} J" if tally.energy_mj else "-",
             )
             for peer, tally in findings.partners.items()

@@ -1,6 +1,7 @@
 """``submit`` and ``job`` as users meet them: job files, compilers, nodes, and what is said when it is wrong."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -157,6 +158,13 @@ def test_a_job_goes_through_the_mesh_verified(mesh, job):
     assert (checked["policy"], checked["groups"], checked["provisional"]) == ("quorum 2 of 3, audits 0.002", 2.0, 0)
     assert answer["outputs"] == [f"{job.parent}/out/z.npy"]
     check(job)
+
+
+def test_what_it_cost_is_told_with_its_unit(mesh, job):
+    assert submit(mesh[0], job).returncode == 0
+    told = mesh[0].run("receipts", "list").stdout
+    assert re.search(r"\d\.\d{3} ref-s +(\d+\.\d{3} s|-) +quorum 2 of 3", told), told
+    assert "0.0 ref-s" in mesh[1].run("credit").stdout
 
 
 def test_any_node_may_submit_also_one_that_lends(mesh, job):
