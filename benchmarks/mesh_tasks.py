@@ -34,7 +34,7 @@ from options import OPTIONS, SHARDS, draw_and_price
 
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.node import Node, open_node
-from depin_node.client import Out, RawKernel
+from depin_node.client import Along, Out, RawKernel
 from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, Results
 from depin_node.core.local import DataDir
@@ -139,10 +139,13 @@ async def per_s(node: Node, policy: Quorum) -> float:
 
 
 def shipped(arrays: Sequence[Any], policy: Quorum) -> Work:
-    """Return the same map over options that are sent: spot, strike and years."""
+    """Return the same map over options that are sent: spot, strike and years, of which each task is given its own."""
     kernel = RawKernel((KERNELS / "black_scholes_shipped.cu").read_text(), "black_scholes")
-    args = [*arrays, Out("float32", (OPTIONS,), tile=(256,)), 0.02, 0.3, OPTIONS]
-    return prepare_launch(kernel, (OPTIONS // 256,), (256,), args, shards=SHARDS, verify=policy, limits=Limits(60, 512))
+    args = [*arrays, Out("float32", (OPTIONS,)), 0.02, 0.3, "shard.rows"]
+    return prepare_launch(
+        kernel, "ceil(shard.rows / 256)", 256, args,
+        shards=SHARDS, along=Along(0), verify=policy, limits=Limits(60, 512),
+    )  # fmt: skip
 
 
 def numpy_black_scholes_s() -> float:

@@ -7,7 +7,7 @@ which commits to them; those that are to stay are put away before they are shown
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,20 +15,25 @@ from typing import TypeVar
 import structlog
 import trio
 
+from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, Inputs
 from depin_node.bootstrap.finished import FinishedResults, open_finished
 from depin_node.bootstrap.kept import KeptResults, open_kept
 from depin_node.bootstrap.lent import LentDevice, LentDevices
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
 from depin_node.compute.jobs import statements
+from depin_node.compute.jobs.job import InputRef
 from depin_node.compute.market import orders as market
 from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import PROTOCOL, EndCode, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.slices import is_in_rows
+from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.trust.credit import UNPAID_SHARE
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import NotFoundError, PeerViolation, ResourceError
+from depin_node.core.errors import NotFoundError, PeerViolation, ResourceError, TaskError
 from depin_node.core.views import DeviceView
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.frames import Frame
@@ -129,6 +134,7 @@ class Provider:
                 shop.forget(order.work)
             elif isinstance(order, market.Open):
                 talk.energy_by = self._metered_by(order)
+                shop.open(order)
                 self._nursery.start_soon(self._contained, talk, shop.run, order)
             elif isinstance(order, market.Over):
                 shop.close()
@@ -205,8 +211,12 @@ class Provider:
         else:
             self.context.journal.write_lazily(writes, then)
 
-    async def fetch(self, requester: bytes, order: market.Prepare, work: Work) -> None:
-        """Get a work's blobs; they stay until ``unpin``.
+    @asynccontextmanager
+    async def fetched(
+        self, requester: bytes, order: market.Prepare, work: Work, *, in_parts: bool
+    ) -> AsyncIterator[Inputs]:
+        """Get a work's blobs; whole ones stay until ``unpin``. Where ``in_parts``, of large inputs that are cut along
+        their first axis the parts of tasks come as they are wanted, as long as the block runs.
 
         Raises:
             TransportError, PeerViolation, ResourceError: see ``Blobs.fetch``.
@@ -216,7 +226,27 @@ class Provider:
         for blob in sizes:
             blobs.store.pin(blob)
             work.blobs.append(blob)
-        turn = trio.CapacityLimiter(FETCHES_AT_ONCE)
+        large = {blob for blob, size in sizes.items() if size >= PARTS_BYTES_MIN}
+        program, in_rows = None, set[bytes]()
+        if in_parts and any(blobs.may_have_parts(blob, requester) for blob in large):
+            await self._fetch(requester, order, {body.program: body.program_bytes})
+            program = await trio.to_thread.run_sync(_read_program, await self.read(body.program))
+        if program is not None:
+            whole = {item.blob for item in body.inputs if not _is_in_rows(program, item)}
+            in_rows = {blob for blob in large - whole if blobs.may_have_parts(blob, requester)} - {body.program}
+        async with AsyncExitStack() as stack:
+            parts = {
+                blob: await stack.enter_async_context(blobs.parts(blob, requester, order.grant, size_bytes=sizes[blob]))
+                for blob in in_rows
+            }
+            await self._fetch(requester, order, {blob: size for blob, size in sizes.items() if blob not in parts})
+            paths = {blob: await parts[blob].opened() if blob in parts else blobs.store.path(blob) for blob in sizes}
+            work.inputs = {item.buffer: paths[item.blob] for item in body.inputs}
+            arriving = {item.buffer: parts[item.blob] for item in body.inputs if item.blob in parts}
+            yield Inputs(program, arriving) if arriving else Inputs()
+
+    async def _fetch(self, requester: bytes, order: market.Prepare, sizes: dict[bytes, int]) -> None:
+        blobs, turn = self.context.blobs, trio.CapacityLimiter(FETCHES_AT_ONCE)
 
         async def fetch(blob: bytes, size_bytes: int) -> None:
             async with turn:  # also where it is here from somebody else: the requester then proves that it has it
@@ -225,7 +255,6 @@ class Provider:
         missing = [(blob, size) for blob, size in sizes.items() if not blobs.is_at_hand(blob, requester)]
         if missing:
             await together(*(partial(fetch, blob, size_bytes) for blob, size_bytes in missing))
-        work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
 
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
@@ -255,15 +284,19 @@ class Provider:
             if energy_mj is not None:
                 device.power.reading(energy_mj, now.boottime_ns)
 
-    def work_of(self, requester: bytes, job: bytes) -> tuple[WorkBody, dict[int, Path]]:
-        """Return what a job's work for a requester is about, and where its inputs lie.
+    async def work_for(self, requester: bytes, job: bytes, task: int) -> tuple[WorkBody, dict[int, Path]]:
+        """Return what a job's work for a requester is about, and where its inputs lie, once that of a task is here.
 
         Raises:
             NotFoundError: there is no such work open.
+            TransportError: the requester does not give its inputs.
+            ResourceError: no room for them here.
         """
         for talk, (_, shop) in self._talks.items():
             work = shop.work_of(job) if talk.peer == requester else None
             if work is not None:
+                if work.arriving is not None:
+                    await work.arriving.have(task)
                 return work.body, work.inputs
         raise NotFoundError("no work of that job is open for who asks")
 
@@ -291,6 +324,20 @@ class Provider:
         self.lender.draining = True
         for talk in list(self._talks):
             self._carry_out(talk, talk.end(EndCode.DRAINING))
+
+
+def _read_program(data: bytes) -> Program | None:
+    """Return a program, or None if it is none: who loads it tells why. In a thread: a stranger's can take seconds."""
+    try:
+        return decode_program(data)
+    except TaskError:
+        return None
+
+
+def _is_in_rows(program: Program, item: InputRef) -> bool:
+    """Tell whether tasks are given rows of an input, which lie together in its bytes."""
+    buffer = program.buffers[item.buffer] if item.buffer < len(program.buffers) else None
+    return buffer is not None and buffer.size_bytes == item.size_bytes and is_in_rows(buffer)
 
 
 @asynccontextmanager

@@ -7,7 +7,9 @@ are copied out of the worker's memory and wait here until they are released. A l
 leaves what is queued to the others; with the last lane the agreement ends.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from depin_node.bootstrap.arriving import Arriving, Inputs
 from depin_node.bootstrap.turns import Turns
 from depin_node.compute.jobs.schema import StoredFinished
 from depin_node.compute.market import orders as market
@@ -46,8 +49,10 @@ DATA_BYTES_AT_ONCE = 256 * 1024
 class Supplier(Protocol):
     """What a shop needs of its node."""
 
-    async def fetch(self, requester: bytes, order: market.Prepare, work: "Work") -> None:
-        """Get a work's blobs, and pin them."""
+    def fetched(
+        self, requester: bytes, order: market.Prepare, work: "Work", *, in_parts: bool
+    ) -> AbstractAsyncContextManager[Inputs]:
+        """Get a work's blobs, and pin them; some inputs may come ``in_parts``, as long as the block runs."""
 
     async def read(self, blob: bytes) -> bytes:
         """Return the bytes of a blob that was fetched."""
@@ -83,6 +88,8 @@ class Work:
     inputs: dict[int, Path] = field(default_factory=dict)
     failure: FailCode | None = None
     blobs: list[bytes] = field(default_factory=list)
+    arriving: Arriving | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def has_program_of(self, other: "Work") -> bool:
         """Tell whether a worker that is loaded for ``other`` is for this one but for its inputs."""
@@ -90,7 +97,8 @@ class Work:
 
     def is_as(self, other: "Work") -> bool:
         """Tell whether a worker that is loaded for ``other`` is for this one."""
-        return self.has_program_of(other) and self.body.inputs == other.body.inputs
+        are_same = self.body.inputs == other.body.inputs and self.inputs == other.inputs  # not another file with holes
+        return are_same and self.has_program_of(other)
 
 
 class Shop:
@@ -119,8 +127,13 @@ class Shop:
         self._remembered: dict[int, bytes] = {}  # attempts whose result is on the disk, by which name
         self._upload: Iterator[bytes] | None = None
         self._arrived = trio.lowlevel.ParkingLot()
+        self._takes_parts = False
 
     # Orders.
+
+    def open(self, order: market.Open) -> None:
+        """Note which devices there are, before anything else."""
+        self._takes_parts = all(self._pools[device].maps_inputs for device in order.shares)
 
     async def run(self, order: market.Open) -> None:
         """Keep a lane for each slot until the agreement is over, or all its devices are withdrawn."""
@@ -134,15 +147,38 @@ class Shop:
     async def prepare(self, order: market.Prepare) -> None:
         """Fetch a work's program and inputs; what fails is told to each of its attempts."""
         work = self._works[order.work]
-        try:
-            await self._supplier.fetch(self._talk.peer, order, work)
-        except ResourceError as error:
-            work.failure = FailCode.RESOURCE
-            log.warning("no room for a job's blobs", reason=str(error))
-        except DepinError as error:
-            work.failure = FailCode.NO_BLOB
-            log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
-        self._turns.ready(order.work)
+        with work.scope:
+            try:
+                async with self._supplier.fetched(self._talk.peer, order, work, in_parts=self._takes_parts) as inputs:
+                    await self._run_over(order.work, work, inputs)
+            except ResourceError as error:
+                work.failure = FailCode.RESOURCE
+                log.warning("no room for a job's blobs", reason=str(error))
+            except DepinError as error:
+                work.failure = FailCode.NO_BLOB
+                log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
+            if work.failure is not None:
+                waiting, work.arriving = work.arriving.take_all() if work.arriving is not None else [], None
+                self._turns.add(order.work, waiting)
+                self._set_ready(order.work)
+
+    async def _run_over(self, number: int, work: Work, inputs: Inputs) -> None:
+        """Let the attempts of a work run; where inputs come in parts, as they come."""
+        if inputs.program is None:
+            self._set_ready(number)
+            return
+
+        def ready(items: Sequence[tuple[int, int]]) -> None:
+            self._turns.add(number, items)
+            self._arrived.unpark_all()
+
+        work.arriving = Arriving(inputs.program, inputs.parts, ready)
+        work.arriving.add(self._turns.take(number, sys.maxsize))
+        self._set_ready(number)
+        await work.arriving.run()
+
+    def _set_ready(self, number: int) -> None:
+        self._turns.ready(number)
         self._arrived.unpark_all()
 
     def add_work(self, order: market.Prepare) -> None:
@@ -152,6 +188,10 @@ class Shop:
 
     def add(self, order: market.Run) -> None:
         """Queue attempts."""
+        arriving = self._works[order.work].arriving
+        if arriving is not None:
+            arriving.add(order.items)
+            return
         self._turns.add(order.work, order.items)
         self._arrived.unpark_all()
 
@@ -177,12 +217,16 @@ class Shop:
                     waiting.add(attempt)
         if waiting:
             self._turns.drop(waiting)
+            for work in self._works.values():
+                if work.arriving is not None:
+                    work.arriving.drop(waiting)
 
     def forget(self, number: int) -> None:
         """A work is closed: its blobs may be dropped."""
         work = self._works.pop(number, None)
         self._turns.close(number)
         if work is not None:
+            work.scope.cancel()
             self._supplier.unpin(work)
 
     def work_of(self, job: bytes) -> Work | None:

@@ -43,7 +43,7 @@ class Testimony:
 
     async def _answer(self, peer: bytes, asked: StateAt) -> bytes:
         context, provider = self._context, self._provider
-        body, inputs = provider.work_of(peer, asked.job)
+        body, inputs = await provider.work_for(peer, asked.job, asked.task)
         device = next((d for d in provider.devices if d.lending.device_class == OWN_CLASS), None)
         if device is None:
             raise ResourceError("no processor is lent here")

@@ -56,7 +56,9 @@ class Fetch:
         rounds_max: int,
         round_pause_s: float,
         timeout_s: float,
+        linger_s: float = 0.0,
     ) -> None:
+        """``linger_s``: see ``Incoming``."""
         self.owner = owner
         self.ended = trio.Event()
         self._source = source
@@ -70,7 +72,9 @@ class Fetch:
         self._failed: ResourceError | None = None
         self._nursery: trio.Nursery | None = None
         self._stack = AsyncExitStack()
-        self._incoming = Incoming(request, self._make_swarm, self._open_partial, self._meet)
+        self._incoming = Incoming(
+            request, self._make_swarm, self._open_partial, self._meet, linger_s=linger_s, may_linger=self._may_linger
+        )
 
     async def run(self, *, durable: bool) -> None:
         """Get the blob into the store.
@@ -84,16 +88,21 @@ class Fetch:
             left = await store.known_manifest(blob_id)
             if left is not None and left.size <= self._request.size_bytes_max:
                 await self._incoming.begin(left)
-            if not self._incoming.is_complete:
-                await (self._one_by_one() if self._request.size_bytes_max < SWARM_BYTES_MIN else self._at_once())
+            await self._bring()
+            assert self._incoming.partial is not None
+            await self._incoming.partial.finish(durable=durable)
+
+    async def _bring(self) -> None:
+        """Get all that is wanted. Raises as ``run`` does."""
+        while not self._incoming.is_complete:
+            self._reasons.clear()
+            await (self._one_by_one() if self._request.size_bytes_max < SWARM_BYTES_MIN else self._at_once())
             if self._failed is not None:
                 raise self._failed
-            if self._incoming.is_complete:
-                assert self._incoming.partial is not None
-                await self._incoming.partial.finish(durable=durable)
-                return
-        told = "; ".join(f"{peer_id(holder)}: {reason}" for holder, reason in self._reasons.items())
-        raise TransportError(f"blob {blob_id.hex()} could not be fetched: {told or 'nobody is said to hold it'}")
+            told = "; ".join(f"{peer_id(holder)}: {reason}" for holder, reason in self._reasons.items())
+            if not self._incoming.is_complete and (told or not self._holders):  # else more is wanted since
+                blob_id = self._request.blob_id.hex()
+                raise TransportError(f"blob {blob_id} could not be fetched: {told or 'nobody is said to hold it'}")
 
     def wanted_by(self, peer: PeerKey) -> None:
         """A peer that asks us for the blob fetches it too, and soon has chunks that we lack."""
@@ -104,6 +113,10 @@ class Fetch:
 
     async def _open_partial(self, manifest: Manifest) -> PartialBlob:
         return await self._stack.enter_async_context(self._source.store.partial(self._request.blob_id, manifest))
+
+    def _may_linger(self) -> bool:
+        """Whether a transfer may wait for more to be wanted."""
+        return True
 
     def _meet(self, peers: tuple[PeerKey, ...]) -> None:
         """Share the blob out with peers that fetch it too, and ask them as well."""

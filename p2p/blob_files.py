@@ -52,6 +52,17 @@ def open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
     return fd, is_new
 
 
+def open_sparse(path: Path, size_bytes: int) -> int:
+    """Return the open file, which has holes where nothing was written."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.ftruncate(fd, size_bytes)
+    except BaseException:  # whatever it was: the descriptor is let go; raised again
+        os.close(fd)
+        raise
+    return fd
+
+
 def allocate(fd: int, start: int, end: int) -> None:
     """Have the file system find the room beforehand, where it can."""
     if end > start and hasattr(os, "posix_fallocate"):

@@ -42,6 +42,9 @@ class Arrivals:
 class Keeper(Protocol):
     """What a partial blob needs of its store."""
 
+    def reserve(self, size_bytes: int) -> None:
+        """Count bytes as used. Raises ``ResourceError``."""
+
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run file work in a thread."""
 
@@ -53,20 +56,45 @@ class Keeper(Protocol):
 
 
 class PartialBlob:
-    """One blob on its way in; ``BlobStore.partial`` makes it."""
+    """One blob on its way in; ``BlobStore.partial`` makes it with all chunks ``wanted``, ``SparseBlobs`` with none.
 
-    def __init__(self, store: Keeper, blob_id: bytes, manifest: Manifest, path: Path, fd: int) -> None:
+    ``needless`` has one byte a chunk: 1 if it is here, or not wanted. ``reserved_bytes``: of the store, by ``want``.
+    """
+
+    def __init__(
+        self, store: Keeper, blob_id: bytes, manifest: Manifest, path: Path, fd: int, *, wanted: bool = True
+    ) -> None:
+        count = len(manifest.hashes)
         self.blob_id = blob_id
         self.manifest = manifest
         self.path = path
-        self.arrivals = Arrivals(len(manifest.hashes))
+        self.arrivals = Arrivals(count)
+        self.needless = bytearray(count) if wanted else bytearray(b"\1" * count)
+        self.reserved_bytes = 0
+        self._missing = count if wanted else 0
         self._store = store
         self._fd = fd
 
     @property
     def is_complete(self) -> bool:
+        """Whether all chunks that are wanted are here."""
+        return not self._missing
+
+    @property
+    def is_whole(self) -> bool:
         """Whether all chunks are here."""
         return len(self.arrivals.order) == len(self.manifest.hashes)
+
+    def want(self, index: int) -> bool:
+        """Have a chunk wanted too; return whether it is to come now. Raises ``ResourceError``: no room."""
+        is_new = bool(self.needless[index]) and not self.arrivals.here[index]
+        if is_new:
+            size_bytes = self.size_of(index)
+            self._store.reserve(size_bytes)
+            self.reserved_bytes += size_bytes
+            self.needless[index] = 0
+            self._missing += 1
+        return is_new
 
     def size_of(self, index: int) -> int:
         """Return the size of a chunk in bytes."""
@@ -88,6 +116,8 @@ class PartialBlob:
         """Note that a chunk has been written; return whether it is new."""
         is_new = not self.arrivals.here[index]
         if is_new:
+            self._missing -= not self.needless[index]
+            self.needless[index] = 1
             self.arrivals.add(index)
         return is_new
 
@@ -97,7 +127,7 @@ class PartialBlob:
         for first in range(0, count, _HASHED_AT_ONCE):
             good = await self._store.in_thread(lambda at=first: self._good(at, min(at + _HASHED_AT_ONCE, count)))  # type: ignore[misc]
             for index in good:
-                self.arrivals.add(index)
+                self.arrived(index)
 
     def _good(self, first: int, end: int) -> list[int]:
         hashes = self.manifest.hashes
@@ -113,7 +143,7 @@ class PartialBlob:
         Raises:
             ResourceError: the disk is full.
         """
-        assert self.is_complete
+        assert self.is_whole
         if durable:
             await self._store.in_thread(lambda: os.fsync(self._fd))
         await self._store.keep(self, durable=durable)

@@ -8,8 +8,9 @@ A file that was there at start is verified when it is first used: a power cut ma
 With ``durable=True`` bytes and name are on disk before the call returns; that is for what was promised to somebody.
 
 Room: all files together stay within the quota, partial ones at the size that they will have. To make room, partial
-blobs that nobody fetches go first, then the blob not used for longest, never one that is pinned or being read. Pins
-live in memory: whoever needs a blob over a restart pins it again before it stores others.
+blobs that nobody fetches go first, then sparse ones that nobody uses (``blob_sparse.py``), then the blob not used for
+longest, never one that is pinned or being read. Pins live in memory: whoever needs a blob over a restart pins it again
+before it stores others.
 
 File work runs in threads; the index is changed by the trio thread only.
 """
@@ -43,6 +44,7 @@ from depin_node.p2p.blob_files import (
     write_small,
 )
 from depin_node.p2p.blob_partial import Arrivals, PartialBlob
+from depin_node.p2p.blob_sparse import SparseBlobs
 from depin_node.p2p.blob_writer import BlobWriter
 
 T = TypeVar("T")
@@ -107,6 +109,7 @@ class BlobStore:
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self._next_partial = 0
         self._remover = Remover()
+        self.sparse = SparseBlobs(self)
         try:
             self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._find_partials()
@@ -300,7 +303,7 @@ class BlobStore:
     async def _put_small(self, items: list[memoryview], durable: bool, pins: ExitStack) -> list[bytes]:
         """Store blobs of one chunk. What is here already is not written again, unless it has to be ``durable``."""
         self.reserve(size_bytes := sum(map(len, items)))
-        paths, manifests, written = [self._new_partial() for _ in items], list[Manifest](), list[Manifest]()
+        paths, manifests, written = [self.new_path() for _ in items], list[Manifest](), list[Manifest]()
 
         def write() -> None:
             for path, item in zip(paths, items, strict=True):
@@ -351,13 +354,14 @@ class BlobStore:
             ResourceError: no file can be made.
         """
         with self.disk_errors():
-            writer = BlobWriter(self, self._new_partial(), size_bytes_max)
+            writer = BlobWriter(self, self.new_path(), size_bytes_max)
         try:
             yield writer
         finally:
             writer.close()
 
-    def _new_partial(self) -> Path:
+    def new_path(self) -> Path:
+        """Return a new name for what has no id yet; what has such a name at start is deleted."""
         self._next_partial += 1
         return self._partial / str(self._next_partial)
 
@@ -453,7 +457,7 @@ class BlobStore:
         if size_bytes <= _DELETED_AT_ONCE_BYTES:
             path.unlink(missing_ok=True)
             return
-        doomed = self._new_partial()
+        doomed = self.new_path()
         with suppress(FileNotFoundError):
             path.replace(doomed)
             self._remover.remove(doomed)
@@ -462,6 +466,8 @@ class BlobStore:
         """Count ``size_bytes`` as used, dropping blobs to make room. Raises ``ResourceError``."""
         while self._partials and self.used_bytes + size_bytes > self.quota_bytes:
             self._drop_partial(next(iter(self._partials)))
+        while len(self.sparse) and self.used_bytes + size_bytes > self.quota_bytes:
+            self.sparse.drop_oldest()
         over = self.used_bytes + size_bytes - self.quota_bytes
         if over > 0:
             droppable = [blob_id for blob_id in self._held if not self._pins[blob_id]]

@@ -53,6 +53,7 @@ from depin_node.p2p.network import PeerKey
 from depin_node.p2p.swarm import Swarm
 from depin_node.p2p.together import Ended, together
 
+_LOOK_S = 0.02
 _DEPTH_FIRST = 2
 """Chunks asked ahead at first, one more with each that comes: else the first to ask asks for all."""
 
@@ -294,6 +295,7 @@ class Incoming:
         swarm: makes the swarm, when it is known how many chunks there are.
         open_partial: opens the blob in the store, once.
         met: is told of peers that fetch the blob too.
+        linger_s: how long a transfer waits for more to be wanted, while it ``may_linger``.
     """
 
     def __init__(
@@ -302,8 +304,12 @@ class Incoming:
         make_swarm: Callable[[bytearray], Swarm],
         open_partial: Callable[[Manifest], Awaitable[PartialBlob]],
         met: Callable[[tuple[PeerKey, ...]], None],
+        linger_s: float = 0.0,
+        may_linger: Callable[[], bool] = lambda: True,
     ) -> None:
         self.request = request
+        self._linger_s = linger_s
+        self._may_linger = may_linger
         self.met = met
         self.partial: PartialBlob | None = None
         self.swarm: Swarm | None = None
@@ -317,13 +323,20 @@ class Incoming:
         async with self._beginning:
             if self.partial is None or self.swarm is None:
                 self.partial = await self._open_partial(manifest)
-                self.swarm = self._make_swarm(self.partial.arrivals.here)
+                self.swarm = self._make_swarm(self.partial.needless)
         return self.partial, self.swarm
 
     @property
     def is_complete(self) -> bool:
-        """Whether all chunks are here."""
+        """Whether all chunks that are wanted are here."""
         return self.partial is not None and self.partial.is_complete
+
+    async def is_over(self) -> bool:
+        """Tell whether all is here and nothing more is wanted, which is waited for a little."""
+        until_s = trio.current_time() + self._linger_s
+        while self.is_complete and (left_s := until_s - trio.current_time()) > 0 and self._may_linger():
+            await self.wait_for_change(min(left_s, _LOOK_S))
+        return self.is_complete
 
     def changed(self) -> None:
         """Have all transfers look again what to ask for."""
@@ -395,7 +408,7 @@ class _Pulling:
 
     async def run(self, has: bytearray | None) -> bool:
         """Ask, receive and write until the blob is complete; return whether nothing is owed then."""
-        if self._partial.is_complete:
+        if await self._incoming.is_over():
             return True
         self._swarm.join(self._carrier.peer, has)
         self._incoming.changed()
@@ -409,7 +422,7 @@ class _Pulling:
 
     async def _ask(self) -> None:
         peer, swarm = self._carrier.peer, self._swarm
-        while not self._partial.is_complete:
+        while not await self._incoming.is_over():
             wanted: list[int] = []
             while swarm.owed(peer) < self._depth() and (wanted or self._may_ask()):
                 index = swarm.take(peer, trio.current_time())

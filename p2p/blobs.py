@@ -13,21 +13,24 @@ Large blobs go by a data channel of their own (``direct.py``) where two nodes ca
 import hmac
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
 
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import PeerViolation, TransportError
+from depin_node.core.errors import DepinError, PeerViolation, TransportError
 from depin_node.crypto.envelope import sign, verify, verify_signature
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.blob_fetch import SWARM_BYTES_MIN, Fetch
 from depin_node.p2p.blob_messages import BLOBS_PROTOCOL, OTHERS_MAX, BlobRequest, Grant
+from depin_node.p2p.blob_parts import TURNS, Parts
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
 from depin_node.p2p.blob_transfer import Serving, prove
 from depin_node.p2p.carrier import Carrier, StreamCarrier, Window
@@ -117,6 +120,8 @@ class Blobs:
         self._serving: Counter[PeerKey] = Counter()
         self._askers: dict[bytes, list[Serving]] = {}
         self._fetching: dict[bytes, Fetch] = {}
+        self._parts: dict[tuple[PeerKey, bytes], Parts] = {}
+        self._turns: WeakValueDictionary[PeerKey, trio.CapacityLimiter] = WeakValueDictionary()
         network.serve(BLOBS_PROTOCOL, self._serve_stream)
         if direct is not None:
             direct.serve(self._serve)
@@ -218,10 +223,7 @@ class Blobs:
             PeerViolation: the grant is not for this node or not for this blob.
             ResourceError: no room for it here.
         """
-        network_id = self._network.network_id
-        granted = verify(grant, Grant, network_id, to=self._network.key, now=self._clock())
-        if blob_id not in granted.payload.roots:
-            raise PeerViolation("the grant is for other blobs")
+        owner = self._granting(grant, blob_id)
         request = BlobRequest(grant, blob_id, size_bytes_max, True, b"")
         with trio.move_on_after(timeout_s):
             while not await self._is_here(blob_id):
@@ -229,10 +231,10 @@ class Blobs:
                 if running is not None:
                     await running.ended.wait()  # then it is here, or it is our turn
                     continue
-                await self._fetch(request, granted.sender, holders, durable)
-            if not self._is_owner(blob_id, granted.sender):
+                await self._fetch(request, owner, holders, durable)
+            if not self._is_owner(blob_id, owner):
                 await self._have_proven(request, holders)
-                self.note_owner(blob_id, granted.sender)
+                self.note_owner(blob_id, owner)
             return
         raise TransportError(f"blob {blob_id.hex()} did not arrive within {timeout_s:g} s")
 
@@ -254,6 +256,53 @@ class Blobs:
         finally:
             del self._fetching[request.blob_id]
             fetch.ended.set()
+
+    def may_have_parts(self, blob_id: bytes, owner: PeerKey) -> bool:
+        """Tell whether ``parts`` can be used: nothing of the blob is on its way for this owner, nor is it here."""
+        return (owner, blob_id) not in self._parts and blob_id not in self._fetching and not self.store.has(blob_id)
+
+    @asynccontextmanager
+    async def parts(self, blob_id: bytes, holder: PeerKey, grant: bytes, *, size_bytes: int) -> AsyncIterator[Parts]:
+        """Bring what ``Parts.want`` asks for, as long as the block runs.
+
+        Args:
+            blob_id: which; ``may_have_parts`` of it.
+            holder: who has it.
+            grant: the owner's, naming this node.
+            size_bytes: of the whole blob.
+
+        Raises:
+            PeerViolation: the grant is not for this node or not for this blob.
+        """
+        limits, owner = self._limits, self._granting(grant, blob_id)
+        turn = self._turns.setdefault(owner, trio.CapacityLimiter(TURNS))
+        request = BlobRequest(grant, blob_id, size_bytes, True, b"")
+        self._parts[owner, blob_id] = parts = Parts(
+            self, self._network.key, owner, request, [holder], turn=turn,
+            rounds_max=limits.rounds_max, round_pause_s=limits.round_pause_s, timeout_s=limits.stall_timeout_s,
+        )  # fmt: skip
+        failure: DepinError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(parts.bring)
+                try:
+                    yield parts
+                except DepinError as error:  # as it is, not in a group
+                    failure = error
+                nursery.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+        finally:
+            del self._parts[owner, blob_id]
+            if parts.has_all and self.store.has(blob_id):
+                self.note_owner(blob_id, owner)
+
+    def _granting(self, grant: bytes, blob_id: bytes) -> PeerKey:
+        """Return whose grant it is. Raises ``PeerViolation``: not for this node, or not for the blob."""
+        granted = verify(grant, Grant, self._network.network_id, to=self._network.key, now=self._clock())
+        if blob_id not in granted.payload.roots:
+            raise PeerViolation("the grant is for other blobs")
+        return granted.sender
 
     def is_at_hand(self, blob_id: bytes, owner: PeerKey) -> bool:
         """Tell whether a blob is here, whole, and known to be ``owner``'s too: nothing is left to fetch then."""

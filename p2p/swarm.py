@@ -46,7 +46,7 @@ class Swarm:
 
     Args:
         me: this node.
-        here: one byte a chunk, 1 if it is here; kept up to date by whoever writes chunks.
+        here: one byte a chunk, 1 if it is here or of no use; kept up to date by whoever writes chunks.
         rng: for the order of chunks.
     """
 
@@ -81,6 +81,13 @@ class Swarm:
         if peer not in self._wanting and not (peer in self._holders and self._holders[peer].is_whole):
             self._wanting.add(peer)
             self._share_out()
+
+    def needs(self, indices: Iterable[int]) -> None:
+        """Chunks that were of no use are wanted now."""
+        for index in indices:
+            for known in self._holders.values():
+                if known.has[index]:
+                    known.offers.append(index)
 
     def leave(self, holder: PeerKey) -> None:
         """A holder cannot be asked any more; what it owes is asked of others."""

@@ -14,7 +14,8 @@ data of attempts that were released are ignored: they may have crossed the relea
 
 Deadlines: ``NEGOTIATE_S`` for a bid or an acceptance; ``SILENCE_S`` without any frame while attempts are
 open; the oldest attempt that has not ended must end within its limit and ``GRACE_S`` of becoming the oldest
-(providers run in order), the first of a work also gets the time to fetch its blobs; an opening within
+(providers run in order), the first of a work also gets the time to fetch its blobs, others that for a task's part of
+them; an opening within
 ``GRACE_S``; bytes at ``SLOWEST_BYTES_PER_S``.
 """
 
@@ -644,6 +645,8 @@ class RequesterTalk:
             allowed_s = work.body.terms.limits.seconds + GRACE_S
             if not work.answered:
                 allowed_s += GRACE_S + work.blob_bytes // SLOWEST_BYTES_PER_S
+            else:  # it may get its part of them now
+                allowed_s += work.blob_bytes // work.body.tasks // SLOWEST_BYTES_PER_S
             if at_ns > self._head_since_ns + allowed_s * SECOND_NS:
                 return "stalled"
         return "stalled" if any(self._overdue_opening(at_ns)) else None

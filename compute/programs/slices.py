@@ -91,6 +91,23 @@ def beyond(found: Rows, length: int) -> Iterator[int]:
     yield from range(max(length, found.first), found.last)
 
 
+def is_in_rows(buffer: Buffer) -> bool:
+    """Tell whether what a task holds of an array lies together in its bytes: it is cut along its first axis."""
+    return buffer.cut is not None and prod(buffer.shape[: buffer.cut.axis]) == 1
+
+
+def byte_ranges(program: Program, buffer: Buffer, task: int) -> list[tuple[int, int]]:
+    """Return which bytes, from and to, of a whole array that ``is_in_rows`` a task is given."""
+    assert buffer.cut is not None
+    length = buffer.shape[buffer.cut.axis]
+    row_bytes = buffer.size_bytes // length
+    found = rows(program, buffer.cut, length, task)
+    outside = {source_row(row, length, buffer.cut.edge) for row in beyond(found, length)} - {CONSTANT}
+    inside = (max(found.first, 0), min(found.last, length))
+    others = sorted((row, row + 1) for row in outside if not inside[0] <= row < inside[1])
+    return [(first * row_bytes, last * row_bytes) for first, last in (inside, *others) if first < last]
+
+
 def variants(program: Program) -> tuple[int, ...]:
     """Return tasks such that each task holds arrays of the same shapes as one of them.
 

@@ -100,6 +100,7 @@ class GpuPool:
         self, config: PoolConfig, probe: Probe, nursery: trio.Nursery, limits: e.CustodyLimits, clock: Callable[[], Now]
     ) -> None:
         self.config, self.custody = config, Custody(limits)
+        self.maps_inputs = False  # they go to the device whole, before tasks
         self._probe, self._nursery, self._clock = probe, nursery, clock
         self._changed = trio.lowlevel.ParkingLot()
         self._worker: GpuWorker | None = None

@@ -38,6 +38,8 @@ class SandboxPool:
 
     def __init__(self, config: PoolConfig, nursery: trio.Nursery) -> None:
         self.config = config
+        self.maps_inputs = config.worker.device == WorkerConfig.device
+        """Whether a task reads of an input's file only what it is given, when it runs."""
         self._nursery = nursery
         self._free = trio.Semaphore(config.workers_max, max_value=config.workers_max)
         self._give, self._spares = trio.open_memory_channel[WorkerProcess | ResourceError](0)

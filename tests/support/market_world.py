@@ -57,6 +57,7 @@ class InlinePool:
     def __init__(self, behaviour=None, duration_ns=1000):
         self.behaviour = behaviour
         self.duration_ns = duration_ns
+        self.maps_inputs = False
         self.tasks = []
 
     async def acquire(self, name):

@@ -1,0 +1,92 @@
+"""Attempts that wait for their parts of inputs: where arrays are cut, a task is given some rows of each.
+
+A lender needs of such arrays what its own tasks are given, and runs the first of them while the parts of others are on
+their way. What is handed to a lane has all that it needs. Attempts go on in the order in which they came.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import trio
+
+from depin_node.compute.programs.program import Program
+from depin_node.compute.programs.slices import byte_ranges
+from depin_node.crypto.blob import CHUNK_BYTES
+from depin_node.p2p.blob_parts import Parts
+
+PARTS_BYTES_MIN: Final = 8 << 20
+"""Smaller inputs are fetched whole."""
+
+
+class Inputs(NamedTuple):
+    """How a work's inputs are here: of those in ``parts``, by buffer index, the parts of tasks of ``program``."""
+
+    program: Program | None = None
+    parts: Mapping[int, Parts] = {}
+
+
+class Arriving:
+    """Of one work. ``inputs``: those that come in parts, by buffer index; ``ready`` takes (attempt, task)."""
+
+    def __init__(
+        self, program: Program, inputs: Mapping[int, Parts], ready: Callable[[Sequence[tuple[int, int]]], None]
+    ) -> None:
+        self._program = program
+        self._inputs = inputs
+        self._ready = ready
+        self._waiting: dict[int, int] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def add(self, items: Iterable[tuple[int, int]]) -> None:
+        """Have the parts of attempts brought."""
+        for attempt, task in items:
+            self._waiting[attempt] = task
+            for parts, chunks in self._needs(task):
+                parts.want(chunks)
+        self._changed.unpark_all()
+
+    def drop(self, attempts: Collection[int]) -> None:
+        """Forget attempts."""
+        for attempt in attempts:
+            self._waiting.pop(attempt, None)
+
+    def take_all(self) -> list[tuple[int, int]]:
+        """Return what still waits, and forget it."""
+        waiting, self._waiting = list(self._waiting.items()), {}
+        return waiting
+
+    async def run(self) -> None:
+        """Hand on what has come, until cancelled.
+
+        Raises:
+            TransportError: the owner does not give it.
+            ResourceError: no room for it here.
+        """
+        while True:
+            while not self._waiting:
+                await self._changed.park()
+            attempt, task = next(iter(self._waiting.items()))
+            for parts, chunks in self._needs(task):
+                await parts.until_here(chunks)
+            if self._waiting.pop(attempt, None) is not None:
+                self._ready([(attempt, task)])
+
+    async def have(self, task: int) -> None:
+        """Wait until all that a task is given is here, brought if need be. Raises as ``run``."""
+        for parts, chunks in self._needs(task):
+            parts.want(chunks)
+            await parts.until_here(chunks)
+
+    def _needs(self, task: int) -> list[tuple[Parts, list[int]]]:
+        if task >= self._program.tasks:
+            return []  # who runs it finds out
+        return [
+            (parts, chunks_of(byte_ranges(self._program, self._program.buffers[index], task)))
+            for index, parts in self._inputs.items()
+        ]
+
+
+def chunks_of(ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the numbers of the chunks in which bytes lie, each once."""
+    found = (index for start, end in ranges for index in range(start // CHUNK_BYTES, -(-end // CHUNK_BYTES)))
+    return list(dict.fromkeys(found))

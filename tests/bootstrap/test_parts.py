@@ -1,0 +1,153 @@
+"""Inputs that are cut along their first axis: a lender gets of them what its own tasks are given. Workers are real."""
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import numpy as np
+import pytest
+import trio
+from device_programs import cut_stencil
+from market_world import InlinePool, knows, make_job, world
+
+from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, chunks_of
+from depin_node.compute.jobs.job import Quorum
+from depin_node.compute.market.lender import Lending
+from depin_node.compute.programs.shards import owned_boxes, result_bytes
+from depin_node.compute.sandbox.pool import PoolConfig, open_pool
+from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.crypto.blob import CHUNK_BYTES, blob_id
+
+TASKS, ROWS, COLUMNS = 16, 4096, 1024
+PAD = {"clamp": "edge", "wrap": "wrap", "reflect": "reflect", "constant": "constant"}
+
+
+def sums(x, edge):
+    """Return what ``cut_stencil`` computes."""
+    filled = {"constant_values": 7} if edge == "constant" else {}
+    padded = np.pad(x, ((1, 1), (0, 0)), mode=PAD[edge], **filled)
+    return padded[:-2] + padded[1:-1] + padded[2:]
+
+
+@asynccontextmanager
+async def lenders(folder, count):
+    """A requester and lenders, each with a worker of its own."""
+    async with world(folder) as w, AsyncExitStack() as stack:
+        pools = [
+            await stack.enter_async_context(open_pool(PoolConfig(WorkerConfig(nice=0), workers_max=1)))
+            for _ in range(count)
+        ]
+        requester = await w.start(1)
+        made = [
+            await w.start(number, pool=pool, lending=Lending("wasm-1", 1, 1024)) for number, pool in enumerate(pools, 2)
+        ]
+        await knows(requester, made)
+        yield requester, made
+
+
+def stencil(edge="clamp"):
+    rng = np.random.default_rng(1)
+    return cut_stencil(edge, TASKS, ROWS, COLUMNS), rng.random((ROWS, COLUMNS), np.float32)
+
+
+async def run(requester, candidate, x, edge="clamp", **more):
+    """Run a job over ``x``, and check what comes out."""
+    job, _ = await make_job(requester, candidate=candidate, arrays=[x], **more)
+    view = await requester.requester.submit(job)
+    view = await requester.requester.wait(bytes.fromhex(view.id))
+    assert view.state == "done", view.error
+    data = b"".join([part async for part in requester.requester.output(bytes.fromhex(view.id), 1)])
+    out, at = np.zeros_like(x), 0
+    for task in range(TASKS):
+        (box,) = owned_boxes(candidate, task, 0)
+        size = result_bytes(candidate, task, 0)
+        out[box.slices] = np.frombuffer(data[at : at + size], np.float32).reshape(box.shape)
+        at += size
+    np.testing.assert_array_equal(out, sums(x, edge))
+    return view
+
+
+async def closed(lenders):
+    """Wait until no lender has a work open any more."""
+    with trio.fail_after(10):
+        while any(lender.blobs._parts for lender in lenders):
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("edge", PAD)
+async def test_each_lender_gets_the_rows_of_its_tasks(tmp_path, edge):
+    candidate, x = stencil(edge)
+    assert x.nbytes >= PARTS_BYTES_MIN
+    async with lenders(tmp_path, 2) as (requester, both):
+        await run(requester, candidate, x, edge)
+        assert requester.blobs.sent_bytes < x.nbytes + 2 * TASKS * CHUNK_BYTES + 100_000
+        await closed(both)
+        assert all(0 < lender.blobs.store.used_bytes < x.nbytes + 100_000 for lender in both)
+
+
+async def test_by_two_each_chunk_leaves_once_for_each(tmp_path):
+    candidate, x = stencil()
+    async with lenders(tmp_path, 2) as (requester, both):
+        await run(requester, candidate, x, policy=Quorum(2, 2))
+        assert requester.blobs.sent_bytes < 2 * x.nbytes + 100_000
+        await closed(both)
+        assert all(lender.blobs.is_at_hand(blob_id(x.tobytes()), requester.key) for lender in both)
+
+
+async def test_an_array_larger_than_a_lenders_quota(tmp_path):
+    candidate, x = stencil()
+    async with lenders(tmp_path, 3) as (requester, some):
+        for lender in some:
+            lender.blobs.store.quota_bytes = 12 << 20
+        await run(requester, candidate, x)
+
+
+async def test_a_worker_sees_what_comes_after_it_was_loaded(tmp_path):
+    """The next job over the same array goes on in the same worker, over the same file, or over another one if that was
+    dropped to make room."""
+    candidate, x = stencil()
+    async with lenders(tmp_path, 2) as (requester, both):
+        for number in range(4):
+            await run(requester, candidate, x, key=str(number))
+            if number % 2:
+                await closed(both)
+                for lender in both:
+                    while len(lender.blobs.store.sparse):
+                        lender.blobs.store.sparse.drop_oldest()
+
+
+async def test_a_dispute_is_about_rows_that_have_come(tmp_path):
+    """A lender that is asked about a task which it was not given gets its rows first: else it would say what zeros
+    give."""
+    candidate, x = stencil()
+    async with lenders(tmp_path, 2) as (requester, both):
+        job, _ = await make_job(requester, candidate=candidate, arrays=[x])
+        view = await requester.requester.submit(job)
+        identifier = bytes.fromhex(view.id)
+        lender, task = both[0], 5
+
+        async def rows_of(task):
+            while lender.provider is None or not any(
+                shop.work_of(identifier) for _, shop in lender.provider._talks.values()
+            ):
+                await trio.sleep(0.001)
+            _, inputs = await lender.provider.work_for(requester.key, identifier, task)
+            return np.memmap(inputs[0], np.float32, "r", shape=x.shape)
+
+        with trio.fail_after(30):
+            held = await rows_of(task)
+        rows = slice(task * ROWS // TASKS - 1, (task + 1) * ROWS // TASKS + 1)
+        np.testing.assert_array_equal(held[rows], x[rows])
+        await requester.requester.wait(identifier)
+
+
+async def test_who_cannot_use_parts_gets_all(tmp_path):
+    candidate, x = stencil()
+    async with world(tmp_path) as w:
+        requester = await w.start(1)
+        lender = await w.start(2, pool=InlinePool())
+        await knows(requester, [lender])
+        await run(requester, candidate, x)
+        assert len(lender.blobs.store.sparse) == 0
+
+
+def test_chunks_are_named_once():
+    assert chunks_of([(0, 1), (CHUNK_BYTES - 1, CHUNK_BYTES + 1), (5 * CHUNK_BYTES, 6 * CHUNK_BYTES)]) == [0, 1, 5]
