@@ -18,6 +18,7 @@ from depin_node.compute.jobs.job import (
     AGREED_AUDITS,
     DEVICE_CLASSES_MAX,
     Algebraic,
+    Confidence,
     Limits,
     Policy,
     Quorum,
@@ -28,6 +29,7 @@ from depin_node.compute.programs.arrays import Traced, bind_traced
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated import Lowered, ReductionKernel, adopt
+from depin_node.compute.programs.generated.rows import in_rows
 from depin_node.compute.programs.job_arrays import References
 from depin_node.compute.programs.jobfile import DEVICE_CLASS, load_job
 from depin_node.compute.programs.kernel import Along, RawKernel
@@ -107,6 +109,12 @@ def prepare_launch(
             launch = ours.lower(args, axis=axis, keepdims=keepdims, shards=shards)
         else:
             _refuse(why, axis=axis, keepdims=keepdims or None)
+            counts_parts = isinstance(verify, Confidence) and verify.parts > 1  # of tasks that are cut by blocks
+            program = None if size is not None or counts_parts else in_rows(ours, args, shards)
+            if program is not None:
+                bound, title = program.build(), name or ours.name
+                notes = program.notes
+                return _work(bound, verify, limits, title, notes, device_class, tolerance, _results(results), local)
             launch = ours.lower(args, size=size, shards=shards)
     raw = launch.kernel
     bound = bind(

@@ -94,6 +94,8 @@ SILENCE_S = 8
 GRACE_S = 10
 SLOWEST_BYTES_PER_S = 1_000_000
 """A provider that moves less is no use; one tenth of what a home line uploads."""
+LENDERS_AT_A_LINE = 16
+"""So many may get parts of inputs from a requester at the same time, and share its line."""
 RECEIPTS_OPEN_MAX = 64
 CLAIM_GRACE_US = 1_000_000
 """What a provider may say to have run beyond what its slots can have: its clock is not ours."""
@@ -645,8 +647,8 @@ class RequesterTalk:
             allowed_s = work.body.terms.limits.seconds + GRACE_S
             if not work.answered:
                 allowed_s += GRACE_S + work.blob_bytes // SLOWEST_BYTES_PER_S
-            else:  # it may get its part of them now
-                allowed_s += work.blob_bytes // work.body.tasks // SLOWEST_BYTES_PER_S
+            else:  # it may get its part of them now, as others do theirs
+                allowed_s += LENDERS_AT_A_LINE * work.blob_bytes // work.body.tasks // SLOWEST_BYTES_PER_S
             if at_ns > self._head_since_ns + allowed_s * SECOND_NS:
                 return "stalled"
         return "stalled" if any(self._overdue_opening(at_ns)) else None

@@ -5,13 +5,14 @@ import pytest
 from msgspec.structs import replace
 from program_host import ProgramHost
 
+from depin_node.compute.devices.held import held_input
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.combine import tree
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
 from depin_node.compute.programs.kernel import Along, RawKernel
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
-from depin_node.compute.programs.slices import VARIANTS_MAX, held_shape
+from depin_node.compute.programs.slices import VARIANTS_MAX, byte_ranges, held_shape, is_in_rows
 from depin_node.compute.programs.validation import validate
 from depin_node.core.errors import ConfigError, TaskRejected
 
@@ -28,6 +29,7 @@ SUM5 = RawKernel(
        }""",
     "sum5",
 )
+COPY = RawKernel("""extern "C" __global__ void copy(const float* x, float* y) { y[0] = x[0]; }""", "copy")
 SMOOTH = RawKernel(
     """extern "C" __global__ void smooth(const float* u, float* v, int rows, int cols) {
            // all rows of v but the first and the last; those are beyond what the task can know
@@ -323,3 +325,34 @@ def test_slices_of_too_many_shapes_are_refused():
     program = replace(bound.program, buffers=buffers, shards=replace(bound.program.shards, tables=tables))
     with pytest.raises(TaskRejected, match=f"more than {VARIANTS_MAX} different shapes"):
         validate(program)
+
+
+@pytest.mark.parametrize("edge", [*PADDED, "none"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "halo"), [((23, 17), 0, 0), ((23, 17), 0, 3), ((1, 23, 5), 1, 2), ((9,), 0, 2)]
+)
+def test_a_task_is_given_nothing_but_its_byte_ranges(shape, axis, halo, edge):
+    whole = np.random.default_rng(1).random(shape).astype("float32")
+    steps = ProgramBuilder(shards=4, along=Along(axis, halo, edge))
+    x, y = steps.input("x", whole), steps.out("y", "float32", shape, cut=Along(axis))
+    steps.launch(COPY, 1, 1, (x, y))
+    program = steps.build().program
+    buffer = program.buffers[0]
+    assert is_in_rows(buffer)
+    for task in range(4):
+        ranges = byte_ranges(program, buffer, task)
+        partly = np.full(whole.nbytes, 255, np.uint8)
+        for start, end in ranges:
+            partly[start:end] = whole.reshape(-1).view(np.uint8)[start:end]
+        found = held_input(program, buffer, task, partly.view("float32").reshape(shape))
+        np.testing.assert_array_equal(found, held_input(program, buffer, task, whole))
+        read = sum(end - start for start, end in ranges)
+        assert read <= min(whole.nbytes, found.nbytes)
+
+
+def test_columns_do_not_lie_together():
+    steps = ProgramBuilder(shards=2, along=Along(1))
+    x, y = steps.input("x", U), steps.out("y", "float32", U.shape)
+    steps.launch(COPY, 1, 1, (x, y))
+    steps.input("w", U, cut=None)
+    assert not any(map(is_in_rows, steps.buffers))
