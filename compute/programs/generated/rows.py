@@ -17,6 +17,7 @@ from depin_node.compute.programs.generated.arguments import Argument, Arguments,
 from depin_node.compute.programs.generated.elementwise import ElementwiseKernel
 from depin_node.compute.programs.kernel import Along, InOut
 from depin_node.compute.programs.program import DTYPE_BYTES
+from depin_node.compute.programs.program_arrays import check_shards
 
 BYTES_MIN: Final = 8 << 20
 """Of the largest array: those of fewer bytes are sent whole anyway (``bootstrap/arriving.py``)."""
@@ -27,8 +28,9 @@ def in_rows(kernel: ElementwiseKernel, args: Sequence[Any], shards: int) -> Prog
     """Return the program of a launch whose tasks are rows; None if it is not to be cut so.
 
     Raises:
-        ConfigError: the arguments do not fit.
+        ConfigError: the arguments do not fit, or it cannot be cut into so many.
     """
+    check_shards(shards)
     words = (kernel.operation, kernel.preamble, kernel.loop_prep, kernel.after_loop)
     if shards < 2 or any(map(_WHOLE_LOOP.search, words)):
         return None
