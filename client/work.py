@@ -104,17 +104,15 @@ def prepare_launch(
     else:
         why = f"{ours.name} is {'a reduction' if isinstance(ours, ReductionKernel) else 'an elementwise'} kernel"
         _refuse(why, grid=grid, block=block, shared_mem=shared_mem or None, along=along, constants=constants)
+        is_reduction = isinstance(ours, ReductionKernel)
+        _refuse(why, **({"size": size} if is_reduction else {"axis": axis, "keepdims": keepdims or None}))
+        counts_parts = isinstance(verify, Confidence) and verify.parts > 1  # of tasks that are cut by blocks
+        if size is None and not counts_parts and (program := in_rows(ours, args, shards, axis=axis, keepdims=keepdims)):
+            bound, title, notes = program.build(), name or ours.name, program.notes
+            return _work(bound, verify, limits, title, notes, device_class, tolerance, _results(results), local)
         if isinstance(ours, ReductionKernel):
-            _refuse(why, size=size)
             launch = ours.lower(args, axis=axis, keepdims=keepdims, shards=shards)
         else:
-            _refuse(why, axis=axis, keepdims=keepdims or None)
-            counts_parts = isinstance(verify, Confidence) and verify.parts > 1  # of tasks that are cut by blocks
-            program = None if size is not None or counts_parts else in_rows(ours, args, shards)
-            if program is not None:
-                bound, title = program.build(), name or ours.name
-                notes = program.notes
-                return _work(bound, verify, limits, title, notes, device_class, tolerance, _results(results), local)
             launch = ours.lower(args, size=size, shards=shards)
     raw = launch.kernel
     bound = bind(

@@ -1,9 +1,9 @@
-"""Elementwise launches over large arrays, cut into rows: the same results as by blocks, in real workers."""
+"""Launches over large arrays, cut into rows: the same bits as by blocks, in real workers."""
 
 import numpy as np
 import pytest
 
-from depin_node.client import ElementwiseKernel, In, InOut, Out, confidence
+from depin_node.client import ElementwiseKernel, In, InOut, Out, ReductionKernel, confidence
 from depin_node.client.local import launch
 from depin_node.client.work import prepare_launch
 from depin_node.compute.programs.generated import rows
@@ -18,6 +18,13 @@ LINE = RNG.random(1001)
 SCALE = ElementwiseKernel("T x, T y, float32 c", "T z", "z = c * x + y", "scale")
 DOUBLE = ElementwiseKernel("T x", "T z", "z = 2 * x", "twice")
 BOTH = ElementwiseKernel("T x, T y", "T sum, float64 ratio", "sum = x + y; ratio = (double)x / (y + 1)", "both")
+
+
+NORM = ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "norm")
+DOT = ReductionKernel("T x, T w, float32 c", "T y", "c * x * w", "a + b", "y = a", "0", "dot")
+WHICH = ReductionKernel(
+    "T x", "int64 y", "_J * (x > 0.9f)", "max(a, b)", "y = a", "0", "which", reduce_type="long long"
+)
 
 
 @pytest.fixture
@@ -87,3 +94,34 @@ def test_a_task_needs_memory_for_its_rows_only():
     program = prepare_launch(DOUBLE, args=(large,), shards=64, local=True).bound.program
     assert isinstance(program.shards, Axis)
     assert memory_bytes(program) < large.nbytes // 16
+
+
+@pytest.mark.parametrize("shards", [2, 9])
+@pytest.mark.parametrize(("kernel", "args", "options"), [
+    (NORM, (X,), {"axis": 1}),
+    (NORM, (X,), {"axis": -1, "keepdims": True}),
+    (NORM, (RGB,), {"axis": 2}),
+    (NORM, (RGB,), {"axis": (1, 2)}),
+    (NORM, (RGB,), {"axis": (2, 1), "keepdims": True}),
+    (DOT, (X, V, 2), {"axis": 1}),
+    (WHICH, (X,), {"axis": 1}),
+])  # fmt: skip
+def test_reduced_rows_have_the_bits_that_blocks_give(kernel, args, options, shards, everything_is_large, monkeypatch):
+    work = prepare_launch(kernel, args=args, shards=shards, local=True, **options)
+    assert isinstance(work.bound.program.shards, Axis)
+    in_rows = launch(kernel, args=args, shards=shards, **options)
+    monkeypatch.setattr(rows, "BYTES_MIN", 1 << 40)
+    by_blocks = launch(kernel, args=args, shards=shards, **options)
+    assert (in_rows.dtype, in_rows.shape) == (by_blocks.dtype, by_blocks.shape)
+    np.testing.assert_array_equal(in_rows, by_blocks)
+
+
+@pytest.mark.parametrize(("kernel", "args", "options"), [
+    (NORM, (X,), {"axis": 0}),
+    (NORM, (RGB,), {"axis": 1}),  # not the last: it is sent transposed
+    (ReductionKernel("T x", "T y", "x * _i", "a + b", "y = a", "0", "weighed"), (X,), {"axis": 1}),
+    (ReductionKernel("T x", "T y", "x", "a + b", "y = a / _in_ind.size()", "0", "mean"), (X,), {"axis": 1}),
+])  # fmt: skip
+def test_other_reductions_are_cut_by_blocks(kernel, args, options, everything_is_large):
+    work = prepare_launch(kernel, args=args, shards=4, local=True, **options)
+    assert isinstance(work.bound.program.shards, Blocks)

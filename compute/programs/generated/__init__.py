@@ -9,7 +9,7 @@
         source.py       the text: parameters, user fragments, and whose line an error is in
         words.py        members of CuPy's objects in fragments, put in plain words
         elementwise.py, reduction.py
-        rows.py         large elementwise launches, cut into rows
+        rows.py         large launches, cut into rows
         adopt.py        CuPy's own kernel objects become ours
     ──► Lowered: a RawKernel with its grid, block and arguments, from here on as if the user had written it
 

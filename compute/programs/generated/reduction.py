@@ -134,7 +134,7 @@ class ReductionKernel(Launched):
         if not shapes:
             raise ConfigError(f"{self.name}: no array decides what is reduced: give one that is not raw")
         shape = broadcast(shapes)
-        reduced = _axes(axis, len(shape), self.name)
+        reduced = reduced_axes(axis, len(shape), self.name)
         kept = tuple(k for k in range(len(shape)) if k not in reduced)
         if any(a.info.raw and a.array is not None for a in arguments.inputs) and reduced != tuple(range(len(reduced))):
             raise ConfigError(f"{self.name}: with a raw input the reduced axes have to come first, as in CuPy: 0, 1, …")
@@ -343,8 +343,8 @@ def _lanes(count: int) -> int:
     return 1 << max(0, min(count // 4, LANES_MAX).bit_length() - 1)
 
 
-def _axes(axis: int | Sequence[int] | None, ndim: int, name: str) -> tuple[int, ...]:
-    """Return the axes to reduce, ascending."""
+def reduced_axes(axis: int | Sequence[int] | None, ndim: int, name: str) -> tuple[int, ...]:
+    """Return the axes to reduce, ascending. Raises ``ConfigError``: there is none such."""
     if axis is None:
         return tuple(range(ndim))
     given = tuple(axis) if isinstance(axis, Sequence) else (axis,)

@@ -1,9 +1,10 @@
-"""Launches of elementwise kernels over large arrays, cut along the first axis instead of by blocks.
+"""Launches of elementwise and reduction kernels over large arrays, cut along the first axis instead of by blocks.
 
 A task that is cut by blocks is given whole arrays, for a kernel may read anywhere. An elementwise kernel reads of its
-arrays what belongs to its own elements, so that its tasks do with their rows: they need no more memory than for these,
-and a lender is sent no others. The results are the same. What counts elements of the whole loop (``i``, ``n``,
-``_ind``) or has raw arrays is cut by blocks, and so is what is small.
+arrays what belongs to its own elements, and one that reduces the last axes what belongs to its own rows, so that their
+tasks do with these: they need no more memory than for them, and a lender is sent no others. The bits are the same.
+What counts elements of the whole loop (``i``, ``n``, ``_ind`` and their like) or has raw arrays is cut by blocks, and
+so is what is small.
 """
 
 import re
@@ -15,52 +16,76 @@ from depin_node.compute.programs.arguments import borrowed
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.generated.arguments import Argument, Arguments, broadcast, sort_arguments
 from depin_node.compute.programs.generated.elementwise import ElementwiseKernel
+from depin_node.compute.programs.generated.reduction import ReductionKernel, reduced_axes
 from depin_node.compute.programs.kernel import Along, InOut
 from depin_node.compute.programs.program import DTYPE_BYTES
 from depin_node.compute.programs.program_arrays import check_shards
 
+Axis = int | Sequence[int] | None
 BYTES_MIN: Final = 8 << 20
 """Of the largest array: those of fewer bytes are sent whole anyway (``bootstrap/arriving.py``)."""
-_WHOLE_LOOP: Final = re.compile(r"\b(i|n|_ind)\b")
+_WHOLE_LOOP: Final = re.compile(r"\b(i|n|_ind|_i|_j|_in_ind|_out_ind)\b")
 
 
-def in_rows(kernel: ElementwiseKernel, args: Sequence[Any], shards: int) -> ProgramBuilder | None:
-    """Return the program of a launch whose tasks are rows; None if it is not to be cut so.
+def in_rows(
+    kernel: ElementwiseKernel | ReductionKernel,
+    args: Sequence[Any],
+    shards: int,
+    *,
+    axis: Axis = None,
+    keepdims: bool = False,
+) -> ProgramBuilder | None:
+    """Return the program of a launch whose tasks are rows; None if it is not to be cut so. ``axis``, ``keepdims``: of
+    a reduction.
 
     Raises:
         ConfigError: the arguments do not fit, or it cannot be cut into so many.
     """
     check_shards(shards)
-    words = (kernel.operation, kernel.preamble, kernel.loop_prep, kernel.after_loop)
-    if shards < 2 or any(map(_WHOLE_LOOP.search, words)):
+    if shards < 2 or any(map(_WHOLE_LOOP.search, _words(kernel))):
         return None
     arguments = sort_arguments(kernel.name, kernel.in_params, kernel.out_params, args)
-    shape = _shape(arguments)
+    shape = _shape(kernel, arguments)
     if not shape or shape[0] < shards:
         return None
-    program, given = ProgramBuilder(shards=shards, along=Along(0)), list[Any]()
-    for argument in arguments.inputs:
-        has_rows = argument.array is not None and argument.array.ndim == len(shape) and argument.array.shape[0] > 1
-        cut = Along(0) if has_rows else None
-        is_number = argument.array is None
-        given.append(
-            argument.number if is_number else program.input(argument.info.name, borrowed(argument.array), cut=cut)
-        )
-    given += [program.out(argument.info.name, argument.dtype, shape) for argument in arguments.outputs]
-    program.launch(kernel, args=given)
+    result, options = shape, dict[str, Any]()
+    if isinstance(kernel, ReductionKernel):
+        reduced = reduced_axes(axis, len(shape), kernel.name)
+        if 0 in reduced or reduced != tuple(range(len(shape) - len(reduced), len(shape))):
+            return None
+        result = (*shape[: len(shape) - len(reduced)], *(1,) * (len(reduced) if keepdims else 0))
+        options = {"axis": reduced, "keepdims": keepdims}
+    if any(argument.shape not in (None, result) for argument in arguments.outputs):
+        return None
+    program = ProgramBuilder(shards=shards, along=Along(0))
+    given = [_given(program, argument, len(shape)) for argument in arguments.inputs]
+    given += [program.out(argument.info.name, argument.dtype, result) for argument in arguments.outputs]
+    program.launch(kernel, args=given, **options)
     return program
 
 
-def _shape(arguments: Arguments) -> tuple[int, ...]:
+def _words(kernel: ElementwiseKernel | ReductionKernel) -> tuple[str, ...]:
+    if isinstance(kernel, ReductionKernel):
+        return kernel.map_expr, kernel.reduce_expr, kernel.post_map_expr, kernel.preamble
+    return kernel.operation, kernel.preamble, kernel.loop_prep, kernel.after_loop
+
+
+def _given(program: ProgramBuilder, argument: Argument, axes: int) -> Any:
+    if argument.array is None:
+        return argument.number
+    has_rows = argument.array.ndim == axes and argument.array.shape[0] > 1
+    return program.input(argument.info.name, borrowed(argument.array), cut=Along(0) if has_rows else None)
+
+
+def _shape(kernel: ElementwiseKernel | ReductionKernel, arguments: Arguments) -> tuple[int, ...]:
     """Return the shape of a loop that can be cut into rows, or nothing."""
     everything = (*arguments.inputs, *arguments.outputs)
     if any(argument.info.raw or isinstance(argument.out, InOut) or _repeats(argument) for argument in everything):
         return ()
-    shapes = arguments.looped(outputs=True)
+    shapes = arguments.looped(outputs=isinstance(kernel, ElementwiseKernel))
     shape = broadcast(shapes) if shapes else ()
     is_large = any(prod(shape) * DTYPE_BYTES[argument.dtype] >= BYTES_MIN for argument in everything)
-    are_like = all(argument.shape in (None, shape) for argument in arguments.outputs)
-    return shape if is_large and are_like else ()
+    return shape if is_large else ()
 
 
 def _repeats(argument: Argument) -> bool:
