@@ -148,18 +148,18 @@ class Pages:
         """
         return self._faults()
 
-    def map_file(self, address: int, fd: int, size: int) -> bool:
-        """Lay a private, copy-on-write view of a file's first ``size`` bytes over memory that we own at ``address``.
+    def map_file(self, address: int, fd: int, size: int, offset: int = 0) -> bool:
+        """Lay a private, copy-on-write view of ``size`` bytes of a file over memory that we own at ``address``.
 
-        The rest of the last page reads as zero. Writes stay in this process.
+        Writes stay in this process. The rest of the last page reads as the file does there, beyond its end as zero.
 
         Returns:
             Whether it was done; if not, the memory is as before.
         """
-        if self._mmap is None or address % self.size:
+        if self._mmap is None or (address | offset) % self.size:
             return False
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        return bool(self._mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, 0) != _FAILED)
+        return bool(self._mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, offset) != _FAILED)
 
     def forget(self, address: int, size: int) -> bool:
         """Give whole pages back: private memory reads as zeros then, what ``map_file`` laid there as the file.
@@ -184,7 +184,7 @@ class Pages:
             return False
         if self._mremap(shared, size, size, _MREMAP_FLAGS, address) == address:
             return True
-        self._make_private(address, size)  # it may be gone already, to make room
+        self.make_private(address, size)  # it may be gone already, to make room
         return False
 
     def take_back(self, shared: int, address: int, size: int) -> None:
@@ -197,13 +197,18 @@ class Pages:
         assert self._mmap is not None
         if self._mremap(address, size, size, _MREMAP_FLAGS, shared) != shared:
             raise OSError(ctypes.get_errno(), "lent pages do not come back")
-        self._make_private(address, size)
+        self.make_private(address, size)
 
-    def _make_private(self, address: int, size: int) -> None:
+    def make_private(self, address: int, size: int) -> None:
+        """Put private memory that reads as zeros in the place of what was mapped there.
+
+        Raises:
+            OSError: it cannot be done, and this process must not go on with that memory.
+        """
         assert self._mmap is not None
         protection, how = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         if self._mmap(address, size, protection, how | _MAP_FIXED | _MAP_NORESERVE, -1, 0) != address:
-            raise OSError(ctypes.get_errno(), "no private memory where pages were lent")
+            raise OSError(ctypes.get_errno(), "no private memory where pages were mapped")
 
     def use_large(self, address: int, size: int) -> None:
         """Advise the system to give fresh memory in large pages: filling it then costs a fault for each 2 MiB."""

@@ -25,7 +25,7 @@ from depin_node.compute.programs.memory import own_bytes, placements
 from depin_node.compute.programs.module import scan_module
 from depin_node.compute.programs.program import Axis, Operation, Program, Swap, flattened
 from depin_node.compute.programs.shards import Box, first_owned, local_box, numpy_dtype, owned_boxes, result_start
-from depin_node.compute.programs.slices import held_bytes, held_shape
+from depin_node.compute.programs.slices import byte_ranges, held_bytes, held_shape, is_in_rows
 from depin_node.core.errors import TaskTrapped
 
 MAP_BYTES_MIN = 64 << 10
@@ -106,8 +106,9 @@ class TaskArrays:
         for index, (data, fd) in self._inputs.items():
             buffer, address = self.program.buffers[index], self.addresses[index]
             if buffer.cut is not None:
-                whole = data.view(self.dtypes[index]).reshape(buffer.shape)
-                lay_rows(self.program, buffer, task, whole, self.view(memory, index, index, task))
+                if not self._map_rows(index, task, memory):
+                    whole = data.view(self.dtypes[index]).reshape(buffer.shape)
+                    lay_rows(self.program, buffer, task, whole, self.view(memory, index, index, task))
             elif index in memory.mapped:
                 continue
             elif (
@@ -125,6 +126,24 @@ class TaskArrays:
             self.refill(memory, index, index, task)
         self._flip_gaps(memory)
         self._faults = self.pages.faults()
+
+    def _map_rows(self, index: int, task: int, memory: Memory) -> bool:
+        """Lay the rows that a task holds of an input over memory, in place of another's, if they are whole pages of the
+        file; tell whether that was done. What is left of their last page is copied: other rows follow there."""
+        buffer, address, (data, fd) = self.program.buffers[index], self.addresses[index], self._inputs[index]
+        before = memory.mapped.pop(index, None)
+        if before is not None:
+            self.pages.make_private(memory.address + before[0], before[1] - before[0])
+        if fd < 0 or not is_in_rows(buffer):
+            return False
+        start, end = byte_ranges(self.program, buffer, task)[0]
+        size = (end - start) // self.pages.size * self.pages.size
+        is_all = end - start == held_bytes(self.program, buffer, task)  # no row lies beyond the array's ends
+        if not is_all or size < MAP_BYTES_MIN or not self.pages.map_file(memory.address + address, fd, size, start):
+            return False
+        memory.mapped[index] = (address, address + size)
+        memory.bytes[address + size : address + end - start] = data[start + size : end]
+        return True
 
     def _lend(self, task: int, memory: Memory, results: Sequence[memoryview]) -> None:
         """Have large results that lie in the arena filled in place: whole pages, where a task owns one part of it."""

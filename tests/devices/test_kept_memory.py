@@ -3,12 +3,14 @@
 import ctypes
 import mmap
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given as given_
 from hypothesis import strategies as st
 from kept_memory import given
+from msgspec.structs import replace
 from wat_programs import HEAD, RUN, copying, numbers, program, wasm
 
 from depin_node.client import Along, ProgramBuilder, RawKernel, local
@@ -19,6 +21,7 @@ from depin_node.compute.devices.task_arrays import _cut_at
 from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.devices.wasm_engine import TASKS_MAX
 from depin_node.compute.programs.memory import placements
+from depin_node.compute.programs.program import Axis, Cut
 from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.sandbox.arena import Arena
 from depin_node.core.errors import TaskTrapped
@@ -96,6 +99,33 @@ def test_every_task_finds_what_the_first_one_found(device, n, tasks, rounds, whe
     run = where(device.load(candidate, {0: x}, LIMITS))
     for _ in range(rounds):
         assert [run(task) for task in range(tasks)] == fresh
+
+
+OFFSETS = (0, 32 << 10, 52 << 10, 92 << 10, (92 << 10) + 64, (112 << 10) + 64, (150 << 10) + 192)
+"""In elements of 4 bytes: slices of whole pages, of pages and a rest, tiny, and from within a page on."""
+
+
+@pytest.mark.parametrize("halo", [0, 1024])
+@pytest.mark.parametrize("edge", ["none", "clamp", "wrap"])
+def test_rows_that_are_mapped_are_those_that_are_copied(device, halo, edge):
+    start = RUN.replace("(local $y i32)", "(local $y i32) (local $at i32) (local $seen i64)")
+    look = wasm(HEAD + "(global $count (mut i32) (i32.const 5))" + start + LOOK.format(bytes=256))
+    n, tasks = OFFSETS[-1], len(OFFSETS) - 1
+    base = program(look, n=n, dtype="uint32")
+    launch = replace(base.steps[0], grids=tuple(((b - a) // 64, 1, 1) for a, b in pairwise(OFFSETS)))
+    cuts = Cut(0, 0, halo, edge, b""), Cut(0, 0, 0, "none", b"")
+    buffers = tuple(replace(buffer, tile=(), cut=cut) for buffer, cut in zip(base.buffers, cuts, strict=True))
+    candidate = replace(base, shards=Axis(tasks, (OFFSETS,)), buffers=buffers, steps=(launch,))
+    x = numbers(n, "uint32")
+    fresh = [outside_arena(device.load(candidate, {0: given(x, mapped=False)}, LIMITS))(task) for task in range(tasks)]
+    laid, map_file = [], device.pages.map_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device.pages, "map_file", lambda *a: laid.append(a[2]) or map_file(*a))
+        kept = outside_arena(device.load(candidate, {0: given(x, mapped=True)}, LIMITS))
+        order = [0, 0, 1, 2, 3, 2, 4, 5, 0, 5, 1, 4, 3, 0]
+        assert [kept(task) for task in order] == [fresh[task] for task in order]
+    assert laid or not device.pages.can_tell
+    assert all(size % mmap.PAGESIZE == 0 for size in laid)
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 4, 5])
