@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from depin_node.compute.translate import tree as t
-from depin_node.compute.translate.fission_calls import strip_function, waits
+from depin_node.compute.translate.fission_calls import Fallback, strip_function, waits
 from depin_node.compute.translate.fission_pieces import (
     Branch,
     Divergent,
@@ -28,7 +28,7 @@ from depin_node.compute.translate.fission_pieces import (
 )
 from depin_node.compute.translate.masks import Masked
 from depin_node.compute.translate.print_cpp import Printer, cpp
-from depin_node.compute.translate.types import U32, Array, Pointer, Record, Scalar, Type
+from depin_node.compute.translate.types import U32, Array, Pointer, Record, Reference, Scalar, Type
 from depin_node.compute.translate.uniformity import STRIP, VOTES, changed_in
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class Strip:
             elif kind == "stride":
                 lines.append(f"{cpp(variable.type)} first_{variable.cpp};\n")
             elif kind == "strip":
+                if isinstance(variable.type, Reference):
+                    raise Fallback(f"{variable.name}: a reference is used by several loops over lanes")
                 lines += [f"{cpp(type_)} a_{name}[{self.width}];\n" for name, type_, _ in self._parts(variable)]
                 if variable in self.plan.carried:
                     lines.append(self._copy(variable, "a_{0}[l] = s_{0}[base + l];"))

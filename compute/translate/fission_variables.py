@@ -37,8 +37,9 @@ class Variables:
                 if not isinstance(node, t.Declare) or node.value is None or node.variable in self.values.memory:
                     continue
                 variable, value = node.variable, node.value
-                reference = isinstance(variable.type, Reference)
-                if self.values.definitions.get(variable) != 1 or not (reference or self.values.of(variable) > STRIP):
+                reference = isinstance(variable.type, Reference)  # what is assigned to it goes where it refers to
+                is_fixed = self.values.definitions.get(variable) == 1 and self.values.of(variable) > STRIP
+                if not (reference or is_fixed):
                     continue
                 size = self._size(value, sizes, place=reference)
                 if size <= REMADE_NODES_MAX:

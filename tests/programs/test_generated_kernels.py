@@ -80,6 +80,16 @@ def pairs(x):
     return s[0]
 
 
+def steps(x):
+    """Return what ``a loop that lanes leave`` counts."""
+    k, z = abs(int(x)), 0
+    while k > 1:
+        z += k % 7 != 3
+        k //= 2
+    return z
+
+
+STEPS = np.vectorize(steps, otypes=["int32"])(K)
 CASES = [
     # ---- CuPy's user guide
     Case("complex", ROTATE, (Z, 0.5 - 2j), Z * np.complex64(0.5 - 2j) + Z.conj(), 1e-6),
@@ -95,6 +105,13 @@ CASES = [
     Case("add_reverse", ElementwiseKernel("T x, raw T y", "T z", "z = x + y[_ind.size() - i - 1]", "add_reverse"),
          (V, V), V + V[::-1]),
     Case("l2norm rows", L2, (X,), np.sqrt((X * X).sum(1)), 1e-6, {"axis": 1}),
+    Case("a loop", ElementwiseKernel(
+        "T x, int32 y", "T z, int32 w", "T v = x; for (int k = 0; k < 3; ++k) v = v * 2 + x; z = v; w = y;", "loop"),
+         (X[:13, :11], K), (X[:13, :11] * 15, K), 1e-6),
+    Case("a loop that lanes leave", ElementwiseKernel(
+        "int32 x", "int32 z", "z = 0; for (int k = x < 0 ? -x : x; k > 1; k /= 2) { if (k % 7 == 3) continue; ++z; }",
+        "steps"),
+         (K,), STEPS),
     # ---- broadcasting and views
     Case("row broadcast", ADD, (X, V), X + V),
     Case("column broadcast", ADD, (X, X[:, :1]), X + X[:, :1]),

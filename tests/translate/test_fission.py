@@ -85,3 +85,31 @@ def test_takes_less_fuel_than_coroutines(host: Any, build: Any, name: str) -> No
         host.run(kernel, case.grid, case.block, case.arguments, shared_mem=case.shared_mem)
         fuel.append(host.fuel_used)
     assert fuel[0] < fuel[1] / 2
+
+
+REFERENCES = {
+    "to an element, over a loop": "int& r = out[t]; int v = t; for (int k = 0; k < 5; ++k) v = v * 3 + k; r = v;",
+    "changed in a loop": "int& r = out[t]; for (int k = 0; k < 5; ++k) r = r * 3 + t;",
+    "changed in a loop of its own length": "int& r = out[t]; for (int k = 0; k < t % 7; ++k) r += k; r -= t;",
+    "to one of two": """
+        int a[2] = {t, 5}; int& r = t % 2 ? out[t] : a[1]; int v = 0; for (int k = 0; k < 5; ++k) v += k * t;
+        r = v; out[t] += a[1];""",
+    "to a place that is loaded": """
+        s[t] = 63 - t; int& r = out[s[t]]; int v = 1; for (int k = 0; k < 5; ++k) v = v * 3 + t; r = v;""",
+    "to a variable": "int v = t; int& r = v; for (int k = 0; k < 5; ++k) r = r * 3 + k; out[t] = v;",
+    "to a place that then moves on": """
+        int i = t; int& r = out[i]; for (int k = 0; k < 3; ++k) { i = (i + 7) % 64; r += i; }""",
+    "of a reference": "int& q = out[t]; int& r = q; for (int k = 0; k < 5; ++k) { q += k; r = r * 3 + 1; }",
+    "to a member": """
+        struct { int a, b; } p = {t, 2}; int& r = p.b; for (int k = 0; k < 5; ++k) r = r * 3 + p.a; out[t] = p.b;""",
+}
+
+
+@pytest.mark.parametrize("barrier", ["", "__syncthreads();"], ids=["alone", "after a barrier"])
+@pytest.mark.parametrize("body", REFERENCES.values(), ids=REFERENCES)
+def test_references(host: Any, build: Any, body: str, barrier: str) -> None:
+    """They are no values: what is assigned to one goes where it refers to, and it refers to that for good."""
+    source, out = HEAD.format(barrier + body), [np.arange(64, dtype=np.int32)]
+    fast, slow = build(source), build(source, _shape="coroutine")
+    for blocks in ([64], [48]):
+        assert host.run(fast, [1], blocks, out)[0].tobytes() == host.run(slow, [1], blocks, out)[0].tobytes()
