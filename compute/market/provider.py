@@ -12,7 +12,7 @@ what its window and the phase of an attempt allow; else ``PeerViolation``, and t
 it says about an attempt that it has released is ignored.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -158,6 +158,8 @@ class ProviderTalk:
         self._next_attempt = 0
         self._attempts: dict[int, _Attempt] = {}
         self._unended = 0
+        self._to_run: Counter[int] = Counter()  # of those, by work
+        self._hurries = False
         self._works: dict[int, _Work] = {}
         self._next_work = 0
         self._accounts = Accounts()
@@ -215,24 +217,34 @@ class ProviderTalk:
         answer = Answer(self._pen.network, work.id, record.task, attempt_bytes(attempt), self._pen.key)
         record.commitment = commit(answer, record.root, record.salt)
         self._accounts[record.work].answered(elapsed_us)
-        self._unended -= 1
+        self._ran(record)
         self._ended_count += 1
         self._out_commits.append((work.id, Commit(attempt, record.task, record.commitment, elapsed_us)))
 
     def kept(self, attempt: int, *, is_here: bool) -> None:
         """The outputs of an attempt are put away, or there is no room for them: show the answer."""
         if attempt in self._attempts:
-            self._out_reveals.append((attempt, Want.STAY if is_here else Want.ROOT))
+            self._show(attempt, Want.STAY if is_here else Want.ROOT)
 
     def failed(self, attempt: int, code: FailCode, now: Now) -> None:
         """An attempt ended without a result. Nothing happens if it was released meanwhile."""
         record = self._attempts.pop(attempt, None)
         if record is None or self._state is not _State.AGREED:
             return
-        self._unended -= 1
+        self._ran(record)
         self._ended_count += 1
         self._note_idle(now)
         self._out_failures.append(Failure(attempt, code))
+
+    def _ran(self, record: _Attempt) -> None:
+        """An attempt has ended. The last answer of a work, and what is to be shown after it, wait for no others."""
+        self._unended -= 1
+        self._to_run[record.work] -= 1
+        self._hurries |= not self._to_run[record.work]
+
+    def _show(self, attempt: int, want: Want) -> None:
+        self._out_reveals.append((attempt, want))
+        self._hurries |= not self._to_run[self._attempts[attempt].work]
 
     def send_countersign(self, receipt: StoreReceipt) -> None:
         """A receipt is stored: confirm it."""
@@ -276,19 +288,16 @@ class ProviderTalk:
     def is_urgent(self) -> bool:
         """Tell whether the requester waits for something that ``drain`` would return.
 
-        A few commitments while more attempts are still to run are no hurry: theirs will soon share the signature.
+        A few answers to show or commit to, while more attempts of their works are still to run, are no hurry: theirs
+        will soon share the signature.
         """
-        commits = len(self._out_commits)
-        return bool(
-            self._out
-            or self._out_failures
-            or self._out_reveals
-            or (commits and commits >= min(GATHERED, self._unended))
-        )
+        answers = len(self._out_commits) + len(self._out_reveals)
+        is_enough = self._hurries or answers >= min(GATHERED, self._unended)
+        return bool(self._out or self._out_failures or (answers and is_enough))
 
     def has_output(self) -> bool:
         """Tell whether ``drain`` would return anything."""
-        return bool(self.is_urgent() or self._out_commits or self._out_last)
+        return bool(self.is_urgent() or self._out_commits or self._out_reveals or self._out_last)
 
     def drain(self, now: Now) -> list[Frame]:
         """Return what is to be written now, signed; at most one batch of each kind."""
@@ -301,6 +310,7 @@ class ProviderTalk:
             reveals = self._reveals()
             if reveals:
                 frames.append((Kind.REVEALS, self._pen.sign(Reveals, self.peer, now, self.agreement, reveals)))
+        self._hurries = bool(self._hurries and (self._out_commits or self._out_reveals))
         frames.extend(self._out_last)
         self._out_last.clear()
         if frames:
@@ -460,6 +470,7 @@ class ProviderTalk:
         for attempt, task in items:
             self._attempts[attempt] = _Attempt(tasks.work, task)
         self._unended += len(items)
+        self._to_run[tasks.work] += len(items)
         self._next_attempt = tasks.first_attempt + len(items)
         return [Run(tasks.work, items)]
 
@@ -490,7 +501,7 @@ class ProviderTalk:
                 if entry.want is Want.STAY:
                     staying.append(entry.attempt)
                 else:
-                    self._out_reveals.append((entry.attempt, entry.want))
+                    self._show(entry.attempt, entry.want)
         return [Keep(staying)] if staying else []
 
     def _upload(self, upload: Upload) -> list[Order]:
@@ -498,7 +509,7 @@ class ProviderTalk:
             record = self._open(attempt, _Phase.REVEALED)
             if record is not None:
                 record.phase = _Phase.ASKED
-                self._out_reveals.append((attempt, Want.BYTES))
+                self._show(attempt, Want.BYTES)
         return []
 
     def _release(self, attempts: tuple[int, ...], now: Now) -> list[Order]:
@@ -511,7 +522,7 @@ class ProviderTalk:
                 continue  # it has failed meanwhile
             freed.append(attempt)
             if record.phase is _Phase.RUNNING:
-                self._unended -= 1
+                self._ran(record)
             elif record.is_shown:
                 self._accounts.owe(attempt, self._owed(record))
         self._note_idle(now)
@@ -528,6 +539,7 @@ class ProviderTalk:
         open_attempts = tuple(attempt for attempt, record in self._attempts.items() if record.work == cancel.work)
         orders = self._release(open_attempts, now)
         del self._works[cancel.work]
+        del self._to_run[cancel.work]
         self._accounts.close(cancel.work)
         return [*orders, Forget(cancel.work)]
 
@@ -580,6 +592,7 @@ class ProviderTalk:
                 self._accounts.owe(attempt, self._owed(record), is_ended=True)
         self._attempts.clear()
         self._works.clear()
+        self._to_run.clear()
         self._unended = 0
         self._uploads.clear()
         for queue in (self._out_commits, self._out_failures, self._out_reveals):

@@ -92,6 +92,37 @@ def test_bytes_can_be_asked_for_later_and_again():
         assert [bytes(output) for output in pair.take(hp.Delivered).outputs] == OUTPUTS
 
 
+def test_answers_wait_for_company_as_long_as_more_of_their_work_are_to_run():
+    pair = Pair(window_max=8).work(1, 2, 3, 5)
+    pair.p.finished(0, NAMED, 55)
+    assert pair.p.has_output()
+    assert not pair.p.is_urgent()
+    pair.to_requester()
+    pair.r.ask(0, DIGEST, Want.ROOT, pair.now)
+    pair.to_provider()
+    assert pair.p.has_output()
+    assert not pair.p.is_urgent()
+    pair.p.finished(1, NAMED, 55)
+    assert pair.p.is_urgent()  # as much to tell as there is to come
+    assert pair.to_requester() == [Kind.COMMITS, Kind.REVEALS]
+
+
+def test_the_last_answer_of_a_work_does_not_wait_for_those_of_others():
+    pair = Pair(window_max=8).work(1, 2, 3, 5)
+    pair.r.open_work(1, BODY, b"grant", lambda task: SIZES, pair.prices, pair.now)
+    pair.r.assign(1, 4, [4], pair.now)
+    pair.to_provider()
+    pair.p.finished(4, NAMED, 55)
+    assert pair.p.is_urgent()
+    pair.to_requester()
+    pair.r.ask(4, DIGEST, Want.ROOT, pair.now)
+    pair.to_provider()
+    assert pair.p.is_urgent()
+    assert pair.to_requester() == [Kind.REVEALS]
+    pair.p.finished(0, NAMED, 55)
+    assert not pair.p.is_urgent()
+
+
 def staying():
     pair = Pair().commit()
     pair.r.ask(0, DIGEST, Want.STAY, pair.now)
