@@ -14,7 +14,7 @@ import structlog
 import trio
 from blake3 import blake3
 
-from depin_node.bootstrap.kept import KeptResults
+from depin_node.bootstrap.kept import KeptResults, PutAhead
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX
@@ -51,7 +51,13 @@ class FinishedResults:
         return blake3(owner + encode(body) + task.to_bytes(8, "little"), derive_key_context=_CONTEXT).digest()
 
     def remember(
-        self, owner: bytes, body: WorkBody, task: int, outputs: Sequence[memoryview], elapsed_us: int, log: bytes
+        self,
+        owner: bytes,
+        body: WorkBody,
+        task: int,
+        outputs: Sequence[memoryview | PutAhead],
+        elapsed_us: int,
+        log: bytes,
     ) -> bytes | None:
         """Have a result written down, soon; return its name, or None if it is not worth it."""
         if elapsed_us < LONG_S * 1e6 or len(self._names) >= KEPT_MAX:
@@ -62,12 +68,14 @@ class FinishedResults:
         return name
 
     async def _write(
-        self, name: bytes, owner: bytes, outputs: list[memoryview], elapsed_us: int, printed: bytes
+        self, name: bytes, owner: bytes, outputs: list[memoryview | PutAhead], elapsed_us: int, printed: bytes
     ) -> None:
         if sum(output.nbytes for output in outputs) <= INLINE_BYTES_MAX:
-            stored = tuple(StoredOutput(bytes(output), None) for output in outputs)
+            views = [self._kept.view(output) if isinstance(output, PutAhead) else output for output in outputs]
+            stored = tuple(StoredOutput(bytes(output), None) for output in views)
         elif all(await self._kept.keep(owner, [outputs])):
-            stored = tuple(StoredOutput(b"", blob_id(output)) for output in outputs)
+            ids = [output.blob if isinstance(output, PutAhead) else blob_id(output) for output in outputs]
+            stored = tuple(StoredOutput(b"", blob) for blob in ids)
         else:
             self._names.pop(name, None)
             return

@@ -2,13 +2,15 @@
 
 The flow: a requester that wants an answer's bytes to stay has them ``keep``-ed before the answer is shown: from then on
 they survive a restart, for as long as was promised. Then they are like any other blob that nobody has pinned, and go
-when room is needed. All kept results together have at most ``SHARE`` of the store: strangers' results never crowd out
-what the node's own jobs need.
+when room is needed. Where others of a work were asked for, those that follow are ``put_ahead``: in the store as soon as
+they are there, and only noted when they are asked for. All kept results together have at most ``SHARE`` of the store:
+strangers' results never crowd out what the node's own jobs need.
 """
 
 import heapq
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 import trio
@@ -19,6 +21,7 @@ from depin_node.compute.jobs.statements import Statement
 from depin_node.compute.market.messages import STAY_S
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ResourceError
+from depin_node.p2p.blob_files import map_file
 
 log = structlog.get_logger("depin_node.provider")
 
@@ -28,40 +31,83 @@ KEPT_MAX = 65_536
 SWEEP_S = 30.0
 
 
+@dataclass(frozen=True)
+class PutAhead:
+    """An output that is in the store already; nobody has asked for it yet."""
+
+    blob: bytes
+    nbytes: int
+
+
 class KeptResults:
     """What this node keeps for requesters; ``open_kept`` makes it."""
 
     def __init__(self, context: MarketContext) -> None:
         self._context = context
         self._ends: list[tuple[int, bytes, bytes, int]] = []  # until (wall s), owner, blob, size
-        self._bytes = 0
+        self._bytes = self._ahead_bytes = 0
         for owner, blob, size_bytes, until_s in context.journal.reader.kept():
             if context.blobs.store.has(blob):
                 self._note(owner, blob, size_bytes, until_s)
 
-    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview]]) -> list[bool]:
+    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview | PutAhead]]) -> list[bool]:
         """Put the outputs of tasks away for ``owner``; return False for each for which there is no room. Afterwards
         they survive a crash of this process."""
-        store, kept, size_bytes = self._context.blobs.store, list[bool](), self._bytes
-        count = len(self._ends)
-        for outputs in results:
-            more_bytes = sum(map(len, outputs))
-            has_room = size_bytes + more_bytes <= SHARE * store.quota_bytes and count + len(outputs) <= KEPT_MAX
-            kept.append(has_room)
-            if has_room:
-                size_bytes, count = size_bytes + more_bytes, count + len(outputs)
+        store, kept = self._context.blobs.store, self._have_room(results, self._bytes)
         staying = [output for outputs, stays in zip(results, kept, strict=True) if stays for output in outputs]
         until_s = self._context.clock().wall_ns // SECOND_NS + STAY_S
         writes: list[Statement] = []
         try:
-            for blob, output in zip(await store.put_all(staying), staying, strict=True):
-                self._note(owner, blob, len(output), until_s)
-                writes.append(statements.put_kept(owner, blob, len(output), until_s))
+            put = iter(await store.put_all([output for output in staying if not isinstance(output, PutAhead)]))
+            for output in staying:
+                blob = output.blob if isinstance(output, PutAhead) else next(put)
+                self._note(owner, blob, output.nbytes, until_s)
+                writes.append(statements.put_kept(owner, blob, output.nbytes, until_s))
             await self._context.journal.write(writes)
         except ResourceError as error:
             log.warning("no room for results that were to stay", reason=str(error))
             return [False] * len(results)
         return kept
+
+    async def put_ahead(self, results: Sequence[Sequence[memoryview]]) -> list[list[PutAhead]]:
+        """Store the outputs of tasks that will probably be asked to stay, and hold them until they are ``let_go``; of
+        each task all, or none where there is no room."""
+        store, have_room = self._context.blobs.store, self._have_room(results, self._bytes + self._ahead_bytes)
+        try:
+            staying = [output for outputs, fits in zip(results, have_room, strict=True) if fits for output in outputs]
+            blobs = iter(await store.put_all(staying))
+        except ResourceError:  # it is said when they are asked for
+            return [[] for _ in results]
+        ahead = [
+            [PutAhead(next(blobs), output.nbytes) for output in outputs] if fits else []
+            for outputs, fits in zip(results, have_room, strict=True)
+        ]
+        for output in (output for outputs in ahead for output in outputs):
+            store.pin(output.blob)
+            self._ahead_bytes += output.nbytes
+        return ahead
+
+    def let_go(self, ahead: Iterable[PutAhead]) -> None:
+        """Undo ``put_ahead``: what nobody has asked for may be dropped when room is needed."""
+        for output in ahead:
+            self._context.blobs.store.unpin(output.blob)
+            self._ahead_bytes -= output.nbytes
+
+    def view(self, output: PutAhead) -> memoryview:
+        """Return the bytes of what is held."""
+        return map_file(self._context.blobs.store.path(output.blob))
+
+    def _have_room(self, results: Sequence[Sequence[memoryview | PutAhead]], size_bytes: int) -> list[bool]:
+        """Tell for each task whether there is room for its outputs besides ``size_bytes`` and those before it."""
+        store, count, fits = self._context.blobs.store, len(self._ends), list[bool]()
+        for outputs in results:
+            more_bytes = sum(output.nbytes for output in outputs)
+            is_here = all(store.has(output.blob) for output in outputs if isinstance(output, PutAhead))
+            has_room = size_bytes + more_bytes <= SHARE * store.quota_bytes and count + len(outputs) <= KEPT_MAX
+            fits.append(is_here and has_room)
+            if fits[-1]:
+                size_bytes, count = size_bytes + more_bytes, count + len(outputs)
+        return fits
 
     def _note(self, owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> None:
         self._context.blobs.store.pin(blob)

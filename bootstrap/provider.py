@@ -69,7 +69,7 @@ class Provider:
         self.devices: list[LentDevice] = lent.devices
         self._left_out = lent.left_out
         self._unpaid_share = unpaid_share
-        self.keep = kept.keep
+        self.keep, self.put_ahead, self.let_go, self.view = kept.keep, kept.put_ahead, kept.let_go, kept.view
         self.remember, self.recall, self.forget_finished = finished.remember, finished.recall, finished.forget
         lendings = [device.lending for device in lent.devices]
         self.lender = Lender(lendings, banned=context.book.banned, credit=context.credit)

@@ -3,12 +3,13 @@
 A lane has one worker process at a time, loaded with the program of the work that is next; it goes on over other inputs
 and with other programs of the same requester as long as it can, else the lane takes a fresh one. It keeps just enough
 submitted that the worker never waits: no second task beside one that takes so long that nobody would notice. Results
-are copied out of the worker's memory and wait here until they are released. A lane whose device is withdrawn ends, and
+are copied out of the worker's memory and wait here until they are released; or in the store, once a work has had some
+stay there. A lane whose device is withdrawn ends, and
 leaves what is queued to the others; with the last lane the agreement ends.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +19,18 @@ import structlog
 import trio
 
 from depin_node.bootstrap.arriving import Arriving, Inputs
+from depin_node.bootstrap.kept import PutAhead
 from depin_node.bootstrap.turns import Turns
+from depin_node.compute.jobs.job import INLINE_BYTES_MAX
 from depin_node.compute.jobs.schema import StoredFinished
 from depin_node.compute.market import orders as market
 from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.market.transfer import frames as data_frames
 from depin_node.compute.sandbox.gpu_pool import AnyPool
+from depin_node.compute.sandbox.messages import UNNAMED
 from depin_node.compute.sandbox.pool import Lease, Result
+from depin_node.compute.sandbox.pool import Output as Made
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import DepinError, ResourceError, TaskError
 from depin_node.crypto.blob import blob_id
@@ -64,7 +69,13 @@ class Supplier(Protocol):
         """Let a work's blobs go."""
 
     def remember(
-        self, owner: bytes, body: WorkBody, task: int, outputs: Sequence[memoryview], elapsed_us: int, log: bytes
+        self,
+        owner: bytes,
+        body: WorkBody,
+        task: int,
+        outputs: Sequence[memoryview | PutAhead],
+        elapsed_us: int,
+        log: bytes,
     ) -> bytes | None:
         """Keep a result until its requester takes it; return its name, if it is worth it."""
 
@@ -76,8 +87,17 @@ class Supplier(Protocol):
     def forget_finished(self, name: bytes) -> None:
         """A result was taken."""
 
-    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview]]) -> list[bool]:
+    async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview | PutAhead]]) -> list[bool]:
         """Put results away for the node that owns them; False for each for which there is no room."""
+
+    async def put_ahead(self, results: Sequence[Sequence[memoryview]]) -> list[list[PutAhead]]:
+        """Store results that will probably have to be kept; nothing of each for which there is no room."""
+
+    def let_go(self, ahead: Iterable[PutAhead]) -> None:
+        """Undo ``put_ahead``."""
+
+    def view(self, output: PutAhead) -> memoryview:
+        """Return the bytes of what was put ahead."""
 
 
 @dataclass
@@ -99,6 +119,18 @@ class Work:
         """Tell whether a worker that is loaded for ``other`` is for this one."""
         are_same = self.body.inputs == other.body.inputs and self.inputs == other.inputs  # not another file with holes
         return are_same and self.has_program_of(other)
+
+
+@dataclass
+class _Finished:
+    """A result that its requester has not released."""
+
+    work: int
+    outputs: Sequence[memoryview | PutAhead]
+
+    def ahead(self) -> list[PutAhead]:
+        """Return those of the outputs that are in the store."""
+        return [output for output in self.outputs if isinstance(output, PutAhead)]
 
 
 class Shop:
@@ -123,7 +155,8 @@ class Shop:
         self._turns = Turns()
         self._released: set[int] = set()  # running attempts whose result nobody wants
         self._running: set[int] = set()
-        self._outputs: dict[int, list[memoryview]] = {}
+        self._finished: dict[int, _Finished] = {}
+        self._staying: set[int] = set()  # works that have had results stay
         self._remembered: dict[int, bytes] = {}  # attempts whose result is on the disk, by which name
         self._upload: Iterator[bytes] | None = None
         self._arrived = trio.lowlevel.ParkingLot()
@@ -197,8 +230,9 @@ class Shop:
 
     async def keep(self, order: market.Keep) -> None:
         """Put results away that are to stay here: what is asked for together is told together."""
-        wanted = {attempt: self._outputs[attempt] for attempt in order.attempts if attempt in self._outputs}
-        are_here = await self._supplier.keep(self._talk.peer, list(wanted.values()))
+        wanted = {attempt: self._finished[attempt] for attempt in order.attempts if attempt in self._finished}
+        self._staying.update(finished.work for finished in wanted.values())
+        are_here = await self._supplier.keep(self._talk.peer, [finished.outputs for finished in wanted.values()])
         for attempt, is_here in zip(wanted, are_here, strict=True):
             self._talk.kept(attempt, is_here=is_here)
         self._wake()
@@ -210,11 +244,13 @@ class Shop:
             name = self._remembered.pop(attempt, None)
             if name is not None and not self._talk.is_over():  # a conversation that broke has taken nothing
                 self._supplier.forget_finished(name)
-            if self._outputs.pop(attempt, None) is None:
-                if attempt in self._running:
-                    self._released.add(attempt)
-                else:
-                    waiting.add(attempt)
+            finished = self._finished.pop(attempt, None)
+            if finished is not None:
+                self._supplier.let_go(finished.ahead())
+            elif attempt in self._running:
+                self._released.add(attempt)
+            else:
+                waiting.add(attempt)
         if waiting:
             self._turns.drop(waiting)
             for work in self._works.values():
@@ -224,6 +260,7 @@ class Shop:
     def forget(self, number: int) -> None:
         """A work is closed: its blobs may be dropped."""
         work = self._works.pop(number, None)
+        self._staying.discard(number)
         self._turns.close(number)
         if work is not None:
             work.scope.cancel()
@@ -239,6 +276,7 @@ class Shop:
         self.scope.cancel()
         for number in list(self._works):
             self.forget(number)
+        self.free(list(self._finished))
 
     # What lanes ask.
 
@@ -263,6 +301,10 @@ class Shop:
         self._running.difference_update(attempt for attempt, _ in items)
         self._turns.put_back(number, items)
         self._arrived.unpark_all()
+
+    def let_go(self, ahead: Sequence[PutAhead]) -> None:
+        """Undo ``put_ahead`` for a result that nobody waits for any more."""
+        self._supplier.let_go(ahead)
 
     def is_wanted(self, attempt: int) -> bool:
         """Tell whether a running attempt was not released."""
@@ -293,30 +335,48 @@ class Shop:
             self._released.discard(attempt)
             return True
         self._remembered[attempt] = name
-        self._outputs[attempt] = results
+        self._finished[attempt] = _Finished(number, list(results))
         outputs = tuple(Output(blob_id(result), result.nbytes) for result in results)
         self._talk.finished(attempt, outputs, stored.elapsed_us, stored.log)
         self._wake()
         return True
 
-    def finished(self, number: int, attempt: int, result: Result, device: int) -> None:
-        """Keep a result's bytes, and have it committed to."""
+    def stay(self, number: int) -> bool:
+        """Tell whether large results of a work will probably be asked to stay: others were."""
+        return number in self._staying
+
+    async def put_ahead(self, number: int, results: Sequence[Result]) -> dict[bytes, list[PutAhead]]:
+        """Store large results of a work that has had others stay; return what is there, by the worker's name."""
+        if not self.stay(number):
+            return {}
+        views = {result.attempt: [memoryview(output.data) for output in result.outputs] for result in results}
+        large = {name: of for name, of in views.items() if sum(view.nbytes for view in of) > INLINE_BYTES_MAX}
+        ahead = dict(zip(large, await self._supplier.put_ahead(list(large.values())), strict=True))
+        if self.scope.cancel_called:
+            for outputs in ahead.values():
+                self._supplier.let_go(outputs)
+            return {}
+        return ahead
+
+    def finished(self, number: int, attempt: int, result: Result, ahead: list[PutAhead], device: int) -> None:
+        """Keep a result's bytes, unless they were put ``ahead``, and have it committed to."""
         self._running.discard(attempt)
         self._turns.served(number, result.duration_ns / SECOND_NS)
         energy_mj = self._supplier.ran(self._talk.peer, device, result.duration_ns)
         if attempt in self._released:
             self._released.discard(attempt)
+            self._supplier.let_go(ahead)
             return
         if result.error is not None:
             self.failed(attempt, _fail_code(result.error))
             return
         # Out of the worker's arena: that has room for a few results, the window is for many.
-        self._outputs[attempt] = [memoryview(bytes(output.data)) for output in result.outputs]
-        outputs = tuple(Output(output.blob_id, memoryview(output.data).nbytes) for output in result.outputs)
+        kept: Sequence[memoryview | PutAhead] = ahead or [memoryview(bytes(output.data)) for output in result.outputs]
+        self._finished[attempt] = _Finished(number, kept)
+        outputs = tuple(Output(_name(*pair), pair[1].nbytes) for pair in zip(result.outputs, kept, strict=True))
         elapsed_us = result.duration_ns // 1000
         work = self._works.get(number)
         if work is not None:
-            kept = self._outputs[attempt]
             name = self._supplier.remember(self._talk.peer, work.body, result.task, kept, elapsed_us, result.log)
             if name is not None:
                 self._remembered[attempt] = name
@@ -341,7 +401,9 @@ class Shop:
                 attempt = self._talk.next_upload()
                 if attempt is None:
                     break
-                self._upload = data_frames(attempt, self._outputs[attempt])
+                outputs = self._finished[attempt].outputs
+                views = [self._supplier.view(of) if isinstance(of, PutAhead) else of for of in outputs]
+                self._upload = data_frames(attempt, views)
             body = next(self._upload, None)
             if body is None:
                 self._upload = None
@@ -457,20 +519,25 @@ class _Lane:
                 self._in_flight[name] = item
             self._begun.unpark_all()
             try:
-                await lease.submit(batch)
+                await lease.submit(batch, named=not self._shop.stay(number))
             except (TaskError, ResourceError) as error:
                 log.warning("a worker cannot go on", lane=self._name, reason=str(error))
                 await self._close()
                 return
 
     async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
-        async for result in lease.results():
-            attempt, _ = self._in_flight.pop(result.attempt, (None, 0))
-            if attempt is None:
-                continue  # given back: its worker is being killed
-            self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
-            self._shop.finished(self._number, attempt, result, self._device)
-            lease.release(result.attempt)
+        async for first in lease.results():
+            results = [first, *lease.waiting()]
+            ahead = await self._shop.put_ahead(self._number, results)
+            for result in results:
+                attempt, _ = self._in_flight.pop(result.attempt, (None, 0))
+                stored = ahead.get(result.attempt, [])
+                if attempt is None:
+                    self._shop.let_go(stored)
+                    continue  # given back: its worker is being killed
+                self._mean_s += 0.2 * (max(1e-5, result.duration_ns / SECOND_NS) - self._mean_s)
+                self._shop.finished(self._number, attempt, result, stored, self._device)
+                lease.release(result.attempt)
             self._done.unpark_all()
         # The lease is closed: it has told what became of each attempt it held.
         self._loaded = None
@@ -501,6 +568,13 @@ class _Lane:
         for attempt, _ in self._in_flight.values():
             self._shop.failed(attempt, FailCode.CRASHED)
         self._in_flight.clear()
+
+
+def _name(output: Made, stored: memoryview | PutAhead) -> bytes:
+    """Return the id of an output's bytes: the store's, else the worker's, which may have been told not to hash it."""
+    if isinstance(stored, PutAhead):
+        return stored.blob
+    return blob_id(stored) if output.blob_id == UNNAMED else output.blob_id
 
 
 def _limits_of(work: Work) -> dict[str, int]:

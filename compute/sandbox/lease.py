@@ -44,7 +44,8 @@ FRUITLESS_MAX: Final = 3
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a task in the canonical layout. ``data`` may lie in the arena: use it before the release."""
+    """One output of a task in the canonical layout. ``data`` may lie in the arena: use it before the release.
+    ``blob_id`` is what the worker says, or ``UNNAMED``."""
 
     blob_id: bytes
     data: bytes | memoryview
@@ -70,6 +71,7 @@ class _Pending:
     task: int
     sizes: tuple[int, ...]
     places: tuple[int, ...]
+    named: bool
 
 
 class Lease:
@@ -188,8 +190,10 @@ class Lease:
         if self._failure or self._ended.is_set():
             raise self._failure or ResourceError("the lease is closed")
 
-    async def submit(self, tasks: Iterable[tuple[bytes, int]]) -> None:
+    async def submit(self, tasks: Iterable[tuple[bytes, int]], *, named: bool = True) -> None:
         """Hand over tasks (16-byte attempt id, task index); waits while the window or the arena is full.
+
+        ``named``: whether the worker is to hash large results; who stores them does so anyway.
 
         Raises:
             TaskError, ResourceError: the lease has failed or is closed.
@@ -204,7 +208,7 @@ class Lease:
                 await self._room.park()
             if self._ended.is_set():
                 raise self._failure or ResourceError("the lease is closed")
-            pending = _Pending(attempt, task, sizes, places)
+            pending = _Pending(attempt, task, sizes, places, named)
             self._held[attempt] = pending
             self._waiting.append(pending)
             self._work.unpark_all()
@@ -230,6 +234,19 @@ class Lease:
         if result.error:
             self.release(result.attempt)
         return result
+
+    def waiting(self) -> list[Result]:
+        """Return the results that are there already, in the same way; perhaps none."""
+        results: list[Result] = []
+        while True:
+            try:
+                results.append(self._results.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        for result in results:
+            if result.error:
+                self.release(result.attempt)
+        return results
 
     def release(self, attempt: bytes) -> None:
         """Give up a result's bytes; what is not held is ignored."""
@@ -363,7 +380,7 @@ class Lease:
                 while self._waiting:
                     batch = [self._waiting.popleft() for _ in range(min(m.BATCH_MAX, len(self._waiting)))]
                     self._sent.extend(batch)
-                    await worker.send(m.Run(tuple(m.Task(p.attempt, p.task, p.places) for p in batch)))
+                    await worker.send(m.Run(tuple(m.Task(p.attempt, p.task, p.places, p.named) for p in batch)))
                 await self._work.park()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it died: the reader sees the end too

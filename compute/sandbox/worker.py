@@ -27,8 +27,9 @@ from depin_node.core import wire
 from depin_node.core.errors import PeerViolation, TaskError, TaskOutOfMemory
 from depin_node.crypto.blob import blob_id
 
-FLUSH_S = 0.004
-"""Results of tasks faster than this are sent together; none waits much longer for the others."""
+FLUSH_S = 0.01
+"""Results of tasks faster than this are sent together; none waits much longer for the others. Half of what a lane holds
+ahead (``AHEAD_S``): meanwhile the worker has the other half."""
 CPU_LIMIT_KEPT = 0.25
 """Of a task's time: the limit of processor time is raised anew when so much has passed, not for each quick task."""
 PENDING_MAX = 32
@@ -168,7 +169,9 @@ class Agreement:
             results = [self._place(size, place) for size, place in zip(sizes, task.places, strict=True)]
             fuel = self.loaded.run(task.task, self.limits, results)
             pieces = tuple(
-                m.Piece(blob_id(result), bytes(result) if place == m.INLINE else b"")
+                m.Piece(blob_id(result), bytes(result))
+                if place == m.INLINE
+                else m.Piece(blob_id(result) if task.named else m.UNNAMED, b"")
                 for result, place in zip(results, task.places, strict=True)
             )
         except TaskError as error:

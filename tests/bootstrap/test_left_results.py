@@ -51,6 +51,65 @@ async def test_they_stay_with_all_who_agree_and_are_fetched_when_wanted(tmp_path
         assert all(a.blobs.store.has(part) for part in parts)
 
 
+async def test_once_some_stay_others_of_the_work_are_put_away_as_they_come(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, (b, c) = await mesh_of(w, 2)
+        many, ahead = program(tasks=32, n=1 << 20, block=1024), list[kept.PutAhead]()
+        put_ahead = b.provider.put_ahead
+
+        async def put(results):
+            stored = await put_ahead(results)
+            ahead.extend(output for outputs in stored for output in outputs)
+            return stored
+
+        b.provider.put_ahead = put
+        job, x = await make_job(a, candidate=many, policy=Quorum(2, 2))
+        view = await a.requester.submit(replace(job, results=Results.STAY))
+        view = await a.requester.wait(bytes.fromhex(view.id))
+        assert view.state == "done", view.error
+        parts = {blob_id(part.tobytes()) for part in x.reshape(32, -1)}
+        assert {output.blob for output in ahead} < parts
+        assert len(ahead) >= 16
+        await trio.sleep(1)
+        for peer in (b, c):  # after which only what was promised is held
+            assert peer.provider.keep.__self__._ahead_bytes == 0
+            assert all(peer.blobs.store._pins[part] == 1 for part in parts)
+        assert (await output_of(a, view, many) == x).all()
+
+
+async def test_what_was_put_ahead_is_only_noted_when_it_is_to_stay(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        _, (b,) = await mesh_of(w, 1)
+        results, store = b.provider.keep.__self__, b.blobs.store
+        data = [memoryview(bytes([n]) * 200_000) for n in range(3)]
+        ahead = await results.put_ahead([data[:2], data[2:]])
+        assert [[results.view(output) for output in outputs] for outputs in ahead] == [data[:2], data[2:]]
+        inodes = [store.path(output.blob).stat().st_ino for output in ahead[0]]
+        assert await results.keep(b"a" * 32, ahead) == [True, True]
+        for outputs in ahead:
+            results.let_go(outputs)
+        assert inodes == [store.path(output.blob).stat().st_ino for output in ahead[0]]
+        assert all(store._pins[output.blob] == 1 for outputs in ahead for output in outputs)
+        kept_blobs = {blob for _, blob, _, _ in b.context.journal.reader.kept()}
+        assert kept_blobs == {output.blob for outputs in ahead for output in outputs}
+        gone = await results.put_ahead([data[:1]])
+        store.delete(gone[0][0].blob)
+        assert await results.keep(b"a" * 32, gone) == [False]
+
+
+async def test_nothing_is_put_ahead_beyond_the_share_of_strangers(tmp_path, autojump_clock, monkeypatch):
+    async with world(tmp_path) as w:
+        _, (b,) = await mesh_of(w, 1)
+        results = b.provider.keep.__self__
+        monkeypatch.setattr(kept, "SHARE", 500_000 / b.blobs.store.quota_bytes)
+        data = [memoryview(bytes([n]) * 200_000) for n in range(3)]
+        ahead = await results.put_ahead([[one] for one in data])
+        assert [len(outputs) for outputs in ahead] == [1, 1, 0]
+        assert await results.put_ahead([data[2:]]) == [[]]
+        results.let_go(ahead[0])
+        assert len(*await results.put_ahead([data[2:]])) == 1
+
+
 async def test_small_ones_come_all_the_same(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a, (b,) = await mesh_of(w, 1)
