@@ -8,7 +8,8 @@ reads another thread's unsynchronised writes, uninitialised memory or beyond its
 tolerant then, not exact: peers' answers cannot be compared by hash. The variant also ends where two threads touch the
 same place of an array or of shared memory, one of them changing it, without a wait that orders them (headers/races.h):
 an exchange of pairs, say, that comes out alike in both orders with just these numbers, or a cell that three threads
-store to, of which the one in the middle is neither the first nor the last.
+store to, of which the one in the middle is neither the first nor the last. And it ends where an array that the kernel
+was given does not have the element that is asked of it, whatever lies there.
 
 A trial shows faults, not their absence: other inputs may take other ways. And the variant takes a hundred times as long
 while a user waits: of a program that is one large launch only some blocks are run, the last ones, where arrays end;
@@ -59,12 +60,14 @@ Array = npt.NDArray[Any]
 
 class Verdict(NamedTuple):
     """``exact``: the bits are defined, as far as is known. ``note``: why not, or why it was not tried; or empty.
-    ``fails``: how a task ends on every ``wasm-1``, where equal modules over equal arrays do alike; or empty."""
+    ``fails``: how a task ends on every ``wasm-1``, where equal modules over equal arrays do alike; or empty. ``lasts``:
+    it is kept with the modules, whatever the arrays are."""
 
     exact: bool
     note: str = ""
     tried: bool = True
     fails: str = ""
+    lasts: bool = True
 
     def holds_for(self, device_class: str) -> bool:
         """Whether answers of this class can be compared bit for bit."""
@@ -75,13 +78,14 @@ class TrialDevice(WasmDevice):
     """The device of the second run."""
 
     gap_fill = 0xFF
+    tells_sizes = True
 
 
 def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False) -> Verdict:
     """Tell whether a program is exact, trying one task of it if the compiler thinks so.
 
     The answer is kept for as long as the program's modules stay the same, whatever its arrays are; not so that a task
-    failed.
+    failed, or left an array.
 
     Args:
         bound: the program and its inputs.
@@ -111,10 +115,11 @@ def try_bits(bound: Bound, *, seconds: float = SECONDS_MAX, fresh: bool = False)
         except TaskError as error:  # of these arrays, and how they are cut: others are tried again
             is_whole = isinstance(error, TaskTrapped) and pair[0].steps == program.steps
             fails = f"task {task} fails: {error}" if is_whole else ""
-            return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False, fails=fails)
+            return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False, fails=fails, lasts=False)
         if not (verdict.exact and verdict.tried):
             break
-    _store(path, verdict)
+    if verdict.lasts:
+        _store(path, verdict)
     return verdict
 
 
@@ -130,7 +135,7 @@ def _shortened(program: Program) -> Program:
 
 
 def _key(program: Program) -> str:
-    digest = hashlib.blake2b(b"trial 2", digest_size=16)  # counts how trials have changed: older ones saw less
+    digest = hashlib.blake2b(b"trial 3", digest_size=16)  # counts how trials have changed: older ones saw less
     for unit in program.units:
         digest.update(hashlib.blake2b(unit.module, digest_size=32).digest())
     for kernel in program.kernels:
@@ -168,12 +173,22 @@ def _compare(first: Program, second: Program, arrays: Mapping[int, Array], task:
         wanted, last_blocks = _first_run(WasmDevice().load(first, inputs, limits), task, limits)
     except TaskTimedOut as error:
         return Verdict(True, f"{_NOT_TRIED}: {error}"[:NOTE_CHARACTERS_MAX], tried=False)
+    except TaskTrapped as error:
+        loaded = TrialDevice().load(second, inputs, other_limits)
+        with contextlib.suppress(TaskError):  # it is the log that is wanted
+            _run(loaded, task, other_limits)
+        if (strayed := _strayed(loaded.log)) is None:
+            raise
+        raise TaskTrapped(f"{error} ({strayed})") from error
     try:
         loaded = TrialDevice().load(second, inputs, other_limits)
         loaded.last_blocks = last_blocks
         try:
             found, _ = _run(loaded, task, other_limits)
         except TaskTrapped:
+            if (strayed := _strayed(loaded.log)) is not None:
+                note = f"its bits are not defined: in task {task}, {strayed}"
+                return Verdict(False, note[:NOTE_CHARACTERS_MAX], lasts=False)
             if (place := _raced(second, task, loaded.log)) is None:
                 raise
             text = f"its bits are not defined: two threads touch {place} in task {task}, and one of them changes it, "
@@ -227,6 +242,15 @@ def _run(loaded: WasmProgram, task: int, limits: TaskLimits) -> tuple[list[bytes
     results = [bytearray(result_bytes(program, task, output)) for output in range(len(program.outputs))]
     fuel = loaded.run(task, limits, [memoryview(result) for result in results])
     return [bytes(result) for result in results], fuel
+
+
+def _strayed(log: bytes) -> str | None:
+    """Return where which element was touched that an array does not have, if that is what ended a task."""
+    found = re.search(rb"\noutside (.*: (.*)\[.*\]) of (\d+)\Z", log)
+    if found is None:
+        return None
+    where, array, elements = (part.decode() for part in found.groups())
+    return f"{where} is outside {array}, which has {int(elements):,} elements there"
 
 
 def _raced(program: Program, task: int, log: bytes) -> str | None:

@@ -43,6 +43,7 @@ from depin_node.compute.programs.memory import attributes, memory_bytes
 from depin_node.compute.programs.module import PAGE_BYTES, scan_module
 from depin_node.compute.programs.program import Axis, Launch, Offset, Operation, Program, Scalar, flattened
 from depin_node.compute.programs.shards import task_blocks
+from depin_node.compute.programs.slices import held_bytes
 from depin_node.compute.translate.abi import pack_arguments, slot_bytes
 from depin_node.core.errors import TaskOutOfMemory, TaskRejected, TaskTimedOut
 
@@ -60,6 +61,8 @@ class WasmDevice:
     gap_fill = 0
     """The byte that memory between the arrays holds. Programs may not read it: ``TrialDevice`` sees whether they do."""
     canonical_nans = False
+    tells_sizes = False
+    """Whether modules are told how large their arrays are, as those of trials want to know (``translate/abi.py``)."""
 
     def __init__(self) -> None:
         self.engine = make_engine(canonical_nans=self.canonical_nans)
@@ -261,7 +264,10 @@ class _Running:
         if isinstance(argument, Scalar):
             return argument.of(self._number, slot_bytes(parameter))
         index, offset = (argument.buffer, argument.elements) if isinstance(argument, Offset) else (argument, 0)
-        return self._loaded.arrays.addresses[slots[index]] + offset * self._loaded.arrays.dtypes[index].itemsize
+        address = self._loaded.arrays.addresses[slots[index]] + offset * self._loaded.arrays.dtypes[index].itemsize
+        if self._loaded.device.tells_sizes and not offset:
+            address |= held_bytes(self._loaded.program, self._loaded.program.buffers[index], self._number) << 32
+        return address
 
     def operation(self, step: Operation, slots: Sequence[int]) -> None:
         """See ``Executor``."""

@@ -4,7 +4,8 @@ A compiled module exports ``argbuf: () -> i32``, the address of ``ARGUMENT_BYTES
 unit, in order, ``run0``, ``run1``, … ``(b0, b1: i64, gx, gy, gz, bx, by, bz, shared_mem: i32)``, which runs the blocks
 numbered [b0, b1), x fastest, of the launch grid. Before it the caller writes one slot for each parameter, in order:
 
-- a pointer is an address in linear memory, as u64;
+- a pointer is an address in linear memory, as u64; modules of trials take the size of its array in bytes from the upper
+  half, 0 if it is not known;
 - a scalar is its value, little-endian; of a vector type (``lanes`` > 1) the lanes, side by side;
 - a slot begins at a multiple of 8, or of 16 if its size is a multiple of 16; bytes between slots are zero.
 

@@ -1,4 +1,5 @@
-"""The text of the trial variant: each thread says what it reads and stores in memory that it shares (headers/races.h).
+"""The text of the trial variant: each thread says what it reads and stores in memory that it shares, and which elements
+of the arrays that the kernel was given (headers/races.h).
 
 Reads and stores are reported at the whole lvalue (``s[i].x`` is four bytes of ``s[i]``); whose memory it is in is seen
 when it runs, so that it does not matter what a pointer came from. Where an lvalue goes on as one (an address that is
@@ -31,6 +32,8 @@ class TrialPrinter(Printer):
 
     _as_place = False
     """Whether the expression that is printed next is a place whose value is not taken."""
+    _as_address = False
+    """Whether the element that is printed next need not be there: an end of an array has an address too."""
 
     def expression(self, node: t.Expression) -> str:
         """Return an expression; a value that is taken of memory is reported."""
@@ -48,6 +51,14 @@ class TrialPrinter(Printer):
             self._as_place = True
         return super().place(node)
 
+    def _index(self, node: t.Index) -> str:
+        is_address, self._as_address = self._as_address, False
+        if is_address or isinstance(node.base.type, Array) or _decays(node.base):
+            return super()._index(node)
+        base, index = self.expression(node.base), self.expression(node.index)
+        name = "" if self._function is None else f"{self._function.name}, "
+        return f'cuda::element(k, {base}, {index}, "{name}line {node.line}: ")'
+
     def _member(self, node: t.Member) -> str:
         return f"{self._place_of(node.object)}.{node.field.name}"
 
@@ -59,6 +70,7 @@ class TrialPrinter(Printer):
     def _unary(self, node: t.Unary) -> str:
         changes = node.op in ("++", "--", "p++", "p--")
         if visible_bits(node) is None and (changes or node.op == "&"):
+            self._as_address = node.op == "&" and isinstance(node.operand, t.Index)
             operand = self._place_of(node.operand)
             if changes and _is_memory(node.operand):
                 operand = f"cuda::changed(k, {operand})"
@@ -81,6 +93,10 @@ class TrialPrinter(Printer):
         if not _is_memory(node.left):
             return text
         return f"cuda::stored_to(k, cuda::seen(k, {text}))" if node.op else f"cuda::stored_to(k, {text})"
+
+
+def _decays(node: t.Expression) -> bool:
+    return isinstance(node, t.Cast) and node.kind == "decay"
 
 
 def _is_reported(node: t.Expression) -> bool:

@@ -74,10 +74,10 @@ def print_loop(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], *, strips:
         text += _guard_functions(entry, guard, ranges, facts, printer)
     block = _block_of_strips(kernel, guard, facts, may_spread=not ranges.indices) if strips else None
     if block is None:
-        return "loop", text + _run(entry, slots, rows)
+        return "loop", text + _run(entry, slots, rows, is_trial=facts.trial)
     whole = f"k.blockDim.x % {block.width} == 0" + (f" && cuda::whole_block(k, {holds})" if guard else "")
     rows = f"if ({whole}) {{\n{entry.cpp}_block({arguments});\n}} else {{\n{rows}}}\n"
-    return block.shape, text + block.text + _run(entry, slots, rows)
+    return block.shape, text + block.text + _run(entry, slots, rows, is_trial=facts.trial)
 
 
 class _Block(NamedTuple):
@@ -116,7 +116,8 @@ def print_coroutine(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> st
     if not printer.is_task(entry):  # nothing waits: a coroutine that runs to its end
         text += f"static cuda::Task<void> whole(cuda::Thread& k{_parameters(entry)}) {{ {call}; co_return; }}\n"
         call = f"whole({arguments})"
-    return text + _run(entry, slots, f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {call}; }});\n")
+    block = f"cuda::run_block(k, [&](cuda::Thread& k) {{ return {call}; }});\n"
+    return text + _run(entry, slots, block, is_trial=facts.trial)
 
 
 def print_fission(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
@@ -130,7 +131,7 @@ def print_fission(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot]) -> str:
     common = _common(replace(kernel, functions=called), Printer(facts, waits=False), facts)
     arguments = ", ".join(["k", *(p.cpp for p in entry.parameters)])
     block = BlockPrinter(plan, entry).text(_INLINE)
-    return common + block + _run(entry, slots, f"{entry.cpp}_block({arguments});\n")
+    return common + block + _run(entry, slots, f"{entry.cpp}_block({arguments});\n", is_trial=facts.trial)
 
 
 def print_kernel(kernel: t.Kernel, facts: Facts, slots: Sequence[Slot], wanted: Shape | None) -> tuple[Shape, str]:
@@ -201,12 +202,13 @@ def _parameters(function: t.Function) -> str:
     return "".join(f", {cpp(p.type)} {p.cpp}" for p in function.parameters)
 
 
-def _run(entry: t.Function, slots: Sequence[Slot], block: str) -> str:
+def _run(entry: t.Function, slots: Sequence[Slot], block: str, *, is_trial: bool) -> str:
     """Return ``run``, which does ``block`` for each block of its range."""
+    arguments = _arguments(entry, slots) + (_given(entry, slots) if is_trial else "")
     return (
         f"static inline void run({', '.join(_LAUNCH)}) {{\n"
         "cuda::check_launch(b0, b1, gx, gy, gz, bx, by, bz, shared_mem);\n"
-        f"{_arguments(entry, slots)}CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n{block}}}\n}}\n"
+        f"{arguments}CUDA_EACH_BLOCK {{\nclear_shared(shared_mem);\n{block}}}\n}}\n"
     )
 
 
@@ -235,6 +237,16 @@ def _arguments(entry: t.Function, slots: Sequence[Slot]) -> str:
             lines.append(f"bool {name} = cuda::load<u8>(argument_bytes + {offset}) != 0;\n")
         else:
             lines.append(f"{type_} {name} = cuda::load<{type_}>(argument_bytes + {offset});\n")
+    return "".join(lines)
+
+
+def _given(entry: t.Function, slots: Sequence[Slot]) -> str:
+    """Return how a trial tells which arrays the kernel was given: their sizes are beside their addresses (abi.py)."""
+    lines = ["cuda::given_count = 0;\n"]
+    for variable, slot, offset in zip(entry.parameters, slots, slot_offsets(slots), strict=True):
+        if slot.pointer:
+            size = f"cuda::load<u32>(argument_bytes + {offset + 4})"
+            lines.append(f'cuda::give({variable.cpp}, {size}, "{slot.name}");\n')
     return "".join(lines)
 
 

@@ -10,7 +10,7 @@ from depin_node.compute.devices import trial
 from depin_node.compute.devices.trial import Verdict, try_bits
 from depin_node.compute.programs.binding import bind
 from depin_node.compute.programs.builder import Bound, ProgramBuilder
-from depin_node.compute.programs.kernel import InOut, Out, RawKernel
+from depin_node.compute.programs.kernel import Along, InOut, Out, RawKernel
 
 N = 256
 
@@ -65,7 +65,7 @@ UNDEFINED = {
     "a local that nobody set": "float v; if (i < 3) v = 1; out[i] = v;",
     "a member that no constructor sets": "Pair p(i); out[i] = p.b;",
     "shared memory that nobody wrote": "__shared__ float s[64]; out[i] = s[threadIdx.x];",
-    "beyond an input": "out[i] = x[i + 200];",
+    "beyond an input, by its address": "out[i] = *(x + i + 200);",
 }
 RACES = {
     "an exchange of pairs that are in order": (
@@ -200,7 +200,49 @@ def test_launches_follow_each_other() -> None:
 def test_of_several_tasks_those_are_tried_where_arrays_end(index: str, task: int) -> None:
     verdict = try_bits(bound(f"out[i] = x[{index}];", shards=4))
     assert not verdict.exact
-    assert f"elements of out are others in task {task}" in verdict.note
+    assert f"in task {task}, k, line 3: x[" in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ("out[i] = x[i + 200];", "k, line 3: x[455] is outside x, which has 256 elements there"),
+        ("out[i] = x[i + 1024];", "k, line 3: x[1279] is outside x"),
+        ("out[i] = x[i - 1] * 0;", "k, line 3: x[-1] is outside x"),
+        ("out[i] = ((const float4*)x)[i].x;", "k, line 3: x[255] is outside x, which has 64 elements there"),
+        ("const float* p = x; out[i] = get(p, i * 2LL);", "get, line 1: x[510] is outside x"),
+    ],
+)
+def test_elements_that_an_array_does_not_have_are_named(tmp_path: Path, body: str, place: str) -> None:
+    """Whatever lies there, and whether it counts: another array, or zeros."""
+    get = "__device__ float get(const float* p, long long i) { return p[i]; }"
+    verdict = try_bits(bound(body, before=get))
+    assert (verdict.exact, verdict.lasts) == (False, False)
+    assert verdict.note.startswith(f"its bits are not defined: in task 0, {place}")
+    assert not list(tmp_path.glob("trials/*.json")), "longer arrays may be meant"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "out[i] = ((const float4*)x)[i / 4].y;",
+        "const float* end = &x[256]; out[i] = end[-1 - i];",
+        "x += i; out[i] = x[-i];",
+        "const float* p = x - 5; out[i] = p[i + 5];",
+        "__shared__ float s[64]; s[threadIdx.x] = x[i]; float l[4] = {x[i]}; out[i] = s[threadIdx.x] + l[0];",
+    ],
+)
+def test_elements_that_are_there_are_not_taken_for_others(body: str) -> None:
+    assert try_bits(bound(body)) == Verdict(True)
+
+
+def test_a_slice_has_the_elements_that_a_task_holds() -> None:
+    code = 'extern "C" __global__ void k(const float* x, float* out, int n) { int i = threadIdx.x; out[i] = x[i%s]; }'
+    x = np.arange(64, dtype=np.float32)
+    for shift, is_there in (("", True), (" + 1", False)):
+        args = [x, Out("float32", 64), 16]
+        cut = bind(RawKernel(code % shift, "k"), 1, 16, args, shards=4, along=Along(0))
+        assert try_bits(cut).exact is is_there
 
 
 def test_that_a_task_fails_is_not_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// The trial variant only: which threads touch which bytes of memory that they share. Two of them, one of which changes
+// The trial variant only: which threads touch which bytes of memory that they share, and elements outside of arrays. Two of them, one of which changes
 // the byte, have no defined order unless a wait orders them, whatever values come out: that ends the task, with the
 // address at the end of its log. Included by runtime.h; compute/translate/print_trial.py prints the calls.
 //
@@ -67,6 +67,40 @@ INLINE bool in_order(const Touch& before, u32 thread, u32 since) {
   for (i32 shift = 28; shift >= 0; shift -= 4) put((u8)"0123456789abcdef"[address >> shift & 15]);
   asm volatile("" ::: "memory");  // else nobody needs what is stored before the end
   __builtin_trap();
+}
+// Elements of the arrays that the kernel was given, by the pointers that it was given: others are not its own, even where
+// there is memory.
+constexpr u32 GIVEN_MAX = 64;
+struct Given { const void* start; u32 bytes; const char* name; };  // bytes: 0 if nobody knows
+static Given given_arrays[GIVEN_MAX];
+static u32 given_count;
+INLINE void give(const void* start, u32 bytes, const char* name) {
+  if (given_count < GIVEN_MAX) given_arrays[given_count++] = {start, bytes, name};
+}
+static void put_text(const char* p) {
+  while (*p) put((u8)*p++);
+}
+static void put_number(u64 i) {
+  if (i > 9) put_number(i / 10);
+  put((u8)('0' + i % 10));
+}
+[[noreturn]] static __attribute__((noinline)) void outside(const char* where, const char* name, i64 i, u32 count) {
+  put_text("\noutside ");
+  put_text(where);
+  put_text(name);
+  put_text(i < 0 ? "[-" : "[");
+  put_number(i < 0 ? 0 - (u64)i : (u64)i);
+  put_text("] of ");
+  put_number(count);
+  asm volatile("" ::: "memory");
+  __builtin_trap();
+}
+template <class T> INLINE T& element(Thread& k, T* p, i64 i, const char* where) {
+  for (u32 g = 0; g < given_count; ++g) {
+    const Given& given = given_arrays[g];
+    if (given.start == p && given.bytes && (u64)i >= given.bytes / sizeof(T)) outside(where, given.name, i, given.bytes / sizeof(T));
+  }
+  return *moved(k, p, i);
 }
 constexpr u16 STORE = 0xFFFF, STORE_THE_SAME = 0xFFFE, READ = 0;  // else a kind of atomics
 INLINE void touch(Place& place, u32 address, u32 thread, u16 access, u32 since) {
