@@ -12,7 +12,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import structlog
 import trio
@@ -38,6 +37,7 @@ from depin_node.compute.market.pricing import reference_speed
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.local import ControlFile, DataDir
 from depin_node.core.ticks import sleep_to_tick
+from depin_node.core.version import software_version
 from depin_node.core.views import StatusView
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
@@ -104,7 +104,7 @@ async def open_node(config: NodeConfig, data_dir: DataDir) -> AsyncIterator[Node
         identity = identities.load_or_create(data_dir.identity)
         remembered = _remembered(data_dir)
         network = await _open_network(stack, config, identity)
-        offer = Offer(software=version("depin-node"))
+        offer = Offer(software=software_version())
         owners = Owners(config.network_id, identity.key, owner_files.read_certificate(data_dir.owner_certificate))
         mesh = await stack.enter_async_context(
             open_mesh(

@@ -4,7 +4,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from importlib.metadata import version
 
 import trio
 
@@ -24,6 +23,7 @@ from depin_node.compute.trust.receipts import busy_us, count, verify_receipt
 from depin_node.core.clock import Now
 from depin_node.core.errors import ConfigError, NotFoundError
 from depin_node.core.local import DataDir
+from depin_node.core.version import software_version
 from depin_node.core.views import (
     AccountView,
     CopyView,
@@ -92,7 +92,7 @@ class Operator:
         jobs = Counter(view.state for view in self._jobs_of.jobs(JOBS_COUNTED_MAX)) if self._jobs_of else Counter[str]()
         return StatusView(
             peer=peer_id(market.identity.key),
-            version=version("depin-node"),
+            version=software_version(),
             network_id=self._config.network_id,
             pid=os.getpid(),
             data_dir=str(self._data_dir.path),

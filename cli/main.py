@@ -67,8 +67,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from depin_node.core.version import software_version
+
+        click.echo(f"depin-node, version {software_version()}")
+        ctx.exit()
+
+
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="depin-node", prog_name="depin-node")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 @global_options
 def cli() -> None:
     """Lend and borrow compute, peer to peer: CUDA kernels, run by peers, believed only when verified.

@@ -1,5 +1,6 @@
 """What a user installs is what the repository holds: no empty wheel, no missing sub-package, no test that ships."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bootstrap", "cli", "client", "compute", "core", "crypto", "p2p")
+
+
+def commit(tree):
+    git = ["git", "-C", tree, "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +30,7 @@ def wheel(tmp_path_factory):
         target = tree / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
+    commit(tree)
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", folder, tree], check=True)
     (built,) = folder.glob("*.whl")
@@ -42,6 +50,10 @@ def test_the_wheel_carries_licence_and_command(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in info)
     (entry,) = [name for name in info if name.endswith("entry_points.txt")]
     assert "depin-node = depin_node.cli.main:main" in wheel.read(entry).decode()
+
+
+def test_the_wheel_of_a_commit_can_be_told_from_others(wheel):
+    assert re.fullmatch(r"depin_node-\d+\.\d+\.\d+\+g[0-9a-f]{10,40}-py3-none-any\.whl", Path(wheel.filename).name)
 
 
 def test_every_pin_of_the_constraints_is_plain():

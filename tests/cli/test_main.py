@@ -59,7 +59,10 @@ def test_the_demo_has_help_like_all_others():
 
 
 def test_version():
-    assert re.fullmatch(r"depin-node, version \d+\.\d+\.\d+\n", depin_node("--version").stdout)
+    assert re.fullmatch(VERSION, depin_node("--version").stdout)
+
+
+VERSION = r"depin-node, version \d+\.\d+\.\d+(\+g[0-9a-f]{10,40}(\.changed)?)?\n"
 
 
 @pytest.mark.parametrize(
