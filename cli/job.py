@@ -65,7 +65,7 @@ def show(settings: Settings, /, as_json: bool, follow: bool, story: bool, job_id
     with settings.mesh() as mesh:
         future = mesh.future(job_id)
         if follow:
-            watch(future)
+            watch(future, settings.repeated())
         view = future.status()
         events = future.story() if story else []
     if story:

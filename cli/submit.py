@@ -113,7 +113,7 @@ def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, sa
     try:
         if said:
             note(said)
-        watch(future)
+        watch(future, again)
         paths = save(future.outputs(), folder, f"; once it can: depin-node job result {short}{again}")
     except KeyboardInterrupt:
         is_over = future.last_view.state in END_STATES
@@ -127,8 +127,9 @@ def finish(future: "Future", folder: Path, settings: Settings, as_json: bool, sa
     return 0
 
 
-def watch(future: "Future") -> None:
-    """Wait until the job has ended, showing how it goes; and, at once, that too few are known who could do it."""
+def watch(future: "Future", again: str) -> None:
+    """Wait until the job has ended, showing how it goes; and, at once, that too few are known who could do it.
+    ``again`` are the options that another command needs to reach the node."""
     told = False
     with progress(future.status().tasks_total) as advance:
         for view in future.views():
@@ -136,7 +137,7 @@ def watch(future: "Future") -> None:
             is_running = view.tasks_running and not view.lacks
             advance(view.tasks_done, f"{view.tasks_running} running" if is_running else state)
             if view.lacks and not told:
-                note(f"{state}; see: depin-node job explain {view.id[:12]}")
+                note(f"{state}; see: depin-node job explain {view.id[:12]}{again}")
                 told = True
 
 

@@ -351,7 +351,8 @@ def test_a_node_alone_says_why_nobody_works_for_it(nodes, job):
     assert done.returncode == 3
     assert "nobody suitable took the work" in done.stderr
     lacks = "it needs 2 lenders of different groups, and waits 1 s for them: no lender is known, nor any other peer"
-    assert f"queued: {lacks} (depin-node doctor says why); see: " in done.stderr
+    assert f"queued: {lacks} (depin-node doctor says why); see: depin-node job explain " in done.stderr
+    assert f" --data-dir {alone.data_dir}\n" in done.stderr
     assert "--lend" in done.stderr
     (failed,) = alone.json("job", "list")
     why = alone.json("job", "explain", failed["id"])
