@@ -118,7 +118,8 @@ class Mesh:
             constants: of a raw kernel: by name, arrays for its ``__constant__`` data.
             verify: when to believe a result: ``quorum(k, n)``, ``lead(d)``, ``confidence(p, f)`` or ``algebraic()``; by
                 default ``quorum(2, 3)``. See docs/verification.md.
-            limits: what one task may use; by default 60 s and what its arrays need.
+            limits: what one task may use, as ``Limits(seconds=60, memory_mib=512)``; by default 60 s and what its
+                arrays need.
             name: what to call the job; by default the kernel's name.
             device_class: of the peers that are asked; ``depin-node peers`` shows them. Answers of one class agree bit
                 for bit, if the program's bits are defined; those of several classes are compared as numbers.
