@@ -37,6 +37,7 @@ from depin_node.bootstrap.node import Node, open_node
 from depin_node.client import Along, Out, RawKernel
 from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, Results
+from depin_node.core.garbage import look_rarely
 from depin_node.core.local import DataDir
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
@@ -181,6 +182,7 @@ async def open_mesh(folder: Path) -> AsyncIterator[Node]:
                 lend = ("--lend", "--slots", "1", "--peer", address)
                 stack.enter_context(lending(folder, f"lender-{number}", *lend))
             await until_known(node, LENDERS)
+            look_rarely()  # as in a process of its own (bootstrap/process.py)
             yield node
 
 

@@ -18,6 +18,7 @@ import trio
 from depin_node.bootstrap.config import NodeConfig, unknown_variables
 from depin_node.bootstrap.node import Node, open_node
 from depin_node.core.errors import DepinError
+from depin_node.core.garbage import look_rarely
 from depin_node.core.local import DataDir
 
 log = structlog.get_logger("depin_node.node")
@@ -88,6 +89,7 @@ async def _run(config: NodeConfig, data_dir: DataDir, ready: Callable[[Node], No
                 is_up = True
                 status = node.status()
                 log.info("up", version=status.version, network=status.network_id, addresses=", ".join(status.addresses))
+                look_rarely()
                 ready(node)
                 await stopping.wait()
             nursery.cancel_scope.cancel()
