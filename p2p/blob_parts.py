@@ -1,6 +1,6 @@
 """Of a large blob the chunks that an owner's jobs need here, as they need them, from its owner only.
 
-The flow: ``Blobs.parts`` opens it and has ``run`` at work; whoever needs chunks says so (``want``) and waits for them
+The flow: ``Blobs.parts`` opens it and has ``bring`` at work; whoever needs chunks says so (``want``) and waits for them
 (``until_here``). A transfer that has brought all waits for more to be wanted for ``LINGER_S``, unless another of the
 same owner's blobs waits for its turn.
 
