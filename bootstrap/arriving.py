@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 import trio
 
+from depin_node.compute.jobs.job import InputRef
 from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.slices import byte_ranges
+from depin_node.compute.programs.slices import byte_ranges, is_in_rows
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.p2p.blob_parts import Parts
 
@@ -84,6 +85,18 @@ class Arriving:
             (parts, chunks_of(byte_ranges(self._program, self._program.buffers[index], task)))
             for index, parts in self._inputs.items()
         ]
+
+
+def comes_in_parts(program: Program, item: InputRef) -> bool:
+    """Tell whether lenders get of an input what their tasks are given: rows, which lie together in its bytes."""
+    buffer = program.buffers[item.buffer] if item.buffer < len(program.buffers) else None
+    is_as_said = buffer is not None and buffer.size_bytes == item.size_bytes >= PARTS_BYTES_MIN
+    return is_as_said and buffer is not None and is_in_rows(buffer)
+
+
+def part_bytes(program: Program, inputs: Iterable[InputRef]) -> int:
+    """Return how many bytes of such inputs a task is given, in the mean."""
+    return sum(item.size_bytes for item in inputs if comes_in_parts(program, item)) // program.tasks
 
 
 def chunks_of(ranges: Iterable[tuple[int, int]]) -> list[int]:

@@ -15,21 +15,19 @@ from typing import TypeVar
 import structlog
 import trio
 
-from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, Inputs
+from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, Inputs, comes_in_parts
 from depin_node.bootstrap.finished import FinishedResults, open_finished
 from depin_node.bootstrap.kept import KeptResults, open_kept
 from depin_node.bootstrap.lent import LentDevice, LentDevices
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
 from depin_node.bootstrap.shop import Shop, Work
 from depin_node.compute.jobs import statements
-from depin_node.compute.jobs.job import InputRef
 from depin_node.compute.market import orders as market
 from depin_node.compute.market.happenings import StoreAgreement
 from depin_node.compute.market.lender import Lender
 from depin_node.compute.market.messages import PROTOCOL, EndCode, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.slices import is_in_rows
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.trust.credit import UNPAID_SHARE
 from depin_node.core.clock import SECOND_NS, Now
@@ -226,14 +224,14 @@ class Provider:
         for blob in sizes:
             blobs.store.pin(blob)
             work.blobs.append(blob)
-        large = {blob for blob, size in sizes.items() if size >= PARTS_BYTES_MIN}
+        large = {blob for blob, size in sizes.items() if size >= PARTS_BYTES_MIN and blob != body.program}
         program, in_rows = None, set[bytes]()
         if in_parts and any(blobs.may_have_parts(blob, requester) for blob in large):
             await self._fetch(requester, order, {body.program: body.program_bytes})
             program = await trio.to_thread.run_sync(_read_program, await self.read(body.program))
         if program is not None:
-            whole = {item.blob for item in body.inputs if not _is_in_rows(program, item)}
-            in_rows = {blob for blob in large - whole if blobs.may_have_parts(blob, requester)} - {body.program}
+            whole = {item.blob for item in body.inputs if not comes_in_parts(program, item)}
+            in_rows = {blob for blob in large - whole if blobs.may_have_parts(blob, requester)}
         async with AsyncExitStack() as stack:
             parts = {
                 blob: await stack.enter_async_context(blobs.parts(blob, requester, order.grant, size_bytes=sizes[blob]))
@@ -332,12 +330,6 @@ def _read_program(data: bytes) -> Program | None:
         return decode_program(data)
     except TaskError:
         return None
-
-
-def _is_in_rows(program: Program, item: InputRef) -> bool:
-    """Tell whether tasks are given rows of an input, which lie together in its bytes."""
-    buffer = program.buffers[item.buffer] if item.buffer < len(program.buffers) else None
-    return buffer is not None and buffer.size_bytes == item.size_bytes and is_in_rows(buffer)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 import trio
 
+from depin_node.bootstrap.arriving import part_bytes
 from depin_node.bootstrap.auditor import Auditor, OpenPool, can_audit
 from depin_node.bootstrap.conversations import Conversations
 from depin_node.bootstrap.disputes import Disputes, can_walk
@@ -324,6 +325,7 @@ class Requester:
             by_peers=peers_run(job.device_classes, is_exact=program.exact, has_tolerances=bool(job.tolerances)),
             parts=self._open[identifier].parts,
             can_walk=can_walk(job, program),
+            part_bytes=part_bytes(program, job.inputs),
         )
 
     def _start(self, event: e.Submitted) -> None:

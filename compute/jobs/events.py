@@ -69,6 +69,8 @@ class Submitted(msgspec.Struct, frozen=True):
     """Whether peers of the provider's device class get the same bits, so that they can audit where this node cannot."""
     can_walk: bool = False
     """Whether this node can do single steps of the job's tasks, so that disputes are walked."""
+    part_bytes: int = 0
+    """What travels of inputs for each task, where each is given a part of them."""
     spent_us: int = 0
     """What its answers have cost before a restart, by receipts."""
     panels: KeptPanels = NO_PANELS

@@ -20,6 +20,8 @@ AHEAD_S = 0.1
 """Several times the 18 ms that a verified task takes under full load (measured, notes on the pipeline)."""
 BESIDE_S = 0.0005
 """What a task costs a provider beside its run (measured, notes on the pipeline)."""
+PART_BYTES_PER_S = 250e6
+"""At which parts of inputs are taken to travel: by a good line. More in hand would be there no sooner."""
 LAG_S_MAX = 1.0
 """What is counted for the way there and back at most: more is somebody who was slow to agree."""
 TOGETHER = 8
@@ -31,12 +33,14 @@ _SMOOTHING = 0.3
 
 class Stint:
     """A job's work with one provider. ``pace_s``: seconds from one answer to the next, 0 while unknown; ``run_s``: the
-    mean time of a run as the provider tells it; ``price_us``: what each answer costs (``market/pricing.py``)."""
+    mean time of a run as the provider tells it; ``beside_s``: what a task takes it beside its run, ``part_bytes`` of
+    inputs being brought to it; ``price_us``: what each answer costs (``market/pricing.py``)."""
 
-    __slots__ = ("number", "open", "pace_s", "price_us", "run_s")
+    __slots__ = ("beside_s", "number", "open", "pace_s", "price_us", "run_s")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, part_bytes: int = 0) -> None:
         self.number = number
+        self.beside_s = BESIDE_S + part_bytes / PART_BYTES_PER_S
         self.open = 0
         self.pace_s = 0.0
         self.run_s = 0.0
@@ -153,7 +157,7 @@ class Partner:
 
     def _busy_s(self, stint: Stint) -> float:
         """Return how long the provider has to do with a task of a job, by its word."""
-        return (stint.run_s + BESIDE_S) / self.slots
+        return (stint.run_s + stint.beside_s) / self.slots
 
     def credit(self, job_id: bytes) -> int:
         """Return how many more attempts of a job are worth sending."""

@@ -179,7 +179,7 @@ class Placing:
         batches.setdefault(partner, []).append(task.ballot.task)
 
     def _open_work(self, progress: Progress, partner: Partner) -> Stint:
-        stint = partner.stints[progress.id] = Stint(partner.next_work)
+        stint = partner.stints[progress.id] = Stint(partner.next_work, progress.part_bytes)
         partner.next_work += 1
         self._board.do(OpenWork(partner.peer, stint.number, progress.id))
         return stint

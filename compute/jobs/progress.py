@@ -86,6 +86,7 @@ class Progress:
         self.barred = set(caught)
         """Who gets no more of it: found out in it, or apart from the others in its numbers, which is no lie."""
         self.can_walk = False  # this node can do single steps of its tasks
+        self.part_bytes = 0  # of inputs, that travel for a task
         self.is_walking = False  # one dispute at a time is walked, others are voted on meanwhile
         self.audits_agreed = job.policy.audits if can_audit and isinstance(job.policy, Quorum | Lead) else 0.0
         self.panels: Panels | None = Panels(job.tasks) if self.audits_agreed else None

@@ -203,6 +203,7 @@ class Scheduler:
         )
         progress.spent_us = event.spent_us
         progress.can_walk = event.can_walk
+        progress.part_bytes = event.part_bytes
         progress.served_s = min((other.served_s for other in board.open_jobs()), default=0.0)
         board.jobs[event.job_id] = progress
         board.patience.new_terms()

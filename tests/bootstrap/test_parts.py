@@ -7,9 +7,10 @@ import pytest
 import trio
 from device_programs import cut_stencil
 from market_world import InlinePool, knows, make_job, world
+from msgspec.structs import replace
 
-from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, chunks_of
-from depin_node.compute.jobs.job import Quorum
+from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, chunks_of, part_bytes
+from depin_node.compute.jobs.job import InputRef, Quorum
 from depin_node.compute.market.lender import Lending
 from depin_node.compute.programs.shards import owned_boxes, result_bytes
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
@@ -151,3 +152,13 @@ async def test_who_cannot_use_parts_gets_all(tmp_path):
 
 def test_chunks_are_named_once():
     assert chunks_of([(0, 1), (CHUNK_BYTES - 1, CHUNK_BYTES + 1), (5 * CHUNK_BYTES, 6 * CHUNK_BYTES)]) == [0, 1, 5]
+
+
+def test_what_travels_for_a_task_is_counted_where_it_comes_in_parts():
+    candidate, x = stencil()
+    (given,) = [InputRef(0, bytes(32), x.nbytes)]
+    assert part_bytes(candidate, [given]) == x.nbytes // TASKS
+    assert part_bytes(candidate, [replace(given, size_bytes=x.nbytes - 4)]) == 0  # not as the program says
+    assert part_bytes(candidate, [replace(given, buffer=99)]) == 0
+    small = cut_stencil("clamp", TASKS, 64, COLUMNS)
+    assert part_bytes(small, [InputRef(0, bytes(32), 64 * COLUMNS * 4)]) == 0

@@ -105,6 +105,16 @@ def test_a_provider_is_kept_busy_however_far_it_is(way_ms):
     assert most <= (100 + waits_ms + 5 * way_ms) / run_ms + 4  # little is lost with it
 
 
+@pytest.mark.parametrize(("part_mib", "most"), [(0, 58), (3, 13), (64, 2)])
+def test_no_more_is_in_hand_than_its_inputs_could_come_for(part_mib, most):
+    partner, ms = Partner(b"p" * 32, "g", TERMS, 0), SECOND_NS // 1000
+    partner.agreed("wasm-1", 1, 256, 3600 * SECOND_NS, SECOND_NS)
+    stint = partner.stints[b"j" * 16] = Stint(0, part_mib << 20)
+    partner.close(partner.start(stint, OpenTask(b"j" * 16, Ballot(0, Rule(1, 1, 1)), 0), SECOND_NS), SECOND_NS + 4 * ms)
+    partner.answered([(b"j" * 16, 3000)], SECOND_NS + 4 * ms)
+    assert most * 0.7 <= partner.credit(b"j" * 16) <= most
+
+
 def test_what_is_accepted_is_not_run_again():
     mesh = InstantMesh()
     done = bytearray(50)
