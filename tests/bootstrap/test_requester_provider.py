@@ -364,8 +364,8 @@ async def test_nobody_and_no_agreement_fail_with_the_reasons(tmp_path, autojump_
         view = await done(a, job)
         assert (view.state, view.error.code) == ("failed", "nobody_suitable")
         assert "1 declined (time)" in view.error.message
-        assert "1 known nodes: too little memory" in view.error.message
-        assert "1 known nodes: not lending" in view.error.message
+        assert "1 known node: too little memory" in view.error.message
+        assert "1 known node: not lending" in view.error.message
 
 
 async def test_answers_that_never_agree_fail_the_verification(tmp_path, autojump_clock):
