@@ -18,9 +18,10 @@ import trio
 from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, Inputs, comes_in_parts
 from depin_node.bootstrap.finished import FinishedResults, open_finished
 from depin_node.bootstrap.kept import KeptResults, open_kept
+from depin_node.bootstrap.lanes import Work
 from depin_node.bootstrap.lent import LentDevice, LentDevices
 from depin_node.bootstrap.market import TICK_S, Conversation, MarketContext
-from depin_node.bootstrap.shop import Shop, Work
+from depin_node.bootstrap.shop import Shop
 from depin_node.compute.jobs import statements
 from depin_node.compute.market import orders as market
 from depin_node.compute.market.happenings import StoreAgreement
