@@ -11,12 +11,14 @@ import trio
 
 from depin_node.compute.jobs.job import InputRef
 from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.slices import byte_ranges, is_in_rows
+from depin_node.compute.programs.slices import byte_ranges, held_bytes_max, is_in_rows
 from depin_node.crypto.blob import CHUNK_BYTES
 from depin_node.p2p.blob_parts import Parts
 
 PARTS_BYTES_MIN: Final = 8 << 20
 """Smaller inputs are fetched whole."""
+PART_BYTES_MAX: Final = 1 << 30
+"""So are those of which a task is given more: its chunks are counted one by one."""
 
 
 class Inputs(NamedTuple):
@@ -90,8 +92,9 @@ class Arriving:
 def comes_in_parts(program: Program, item: InputRef) -> bool:
     """Tell whether lenders get of an input what their tasks are given: rows, which lie together in its bytes."""
     buffer = program.buffers[item.buffer] if item.buffer < len(program.buffers) else None
-    is_as_said = buffer is not None and buffer.size_bytes == item.size_bytes >= PARTS_BYTES_MIN
-    return is_as_said and buffer is not None and is_in_rows(buffer)
+    if buffer is None or not is_in_rows(buffer) or buffer.size_bytes != item.size_bytes:
+        return False
+    return item.size_bytes >= PARTS_BYTES_MIN and held_bytes_max(program, buffer) <= PART_BYTES_MAX
 
 
 def part_bytes(program: Program, inputs: Iterable[InputRef]) -> int:

@@ -231,7 +231,11 @@ class Provider:
             await self._fetch(requester, order, {body.program: body.program_bytes})
             program = await trio.to_thread.run_sync(_read_program, await self.read(body.program))
         if program is not None:
-            whole = {item.blob for item in body.inputs if not comes_in_parts(program, item)}
+            whole = {
+                item.blob
+                for item in body.inputs
+                if not comes_in_parts(program, item) or item.size_bytes != sizes[item.blob]
+            }
             in_rows = {blob for blob in large - whole if blobs.may_have_parts(blob, requester)}
         async with AsyncExitStack() as stack:
             parts = {

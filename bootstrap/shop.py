@@ -158,7 +158,7 @@ class Shop:
             except DepinError as error:
                 work.failure = FailCode.NO_BLOB
                 log.info("a job's blobs could not be had", peer=peer_id(self._talk.peer), reason=str(error))
-            if work.failure is not None:
+            if work.failure is not None and self._works.get(order.work) is work:  # not closed meanwhile
                 waiting, work.arriving = work.arriving.take_all() if work.arriving is not None else [], None
                 self._turns.add(order.work, waiting)
                 self._set_ready(order.work)

@@ -21,7 +21,7 @@ from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.verification.rules import OWN_CLASS
 from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt, TaskState
 from depin_node.core.clock import SECOND_NS
-from depin_node.core.errors import ConfigError, ResourceError
+from depin_node.core.errors import ConfigError, NotFoundError, ResourceError
 from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, sign
 from depin_node.crypto.identity import peer_id
 
@@ -51,7 +51,10 @@ class Testimony:
             data = await provider.read(body.program)
             began = context.clock()
             try:
-                task = await trio.to_thread.run_sync(partial(_walked, data, asked, inputs, body.terms.limits))
+                try:
+                    task = await trio.to_thread.run_sync(partial(_walked, data, asked, inputs, body.terms.limits))
+                except FileNotFoundError as error:
+                    raise NotFoundError("the work was closed meanwhile") from error
                 log.info("a task is done again for a dispute", peer=peer_id(peer), task=asked.task, step=asked.step)
                 async with device.pool.beside() as pool:
                     state, arrays = await state_after(pool, task, asked.step)

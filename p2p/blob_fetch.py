@@ -22,6 +22,7 @@ from depin_node.p2p.blob_partial import PartialBlob
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blob_transfer import Incoming, pull
 from depin_node.p2p.carrier import Carrier
+from depin_node.p2p.frames import RequestRefusedError
 from depin_node.p2p.network import PeerKey
 from depin_node.p2p.swarm import Swarm
 
@@ -70,10 +71,18 @@ class Fetch:
         self._timeout_s = timeout_s
         self._reasons: dict[PeerKey, str] = {}
         self._failed: ResourceError | None = None
+        self._excused = False
+        """Whether the last try brought nothing for others' sake: it does not count. Who fetches has a deadline."""
         self._nursery: trio.Nursery | None = None
         self._stack = AsyncExitStack()
         self._incoming = Incoming(
-            request, self._make_swarm, self._open_partial, self._meet, linger_s=linger_s, may_linger=self._may_linger
+            request,
+            self._make_swarm,
+            self._open_partial,
+            self._meet,
+            linger_s=linger_s,
+            may_linger=self._may_linger,
+            gives_way=self._gives_way,
         )
 
     async def run(self, *, durable: bool) -> None:
@@ -118,6 +127,10 @@ class Fetch:
         """Whether a transfer may wait for more to be wanted."""
         return True
 
+    def _gives_way(self) -> bool:
+        """Whether a transfer is to end though more is wanted."""
+        return False
+
     def _meet(self, peers: tuple[PeerKey, ...]) -> None:
         """Share the blob out with peers that fetch it too, and ask them as well."""
         for peer in peers:
@@ -154,7 +167,7 @@ class Fetch:
             may_again = await self._try(holder)
             if not may_again or self._incoming.is_complete or self._failed is not None:
                 break
-            round_ = round_ + 1 if self._chunks_here() == before else 1
+            round_ = round_ + 1 if self._chunks_here() == before and not self._excused else 1
             if self._incoming.swarm is not None:  # its share is not waited for while it cannot be had
                 self._incoming.swarm.leave(holder)
             if round_ < self._rounds_max:
@@ -176,6 +189,8 @@ class Fetch:
 
     async def _try(self, holder: PeerKey) -> bool:
         """Get from one holder what it has; return whether it may be asked again."""
+        self._reasons.pop(holder, None)
+        self._excused = False
         try:
             await self._pull(holder)
         except PeerViolation as error:
@@ -184,6 +199,7 @@ class Fetch:
             return False
         except TransportError as error:
             self._reasons[holder] = str(error)
+            self._excused = isinstance(error, RequestRefusedError) and error.refusal == "busy"
         except ResourceError as error:
             self._failed = error
         return True

@@ -24,6 +24,8 @@ from depin_node.p2p.network import PeerKey
 LINGER_S: Final = 1.0
 TURNS: Final = 3
 """Blobs of one owner that are asked for at the same time."""
+TURN_S: Final = 2.0
+"""So long at most, while another waits for its turn."""
 
 
 class Parts(Fetch):
@@ -48,6 +50,7 @@ class Parts(Fetch):
             rounds_max=rounds_max, round_pause_s=round_pause_s, timeout_s=timeout_s, linger_s=LINGER_S,
         )  # fmt: skip
         self._turn = turn
+        self._since_s = 0.0
         self._opened = trio.Event()
         self._come = trio.lowlevel.ParkingLot()
         self._failure: TransportError | ResourceError | None = None
@@ -62,6 +65,8 @@ class Parts(Fetch):
                         await self._incoming.wait_for_change(math.inf)
         except (TransportError, ResourceError) as error:
             self._fail(error)
+        finally:  # whoever still waits, or wants more, is told so; nothing is reserved for a file that is put away
+            self._fail(TransportError(f"blob {self._request.blob_id.hex()} is not brought any more"))
 
     def _note_come(self) -> None:
         self._come.unpark_all()
@@ -128,10 +133,15 @@ class Parts(Fetch):
 
     async def _pull(self, holder: PeerKey) -> None:
         async with self._turn:
+            self._since_s = trio.current_time()
             await super()._pull(holder)
+            self._excused = not self._incoming.is_complete
 
     def _may_linger(self) -> bool:
         return not self._turn.statistics().tasks_waiting
+
+    def _gives_way(self) -> bool:
+        return not self._may_linger() and trio.current_time() - self._since_s >= TURN_S
 
     def _meet(self, peers: tuple[PeerKey, ...]) -> None:
         """Others want other chunks."""

@@ -80,7 +80,12 @@ class SparseBlobs:
         idle = self._idle.pop((blob_id, owner), None) or _Idle(store.new_path())
         partial: PartialBlob | None = None
         try:
-            fd = await store.in_thread(lambda: open_sparse(idle.path, manifest.size))
+            try:
+                fd = await store.in_thread(lambda: open_sparse(idle.path, manifest.size, is_new=idle.arrivals is None))
+            except FileNotFoundError:  # somebody has deleted it: what came is gone
+                store.release(idle.size_bytes)
+                idle = _Idle(store.new_path())
+                fd = await store.in_thread(lambda: open_sparse(idle.path, manifest.size, is_new=True))
             partial = PartialBlob(store, blob_id, manifest, idle.path, fd, wanted=False)
             if idle.arrivals is not None:
                 partial.arrivals = idle.arrivals

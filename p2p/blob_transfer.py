@@ -306,8 +306,10 @@ class Incoming:
         met: Callable[[tuple[PeerKey, ...]], None],
         linger_s: float = 0.0,
         may_linger: Callable[[], bool] = lambda: True,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self.request = request
+        self.gives_way = gives_way
         self._linger_s = linger_s
         self._may_linger = may_linger
         self.met = met
@@ -423,8 +425,10 @@ class _Pulling:
     async def _ask(self) -> None:
         peer, swarm = self._carrier.peer, self._swarm
         while not await self._incoming.is_over():
+            if (gives_way := self._incoming.gives_way()) and not swarm.owed(peer):
+                raise Ended
             wanted: list[int] = []
-            while swarm.owed(peer) < self._depth() and (wanted or self._may_ask()):
+            while not gives_way and swarm.owed(peer) < self._depth() and (wanted or self._may_ask()):
                 index = swarm.take(peer, trio.current_time())
                 if index is None:
                     break

@@ -275,6 +275,8 @@ class Blobs:
             PeerViolation: the grant is not for this node or not for this blob.
         """
         limits, owner = self._limits, self._granting(grant, blob_id)
+        if owner != holder:  # ``may_have_parts`` was asked about who holds it
+            raise PeerViolation("the grant is somebody else's")
         turn = self._turns.setdefault(owner, trio.CapacityLimiter(TURNS))
         request = BlobRequest(grant, blob_id, size_bytes, True, b"")
         self._parts[owner, blob_id] = parts = Parts(

@@ -102,10 +102,25 @@ def byte_ranges(program: Program, buffer: Buffer, task: int) -> list[tuple[int, 
     length = buffer.shape[buffer.cut.axis]
     row_bytes = buffer.size_bytes // length
     found = rows(program, buffer.cut, length, task)
-    outside = {source_row(row, length, buffer.cut.edge) for row in beyond(found, length)} - {CONSTANT}
     inside = (max(found.first, 0), min(found.last, length))
-    others = sorted((row, row + 1) for row in outside if not inside[0] <= row < inside[1])
-    return [(first * row_bytes, last * row_bytes) for first, last in (inside, *others) if first < last]
+    ranges = [inside]
+    for first, last in _filling(found, length, buffer.cut.edge):
+        ranges += [(first, min(last, inside[0])), (max(first, inside[1]), last)]
+    return [(first * row_bytes, last * row_bytes) for first, last in ranges if first < last]
+
+
+def _filling(found: Rows, length: int, edge: str) -> Iterator[tuple[int, int]]:
+    """Yield which of the array's rows fill those beyond its ends, as ``source_row`` says of each."""
+    before, after = -min(found.first, 0), max(found.last - length, 0)
+    if edge == "clamp":
+        yield 0, min(before, 1)
+        yield length - min(after, 1), length
+    elif edge == "wrap":
+        yield length - before, length
+        yield 0, after
+    elif edge == "reflect":
+        yield 1, before + 1
+        yield length - 1 - after, length - 1
 
 
 def variants(program: Program) -> tuple[int, ...]:

@@ -51,6 +51,8 @@ class Variables:
         huge = REMADE_NODES_MAX + 1
         if isinstance(node, t.Name):
             variable = node.variable
+            if isinstance(variable.type, Reference) and not place:
+                return huge  # what it refers to may have changed since
             if variable in sizes:
                 return sizes[variable]
             if variable.storage in ("shared", "dynamic", "constant") or variable in self.values.memory:

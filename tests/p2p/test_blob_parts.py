@@ -258,3 +258,92 @@ async def test_many_blobs_of_one_owner_take_turns(tmp_path, carrier):
                     await trio.sleep(0.01)
                 all_done.set()
         assert owner.violations == asker.violations == []
+
+
+async def test_who_waits_is_told_when_it_is_closed_and_nothing_is_reserved_after(tmp_path):
+    async with two(tmp_path) as (_, asker, _, _, key):
+        told = []
+
+        async def wait(parts):
+            with pytest.raises(TransportError, match="not brought any more"):
+                await parts.until_here([5])
+            told.append(True)
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery, parts_of(asker, key) as parts:
+                await parts.opened()
+                nursery.start_soon(wait, parts)
+                await trio.sleep(0.05)
+        assert told
+        parts.want([3, 4])
+        assert asker.store.used_bytes == 0
+
+
+async def test_a_grant_that_somebody_else_signed_is_refused(tmp_path):
+    """Else two works over one blob, by two identities of one requester, would share a file without knowing."""
+    async with two(tmp_path) as (_, asker, third, data, key):
+        assert await third.store.put(data) == key
+        third.blobs.note_owner(key, OWNER.key)
+        with pytest.raises(PeerViolation, match="somebody else's"):
+            async with asker.blobs.parts(key, THIRD.key, grant_for(ASKER, key), size_bytes=SIZE):
+                raise AssertionError
+
+
+async def test_a_file_that_was_deleted_is_begun_afresh(tmp_path):
+    async with two(tmp_path) as (_, asker, _, data, key):
+        async with parts_of(asker, key) as parts:
+            path = await parts.opened()
+            parts.want(range(6))
+            await parts.until_here(range(6))
+        path.unlink()
+        async with parts_of(asker, key) as parts:
+            await parts.opened()
+            parts.want(range(COUNT))
+            await parts.until_here(range(COUNT))
+        assert await asker.store.read(key) == data
+        assert asker.store.used_bytes == SIZE
+
+
+async def test_an_owner_that_is_busy_is_waited_for(tmp_path):
+    limits = BlobLimits(served_max=1, stall_timeout_s=5.0, round_pause_s=0.05)
+    async with (
+        two(tmp_path, limits=limits) as (_, asker, third, _, key),
+        parts_of(asker, key) as mine,
+        trio.open_nursery() as nursery,
+    ):
+        await mine.opened()
+
+        async def go_on():
+            for index in range(6):
+                mine.want([index])
+                await mine.until_here([index])
+                await trio.sleep(0.2)
+
+        nursery.start_soon(go_on)
+        with trio.fail_after(20):
+            async with parts_of(third, key) as theirs:
+                await theirs.opened()
+                theirs.want([0])
+                await theirs.until_here([0])
+
+
+async def test_blobs_of_which_more_is_always_wanted_let_others_have_their_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(blob_parts, "TURN_S", 0.2)
+    async with nodes(tmp_path, OWNER, ASKER, quota=256 << 20) as (owner, asker):
+        owner.serve(), asker.serve()
+        keys = [await owner.store.put(os.urandom(SIZE)) for _ in range(blob_parts.TURNS + 1)]
+
+        async def always_want(key):
+            async with parts_of(asker, key) as parts:
+                await parts.opened()
+                parts._incoming.partial._missing += 1  # a chunk that is on its way, by a slow line
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            for key in keys[:-1]:
+                nursery.start_soon(always_want, key)
+            await trio.sleep(0.3)
+            with trio.fail_after(5):
+                async with parts_of(asker, keys[-1]) as parts:
+                    await parts.opened()
+            nursery.cancel_scope.cancel()

@@ -1,18 +1,30 @@
 """Arrays cut along an axis: every cut gives what the whole gives, by NumPy; what cannot be right is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from program_host import ProgramHost
 
 from depin_node.compute.devices.held import held_input
+from depin_node.compute.programs import slices
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.combine import tree
 from depin_node.compute.programs.generated import ElementwiseKernel, ReductionKernel
 from depin_node.compute.programs.kernel import Along, RawKernel
 from depin_node.compute.programs.memory import memory_bytes
+from depin_node.compute.programs.program import Axis, Buffer, Cut
 from depin_node.compute.programs.shards import result_bytes_max, result_sizes
-from depin_node.compute.programs.slices import VARIANTS_MAX, byte_ranges, held_shape, is_in_rows
+from depin_node.compute.programs.slices import (
+    CONSTANT,
+    VARIANTS_MAX,
+    byte_ranges,
+    held_shape,
+    is_in_rows,
+    rows,
+    source_row,
+)
 from depin_node.compute.programs.validation import validate
 from depin_node.core.errors import ConfigError, TaskRejected
 
@@ -29,6 +41,7 @@ SUM5 = RawKernel(
        }""",
     "sum5",
 )
+COPY_BYTE = RawKernel("""extern "C" __global__ void copy(const unsigned char* x, float* y) { y[0] = x[0]; }""", "copy")
 COPY = RawKernel("""extern "C" __global__ void copy(const float* x, float* y) { y[0] = x[0]; }""", "copy")
 SMOOTH = RawKernel(
     """extern "C" __global__ void smooth(const float* u, float* v, int rows, int cols) {
@@ -356,3 +369,36 @@ def test_columns_do_not_lie_together():
     steps.launch(COPY, 1, 1, (x, y))
     steps.input("w", U, cut=None)
     assert not any(map(is_in_rows, steps.buffers))
+
+
+@pytest.mark.parametrize("edge", [*PADDED, "none"])
+def test_the_ranges_name_the_rows_that_stand_where_the_array_ends_and_no_others(edge):
+    for length, halo in itertools.product(range(2, 8), range(7)):
+        if halo > length - (edge == "reflect"):
+            continue
+        steps = ProgramBuilder(shards=2, along=Along(0, halo, edge))
+        x, y = steps.input("x", np.zeros(length, "uint8")), steps.out("y", "float32", (length,), cut=Along(0))
+        steps.launch(COPY_BYTE, 1, 1, (x, y))
+        program = steps.build().program
+        for task in range(2):
+            found = rows(program, program.buffers[0].cut, length, task)
+            wanted = {source_row(row, length, edge) for row in range(found.first, found.last)} - {CONSTANT}
+            ranges = byte_ranges(program, program.buffers[0], task)
+            assert {row for start, end in ranges for row in range(start, end)} == wanted
+            assert ranges[0] == (max(found.first, 0), min(found.last, length))
+
+
+def test_ranges_of_a_large_halo_are_found_at_once(monkeypatch):
+    """A stranger's program may have one of a million rows; its ranges are asked for on the thread that serves peers."""
+    monkeypatch.setattr(slices, "beyond", None)
+    cut = Cut(0, 0, 1 << 20, "clamp", b"")
+    buffer = Buffer("x", "in", "float32", (1 << 21,), (), cut)
+    program = replace(sliced_program(), shards=Axis(64, (tuple(range(0, (1 << 21) + 1, 1 << 15)),)))
+    assert byte_ranges(program, buffer, 0) == [(0, 4 * ((1 << 15) + (1 << 20)))]
+
+
+def sliced_program():
+    steps = ProgramBuilder(shards=2, along=Along(0))
+    x, y = steps.input("x", np.zeros(4, "float32")), steps.out("y", "float32", (4,))
+    steps.launch(COPY, 1, 1, (x, y))
+    return steps.build().program

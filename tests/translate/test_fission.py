@@ -102,6 +102,25 @@ REFERENCES = {
     "of a reference": "int& q = out[t]; int& r = q; for (int k = 0; k < 5; ++k) { q += k; r = r * 3 + 1; }",
     "to a member": """
         struct { int a, b; } p = {t, 2}; int& r = p.b; for (int k = 0; k < 5; ++k) r = r * 3 + p.a; out[t] = p.b;""",
+    "a value that was read before it changed": """
+        int& r = out[t]; int old = r; r = old * 2; for (int k = 0; k < 3; ++k) r += old;
+        for (int k = 0; k < t % 4; ++k) r += old;""",
+    "read by another name before it changed": """
+        const int& c = out[t]; int old = c; out[t] = 1; for (int k = 0; k < 3; ++k) out[t] += old;
+        for (int k = 0; k < t % 4; ++k) out[t] += old;""",
+    "an index that is one": """
+        int i = t % 64; int& w = i; int& r = out[w]; w = 63 - w; for (int k = 0; k < 5; ++k) r = r * 3 + k + t;
+        for (int k = 0; k < 5; ++k) r = r * 3 + k;""",
+    "to a pointer's place that then moves": """
+        int* p = out + t; int& r = *p; p = out; for (int k = 0; k < 5; ++k) r = r * 3 + k + t;""",
+    "to a copy of another type": """
+        short h = 5; const int& c = h; h = 9; int v = 0; for (int k = 0; k < 4; ++k) v += c;
+        for (int k = 0; k < t % 4; ++k) v += c; out[t] = v;""",
+    "made anew in a loop": """
+        for (int k = 0; k < 3; ++k) { int& r = out[t]; for (int q = 0; q < t % 5; ++q) r += q + k; r *= 3; }""",
+    "the same in all threads": """
+        int& r = s[3]; if (t == 0) r = 4; __syncthreads(); for (int k = 0; k < 3; ++k) out[t] += r * k;
+        __syncthreads(); if (t == 0) r += 2; __syncthreads(); out[t] += r;""",
 }
 
 
