@@ -211,7 +211,7 @@ async def sockets_that_stay_open_keep_others_out(open_node: Open) -> bool:
 
 @fault("long_negotiations")
 async def a_stranger_fills_memory_before_the_handshake(open_node: Open) -> bool:
-    size_bytes = 32 << 20
+    size_bytes = 8 << 20  # the library gives up after 101 reads, which were less than 32 MiB now and then
     tracemalloc.start()
     async with open_node("victim", dial_timeout_s=50) as victim:
         socket = await trio.open_tcp_stream("127.0.0.1", parse(victim.addresses()[0]).port)
