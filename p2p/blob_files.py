@@ -57,12 +57,11 @@ def open_partial(path: Path, manifest: Manifest) -> tuple[int, bool]:
 def open_sparse(path: Path, size_bytes: int, *, is_new: bool) -> int:
     """Return the open file, which has holes where nothing was written. Raises ``FileNotFoundError`` if it is not new
     and gone."""
-    fd = os.open(path, os.O_RDWR | (os.O_CREAT if is_new else 0) | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    with ExitStack() as undo:
+        fd = os.open(path, os.O_RDWR | (os.O_CREAT if is_new else 0) | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        undo.callback(os.close, fd)
         os.ftruncate(fd, size_bytes)
-    except BaseException:  # whatever it was: the descriptor is let go; raised again
-        os.close(fd)
-        raise
+        undo.pop_all()
     return fd
 
 
