@@ -7,7 +7,7 @@ which commits to them; those that are to stay are put away before they are shown
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -287,8 +287,12 @@ class Provider:
             if energy_mj is not None:
                 device.power.reading(energy_mj, now.boottime_ns)
 
-    async def work_for(self, requester: bytes, job: bytes, task: int) -> tuple[WorkBody, dict[int, Path]]:
-        """Return what a job's work for a requester is about, and where its inputs lie, once that of a task is here.
+    @asynccontextmanager
+    async def work_for(
+        self, requester: bytes, job: bytes, task: int
+    ) -> AsyncIterator[tuple[WorkBody, dict[int, Path]]]:
+        """Yield what a job's work for a requester is about, and where its inputs lie, once that of a task is here; it
+        stays as long as the block runs.
 
         Raises:
             NotFoundError: there is no such work open.
@@ -298,9 +302,9 @@ class Provider:
         for talk, (_, shop) in self._talks.items():
             work = shop.work_of(job) if talk.peer == requester else None
             if work is not None:
-                if work.arriving is not None:
-                    await work.arriving.have(task)
-                return work.body, work.inputs
+                async with work.arriving.having(task) if work.arriving is not None else nullcontext():
+                    yield work.body, work.inputs
+                return
         raise NotFoundError("no work of that job is open for who asks")
 
     def views(self) -> list[DeviceView]:

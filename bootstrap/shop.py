@@ -221,9 +221,13 @@ class Shop:
                 waiting.add(attempt)
         if waiting:
             self._turns.drop(waiting)
-            for work in self._works.values():
-                if work.arriving is not None:
-                    work.arriving.drop(waiting)
+            self._need_no_inputs(waiting)
+
+    def _need_no_inputs(self, attempts: Iterable[int]) -> None:
+        """Attempts have ended, or will not run."""
+        for work in self._works.values():
+            if work.arriving is not None:
+                work.arriving.drop(attempts)
 
     def forget(self, number: int) -> None:
         """A work is closed: its blobs may be dropped."""
@@ -299,6 +303,7 @@ class Shop:
             return False
         name, results, stored = found
         self._running.discard(attempt)
+        self._need_no_inputs([attempt])
         if attempt in self._released:
             self._released.discard(attempt)
             return True
@@ -329,6 +334,7 @@ class Shop:
     def finished(self, number: int, attempt: int, result: Result, ahead: list[PutAhead], device: int) -> None:
         """Keep a result's bytes, unless they were put ``ahead``, and have it committed to."""
         self._running.discard(attempt)
+        self._need_no_inputs([attempt])
         self._turns.served(number, result.duration_ns / SECOND_NS)
         energy_mj = self._supplier.ran(self._talk.peer, device, result.duration_ns)
         if attempt in self._released:
@@ -354,6 +360,7 @@ class Shop:
     def failed(self, attempt: int, code: FailCode) -> None:
         """Tell that an attempt ended without a result."""
         self._running.discard(attempt)
+        self._need_no_inputs([attempt])
         self._released.discard(attempt)
         self._talk.failed(attempt, code, self._clock())
         self._wake()

@@ -17,6 +17,7 @@ from depin_node.bootstrap.provider import Provider
 from depin_node.bootstrap.questions import Bounds, Questions
 from depin_node.bootstrap.stepping import Walked, state_after, walked
 from depin_node.compute.jobs.job import Limits
+from depin_node.compute.market.messages import WorkBody
 from depin_node.compute.programs.validation import decode_program
 from depin_node.compute.verification.rules import OWN_CLASS
 from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt, TaskState
@@ -42,8 +43,11 @@ class Testimony:
         Questions(context, PROTOCOL, StateAt, _BOUNDS, self._answer)
 
     async def _answer(self, peer: bytes, asked: StateAt) -> bytes:
+        async with self._provider.work_for(peer, asked.job, asked.task) as (body, inputs):
+            return await self._answer_about(peer, asked, body, inputs)
+
+    async def _answer_about(self, peer: bytes, asked: StateAt, body: WorkBody, inputs: Mapping[int, Path]) -> bytes:
         context, provider = self._context, self._provider
-        body, inputs = await provider.work_for(peer, asked.job, asked.task)
         device = next((d for d in provider.devices if d.lending.device_class == OWN_CLASS), None)
         if device is None:
             raise ResourceError("no processor is lent here")

@@ -1,5 +1,6 @@
 """What is done to the files of blobs (``blob_store.py``), in threads."""
 
+import ctypes
 import errno
 import mmap
 import os
@@ -19,6 +20,8 @@ _SIZE_BYTES = 8
 _MANIFEST_BYTES_MAX = _SIZE_BYTES + BLOB_BYTES_MAX // CHUNK_BYTES * 32
 ALLOCATED_BYTES_MIN = 128 << 10
 """Small blobs that are this large have their room found beforehand: writing 1 MiB takes a fifth less, then."""
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_LIBC = ctypes.CDLL(None)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 """Linux only: elsewhere nobody can tell whether a read would wait for the disk."""
 
@@ -73,6 +76,19 @@ def allocate(fd: int, start: int, end: int) -> None:
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise
+
+
+def punch(fd: int, start: int, size_bytes: int) -> bool:
+    """Give the room of a part of a file back: it reads as zeros then. False: it cannot be done here.
+
+    ``fallocate`` of Linux, which Python has no name for (include/uapi/linux/falloc.h). Up to a millisecond for 1 MiB.
+    """
+    fallocate = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
+    if fallocate is None:
+        return False
+    offset, length = ctypes.c_int64(start), ctypes.c_int64(size_bytes)
+    result: int = fallocate(ctypes.c_int(fd), ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE), offset, length)
+    return result == 0
 
 
 def rename(path: Path, target: Path, durable: bool) -> None:

@@ -38,12 +38,20 @@ class Arrivals:
         for listener in self.listeners:
             listener()
 
+    def forget(self, index: int) -> None:
+        """A chunk is not here any more."""
+        self.here[index] = 0
+        self.order.remove(index)
+
 
 class Keeper(Protocol):
     """What a partial blob needs of its store."""
 
     def reserve(self, size_bytes: int) -> None:
         """Count bytes as used. Raises ``ResourceError``."""
+
+    def release(self, size_bytes: int) -> None:
+        """Undo ``reserve``."""
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run file work in a thread."""
@@ -58,7 +66,7 @@ class Keeper(Protocol):
 class PartialBlob:
     """One blob on its way in; ``BlobStore.partial`` makes it with all chunks ``wanted``, ``SparseBlobs`` with none.
 
-    ``needless`` has one byte a chunk: 1 if it is here, or not wanted. ``reserved_bytes``: of the store, by ``want``.
+    ``needless`` has one byte a chunk: 1 if it is here, or not wanted.
     """
 
     def __init__(
@@ -70,7 +78,6 @@ class PartialBlob:
         self.path = path
         self.arrivals = Arrivals(count)
         self.needless = bytearray(count) if wanted else bytearray(b"\1" * count)
-        self.reserved_bytes = 0
         self._missing = count if wanted else 0
         self._store = store
         self._fd = fd
@@ -84,17 +91,6 @@ class PartialBlob:
     def is_whole(self) -> bool:
         """Whether all chunks are here."""
         return len(self.arrivals.order) == len(self.manifest.hashes)
-
-    def want(self, index: int) -> bool:
-        """Have a chunk wanted too; return whether it is to come now. Raises ``ResourceError``: no room."""
-        is_new = bool(self.needless[index]) and not self.arrivals.here[index]
-        if is_new:
-            size_bytes = self.size_of(index)
-            self._store.reserve(size_bytes)
-            self.reserved_bytes += size_bytes
-            self.needless[index] = 0
-            self._missing += 1
-        return is_new
 
     def size_of(self, index: int) -> int:
         """Return the size of a chunk in bytes."""

@@ -1,10 +1,11 @@
 """Of a large blob the chunks that an owner's jobs need here, as they need them, from its owner only.
 
-The flow: ``Blobs.parts`` opens it and has ``bring`` at work; whoever needs chunks says so (``want``) and waits for them
-(``until_here``). A transfer that has brought all waits for more to be wanted for ``LINGER_S``, unless another of the
-same owner's blobs waits for its turn.
+The flow: ``Blobs.parts`` opens it and has ``bring`` at work; whoever needs chunks says so (``want``), waits for them
+(``until_here``), and says when it has done with them (``let_go``): they make room for others then. A transfer that has
+brought all waits for more to be wanted for ``LINGER_S``, unless another of the same owner's blobs waits for its turn.
 
-Chunks are not shared with peers that need others: each leaves the owner once for each node that needs it.
+Chunks are not shared with peers: each leaves the owner once for each node that needs it. Lenders that had rows of each
+other would know which tasks are run by both, and when to be honest.
 """
 
 import math
@@ -19,6 +20,7 @@ from depin_node.crypto.blob import Manifest
 from depin_node.p2p.blob_fetch import Fetch, Source
 from depin_node.p2p.blob_messages import BlobRequest
 from depin_node.p2p.blob_partial import PartialBlob
+from depin_node.p2p.blob_sparse import SparseBlob
 from depin_node.p2p.network import PeerKey
 
 LINGER_S: Final = 1.0
@@ -51,6 +53,7 @@ class Parts(Fetch):
         )  # fmt: skip
         self._turn = turn
         self._since_s = 0.0
+        self._sparse: SparseBlob | None = None
         self._opened = trio.Event()
         self._come = trio.lowlevel.ParkingLot()
         self._failure: TransportError | ResourceError | None = None
@@ -87,26 +90,34 @@ class Parts(Fetch):
         return self._open.path
 
     def want(self, chunks: Iterable[int]) -> None:
-        """Have chunks brought, the first of them first; it has been ``opened``. ``until_here`` tells if there is no
-        room."""
-        try:
-            new = [index for index in chunks if self._open.want(index)]
-        except (TransportError, ResourceError) as error:
-            self._fail(error)
+        """Need chunks, and have brought what of them is not here, the first first; it has been ``opened``. They stay
+        until they are ``let_go``. If the owner is gone, ``until_here`` tells.
+
+        Raises:
+            ResourceError: no room for all of them; none is needed then.
+        """
+        if self._failure is not None:
             return
+        new = self._open.want(chunks)
         if new and self._incoming.swarm is not None:
             self._incoming.swarm.needs(new)
             self._incoming.changed()
 
+    def let_go(self, chunks: Iterable[int]) -> None:
+        """Undo ``want``."""
+        if self._failure is None:
+            self._open.let_go(chunks)
+            self._come.unpark_all()
+
     async def until_here(self, chunks: Iterable[int]) -> None:
-        """Wait for chunks that are wanted.
+        """Wait for chunks, each until it is here or needed by nobody any more.
 
         Raises:
             TransportError: the owner does not give them.
             ResourceError: no room here.
         """
         for index in chunks:
-            while not self._open.arrivals.here[index]:
+            while not self._open.arrivals.here[index] and self._open.is_needed(index):
                 await self._come.park()
 
     @property
@@ -115,17 +126,17 @@ class Parts(Fetch):
         return self._incoming.partial is not None and self._incoming.partial.is_whole
 
     @property
-    def _open(self) -> PartialBlob:
+    def _open(self) -> SparseBlob:
         if self._failure is not None:
             raise self._failure
-        assert self._incoming.partial is not None
-        return self._incoming.partial
+        assert self._sparse is not None
+        return self._sparse
 
     async def _open_partial(self, manifest: Manifest) -> PartialBlob:
         if manifest.size != self._request.size_bytes_max:
             raise PeerViolation(f"the blob has {manifest.size} bytes, not {self._request.size_bytes_max} as was said")
         opened = self._source.store.sparse.open(self._request.blob_id, self.owner, manifest)
-        partial = await self._stack.enter_async_context(opened)
+        self._sparse = partial = await self._stack.enter_async_context(opened)
         partial.arrivals.listeners.add(self._note_come)
         self._stack.callback(partial.arrivals.listeners.discard, self._note_come)
         self._opened.set()

@@ -9,8 +9,8 @@ With ``durable=True`` bytes and name are on disk before the call returns; that i
 
 Room: all files together stay within the quota, partial ones at the size that they will have. To make room, partial
 blobs that nobody fetches go first, then sparse ones that nobody uses (``blob_sparse.py``), then the blob not used for
-longest, never one that is pinned or being read. Pins live in memory: whoever needs a blob over a restart pins it again
-before it stores others.
+longest, never one that is pinned or being read; in the end chunks that came for tasks which have ended. Pins live in
+memory: whoever needs a blob over a restart pins it again before it stores others.
 
 File work runs in threads; the index is changed by the trio thread only.
 """
@@ -476,6 +476,8 @@ class BlobStore:
                     break
                 over -= self._held[blob_id].size_bytes
                 self._forget(blob_id)
+        while over > 0 and self.sparse.give_up_chunk():
+            over = self.used_bytes + size_bytes - self.quota_bytes
         if over > 0:
             raise ResourceError(
                 f"{self.folder}: no room for another {size_bytes} bytes: {self.used_bytes} of {self.quota_bytes} are in"

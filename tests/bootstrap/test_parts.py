@@ -93,12 +93,33 @@ async def test_by_two_each_chunk_leaves_once_for_each(tmp_path):
         assert all(lender.blobs.is_at_hand(blob_id(x.tobytes()), requester.key) for lender in both)
 
 
-async def test_an_array_larger_than_a_lenders_quota(tmp_path):
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_array_larger_than_a_lenders_quota(tmp_path, count):
+    """Rows of tasks that have ended make room; so one lender can do it all."""
     candidate, x = stencil()
-    async with lenders(tmp_path, 3) as (requester, some):
+    async with lenders(tmp_path, count) as (requester, some):
         for lender in some:
             lender.blobs.store.quota_bytes = 12 << 20
         await run(requester, candidate, x)
+        assert requester.blobs.sent_bytes < 1.5 * x.nbytes  # nobody threw away what it needed
+
+
+async def test_rows_wait_for_room_and_for_those_of_one_task_there_has_to_be_some(tmp_path):
+    """A task is given up to three chunks, its own rows and one on each side: with room for less it cannot run."""
+    candidate, x = stencil()
+    async with lenders(tmp_path, 1) as (requester, (lender,)):
+        store = lender.blobs.store
+        store.quota_bytes = store.used_bytes + 3 * CHUNK_BYTES + 100_000
+        await run(requester, candidate, x)
+        await closed([lender])
+        store.sparse.drop_oldest()
+        store.quota_bytes = store.used_bytes + 2 * CHUNK_BYTES + 100_000
+        job, _ = await make_job(requester, candidate=candidate, arrays=[x + 1], key="another")
+        identifier = bytes.fromhex((await requester.requester.submit(job)).id)
+        with trio.fail_after(20):
+            while not any(event.detail == "resource" for event in requester.requester.story(identifier)):
+                await trio.sleep(0.05)
+        await requester.requester.cancel(identifier)
 
 
 async def test_a_worker_sees_what_comes_after_it_was_loaded(tmp_path):
@@ -130,8 +151,8 @@ async def test_a_dispute_is_about_rows_that_have_come(tmp_path):
                 shop.work_of(identifier) for _, shop in lender.provider._talks.values()
             ):
                 await trio.sleep(0.001)
-            _, inputs = await lender.provider.work_for(requester.key, identifier, task)
-            return np.memmap(inputs[0], np.float32, "r", shape=x.shape)
+            async with lender.provider.work_for(requester.key, identifier, task) as (_, inputs):
+                return np.memmap(inputs[0], np.float32, "r", shape=x.shape)
 
         with trio.fail_after(30):
             held = await rows_of(task)

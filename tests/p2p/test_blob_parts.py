@@ -10,7 +10,7 @@ from blob_nodes import ASKER, LIMITS, OWNER, THIRD, grant_for, nodes
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import encode
 from depin_node.crypto.blob import CHUNK_BYTES, manifest
-from depin_node.p2p import blob_parts
+from depin_node.p2p import blob_parts, blob_sparse
 from depin_node.p2p.blob_messages import CHUNK, CHUNK_HEADER, HEAD, RAW, Head, unpack_indices
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import BlobLimits
@@ -184,11 +184,68 @@ async def test_no_room_for_a_part_is_told(tmp_path):
                 path = await parts.opened()
                 parts.want([0, 1])
                 await parts.until_here([0, 1])
-                parts.want([2])
                 with pytest.raises(ResourceError, match="no room"):
-                    await parts.until_here([2])
-        await has(path, data, {0, 1})
+                    parts.want([1, 2])
+                parts.let_go([0])
+                with pytest.raises(ResourceError, match="no room"):
+                    parts.want([2, 3])
+                parts.want([2])
+                await parts.until_here([2])
+        await has(path, data, {1, 2})
         assert asker.store.used_bytes == (12 << 20) + 2 * CHUNK_BYTES
+
+
+async def test_what_nobody_needs_any_more_makes_room_and_comes_again(tmp_path, carrier):
+    async with two(tmp_path, carrier) as (owner, asker, _, data, key):
+        async with parts_of(asker, key) as parts:
+            path = await parts.opened()
+            asker.store.quota_bytes = 3 * CHUNK_BYTES
+            for index in (*range(COUNT), *range(COUNT)):
+                parts.want([index])
+                parts.want([index])
+                await parts.until_here([index])
+                begin = slice(index * CHUNK_BYTES, index * CHUNK_BYTES + 77)
+                assert (await trio.Path(path).read_bytes())[begin] == data[begin]
+                parts.let_go([index])
+                parts.let_go([index])
+            assert asker.store.used_bytes <= asker.store.quota_bytes
+            assert path.stat().st_blocks * 512 <= 3 * CHUNK_BYTES
+            await has(path, data, {9, 10, 11})
+            assert owner.blobs.sent_bytes <= 2 * (SIZE + 6 * COUNT)
+        assert asker.store.used_bytes == 2 * CHUNK_BYTES + 77
+        async with parts_of(asker, key) as parts:  # so is what an earlier use has left
+            assert await parts.opened() == path
+            parts.want([10, 0])
+            await parts.until_here([0])
+            parts.want([1])
+            await parts.until_here([1])
+            await has(path, data, {0, 1, 10})
+        assert asker.store.used_bytes == 3 * CHUNK_BYTES
+
+
+async def test_who_waits_for_what_nobody_needs_any_more_is_let_go_on(tmp_path):
+    async with two(tmp_path) as (owner, asker, _, _, key), parts_of(asker, key) as parts:
+        await parts.opened()
+        await owner.network.disconnect(ASKER.key)
+        parts.want([4])
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(parts.until_here, [4])
+                await trio.sleep(0.02)
+                parts.let_go([4])
+
+
+async def test_a_file_system_that_cannot_punch_holes_keeps_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(blob_sparse, "punch", lambda *_: False)
+    async with two(tmp_path, quota=64 << 20) as (_, asker, _, data, key), parts_of(asker, key) as parts:
+        path = await parts.opened()
+        asker.store.quota_bytes = 2 * CHUNK_BYTES
+        parts.want([0, 1])
+        await parts.until_here([0, 1])
+        parts.let_go([0, 1])
+        with pytest.raises(ResourceError, match="no room"):
+            parts.want([2])
+        await has(path, data, {0, 1})
 
 
 async def test_a_blob_larger_than_the_quota_can_be_used_in_parts(tmp_path):
@@ -272,6 +329,7 @@ async def test_who_waits_is_told_when_it_is_closed_and_nothing_is_reserved_after
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery, parts_of(asker, key) as parts:
                 await parts.opened()
+                parts._sparse._needed[5] += 1  # and nobody asks for it
                 nursery.start_soon(wait, parts)
                 await trio.sleep(0.05)
         assert told
