@@ -11,6 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +23,7 @@ from depin_node.p2p.blob_partial import Arrivals, Keeper, PartialBlob
 
 _IDLE_MAX = 64
 """Files kept that nobody uses."""
+_TURNS = count()
 
 
 class Store(Keeper, Protocol):
@@ -55,7 +58,7 @@ class SparseBlob(PartialBlob):
         """Of the store, since it was opened: less than none if more was given up."""
         self.arrivals = arrivals or self.arrivals
         self._needed: Counter[int] = Counter()
-        self._spare = dict.fromkeys(self.arrivals.order)
+        self._spare = {index: next(_TURNS) for index in self.arrivals.order}
 
     def want(self, chunks: Iterable[int]) -> list[int]:
         """Need chunks; return those that are to come now.
@@ -87,7 +90,7 @@ class SparseBlob(PartialBlob):
             if not self._needed[index]:
                 del self._needed[index]
                 if self.arrivals.here[index]:
-                    self._spare[index] = None
+                    self._spare[index] = next(_TURNS)
 
     def is_needed(self, index: int) -> bool:
         """Tell whether somebody needs a chunk."""
@@ -104,13 +107,17 @@ class SparseBlob(PartialBlob):
         """See ``PartialBlob``."""
         is_new = super().arrived(index)
         if is_new and index not in self._needed:
-            self._spare[index] = None
+            self._spare[index] = next(_TURNS)
         return is_new
 
+    def spare_since(self) -> int | None:
+        """Return the turn since when nobody needs the chunk that would be given up; None: all are needed."""
+        return next(iter(self._spare.values()), None)
+
     def give_up_chunk(self) -> bool:
-        """Make room by a chunk that nobody needs; False: there is none, or the file system cannot."""
-        index = next(iter(self._spare), None)
-        if index is None or not punch(self._fd, index * CHUNK_BYTES, CHUNK_BYTES):
+        """Make room by the chunk that nobody needs for longest; False: the file system cannot."""
+        index = next(iter(self._spare))
+        if not punch(self._fd, index * CHUNK_BYTES, CHUNK_BYTES):
             return False
         del self._spare[index]
         self.arrivals.forget(index)
@@ -145,8 +152,9 @@ class SparseBlobs:
         self._drop(idle)
 
     def give_up_chunk(self) -> bool:
-        """Make room by a chunk that nobody needs of a file in use; False: there is none."""
-        return any(opened.give_up_chunk() for opened in self._open.values())
+        """Make room by the chunk of open files that nobody needs for longest; False: there is none, or it cannot be done."""
+        spare = [(since, opened) for opened in self._open.values() if (since := opened.spare_since()) is not None]
+        return bool(spare) and min(spare, key=itemgetter(0))[1].give_up_chunk()
 
     def _drop(self, idle: _Idle) -> None:
         self._store.release(idle.size_bytes)
