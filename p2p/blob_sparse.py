@@ -152,7 +152,7 @@ class SparseBlobs:
         self._drop(idle)
 
     def give_up_chunk(self) -> bool:
-        """Make room by the chunk of open files that nobody needs for longest; False: there is none, or it cannot be done."""
+        """Make room by a chunk of an open file: the one that nobody needs for longest. False: there is none."""
         spare = [(since, opened) for opened in self._open.values() if (since := opened.spare_since()) is not None]
         return bool(spare) and min(spare, key=itemgetter(0))[1].give_up_chunk()
 
