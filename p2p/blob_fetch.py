@@ -163,11 +163,11 @@ class Fetch:
     async def _keep_pulling(self, holder: PeerKey) -> None:
         round_ = 0
         while round_ < self._rounds_max and not self._incoming.is_complete:
-            before = self._chunks_here()
+            before = self._chunks_come()
             may_again = await self._try(holder)
             if not may_again or self._incoming.is_complete or self._failed is not None:
                 break
-            round_ = round_ + 1 if self._chunks_here() == before and not self._excused else 1
+            round_ = round_ + 1 if self._chunks_come() == before and not self._excused else 1
             if self._incoming.swarm is not None:  # its share is not waited for while it cannot be had
                 self._incoming.swarm.leave(holder)
             if round_ < self._rounds_max:
@@ -177,9 +177,9 @@ class Fetch:
         if self._failed is not None and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
-    def _chunks_here(self) -> int:
+    def _chunks_come(self) -> int:
         partial = self._incoming.partial
-        return 0 if partial is None else len(partial.arrivals.order)
+        return 0 if partial is None else partial.arrivals.total
 
     async def _pause(self, round_: int) -> None:
         """Wait before a holder is tried again; not any longer once others have brought all that was missing."""

@@ -28,6 +28,8 @@ class Arrivals:
         self.here = bytearray(chunk_count)
         """One byte a chunk: 1 if it is here."""
         self.order: list[int] = []
+        self.total = 0
+        """How many have come, with those that are not here any more."""
         self.listeners: set[Callable[[], None]] = set()
         """Called whenever a chunk has come."""
 
@@ -35,6 +37,7 @@ class Arrivals:
         """A chunk was checked and written."""
         self.here[index] = 1
         self.order.append(index)
+        self.total += 1
         for listener in self.listeners:
             listener()
 

@@ -1,21 +1,26 @@
 """Inputs that are cut along their first axis: a lender gets of them what its own tasks are given. Workers are real."""
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 
 import numpy as np
 import pytest
 import trio
 from device_programs import cut_stencil
-from market_world import InlinePool, knows, make_job, world
+from market_world import NETWORK, WASM, InlinePool, clock, knows, make_job, world
 from msgspec.structs import replace
 
 from depin_node.bootstrap.arriving import PARTS_BYTES_MIN, chunks_of, part_bytes
+from depin_node.bootstrap.lanes import Work
 from depin_node.compute.jobs.job import InputRef, Quorum
 from depin_node.compute.market.lender import Lending
+from depin_node.compute.market.messages import Terms, WorkBody
+from depin_node.compute.market.orders import Prepare
 from depin_node.compute.programs.shards import owned_boxes, result_bytes
 from depin_node.compute.sandbox.pool import PoolConfig, open_pool
 from depin_node.compute.sandbox.process import WorkerConfig
+from depin_node.core.errors import TransportError
 from depin_node.crypto.blob import CHUNK_BYTES, blob_id
+from depin_node.p2p.blobs import issue_grant
 
 TASKS, ROWS, COLUMNS = 16, 4096, 1024
 PAD = {"clamp": "edge", "wrap": "wrap", "reflect": "reflect", "constant": "constant"}
@@ -159,6 +164,37 @@ async def test_a_dispute_is_about_rows_that_have_come(tmp_path):
         rows = slice(task * ROWS // TASKS - 1, (task + 1) * ROWS // TASKS + 1)
         np.testing.assert_array_equal(held[rows], x[rows])
         await requester.requester.wait(identifier)
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"), [(4, nullcontext()), (-4, pytest.raises(TransportError, match="too_large"))]
+)
+async def test_a_blob_that_is_named_with_two_sizes_comes_whole_or_not_at_all(tmp_path, more, outcome):
+    """A requester that lies: of what is not as its program says no rows are known, so nothing is mapped by them."""
+    candidate, x = stencil()
+    async with lenders(tmp_path, 1) as (requester, (lender,)):
+        job, _ = await make_job(requester, candidate=candidate, arrays=[x])
+        (true,) = job.inputs
+        inputs = (true, replace(true, size_bytes=x.nbytes + more))
+        body = WorkBody(
+            bytes(32), job.program, job.program_bytes, inputs, job.tasks, Terms((WASM,), job.limits, x.nbytes)
+        )
+        grant = issue_grant(
+            requester.context.identity,
+            NETWORK,
+            lender.key,
+            [job.program, true.blob],
+            seq=1,
+            now=clock(),
+            lifetime_s=600,
+        )
+        with outcome:
+            async with lender.provider.fetched(
+                requester.key, Prepare(1, body, grant), Work(body), in_parts=True
+            ) as given:
+                assert not given.parts
+                assert lender.blobs.store.has(true.blob)
+        assert len(lender.blobs.store.sparse) == 0
 
 
 async def test_who_cannot_use_parts_gets_all(tmp_path):

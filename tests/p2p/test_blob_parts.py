@@ -223,6 +223,25 @@ async def test_what_nobody_needs_any_more_makes_room_and_comes_again(tmp_path, c
         assert asker.store.used_bytes == 3 * CHUNK_BYTES
 
 
+async def test_what_was_needed_last_stays_whichever_blob_it_is_of(tmp_path):
+    async with nodes(tmp_path, OWNER, ASKER) as (owner, asker):
+        owner.serve(), asker.serve()
+        keys = [await owner.store.put(os.urandom(SIZE)) for _ in range(2)]
+        async with parts_of(asker, keys[0]) as one, parts_of(asker, keys[1]) as other:
+            both = [one, other]
+            for parts in both:
+                await parts.opened()
+                parts.want(range(6))
+                await parts.until_here(range(6))
+            for index in range(6):
+                for parts in both:
+                    parts.let_go([index])
+            asker.store.quota_bytes = asker.store.used_bytes
+            one.want([6, 7, 8, 9])
+            await one.until_here([6, 7, 8, 9])
+            assert [bytes(parts._open.arrivals.here[:6]) for parts in both] == [b"\0\0\1\1\1\1"] * 2
+
+
 async def test_who_waits_for_what_nobody_needs_any_more_is_let_go_on(tmp_path):
     async with two(tmp_path) as (owner, asker, _, _, key), parts_of(asker, key) as parts:
         await parts.opened()
