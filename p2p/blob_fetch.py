@@ -94,7 +94,7 @@ class Fetch:
         """
         store, blob_id = self._source.store, self._request.blob_id
         async with self._stack:
-            left = await store.known_manifest(blob_id)
+            left = await store.partials.left(blob_id)
             if left is not None and left.size <= self._request.size_bytes_max:
                 await self._incoming.begin(left)
             await self._bring()
@@ -121,7 +121,7 @@ class Fetch:
         return Swarm(self._me, here, random.Random())  # noqa: S311 - an order of chunks is no secret
 
     async def _open_partial(self, manifest: Manifest) -> PartialBlob:
-        return await self._stack.enter_async_context(self._source.store.partial(self._request.blob_id, manifest))
+        return await self._stack.enter_async_context(self._source.store.partials.open(self._request.blob_id, manifest))
 
     def _may_linger(self) -> bool:
         """Whether a transfer may wait for more to be wanted."""

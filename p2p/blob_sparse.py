@@ -14,35 +14,15 @@ from dataclasses import dataclass
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol
 
 from depin_node.core.errors import ResourceError
 from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest
 from depin_node.p2p.blob_files import allocate, open_sparse, punch, rename
-from depin_node.p2p.blob_partial import Arrivals, Keeper, PartialBlob
+from depin_node.p2p.blob_partial import Arrivals, PartialBlob, Store
 
 _IDLE_MAX = 64
 """Files kept that nobody uses."""
 _TURNS = count()
-
-
-class Store(Keeper, Protocol):
-    """What sparse blobs need of their store."""
-
-    def new_path(self) -> Path:
-        """Return a name for a new file."""
-
-    def path(self, blob_id: bytes) -> Path:
-        """Return where a whole blob is."""
-
-    def has(self, blob_id: bytes) -> bool:
-        """Tell whether a whole blob is here."""
-
-    def adopt(self, blob_id: bytes, manifest: Manifest) -> None:
-        """Note that a file whose room was reserved has got its name."""
-
-    def discard(self, path: Path, size_bytes: int) -> None:
-        """Delete a file."""
 
 
 class SparseBlob(PartialBlob):
@@ -50,7 +30,7 @@ class SparseBlob(PartialBlob):
     and needed by none can be given up: first what is so for longest."""
 
     def __init__(
-        self, store: Keeper, blob_id: bytes, manifest: Manifest, path: Path, fd: int, arrivals: Arrivals | None
+        self, store: Store, blob_id: bytes, manifest: Manifest, path: Path, fd: int, arrivals: Arrivals | None
     ) -> None:
         """``arrivals``: what is in the file; None: nothing."""
         super().__init__(store, blob_id, manifest, path, fd, wanted=False)

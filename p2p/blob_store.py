@@ -29,29 +29,22 @@ from blake3 import blake3
 from depin_node.core.errors import DepinError, ResourceError
 from depin_node.crypto.blob import CHUNK_BYTES, Buffer, Manifest, chunk_hash, chunks
 from depin_node.p2p.blob_files import (
-    MANIFEST_SUFFIX,
     NO_SPACE,
     Remover,
     hash_file,
     id_of,
-    load_manifest,
-    manifest_path,
     map_file,
-    open_partial,
     read_into,
     read_some,
-    rename,
     write_small,
 )
-from depin_node.p2p.blob_partial import Arrivals, PartialBlob
+from depin_node.p2p.blob_partial import PartialBlobs
 from depin_node.p2p.blob_sparse import SparseBlobs
 from depin_node.p2p.blob_writer import BlobWriter
 
 T = TypeVar("T")
 
 _THREADS_MAX = 4
-_PARTIALS_MAX = 256
-"""Partial blobs kept that nobody fetches."""
 _MANIFESTS_MAX = 4096
 _PROVED_AT_ONCE = 64
 _DELETED_AT_ONCE_BYTES = 8 << 20
@@ -101,41 +94,22 @@ class BlobStore:
         self.used_bytes = 0
         self._partial = folder / "partial"
         self._held: OrderedDict[bytes, _Held] = OrderedDict()  # the longest unused first
-        self._partials: OrderedDict[bytes, int] = OrderedDict()  # sizes; the longest unused first
-        self._open_partials: dict[bytes, PartialBlob] = {}
         self._pins: Counter[bytes] = Counter()
         self._manifests: OrderedDict[bytes, Manifest] = OrderedDict()
         self._hash_count = 0
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self._next_partial = 0
         self._remover = Remover()
+        self.partials = PartialBlobs(self, self._partial)
         self.sparse = SparseBlobs(self)
         try:
             self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._find_partials()
+            self.used_bytes += self.partials.find()
             for stat, blob_id in sorted(self._found(), key=lambda found: found[0].st_mtime_ns):
                 self._held[blob_id] = _Held(stat.st_size, is_verified=False)
                 self.used_bytes += stat.st_size
         except OSError as error:
             raise ResourceError(f"{folder}: blobs cannot be kept here: {error}") from error
-
-    def _find_partials(self) -> None:
-        """Keep the partial blobs that can go on, the newest ones; delete what else a crash has left."""
-        found: list[tuple[int, bytes, int]] = []
-        for file in list(self._partial.iterdir()):
-            blob_id = id_of(file.name.removesuffix(MANIFEST_SUFFIX))
-            if blob_id is None:
-                file.unlink()
-            elif file.name.endswith(MANIFEST_SUFFIX):
-                manifest = load_manifest(file, blob_id)
-                if manifest is not None and file.with_suffix("").exists():
-                    found.append((file.stat().st_mtime_ns, blob_id, manifest.size))
-        for _, blob_id, size_bytes in sorted(found)[-_PARTIALS_MAX:]:
-            self._partials[blob_id] = size_bytes
-            self.used_bytes += size_bytes
-        for file in list(self._partial.iterdir()):
-            if id_of(file.name.removesuffix(MANIFEST_SUFFIX)) not in self._partials:
-                file.unlink()
 
     def _found(self) -> Iterator[tuple[os.stat_result, bytes]]:
         for file in os.scandir(self.folder):
@@ -188,7 +162,7 @@ class BlobStore:
 
         The blob has been verified, and is pinned or being fetched.
         """
-        paths = (self.path(blob_id), self._partial / blob_id.hex(), self.path(blob_id))  # it may move meanwhile
+        paths = (self.path(blob_id), self.partials.path(blob_id), self.path(blob_id))  # it may move meanwhile
 
         def read(index: int, into: Buffer, may_wait: bool = True) -> int:
             for path in paths:
@@ -365,67 +339,7 @@ class BlobStore:
         self._next_partial += 1
         return self._partial / str(self._next_partial)
 
-    # Partial blobs
-
-    @asynccontextmanager
-    async def partial(self, blob_id: bytes, manifest: Manifest) -> AsyncIterator[PartialBlob]:
-        """Open a blob that peers send, with what an earlier try has left of it; one at a time for each blob.
-
-        What is not finished stays for the next try, unless no chunk of it came.
-
-        Raises:
-            ResourceError: no room on disk or in the quota.
-        """
-        path = self._partial / blob_id.hex()
-        if self._partials.pop(blob_id, None) is None:
-            self.reserve(manifest.size)  # all of it now: else two half blobs could wait for each other's room
-        partial: PartialBlob | None = None
-        try:
-            fd, is_new = await self.in_thread(lambda: open_partial(path, manifest))
-            partial = PartialBlob(self, blob_id, manifest, path, fd)
-            self._open_partials[blob_id] = partial
-            if not is_new:
-                await partial.find_chunks()
-            yield partial
-        finally:
-            self._open_partials.pop(blob_id, None)
-            if partial is not None:
-                partial.close()
-            self._partials[blob_id] = manifest.size
-            if self.has(blob_id) or partial is None or not partial.arrivals.order:
-                self._drop_partial(blob_id)
-            while len(self._partials) > _PARTIALS_MAX:
-                self._drop_partial(next(iter(self._partials)))
-
-    async def known_manifest(self, blob_id: bytes) -> Manifest | None:
-        """Return the manifest of a partial blob, if one is there to go on with."""
-        if blob_id not in self._partials:
-            return None
-        return await self.in_thread(lambda: load_manifest(manifest_path(self._partial / blob_id.hex()), blob_id))
-
-    async def keep(self, partial: PartialBlob, *, durable: bool) -> None:
-        """For ``PartialBlob``: give a whole blob its name."""
-        blob_id, manifest = partial.blob_id, partial.manifest
-        await self.in_thread(lambda: rename(partial.path, self.path(blob_id), durable))
-        self.used_bytes += manifest.size  # that of the partial blob goes with it
-        self.adopt(blob_id, manifest)
-
-    def arrivals(self, blob_id: bytes) -> Arrivals | None:
-        """Return how a blob that is being fetched comes in."""
-        partial = self._open_partials.get(blob_id)
-        return None if partial is None else partial.arrivals
-
-    def partial_manifest(self, blob_id: bytes) -> Manifest | None:
-        """Return the manifest of a blob that is being fetched."""
-        partial = self._open_partials.get(blob_id)
-        return None if partial is None else partial.manifest
-
-    def _drop_partial(self, blob_id: bytes) -> None:
-        size_bytes = self._partials.pop(blob_id)
-        self.used_bytes -= size_bytes
-        path = self._partial / blob_id.hex()
-        manifest_path(path).unlink(missing_ok=True)
-        self.discard(path, size_bytes)
+    # Room
 
     def delete(self, blob_id: bytes) -> None:
         """Delete a blob, pinned or not; those who have it open go on reading. Missing is fine."""
@@ -450,8 +364,6 @@ class BlobStore:
         finally:
             self.unpin(blob_id)
 
-    # For BlobWriter
-
     def discard(self, path: Path, size_bytes: int) -> None:
         """Delete a file, a large one soon; its name is free when this returns. Missing is fine."""
         if size_bytes <= _DELETED_AT_ONCE_BYTES:
@@ -464,8 +376,8 @@ class BlobStore:
 
     def reserve(self, size_bytes: int) -> None:
         """Count ``size_bytes`` as used, dropping blobs to make room. Raises ``ResourceError``."""
-        while self._partials and self.used_bytes + size_bytes > self.quota_bytes:
-            self._drop_partial(next(iter(self._partials)))
+        while len(self.partials) and self.used_bytes + size_bytes > self.quota_bytes:
+            self.partials.drop_oldest()
         while len(self.sparse) and self.used_bytes + size_bytes > self.quota_bytes:
             self.sparse.drop_oldest()
         over = self.used_bytes + size_bytes - self.quota_bytes

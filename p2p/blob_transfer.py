@@ -208,9 +208,11 @@ class Serving:
                 raise PeerViolation(f"{BLOBS_PROTOCOL}: a nonce has 32 bytes")
             await self._reply(PROOF, await store.prove(blob_id, request.nonce))
             return
-        arrivals, manifest = store.arrivals(blob_id), store.partial_manifest(blob_id)
-        if arrivals is None or manifest is None:
-            arrivals = None
+        coming = store.partials.coming(blob_id)
+        arrivals = None if coming is None else coming.arrivals
+        if coming is not None:
+            manifest = coming.manifest
+        else:
             with store.pinned(blob_id):
                 manifest = await store.manifest(blob_id)
         if manifest.size > request.size_bytes_max:

@@ -159,7 +159,7 @@ class Blobs:
         blob_id, fetch = request.blob_id, self._fetching.get(request.blob_id)
         if blob_id not in grant.roots:
             return "not_granted"
-        if fetch is not None and fetch.owner == owner and self.store.arrivals(blob_id) is not None:
+        if fetch is not None and fetch.owner == owner and self.store.partials.coming(blob_id) is not None:
             fetch.wanted_by(peer)
             return None
         return None if self._is_owner(blob_id, owner) and self.store.has(blob_id) else BlobMissingError.code
@@ -168,7 +168,7 @@ class Blobs:
         """Note that a peer fetches a blob, tell the others that do, and return them; of small blobs nobody is told."""
         others = self._askers.setdefault(blob_id, [])
         peers = tuple(dict.fromkeys(other.peer for other in others if other.peer != serving.peer))[-OTHERS_MAX:]
-        is_large = self.store.arrivals(blob_id) is not None or self.store.size_bytes(blob_id) >= SWARM_BYTES_MIN
+        is_large = self.store.partials.coming(blob_id) is not None or self.store.size_bytes(blob_id) >= SWARM_BYTES_MIN
         if is_large and serving.peer not in (other.peer for other in others):
             for other in others:
                 other.tell(serving.peer)

@@ -228,7 +228,7 @@ async def test_chunks_of_a_partial_blob_are_checked_one_by_one_in_any_order(tmp_
     store = BlobStore(tmp_path, quota_bytes=QUOTA)
     data = blob(2 * CHUNK_BYTES + 5)
     good, parts = manifest(data), [bytes(part) for part in chunks(data)]
-    async with store.partial(good.blob_id(), good) as partial:
+    async with store.partials.open(good.blob_id(), good) as partial:
         assert store.used_bytes == len(data)
         write(partial, 2, parts[2])
         for wrong in (parts[1], parts[0][:-1], b""):
@@ -246,13 +246,13 @@ async def test_chunks_of_a_partial_blob_are_checked_one_by_one_in_any_order(tmp_
 
 async def test_nothing_is_looked_for_in_a_blob_of_which_nothing_has_come(tmp_path):
     good = manifest(bytes(3 * CHUNK_BYTES))  # as room on disk that nobody has written to reads
-    async with BlobStore(tmp_path, quota_bytes=QUOTA).partial(good.blob_id(), good) as partial:
+    async with BlobStore(tmp_path, quota_bytes=QUOTA).partials.open(good.blob_id(), good) as partial:
         assert partial.arrivals.order == []
 
 
 async def half_of(store, data, *indices):
     good, parts = manifest(data), [bytes(part) for part in chunks(data)]
-    async with store.partial(good.blob_id(), good) as partial:
+    async with store.partials.open(good.blob_id(), good) as partial:
         for index in indices:
             write(partial, index, parts[index])
     return good
@@ -270,8 +270,8 @@ async def test_what_a_broken_fetch_left_is_kept_and_checked_again(tmp_path, rest
     if restart:
         store = BlobStore(tmp_path, quota_bytes=QUOTA)
     assert (store.used_bytes, store.has(good.blob_id())) == (len(data), False)
-    assert await store.known_manifest(good.blob_id()) == good
-    async with store.partial(good.blob_id(), good) as partial:
+    assert await store.partials.left(good.blob_id()) == good
+    async with store.partials.open(good.blob_id(), good) as partial:
         assert partial.arrivals.order == [0]
     assert store.used_bytes == len(data)
 
@@ -282,7 +282,7 @@ async def test_a_partial_blob_without_a_good_manifest_is_deleted(tmp_path, damag
     (tmp_path / "partial" / f"{good.blob_id().hex()}.manifest").write_bytes(damage)
     store = BlobStore(tmp_path, quota_bytes=QUOTA)
     assert (store.used_bytes, files(tmp_path)) == (0, [])
-    assert await store.known_manifest(good.blob_id()) is None
+    assert await store.partials.left(good.blob_id()) is None
 
 
 async def test_partial_blobs_give_way_first_and_those_of_which_nothing_came_at_once(tmp_path):
@@ -300,9 +300,9 @@ async def test_a_partial_blob_takes_the_room_of_the_whole_and_is_refused_without
     store = BlobStore(tmp_path, quota_bytes=4 * CHUNK_BYTES)
     data, other = blob(3 * CHUNK_BYTES), manifest(blob(3 * CHUNK_BYTES))
     good = manifest(data)
-    async with store.partial(good.blob_id(), good):
+    async with store.partials.open(good.blob_id(), good):
         with pytest.raises(ResourceError, match="quota"):
-            async with store.partial(other.blob_id(), other):
+            async with store.partials.open(other.blob_id(), other):
                 pass
     assert (store.used_bytes, files(tmp_path)) == (0, [])
 

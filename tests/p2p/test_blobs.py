@@ -550,7 +550,7 @@ async def test_an_interrupted_transfer_goes_on_where_it_broke_also_after_a_resta
                 await carrier.send(HEAD, head())
                 for index in await next_frame():
                     await carrier.send_bulk(CHUNK, once(chunk(index)))
-                while not any(partial.arrivals.order for partial in asker.store._open_partials.values()):
+                while not any(partial.arrivals.order for partial in asker.store.partials._open.values()):
                     await trio.sleep(0.01)
                 await carrier.reset()
 
