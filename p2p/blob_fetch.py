@@ -19,8 +19,8 @@ from depin_node.crypto.blob import Manifest
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.blob_messages import BlobRequest
 from depin_node.p2p.blob_partial import PartialBlob
+from depin_node.p2p.blob_pulling import Incoming, pull
 from depin_node.p2p.blob_store import BlobStore
-from depin_node.p2p.blob_transfer import Incoming, pull
 from depin_node.p2p.carrier import Carrier
 from depin_node.p2p.frames import RequestRefusedError
 from depin_node.p2p.network import PeerKey

@@ -31,8 +31,9 @@ from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.blob_fetch import SWARM_BYTES_MIN, Fetch
 from depin_node.p2p.blob_messages import BLOBS_PROTOCOL, OTHERS_MAX, BlobRequest, Grant
 from depin_node.p2p.blob_parts import TURNS, Parts
+from depin_node.p2p.blob_pulling import prove
+from depin_node.p2p.blob_serving import Serving
 from depin_node.p2p.blob_store import BlobMissingError, BlobStore
-from depin_node.p2p.blob_transfer import Serving, prove
 from depin_node.p2p.carrier import Carrier, StreamCarrier, Window
 from depin_node.p2p.compression import Sample
 from depin_node.p2p.direct import DirectChannels
