@@ -21,7 +21,7 @@ from depin_node.compute.jobs.events import OutputSizes
 from depin_node.compute.jobs.job import Job
 from depin_node.compute.jobs.patience import ORDERLY
 from depin_node.compute.market import happenings as market
-from depin_node.compute.market.messages import TASK_FAULTS, Terms, WorkBody
+from depin_node.compute.market.messages import TASK_FAULTS, Kind, Terms, WorkBody
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.market.pricing import Prices
 from depin_node.compute.market.requester import ProvenLie, RequesterTalk
@@ -242,7 +242,9 @@ class Conversations:
                 code = "lost"
                 self._context.look(ask.peer)
                 clock = self._context.clock
-                partner.conversation = Conversation(stream, partner.talk, clock)
+                partner.conversation = Conversation(
+                    stream, partner.talk, clock, take_data=partial(self._take_frame, partner, Kind.DATA)
+                )
                 partner.talk.propose(ask.terms, ask.price_max, ask.duration_s, clock())
                 await partner.conversation.run(
                     lambda frame: self._receive(partner, frame), lambda: not partner.receipts_open
@@ -268,8 +270,11 @@ class Conversations:
                 self._partners.pop(ask.peer, None)
 
     def _receive(self, partner: _Partner, frame: Frame) -> bool:
-        self._take(partner, partner.talk.receive(frame.kind, frame.body, self._context.clock()))
+        self._take_frame(partner, frame.kind, frame.body)
         return False
+
+    def _take_frame(self, partner: _Partner, kind: int, body: bytes | memoryview) -> None:
+        self._take(partner, partner.talk.receive(kind, body, self._context.clock()))
 
     def _take(self, partner: _Partner, happened: list[market.Event]) -> None:
         """Do what a conversation's machine asks for, and tell the scheduler the rest."""

@@ -21,7 +21,7 @@ import trio
 from depin_node.bootstrap.journal import JournalWriter, open_journal
 from depin_node.compute.jobs import statements
 from depin_node.compute.market.happenings import Evidence
-from depin_node.compute.market.messages import FRAME_BYTES_MAX, LINGER_S, PROTOCOL
+from depin_node.compute.market.messages import FRAME_BYTES_MAX, LINGER_S, PROTOCOL, Kind
 from depin_node.compute.market.pen import Pen
 from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.credit import Credit
@@ -183,7 +183,8 @@ class Conversation:
         stream: where to.
         talk: the machine.
         clock: both clocks.
-        data: returns frames of bulk to follow what the machine has drained, some at a time.
+        data: returns frames of bulk to follow what the machine has drained, some at a time, ready to be sent.
+        take_data: takes the bodies of such frames; each is gone when it returns.
     """
 
     def __init__(
@@ -191,13 +192,15 @@ class Conversation:
         stream: Stream,
         talk: Talk,
         clock: Callable[[], Now],
-        data: Callable[[], list[Frame]] | None = None,
+        data: Callable[[], memoryview] | None = None,
+        take_data: Callable[[memoryview], None] | None = None,
     ) -> None:
         self._stream = stream
         self._talk = talk
         self._clock = clock
         self._data = data
-        self._reader = FrameReader(stream, size_bytes_max=FRAME_BYTES_MAX)
+        bulk: dict[int, Callable[[memoryview], None]] = {} if take_data is None else {Kind.DATA: take_data}
+        self._reader = FrameReader(stream, size_bytes_max=FRAME_BYTES_MAX, bulk=bulk)
         self._wake = trio.Event()
         self._closing = False
         self._busy = False  # bulk may remain, so that the next write needs no reason
@@ -263,12 +266,13 @@ class Conversation:
             while True:
                 await self._until_worth_it()
                 frames = [Frame(*frame) for frame in self._talk.drain(self._clock())]
-                if self._data is not None:
-                    frames.extend(self._data())
+                data = self._data() if self._data is not None else b""
                 # Never cancelled in the middle of a frame: the network's own deadline ends a stall.
-                if frames:
+                if frames or data:
                     with trio.CancelScope(shield=True):
                         await send_frames(self._stream, frames)
+                        if data:
+                            await self._stream.send_all(data)
                 elif self._closing:
                     with trio.CancelScope(shield=True):
                         await self._stream.send_eof()

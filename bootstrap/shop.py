@@ -21,7 +21,7 @@ from depin_node.bootstrap.turns import Turns
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX
 from depin_node.compute.jobs.schema import StoredFinished
 from depin_node.compute.market import orders as market
-from depin_node.compute.market.messages import FailCode, Kind, Output, WorkBody
+from depin_node.compute.market.messages import FRAME_BYTES_MAX, FailCode, Kind, Output, WorkBody
 from depin_node.compute.market.provider import ProviderTalk
 from depin_node.compute.market.transfer import frames as data_frames
 from depin_node.compute.sandbox.gpu_pool import AnyPool
@@ -32,7 +32,7 @@ from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import DepinError, ResourceError
 from depin_node.crypto.blob import blob_id
 from depin_node.crypto.identity import peer_id
-from depin_node.p2p.frames import Frame
+from depin_node.p2p.frames import FRAME_HEADER_BYTES, put_frame
 
 log = structlog.get_logger("depin_node.provider")
 
@@ -126,7 +126,8 @@ class Shop:
         self._finished: dict[int, _Finished] = {}
         self._staying: set[int] = set()  # works that have had results stay
         self._remembered: dict[int, bytes] = {}  # attempts whose result is on the disk, by which name
-        self._upload: Iterator[bytes] | None = None
+        self._upload: Iterator[tuple[bytes, memoryview]] | None = None
+        self._outgoing = memoryview(b"")  # frames of data; used again, since new memory costs as much as to fill it
         self._arrived = trio.lowlevel.ParkingLot()
         self._takes_parts = False
 
@@ -367,11 +368,11 @@ class Shop:
 
     # What the writer asks.
 
-    def data(self) -> list[Frame]:
-        """Return the next frames of results that are to be sent."""
-        frames: list[Frame] = []
-        size_bytes = 0
-        while size_bytes < DATA_BYTES_AT_ONCE:
+    def data(self) -> memoryview:
+        """Return the next frames of results that are to be sent, one behind the other; they are gone with the next
+        call."""
+        at = 0
+        while at < DATA_BYTES_AT_ONCE:
             if self._upload is None:
                 attempt = self._talk.next_upload()
                 if attempt is None:
@@ -379,13 +380,14 @@ class Shop:
                 outputs = self._finished[attempt].outputs
                 views = [self._supplier.view(of) if isinstance(of, PutAhead) else of for of in outputs]
                 self._upload = data_frames(attempt, views)
-            body = next(self._upload, None)
-            if body is None:
+            parts = next(self._upload, None)
+            if parts is None:
                 self._upload = None
                 continue
-            frames.append(Frame(Kind.DATA, body))
-            size_bytes += len(body)
-        return frames
+            if not self._outgoing:
+                self._outgoing = memoryview(bytearray(DATA_BYTES_AT_ONCE + FRAME_HEADER_BYTES + FRAME_BYTES_MAX))
+            at += put_frame(self._outgoing[at:], Kind.DATA, *parts)
+        return self._outgoing[:at]
 
 
 def _name(output: Made, stored: memoryview | PutAhead) -> bytes:

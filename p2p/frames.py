@@ -6,7 +6,7 @@ requests, one after the other.
 """
 
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import trio
@@ -20,7 +20,9 @@ from depin_node.p2p.network import Network, PeerKey, Stream
 RequestHandler = Callable[[PeerKey, bytes], Awaitable[bytes]]
 
 _HEADER = struct.Struct("<IB")
-_READ_BYTES_MIN = 65_536
+FRAME_HEADER_BYTES = _HEADER.size
+_READ_BYTES = 16 * 1024
+_BULK_READ_BYTES = 320 * 1024  # more than is sent in one write
 _WRITE_BYTES = 256 * 1024  # what waits is gathered into writes of about this size
 _CODE_BYTES_MAX = 64
 
@@ -45,12 +47,22 @@ class RequestRefusedError(TransportError):
 
 
 class FrameReader:
-    """Reads frames from a stream; at most one frame and one read's worth of bytes are held."""
+    """Reads frames from a stream; at most one frame and one read's worth of bytes are held.
 
-    def __init__(self, stream: Stream, *, size_bytes_max: int) -> None:
+    Args:
+        stream: where from.
+        size_bytes_max: of a body.
+        bulk: kinds of frames that are not returned, and what takes the bodies of those: each is gone when it returns.
+    """
+
+    def __init__(
+        self, stream: Stream, *, size_bytes_max: int, bulk: Mapping[int, Callable[[memoryview], None]] | None = None
+    ) -> None:
         self._stream = stream
         self._size_bytes_max = size_bytes_max
-        self._buffer = bytearray()
+        self._bulk = bulk or {}
+        self._buffer = memoryview(b"")
+        self._start = self._end = 0  # what has come of the frames to come
 
     async def read(self) -> Frame | None:
         """Return the next frame, or None when the peer ended its side between two frames. May be cancelled.
@@ -59,34 +71,59 @@ class FrameReader:
             PeerViolation: a frame announces more than ``size_bytes_max``; nothing of it is read.
             TransportError: the stream was reset, or ended inside a frame.
         """
-        if not await self._fill(_HEADER.size):
-            return None
-        size_bytes, kind = _HEADER.unpack_from(self._buffer)
-        if size_bytes > self._size_bytes_max:
-            raise PeerViolation(
-                f"{self._stream.protocol}: a frame of {size_bytes} bytes, more than the {self._size_bytes_max} allowed"
-            )
-        end = _HEADER.size + size_bytes
-        await self._fill(end)
-        body = bytes(memoryview(self._buffer)[_HEADER.size : end])
-        del self._buffer[:end]
-        return Frame(kind, body)
+        while await self._fill(_HEADER.size, _READ_BYTES):
+            size_bytes, kind = _HEADER.unpack_from(self._buffer, self._start)
+            if size_bytes > self._size_bytes_max:
+                raise PeerViolation(
+                    f"{self._stream.protocol}: a frame of {size_bytes} bytes,"
+                    f" more than the {self._size_bytes_max} allowed"
+                )
+            frame_bytes, take = _HEADER.size + size_bytes, self._bulk.get(kind)
+            await self._fill(frame_bytes, _READ_BYTES if take is None else _BULK_READ_BYTES)
+            body = self._buffer[self._start + _HEADER.size : self._start + frame_bytes]
+            self._start += frame_bytes
+            if take is None:
+                return Frame(kind, bytes(body))
+            take(body)
+        return None
 
     def rest(self) -> bytes:
         """Return what was read beyond the last frame, for protocols that go on without frames."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self._buffer[self._start : self._end])
+        self._start = self._end
         return rest
 
-    async def _fill(self, size_bytes: int) -> bool:
-        while len(self._buffer) < size_bytes:
-            chunk = await self._stream.receive_some(max(_READ_BYTES_MIN, size_bytes - len(self._buffer)))
-            if not chunk:
-                if self._buffer:
+    async def _fill(self, size_bytes: int, read_bytes: int) -> bool:
+        """Have so much here, in one piece; read ``read_bytes`` at a time. False: the stream has ended before."""
+        while (here := self._end - self._start) < size_bytes:
+            room, half = len(self._buffer), len(self._buffer) // 2
+            if room < read_bytes or room - self._start < size_bytes or (self._start and room - self._end < half):
+                self._make_room(here, max(size_bytes, read_bytes))
+            count = await self._stream.receive_into(self._buffer[self._end :])
+            if not count:
+                if here:
                     raise TransportError(f"{self._stream.protocol}: the stream ended inside a frame")
                 return False
-            self._buffer += chunk
+            self._end += count
         return True
+
+    def _make_room(self, here: int, size_bytes: int) -> None:
+        """Have what is here at the beginning, of a buffer of so many bytes at least."""
+        old, rest = self._buffer, self._buffer[self._start : self._end]
+        if len(old) < size_bytes:
+            self._buffer = memoryview(bytearray(size_bytes))
+        self._buffer[:here] = rest
+        self._start, self._end = 0, here
+
+
+def put_frame(into: memoryview, kind: int, *parts: bytes | memoryview) -> int:
+    """Write a frame whose body is ``parts`` to the beginning of ``into``; return its size in bytes."""
+    at = _HEADER.size
+    for part in parts:
+        into[at : at + len(part)] = part
+        at += len(part)
+    _HEADER.pack_into(into, 0, at - _HEADER.size, kind)
+    return at
 
 
 async def send_frames(stream: Stream, frames: Iterable[Frame]) -> None:

@@ -167,7 +167,7 @@ class Stream(Protocol):
 
     async def receive_into(self, *buffers: memoryview) -> int:
         """Read into ``buffers``, one after the other, what comes, at most all that they hold; return how many bytes, 0
-        when the peer has ended its side in order. As ``receive_some``, but what has come when it is cancelled is lost.
+        when the peer has ended its side in order. As ``receive_some``.
         """
 
     async def receive_exactly(self, size_bytes: int) -> bytes:

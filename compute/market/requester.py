@@ -397,8 +397,8 @@ class RequesterTalk:
 
     # What comes in.
 
-    def receive(self, kind: int, body: bytes, now: Now) -> list[Event]:
-        """Take one frame.
+    def receive(self, kind: int, body: bytes | memoryview, now: Now) -> list[Event]:
+        """Take one frame; of one with data nothing is kept but its bytes.
 
         Raises:
             PeerViolation: the provider may not say this, or not now. The conversation is over.
@@ -407,8 +407,8 @@ class RequesterTalk:
         if self._state is _State.OVER and kind != Kind.COUNTERSIGN:
             return []  # it may have crossed our end
         if kind == Kind.DATA:
-            return self._data(body)
-        message = self._pen.read(kind, body, self.peer, FROM_PROVIDER, now)
+            return self._data(memoryview(body))
+        message = self._pen.read(kind, bytes(body), self.peer, FROM_PROVIDER, now)
         if isinstance(message, End):
             self._state = _State.OVER
             return [Ended(message.code.value)]
@@ -583,7 +583,7 @@ class RequesterTalk:
             proof = bad_opening(record.commits, record.reveals, reveal.attempt)
             raise ProvenLie(str(error), self._evidence(reveal.attempt, record), proof) from error
 
-    def _data(self, body: bytes) -> list[Event]:
+    def _data(self, body: memoryview) -> list[Event]:
         attempt = header_of(body)
         record = self._attempts.get(attempt)
         if record is None and attempt < self._next_attempt:

@@ -16,7 +16,7 @@ from depin_node.crypto.blob import blob_id
 _HEADER = struct.Struct("<QHQ")
 
 
-def header_of(body: bytes) -> int:
+def header_of(body: memoryview) -> int:
     """Return the attempt that a frame belongs to.
 
     Raises:
@@ -54,7 +54,7 @@ class Incoming:
         """Tell whether all bytes are here; only then ``buffers`` hold what was signed."""
         return self._output == len(self.buffers)
 
-    def add(self, body: bytes) -> None:
+    def add(self, body: memoryview) -> None:
         """Take the next frame, whose length ``header_of`` has checked.
 
         Raises:
@@ -67,7 +67,7 @@ class Incoming:
         buffer = self.buffers[output]
         if offset + size_bytes > len(buffer):
             raise PeerViolation("market: more data than was announced")
-        buffer[offset : offset + size_bytes] = memoryview(body)[_HEADER.size :]
+        buffer[offset : offset + size_bytes] = body[_HEADER.size :]
         self._offset += size_bytes
         self._skip_full()
 
@@ -79,8 +79,8 @@ class Incoming:
             self._offset = 0
 
 
-def frames(attempt: int, outputs: list[memoryview]) -> Iterator[bytes]:
-    """Cut outputs into the bodies of ``DATA`` frames."""
+def frames(attempt: int, outputs: list[memoryview]) -> Iterator[tuple[bytes, memoryview]]:
+    """Cut outputs into ``DATA`` frames; return the head of each body and the bytes behind it."""
     for number, output in enumerate(outputs):
         for offset in range(0, len(output), DATA_BYTES_MAX):
-            yield _HEADER.pack(attempt, number, offset) + output[offset : offset + DATA_BYTES_MAX]
+            yield _HEADER.pack(attempt, number, offset), output[offset : offset + DATA_BYTES_MAX]

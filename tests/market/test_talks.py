@@ -433,7 +433,7 @@ BAD_DATA = {
 def test_bytes_have_to_be_the_signed_ones_in_order(name):
     pair, true = asked()
     pair.provider_says(m.Reveals, pair.r.agreement, (true,))
-    bodies = list(data_frames(0, [memoryview(output) for output in OUTPUTS]))
+    bodies = [b"".join(parts) for parts in data_frames(0, [memoryview(output) for output in OUTPUTS])]
 
     def receive_all():
         for body in BAD_DATA[name](bodies):
@@ -445,9 +445,9 @@ def test_bytes_have_to_be_the_signed_ones_in_order(name):
 
 def test_bytes_that_nobody_asked_for_are_a_violation():
     pair = Pair().reveal(upload=False)
-    (body, *_) = data_frames(0, [memoryview(output) for output in OUTPUTS])
+    (parts, *_) = data_frames(0, [memoryview(output) for output in OUTPUTS])
     with pytest.raises(PeerViolation):
-        pair.r.receive(Kind.DATA, body, pair.now)
+        pair.r.receive(Kind.DATA, b"".join(parts), pair.now)
 
 
 REQUESTER_MAY_NOT = {

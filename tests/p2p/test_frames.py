@@ -1,6 +1,7 @@
 """Frames against every way a stream can cut them, and sizes that lie."""
 
 import itertools
+import random
 import time
 
 import pytest
@@ -24,31 +25,43 @@ class Pieces:
         self.pieces = [piece for piece in pieces if piece]
         self.sent: list[bytes] = []
 
-    async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
+    async def receive_into(self, buffer: memoryview) -> int:
         await trio.lowlevel.checkpoint()
         if not self.pieces:
-            return b""
+            return 0
         piece = self.pieces.pop(0)
-        if len(piece) > size_bytes_max:
-            self.pieces.insert(0, piece[size_bytes_max:])
-        return piece[:size_bytes_max]
+        if len(piece) > len(buffer):
+            self.pieces.insert(0, piece[len(buffer) :])
+        buffer[: len(piece)] = piece[: len(buffer)]
+        return min(len(piece), len(buffer))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
         self.sent.append(bytes(data))
 
 
+BULK = 7
+
+
 async def read_all(pieces: list[bytes], size_bytes_max: int = 1000) -> list[Frame]:
-    reader = FrameReader(Pieces(pieces), size_bytes_max=size_bytes_max)  # type: ignore[arg-type]
-    frames = []
+    """Read all frames, those of a kind as bulk."""
+    frames: list[Frame] = []
+    bulk = {BULK: lambda body: frames.append(Frame(BULK, bytes(body)))}
+    reader = FrameReader(Pieces(pieces), size_bytes_max=size_bytes_max, bulk=bulk)  # type: ignore[arg-type]
     while frame := await reader.read():
         frames.append(frame)
     return frames
 
 
 @given(
-    frames=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)).map(lambda f: Frame(*f)), max_size=8),
-    cuts=st.lists(st.integers(0, 2000), max_size=12),
+    frames=st.lists(
+        st.tuples(
+            st.sampled_from((0, BULK, 255)),
+            st.one_of(st.binary(max_size=300), st.integers(0, 60_000).map(lambda n: random.Random(n).randbytes(n))),
+        ).map(lambda f: Frame(*f)),
+        max_size=12,
+    ),
+    cuts=st.lists(st.integers(0, 300_000), max_size=12),
 )
 @settings(max_examples=100, deadline=None)
 def test_frames_survive_any_cutting(frames: list[Frame], cuts: list[int]) -> None:
@@ -57,7 +70,7 @@ def test_frames_survive_any_cutting(frames: list[Frame], cuts: list[int]) -> Non
         await send_frames(out, frames)  # type: ignore[arg-type]
         data = b"".join(out.sent)
         edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-        assert await read_all([data[a:b] for a, b in itertools.pairwise(edges)]) == frames
+        assert await read_all([data[a:b] for a, b in itertools.pairwise(edges)], 60_000) == frames
 
     trio.run(run)
 
@@ -92,8 +105,10 @@ async def test_a_cancelled_read_loses_nothing() -> None:
     send, receive = trio.open_memory_channel[bytes](10)
 
     class Slow(Pieces):
-        async def receive_some(self, size_bytes_max: int = 65_536) -> bytes:
-            return await receive.receive()
+        async def receive_into(self, buffer: memoryview) -> int:
+            piece = await receive.receive()
+            buffer[: len(piece)] = piece
+            return len(piece)
 
     reader = FrameReader(Slow([]), size_bytes_max=10)  # type: ignore[arg-type]
     for piece in (b"\x03\0", b"\0\0\x07a", b"b"):

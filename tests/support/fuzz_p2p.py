@@ -135,6 +135,11 @@ class _Bytes:
         taken, self.data = self.data[:size], self.data[size:]
         return taken
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        taken = await self.receive_some(len(buffer))
+        buffer[: len(taken)] = taken
+        return len(taken)
+
     async def read(self, n: int | None = None) -> bytes:
         return await self.receive_some(n or 65_536)
 

@@ -358,8 +358,8 @@ class World:
             link.to_provider.append((kind, body))
         link.to_requester.extend(link.provider.drain(self.now()))
         while (attempt := link.provider.next_upload()) is not None:
-            for body in data_frames(attempt, [memoryview(output) for output in link.outputs[attempt]]):
-                link.to_requester.append((Kind.DATA, body))
+            for parts in data_frames(attempt, [memoryview(output) for output in link.outputs[attempt]]):
+                link.to_requester.append((Kind.DATA, b"".join(parts)))
 
     def deliver(self, link, queue):
         kind, body = queue.popleft()

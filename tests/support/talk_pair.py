@@ -63,7 +63,7 @@ class Pair:
     def to_requester(self):
         frames = self.p.drain(self.now)
         while (attempt := self.p.next_upload()) is not None:
-            frames += [(Kind.DATA, body) for body in data_frames(attempt, [memoryview(o) for o in OUTPUTS])]
+            frames += [(Kind.DATA, b"".join(parts)) for parts in data_frames(attempt, [memoryview(o) for o in OUTPUTS])]
         for kind, body in frames:
             self.heard += self.r.receive(kind, body, self.now)
         return [Kind(kind) for kind, _ in frames]

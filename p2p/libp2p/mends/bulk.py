@@ -256,7 +256,8 @@ async def _read(self: Any, n: int | None = -1) -> bytes:
 
 async def read_into(stream: Any, *buffers: memoryview) -> int:
     """Read as many bytes of a yamux stream as ``buffers`` hold at most, and return how many; large messages are
-    decrypted straight into them. When it is cancelled, what has come is lost. Raises as ``YamuxStream.read``."""
+    decrypted straight into them. When it is cancelled nothing has come: what comes wakes it. Raises as
+    ``YamuxStream.read``."""
     await trio.lowlevel.checkpoint_if_cancelled()
     room = Room(*buffers)
     pieces = await _waited_for(stream, room)
