@@ -474,8 +474,8 @@ class Deciding:
             part = progress.parts.get(peer)
             if part is not None and part.state != "caught":
                 part.state, part.reason, part.running = state, code, 0
-                if state == "declined":
-                    progress.declines[code] += 1
+                if state in ("declined", "lost"):
+                    progress.declines[code if state == "declined" else state].add(peer)
                 board.note(progress, now, state, peer, detail=f"{code}: {detail}" if detail else code)
         for job_id, stint in partner.stints.items():
             board.do(CloseWork(peer, stint.number, verified_by(board.jobs[job_id])))

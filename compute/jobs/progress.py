@@ -1,7 +1,7 @@
 """One job as the scheduler holds it, and as it is shown. Memory does not grow with finished tasks: a byte for
 each."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection
 from functools import lru_cache
 
@@ -130,7 +130,7 @@ class Progress:
         self.attempts_failed = 0
         self.disputed = 0
         self.liars: list[bytes] = []
-        self.declines: Counter[str] = Counter()
+        self.declines: defaultdict[str, set[bytes]] = defaultdict(set)  # who declined, by code; or was lost
         self.parts: dict[bytes, Part] = {}
         self.submitted = now
         self.started_ns: int | None = None

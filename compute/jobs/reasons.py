@@ -37,16 +37,24 @@ def nobody(
     classes = " or ".join(progress.job.device_classes)
     is_audited = progress.settlement is not None and progress.settlement.by_peers
     others = ", and others that run some of it again," if is_audited else ""
-    seen = [f"{count} declined ({code}){_WAYS_OUT.get(code, '')}" for code, count in sorted(progress.declines.items())]
+    seen = [_declined(len(who), code) for code, who in sorted(progress.declines.items())]
     seen += [f"{counted(count, 'known node')}: {why}" for why, count in sorted(unsuitable.items())]
     seen += [_own(voteless)] if voteless else []
     return JobError(
         "nobody_suitable",
-        f"for {waited_s:g} s nobody suitable took the work: it needs {rule.agree} providers (up to {rule.most}) of"
-        f" different groups, of class {classes}{others} with {limits.memory_mib} MiB and"
+        f"for {waited_s:g} s nobody suitable took the work: it needs {counted(rule.agree, 'provider')}"
+        f" (up to {rule.most}) of different groups, of class {classes}{others} with {limits.memory_mib} MiB and"
         f" {limits.seconds} s a task; {groups_agreed} agreed{''.join('; ' + text for text in seen)}."
         " See: depin-node peers; a node lends if started with --lend",
     )
+
+
+def _declined(count: int, code: str) -> str:
+    if code == "unreachable":
+        return f"{count} could not be reached (depin-node doctor, here and there, says why)"
+    if code == "lost":
+        return f"{count} {'was' if count == 1 else 'were'} lost (depin-node job show --story says when)"
+    return f"{count} declined ({code}){_WAYS_OUT.get(code, '')}"
 
 
 def _own(voteless: int) -> str:

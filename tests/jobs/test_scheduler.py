@@ -213,6 +213,28 @@ def test_a_failure_says_the_way_out_of_what_lenders_declined():
     )
 
 
+def test_a_failure_counts_each_lender_once_who_could_not_be_reached():
+    mesh = InstantMesh(providers=2)
+    mesh.carry_out = lambda effect: (
+        mesh.heard(effect, hp.Declined("unreachable")) if isinstance(effect, e.Ask) else None
+    )
+    name = mesh.submit(3, Quorum(1, 1))
+    mesh.run()
+    wait(mesh, 61)
+    assert "0 agreed; 2 could not be reached (depin-node doctor" in mesh.scheduler.view(name).error.message
+
+
+def test_a_failure_counts_who_agreed_and_was_lost():
+    mesh = InstantMesh(providers=1)
+    name = mesh.submit(3, Quorum(1, 1))
+    peer = first_ask(mesh)
+    terms = mesh.scheduler._board.partners[peer].terms
+    mesh.scheduler.handle(e.Heard(peer, hp.Agreed(b"a" * 32, "wasm-1", 1, 4, terms, 60)), mesh.now())
+    mesh.scheduler.handle(e.Heard(peer, hp.Ended("stalled")), mesh.now())
+    wait(mesh, 61)
+    assert "0 agreed; 1 was lost" in mesh.scheduler.view(name).error.message
+
+
 def first_ask(mesh):
     """Run until somebody is asked; return whom."""
     mesh.carry_out = lambda effect: None
@@ -240,6 +262,18 @@ def test_who_leaves_for_the_price_again_and_again_waits_longer_each_time():
             at = Now(at.boottime_ns + SECOND_NS // 10, 0)
         waits.append((at.boottime_ns - begin.boottime_ns) / SECOND_NS)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_who_could_not_be_reached_for_long_and_agrees_has_let_nobody_down_yet():
+    """A lender behind NAT: found by a relay at last, its stream breaks once as the two meet directly."""
+    patience, at = Patience(), Now(0, 0)
+    for _ in range(8):
+        patience.ended(b"p" * 32, "unreachable", was_agreed=False, now=at)
+    patience.ended(b"p" * 32, "lost", was_agreed=True, now=at)
+    assert patience.allows(b"p" * 32, Now(SECOND_NS, 0))
+    patience.ended(b"p" * 32, "unreachable", was_agreed=False, now=at)
+    patience.ended(b"p" * 32, "lost", was_agreed=True, now=at)
+    assert not patience.allows(b"p" * 32, Now(SECOND_NS, 0))
 
 
 def test_who_lets_us_down_again_and_again_waits_longer_each_time():
