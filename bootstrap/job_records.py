@@ -157,6 +157,9 @@ class JobRecords:
             job: the job.
             in_order: in task order, else in the order in which they were accepted.
             more: waits for more; False if there will be none.
+
+        Raises:
+            TransportError, ResourceError: as ``output``.
         """
         reader, task, row = self._context.journal.reader, 0, 0
         told = array("Q", bytes(8 * job.tasks))  # a mark of each result that was yielded
@@ -167,7 +170,7 @@ class JobRecords:
                 ready = [part for at, part in enumerate(found, task) if part.task == at]
             else:
                 ready = reader.parts_since(identifier, row, TASKS_READ)
-            async for data in self._parts(ready, told):
+            async for data in self._parts(identifier, ready, told):
                 yield data
             if ready:
                 row, task = ready[-1].row, ready[-1].task + 1
@@ -180,14 +183,17 @@ class JobRecords:
             await trio.lowlevel.checkpoint()
             for other, root in reader.roots(identifier, first, ROOTS_READ):
                 if told[other] != _mark(root):
-                    async for data in self._parts(reader.parts(identifier, other, 1), told):
+                    async for data in self._parts(identifier, reader.parts(identifier, other, 1), told):
                         yield data
 
-    async def _parts(self, parts: Iterable[StoredPart], told: "array[int]") -> AsyncIterator[bytes]:
+    async def _parts(self, identifier: bytes, found: Iterable[StoredPart], told: "array[int]") -> AsyncIterator[bytes]:
         """Yield those parts that ``told`` has no mark of, or that of another result; and mark them."""
-        for part in parts:
+        for part in found:
             if told[part.task] == _mark(part.root):
                 continue
+            if self._left.missing(part.outputs):  # it was taken once, and made room
+                await self._bring(identifier, part.task, 1)
+                part = next(iter(self._context.journal.reader.parts(identifier, part.task, 1)), part)
             told[part.task] = _mark(part.root)
             yield (part.task + PROVISIONAL * part.is_provisional).to_bytes(4, "little")
             async for data in self._bytes(part.outputs):

@@ -51,14 +51,15 @@ class LeftResults:
 
         async with trio.open_nursery() as nursery:
             for task, outputs in results:
-                missing = self._missing(outputs)
+                missing = self.missing(outputs)
                 if missing:
                     nursery.start_soon(one, task, missing)
         if failures:
             raise failures[0]
         return sorted(lost)
 
-    def _missing(self, outputs: Iterable[StoredOutput]) -> list[bytes]:
+    def missing(self, outputs: Iterable[StoredOutput]) -> list[bytes]:
+        """Return the blobs among ``outputs`` that are not in the store, each once."""
         store = self._context.blobs.store
         blobs = [output.blob for output in outputs if output.blob is not None and not store.has(output.blob)]
         return list(dict.fromkeys(blobs))

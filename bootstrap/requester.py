@@ -532,6 +532,8 @@ class Requester:
         context = self._context
         stored = context.journal.reader.job(identifier)
         assert stored is not None
+        if (state := self.job(identifier).state) != "done":
+            raise ConfigError(f"it is {state}")
         job = self._records.signed(stored.envelope)
         await self._records.check(job)
         log.info("results are computed again", job=identifier.hex(), tasks=len(tasks))

@@ -1,5 +1,6 @@
 """Results that stay with those who computed them: fetched when wanted, computed again when nobody has them any more."""
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 from wat_programs import program
 
 from depin_node.bootstrap import kept
+from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import Quorum, Results
 from depin_node.core.errors import TransportError
 from depin_node.crypto.blob import blob_id
@@ -200,3 +202,41 @@ async def test_results_that_were_fetched_make_room_and_come_again(tmp_path, auto
         store.delete(parts[1])
         assert (await output_of(a, view, LARGE) == x).all()  # computed again
         assert b.pool.tasks.count(1) == 2
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_results_that_made_room_come_again_task_by_task_too(tmp_path, autojump_clock, in_order):
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        job, x = await make_job(a, candidate=LARGE, policy=Quorum(1, 1))
+        view = await a.requester.wait(bytes.fromhex((await a.requester.submit(job)).id))
+        assert (await output_of(a, view, LARGE) == x).all()
+        for part in x.reshape(TASKS, -1)[1:3]:
+            a.blobs.store.delete(blob_id(part.tobytes()))
+        data = b"".join([part async for part in a.requester.parts(bytes.fromhex(view.id), in_order=in_order)])
+        whole = np.zeros_like(x)
+        for part in read_parts(LARGE, iter([data])):
+            part.put_into(**{LARGE.buffers[LARGE.outputs[0]].name: whole})
+        assert (whole == x).all()
+        assert sorted(b.pool.tasks) == [0, 1, 1, 2, 2, 3]
+
+
+async def test_a_cancelled_job_is_not_run_again_for_results_that_are_gone(tmp_path, autojump_clock):
+    async def stop_at_two(task, results):
+        if task >= 2:
+            await trio.sleep_forever()
+
+    async with world(tmp_path) as w:
+        a = await w.start(1)
+        await knows(a, [await w.start(2, pool=InlinePool(stop_at_two))])
+        job, x = await make_job(a, candidate=LARGE, policy=Quorum(1, 1))
+        identifier = bytes.fromhex((await a.requester.submit(job)).id)
+        with trio.fail_after(60):
+            while (view := a.requester.job(identifier)).tasks_done < 2:
+                await a.requester.changed(identifier, view)
+        await a.requester.cancel(identifier)
+        a.blobs.store.delete(blob_id(x.reshape(TASKS, -1)[0].tobytes()))
+        with pytest.raises(TransportError, match="cannot be run again: it is cancelled"):
+            async for _ in a.requester.parts(identifier, in_order=True):
+                pass
+        assert a.requester.job(identifier).state == "cancelled"
