@@ -39,6 +39,7 @@ from depin_node.client.work import Work, prepare_launch
 from depin_node.compute.jobs.job import InputRef, Job, Limits, Quorum, Results
 from depin_node.core.garbage import look_rarely
 from depin_node.core.local import DataDir
+from depin_node.core.memory import keep_freed
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
 NETWORK = "benchmark"
@@ -175,6 +176,7 @@ async def join_s(folder: Path, node: Node, address: str) -> float:
 async def open_mesh(folder: Path) -> AsyncIterator[Node]:
     """Open the requester node, with two lenders of one slot each, in processes of their own."""
     config = NodeConfig(network_id=NETWORK, listen="/ip4/127.0.0.1/tcp/0", log_level="error")
+    keep_freed()  # and below look_rarely(): as in a process of its own (bootstrap/process.py)
     async with open_node(config, DataDir(folder / "requester")) as node:
         (address,) = node.status().addresses
         with contextlib.ExitStack() as stack:
@@ -182,7 +184,7 @@ async def open_mesh(folder: Path) -> AsyncIterator[Node]:
                 lend = ("--lend", "--slots", "1", "--peer", address)
                 stack.enter_context(lending(folder, f"lender-{number}", *lend))
             await until_known(node, LENDERS)
-            look_rarely()  # as in a process of its own (bootstrap/process.py)
+            look_rarely()
             yield node
 
 

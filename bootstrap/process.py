@@ -20,6 +20,7 @@ from depin_node.bootstrap.node import Node, open_node
 from depin_node.core.errors import DepinError
 from depin_node.core.garbage import look_rarely
 from depin_node.core.local import DataDir
+from depin_node.core.memory import keep_freed
 
 log = structlog.get_logger("depin_node.node")
 
@@ -51,6 +52,7 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
         except BrokenPipeError:  # whoever started us does not read; the node runs all the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+    keep_freed()
     try:
         trio.run(_run, config, data_dir, ready)
     except* DepinError:

@@ -45,14 +45,14 @@ class Incoming:
         """Expect ``outputs``, whose sizes were checked; ``log`` came with their names."""
         self._outputs = outputs
         self.log = log
-        self.buffers = [bytearray(output.size_bytes) for output in outputs]
+        self.buffers: list[bytearray] = []  # each once its first bytes come
         self._output = 0
         self._offset = 0
         self._skip_full()
 
     def is_complete(self) -> bool:
         """Tell whether all bytes are here; only then ``buffers`` hold what was signed."""
-        return self._output == len(self.buffers)
+        return self._output == len(self._outputs)
 
     def add(self, body: memoryview) -> None:
         """Take the next frame, whose length ``header_of`` has checked.
@@ -64,15 +64,18 @@ class Incoming:
         size_bytes = len(body) - _HEADER.size
         if self.is_complete() or (output, offset) != (self._output, self._offset):
             raise PeerViolation("market: data out of order")
-        buffer = self.buffers[output]
-        if offset + size_bytes > len(buffer):
+        if offset + size_bytes > self._outputs[output].size_bytes:
             raise PeerViolation("market: more data than was announced")
-        buffer[offset : offset + size_bytes] = body[_HEADER.size :]
+        if not offset:
+            self.buffers.append(bytearray(self._outputs[output].size_bytes))
+        memoryview(self.buffers[output])[offset : offset + size_bytes] = body[_HEADER.size :]  # not made bytes for it
         self._offset += size_bytes
         self._skip_full()
 
     def _skip_full(self) -> None:
-        while not self.is_complete() and self._offset == len(self.buffers[self._output]):
+        while not self.is_complete() and self._offset == self._outputs[self._output].size_bytes:
+            if not self._offset:
+                self.buffers.append(bytearray())
             if blob_id(self.buffers[self._output]) != self._outputs[self._output].blob:
                 raise PeerViolation("market: an output does not have the hash that was signed")
             self._output += 1
