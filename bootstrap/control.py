@@ -5,7 +5,8 @@ browser can reach the port too, so that every request must bear the token and na
 (which defeats DNS rebinding). Every body has a cap; blobs are streamed to disk, results and events from the node.
 
     GET  /v1/status /v1/peers /v1/devices /v1/receipts /v1/credit
-    HEAD /v1/blobs/ID             204 or 404          PUT /v1/blobs/ID    the bytes; they must have this id
+    HEAD /v1/blobs/ID             204 or 404          PUT /v1/blobs/ID    the bytes; they must have this id.
+                                  Either keeps them for a job to come; ?keep=hour for an hour, whatever jobs use them
     POST /v1/jobs                 a canonical ``Job`` → its view; the same key again is the same job
     GET  /v1/jobs /v1/jobs/ID     views               DELETE /v1/jobs/ID  cancels
     GET  /v1/copies               jobs of fellows that this node could go on with
@@ -106,10 +107,10 @@ class Backend(Protocol):
     def credit(self, limit: int) -> CreditView:
         """Return what lies between this node and its partners."""
 
-    def has_blob(self, blob_id: bytes) -> bool:
-        """Tell whether the blob is here, whole; if so, it stays long enough for a job to be submitted."""
+    def has_blob(self, blob_id: bytes, *, for_an_hour: bool) -> bool:
+        """Tell whether the blob is here, whole; if so, it stays for an hour, or long enough to submit a job."""
 
-    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
+    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes], *, for_an_hour: bool) -> None:
         """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
 
     def blob(self, blob_id: bytes) -> AsyncIterator[bytes]:
@@ -260,12 +261,13 @@ class Routes:
 
     async def has_blob(self, request: Request) -> Response:
         """Answer ``HEAD /v1/blobs/ID``."""
-        return Response(status_code=204 if self._backend.has_blob(_digest(request, "blob")) else 404)
+        is_here = self._backend.has_blob(_digest(request, "blob"), for_an_hour=_for_an_hour(request))
+        return Response(status_code=204 if is_here else 404)
 
     async def put_blob(self, request: Request) -> Response:
         """Answer ``PUT /v1/blobs/ID``."""
         chunks = _body(request, BLOB_BYTES_MAX)
-        await self._backend.put_blob(_digest(request, "blob"), chunks)
+        await self._backend.put_blob(_digest(request, "blob"), chunks, for_an_hour=_for_an_hour(request))
         return Response(status_code=204)
 
     async def blob(self, request: Request) -> Response:
@@ -380,6 +382,10 @@ def _digest(request: Request, name: str) -> bytes:
     if len(digest) != 32 or text != digest.hex():
         raise ConfigError(f"{text[:80]!r} is not a {name} id: it has 64 lower-case hex digits")
     return digest
+
+
+def _for_an_hour(request: Request) -> bool:
+    return request.query_params.get("keep") == "hour"
 
 
 async def _body(request: Request, size_bytes_max: int) -> AsyncGenerator[bytes, None]:

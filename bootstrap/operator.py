@@ -46,6 +46,8 @@ from depin_node.p2p.reach.service import Reach
 
 UPLOAD_KEPT_S = 600.0
 """How long what a client has uploaded waits for the job that it is for."""
+PUT_KEPT_S = 3_600.0
+"""How long what a user has put stays, whatever jobs use it."""
 UPLOADS_KEPT_MAX = 1_024
 JOBS_COUNTED_MAX = 200
 
@@ -159,16 +161,16 @@ class Operator:
 
     # Blobs
 
-    def has_blob(self, blob_id: bytes) -> bool:
-        """Tell whether the blob is here; if so, it stays long enough for a job to be submitted."""
+    def has_blob(self, blob_id: bytes, *, for_an_hour: bool) -> bool:
+        """Tell whether the blob is here; if so, it stays for an hour, or long enough to submit a job."""
         if not self._store.has(blob_id):
             return False
-        self._uploads.keep(blob_id)
+        self._uploads.keep(blob_id, for_an_hour=for_an_hour)
         return True
 
-    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes]) -> None:
+    async def put_blob(self, blob_id: bytes, chunks: AsyncIterator[bytes], *, for_an_hour: bool) -> None:
         """Store a blob. Raises ``ConfigError`` if the bytes have another id, ``ResourceError`` if there is no room."""
-        self._uploads.keep(blob_id)
+        self._uploads.keep(blob_id, for_an_hour=for_an_hour)
         stored = await self._store.put_stream(chunks, size_bytes_max=BLOB_BYTES_MAX, durable=True)
         if stored != blob_id:
             raise ConfigError(f"these bytes are blob {stored.hex()}, not {blob_id.hex()}")
@@ -187,7 +189,7 @@ class Operator:
             if not self._store.has(blob):
                 raise NotFoundError(f"blob {blob.hex()} is not on this node: upload the program and the inputs first")
         view = await self._requester.submit(job)
-        self._uploads.let_go(blobs)  # the job holds them now
+        self._uploads.submitted(blobs)
         return view
 
     def jobs(self, limit: int) -> list[JobView]:
@@ -261,7 +263,7 @@ class Operator:
     async def assemble(self, job_id: bytes, buffer: int) -> bytes:
         """Put an output together as one blob. Raises as ``output``, and ``ResourceError`` if there is no room."""
         blob = await self._requester.assemble(job_id, buffer)
-        self._uploads.keep(blob)
+        self._uploads.keep(blob, for_an_hour=False)
         return blob
 
     def blob(self, blob_id: bytes) -> AsyncIterator[bytes]:
@@ -277,29 +279,33 @@ class Operator:
 
 
 class Uploads:
-    """Blobs that the client has brought, or asked about, for a job to come: kept until then, or ``UPLOAD_KEPT_S``."""
+    """Blobs that the client has brought, or asked about: for a job to come, kept until then or ``UPLOAD_KEPT_S``; or
+    for any number of jobs, kept for ``PUT_KEPT_S``. One blob may be here as both."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._until_s: dict[bytes, float] = {}
+        self._until_s: dict[tuple[bytes, bool], float] = {}
 
-    def keep(self, blob_id: bytes) -> None:
+    def keep(self, blob_id: bytes, *, for_an_hour: bool) -> None:
         """Pin a blob for a while, and let go of those whose while is over; beyond so many, of the oldest."""
-        now_s = trio.current_time()
-        self.let_go([known for known, until_s in self._until_s.items() if until_s < now_s])
-        if blob_id in self._until_s:
-            del self._until_s[blob_id]  # so that it becomes the newest
+        now_s, upload = trio.current_time(), (blob_id, for_an_hour)
+        self._let_go([known for known, until_s in self._until_s.items() if until_s < now_s])
+        if upload in self._until_s:
+            del self._until_s[upload]  # so that it becomes the newest
         else:
             self._store.pin(blob_id)
-        self._until_s[blob_id] = now_s + UPLOAD_KEPT_S
+        self._until_s[upload] = now_s + (PUT_KEPT_S if for_an_hour else UPLOAD_KEPT_S)
         if len(self._until_s) > UPLOADS_KEPT_MAX:
-            self.let_go([next(iter(self._until_s))])
+            self._let_go([next(iter(self._until_s))])
 
-    def let_go(self, blob_ids: Iterable[bytes]) -> None:
-        """Unpin blobs; those that were not kept are left alone."""
-        for blob_id in blob_ids:
-            if self._until_s.pop(blob_id, None) is not None:
-                self._store.unpin(blob_id)
+    def submitted(self, blob_ids: Iterable[bytes]) -> None:
+        """Let go of what was kept for a job that holds it now."""
+        self._let_go([(blob_id, False) for blob_id in blob_ids])
+
+    def _let_go(self, uploads: Iterable[tuple[bytes, bool]]) -> None:
+        for upload in uploads:
+            if self._until_s.pop(upload, None) is not None:
+                self._store.unpin(upload[0])
 
 
 def _peer_view(entry: Entry, book: Book, now: Now) -> PeerView:

@@ -94,13 +94,16 @@ class Control:
         """Return the newest receipts."""
         return self._get("/v1/receipts", list[ReceiptView])
 
-    def put_blob(self, data: Buffer) -> bytes:
-        """Make sure that the node has ``data`` (contiguous) and return its 32-byte id; nothing is sent if it has."""
+    def put_blob(self, data: Buffer, *, for_an_hour: bool = False) -> bytes:
+        """Make sure that the node has ``data`` (contiguous) and return its 32-byte id; nothing is sent if it has.
+
+        It stays for a job that is submitted next; ``for_an_hour``: for any number of jobs.
+        """
         digest = blob_id(data)
         now_s = time.monotonic()
-        if self._on_node_until_s.get(digest, 0) > now_s:
+        if not for_an_hour and self._on_node_until_s.get(digest, 0) > now_s:
             return digest
-        self._put(digest, data)
+        self._put(digest, data, for_an_hour=for_an_hour)
         self._on_node_until_s = {known: until for known, until in self._on_node_until_s.items() if until > now_s}
         if len(self._on_node_until_s) < KNOWN_BLOBS_MAX:
             self._on_node_until_s[digest] = now_s + KNOWN_S
@@ -133,8 +136,8 @@ class Control:
         """Ask again what the node has, from now on."""
         self._on_node_until_s.clear()
 
-    def _put(self, digest: bytes, data: Buffer) -> None:
-        path = f"/v1/blobs/{digest.hex()}"
+    def _put(self, digest: bytes, data: Buffer, *, for_an_hour: bool) -> None:
+        path = f"/v1/blobs/{digest.hex()}{'?keep=hour' if for_an_hour else ''}"
         with self._reaching():
             there = self._http.head(path)
         if there.status_code == 204:

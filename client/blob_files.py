@@ -53,9 +53,9 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 def _put(control: "Control", file: IO[bytes]) -> bytes:
     if os.fstat(file.fileno()).st_size == 0:
-        return control.put_blob(b"")
+        return control.put_blob(b"", for_an_hour=True)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        return control.put_blob(view)
+        return control.put_blob(view, for_an_hour=True)
 
 
 def get_file(control: "Control", blob_id: str, path: Path, *, as_it_is: bool = False) -> int:

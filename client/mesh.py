@@ -272,7 +272,8 @@ class Mesh:
     def put(self, array: Array) -> Reference:
         """Bring an array to the node and return what stands for it: an argument for any number of jobs.
 
-        The node keeps it for an hour, and for as long as a job uses it; then it goes when room is needed.
+        The node keeps it for an hour, and for as long as a job uses it; then, or when the node was started again, it
+        goes when room is needed.
 
         Raises:
             ConfigError: it is no array that a program can have.
@@ -281,7 +282,7 @@ class Mesh:
         if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPE_BYTES or not array.size:
             raise ConfigError(f"put takes a NumPy array of {', '.join(DTYPE_BYTES)}, with elements in it")
         data = taken(borrowed(array))
-        return Reference(self._control.put_blob(data.data), array.dtype.name, array.shape)
+        return Reference(self._control.put_blob(data.data, for_an_hour=True), array.dtype.name, array.shape)
 
     def get(self, reference: Reference) -> Array:
         """Return the array of a reference.
