@@ -235,13 +235,15 @@ class Handover:
             PeerViolation: what it says cannot be. TransportError: it does not say all. ConfigError, ResourceError:
                 the job is too large to copy, or there is no room.
         """
-        reader = self._context.journal.reader
+        reader, last = self._context.journal.reader, None
         tasks = first = 0
         while True:
             done = reader.done(job, tasks) if tasks else bytearray()
-            have = bits(done[first : first + 8 * HAVE_BYTES_MAX])
-            envelope = await self._ask(peer, More(job, first, have))
-            tasks, more = await self._take(peer, job, envelope)
+            question = More(job, first, bits(done[first : first + 8 * HAVE_BYTES_MAX]))
+            if question == last:
+                raise TransportError("the fellow has more of the job, and said nothing of it")
+            last = question
+            tasks, more = await self._take(peer, job, await self._ask(peer, question))
             if not more:
                 first += 8 * HAVE_BYTES_MAX
                 if first >= tasks:

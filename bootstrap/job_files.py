@@ -115,6 +115,7 @@ class JobFiles:
             verified = verify_signature(envelope, JobState, network)
             state, asked = verified.payload, self._states.job_of(verified, own)
             tasks = asked.tasks
+            assert state.results or not state.more, "a part of a job's state with nothing in it"
             blobs = [*blobs_of(asked), *(o.blob for result in state.results for o in result.outputs if o.blob)]
             for blob in dict.fromkeys(blobs):
                 if blob in told:

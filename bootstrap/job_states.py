@@ -42,7 +42,8 @@ class JobStates:
         self._context = context
 
     def part(self, peer: bytes, more: More) -> bytes:
-        """Return what ``peer`` lacks of a job, as far as it fits, signed. Raises ``NotFoundError``."""
+        """Return what ``peer`` lacks of a job, as far as it fits, signed: without results only if there are none, or
+        if the job's own blobs have to come first (``more.have`` is empty). Raises ``NotFoundError``."""
         context = self._context
         reader, now = context.journal.reader, context.clock()
         stored = reader.job(more.job)
@@ -62,6 +63,8 @@ class JobStates:
                 continue  # it is with those who computed it: they would be asked to compute it again
             result = CopiedResult(task, root, tuple(output for output in copied if output is not None))
             named = [output.blob for output in result.outputs if output.blob is not None]
+            if not results and more.have and len(blobs) + len(named) > BLOBS_MAX:
+                blobs = []  # who has a part of the job has its inputs: the grant is for these alone
             if len(results) >= RESULTS_MAX or size_bytes >= RESULT_BYTES_MAX or len(blobs) + len(named) > BLOBS_MAX:
                 is_all = False
                 break

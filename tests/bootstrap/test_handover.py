@@ -6,8 +6,10 @@ import pytest
 import trio
 import trio.testing
 from market_world import NETWORK, InlinePool, World, clock, knows, make_job, output_of, unwritable, world
+from msgspec.structs import replace
 from wat_programs import program
 
+from depin_node.bootstrap import job_states
 from depin_node.bootstrap.handover import COPY_S, NotAFellowError
 from depin_node.compute.jobs import copies, statements
 from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
@@ -128,6 +130,37 @@ async def test_a_node_that_never_met_the_first_one_goes_on_from_a_file(tmp_path,
         }
         assert not receipted & set(settled), "what was settled was run again"
         assert await attach_file(c, data) == done  # again is harmless
+
+
+async def test_a_result_with_more_blobs_than_fit_beside_the_inputs_is_told_too(tmp_path, autojump_clock, monkeypatch):
+    """As 62 inputs with results of two outputs would be, or one input and 63 outputs: one grant does not hold all."""
+    monkeypatch.setattr(job_states, "BLOBS_MAX", 2)  # the program and the input
+    async with world(tmp_path) as w:
+        a, b, job, x = await started(w, candidate=LARGE)
+        await copied(b, 2)
+        states = 0
+        async with aclosing(a.handover.export(job)) as parts:
+            async for part in parts:
+                states += part[:1] == b"\x02"
+                assert states <= LARGE.tasks, "the file has no end"
+        w.fabric.kill(a.key)
+        await b.handover.attach(job)
+        done = await b.requester.wait(job)
+        assert (await output_of(b, done, LARGE) == x).all()
+
+
+async def test_a_fellow_that_only_says_that_it_has_more_is_not_asked_for_ever(tmp_path, autojump_clock, monkeypatch):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        part = a.handover._states.part
+
+        def more(peer, asked):
+            state = verify_signature(part(peer, asked), JobState, NETWORK).payload
+            return sign(a.context.identity, NETWORK, replace(state, results=(), more=True))
+
+        monkeypatch.setattr(a.handover._states, "part", more)
+        with pytest.raises(TransportError, match="said nothing of it"):
+            await b.handover._copy(a.key, job)
 
 
 async def test_a_job_file_is_believed_for_its_signatures_only(tmp_path, autojump_clock):
