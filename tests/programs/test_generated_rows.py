@@ -73,6 +73,12 @@ def test_rows_give_what_blocks_give(kernel, args, shards, everything_is_large, m
     (ElementwiseKernel("T x", "T z", "z = x + i", "index"), (X,), {}),
     (ElementwiseKernel("T x", "T z", "z = x / n", "length"), (X,), {}),
     (ElementwiseKernel("T x", "T z", "z = x / _ind.size()", "size"), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = x + II", "named", options=("-DII=i",)), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = x + blockIdx.x", "block"), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = x + _first", "first"), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = x + (&x - _raw_x)", "place"), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = x + P(_fir, st)", "pasted", preamble="#define P(a, b) a ## b"), (X,), {}),
+    (ElementwiseKernel("T x", "T z", "z = __shfl_sync(~0u, x, 0)", "lanes"), (X,), {}),
     (ElementwiseKernel("T x, raw T y", "T z", "z = x + y[0]", "indexed"), (X, Y), {}),
     (ElementwiseKernel("raw T y", "raw T z", "z[i] = y[i]", "copied"), (V, Out("float32", (129,))), {"size": 129}),
     (SCALE, (X, Y, 3), {"verify": confidence(0.999, 0.2, parts=4)}),  # parts are of tasks cut by blocks

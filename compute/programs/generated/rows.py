@@ -3,8 +3,8 @@
 A task that is cut by blocks is given whole arrays, for a kernel may read anywhere. An elementwise kernel reads of its
 arrays what belongs to its own elements, and one that reduces the last axes what belongs to its own rows, so that their
 tasks do with these: they need no more memory than for them, and a lender is sent no others. The bits are the same.
-What counts elements of the whole loop (``i``, ``n``, ``_ind`` and their like) or has raw arrays is cut by blocks, and
-so is what is small.
+What counts elements of the whole loop, or could (``i``, ``n``, ``_ind`` and their like, threads and blocks, names that
+the preprocessor makes), or has raw arrays is cut by blocks, and so is what is small.
 """
 
 import re
@@ -24,7 +24,10 @@ from depin_node.compute.programs.program_arrays import check_shards
 Axis = int | Sequence[int] | None
 BYTES_MIN: Final = 8 << 20
 """Of the largest array: those of fewer bytes are sent whole anyway (``bootstrap/arriving.py``)."""
-_WHOLE_LOOP: Final = re.compile(r"\b(i|n|_ind|_i|_j|_in_ind|_out_ind)\b")
+_WHOLE_LOOP: Final = re.compile(
+    r"\b(i|n|_(?!_|J\b)\w*|threadIdx|blockIdx|blockDim|gridDim|warpSize|__shared__|atomic\w*"
+    r"|__(sync|shfl|ballot|any|all|activemask|match|reduce)\w*)\b|##|%:%:|\w\\\r?\n\w"
+)
 
 
 def in_rows(
@@ -42,7 +45,7 @@ def in_rows(
         ConfigError: the arguments do not fit, or it cannot be cut into so many.
     """
     check_shards(shards)
-    if shards < 2 or any(map(_WHOLE_LOOP.search, _words(kernel))):
+    if shards < 2 or kernel.options or any(map(_WHOLE_LOOP.search, _words(kernel))):
         return None
     arguments = sort_arguments(kernel.name, kernel.in_params, kernel.out_params, args)
     shape = _shape(kernel, arguments)
