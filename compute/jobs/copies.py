@@ -80,10 +80,8 @@ def taken_over(journal: Journal, limit: int) -> list[tuple[bytes, int]]:
 
 def spent_us(journal: Journal, job: bytes) -> int:
     """Return what a job's answers have cost so far, by its receipts, in µs of the reference core; here and before."""
-    ((here,),) = journal.rows(
-        "SELECT coalesce(sum(busy_us), 0) FROM receipts WHERE job = ? AND role = 'requester'", job
-    )
-    ((before,),) = journal.rows("SELECT coalesce(sum(spent_us), 0) FROM epochs WHERE job = ?", job)
+    ((here,),) = journal.rows("SELECT total(busy_us) FROM receipts WHERE job = ? AND role = 'requester'", job)
+    ((before,),) = journal.rows("SELECT total(spent_us) FROM epochs WHERE job = ?", job)
     return int(here) + int(before)
 
 

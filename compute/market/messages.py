@@ -26,7 +26,7 @@ import msgspec
 from blake3 import blake3
 
 from depin_node.compute.jobs.job import DEVICE_CLASSES_MAX, INPUTS_MAX, InputRef, Limits, Tolerances
-from depin_node.compute.market.pricing import SPEED_MAX
+from depin_node.compute.market.pricing import PRICE_MAX_US, SPEED_MAX
 from depin_node.compute.trust.chain import Place
 from depin_node.core.wire import Digest, Message, Name, Uint, encode
 from depin_node.crypto.envelope import Signed
@@ -179,7 +179,7 @@ class Verdict(StrEnum):
 AttemptNumber = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 TaskIndex = Annotated[int, msgspec.Meta(ge=0, le=2**32)]
 WorkNumber = Annotated[int, msgspec.Meta(ge=0, le=2**32)]
-Micros = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+Micros = Annotated[int, msgspec.Meta(ge=0, le=PRICE_MAX_US)]
 
 
 class Terms(Message, frozen=True):

@@ -36,6 +36,8 @@ LEAST_US: Final = 10_000
 FORGIVEN_US: Final = 250_000
 """Of one work a provider gives away so much of a slot's time before it leaves: a new agreement costs both about a
 second, and one answer that had to wait for the processor is no reason for that."""
+PRICE_MAX_US: Final = 2**48
+"""Of one task, nine years of the reference core. So are all times in messages: sums of a few receipts fit 64 bits."""
 ASKED_MAX: Final = 256
 """Providers of one job whose probes are remembered."""
 
@@ -48,8 +50,9 @@ def reference_speed(*measured: int) -> int:
 
 
 def reference_us(elapsed_us: int, speed: int) -> int:
-    """Return what ``elapsed_us`` on a slot of ``speed`` is worth, in µs of the reference core, rounded up."""
-    return -(-elapsed_us * speed // NOMINAL)
+    """Return what ``elapsed_us`` on a slot of ``speed`` is worth, in µs of the reference core, rounded up; no more than
+    ``PRICE_MAX_US``."""
+    return min(PRICE_MAX_US, -(-elapsed_us * speed // NOMINAL))
 
 
 class Prices:

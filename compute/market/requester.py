@@ -521,7 +521,8 @@ class RequesterTalk:
         """The first answers of a work are in: fix what each of its tasks costs."""
         assert self._bid is not None
         probe_us = sorted(answered_us)[(len(answered_us) - 1) // 2]  # the very first one also warms up a worker
-        work.price_us = work.prices.fix(self.peer, reference_us(probe_us, self._bid.speed))
+        limit_us = work.body.terms.limits.seconds * 1_000_000  # what is said to have taken longer would have been ended
+        work.price_us = work.prices.fix(self.peer, reference_us(min(probe_us, limit_us), self._bid.speed))
         return Priced(work.body.job, work.price_us)
 
     def _believable(self, elapsed_us: int, now: Now) -> int:

@@ -15,6 +15,7 @@ from depin_node.compute.market.pricing import (
     FORGIVEN_US,
     LEAST_US,
     NOMINAL,
+    PRICE_MAX_US,
     REFERENCE,
     SPEED_MAX,
     TOO_FAR,
@@ -34,6 +35,7 @@ def test_a_reference_second_is_a_second_of_the_reference_core():
     twice = reference_speed(*(2 * speed for speed in REFERENCE))
     assert (twice, reference_us(500_000, twice)) == (2 * NOMINAL, 1_000_000)
     assert reference_speed(0, 1250, 2500) == NOMINAL  # nobody has measured it
+    assert reference_us(2**48, SPEED_MAX) == PRICE_MAX_US
 
 
 @given(st.tuples(*[st.integers(0, 2**32 - 1)] * 3))
@@ -122,6 +124,14 @@ def test_of_answers_that_come_together_the_middle_one_is_the_probe(took, price):
         pair.p.finished(attempt, NAMED, took_us)
     assert pair.to_requester() == [Kind.COMMITS]
     assert pair.heard[0] == hp.Priced(BODY.job, price)
+
+
+def test_no_task_costs_more_than_its_limit_of_time_however_long_it_is_said_to_have_taken():
+    pair = Pair(slots=256, speed=SPEED_MAX).work(1)
+    pair.at_s += 10_000
+    pair.p.finished(0, NAMED, 2**47)
+    pair.to_requester()
+    assert pair.heard[0] == hp.Priced(BODY.job, reference_us(BODY.terms.limits.seconds * 1_000_000, SPEED_MAX))
 
 
 def test_a_work_that_ends_with_its_probe_has_its_price_in_the_receipt():
