@@ -6,6 +6,7 @@ submitted that the worker never waits: no second task beside one that takes so l
 whose device is withdrawn ends, and leaves what is queued to the others.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,7 @@ class Lane:
             # By halves: what is handed over together is answered together.
             taken = self._shop.take(number, room) if is_next and 2 * room >= ahead else []
             was_any = bool(taken)
-            taken = [item for item in taken if not await self._shop.hand_in(number, *item)]
+            taken = await self._hand_in(number, taken)
             if not taken and was_any:
                 continue
             if not taken:
@@ -167,6 +168,19 @@ class Lane:
                 log.warning("a worker cannot go on", lane=self._name, reason=str(error))
                 await self._close()
                 return
+
+    async def _hand_in(self, number: int, taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Answer attempts with what was finished before; return those that have to run. If cancelled, none is lost."""
+        left, to_run = deque(taken), list[tuple[int, int]]()
+        try:
+            while left:
+                if not await self._shop.hand_in(number, *left[0]):
+                    to_run.append(left[0])
+                left.popleft()
+        finally:
+            if left:
+                self._shop.give_back(number, [*to_run, *left])
+        return to_run
 
     async def _collect(self, lease: Lease, scope: trio.CancelScope) -> None:
         async for first in lease.results():

@@ -6,13 +6,14 @@ is written. Its ``JobEnded`` is written behind the last of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 import structlog
 import trio
 
-from depin_node.bootstrap.job_records import queued
+from depin_node.bootstrap.job_records import blobs_of, queued
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import events as e
 from depin_node.compute.jobs import statements
@@ -24,6 +25,7 @@ from depin_node.core.errors import ResourceError
 
 log = structlog.get_logger("depin_node.requester")
 
+WRITE_AGAIN_S = 1.0
 STORED_S = 30.0
 """How long a result that was just accepted is waited for: the disk is slower than that only if it is broken."""
 
@@ -71,6 +73,8 @@ class OpenJobs:
         self._scheduled = view
         self._over = over
         self._jobs: dict[bytes, OpenJob] = {}
+        self.unwritten: dict[bytes, ResourceError] = {}
+        """Jobs whose end is not in the journal, and why; none of them is open."""
 
     def __contains__(self, identifier: bytes) -> bool:
         """Tell whether a job is open: its end is not durable yet."""
@@ -228,7 +232,7 @@ class OpenJobs:
     def _write_end(self, identifier: bytes, opened: OpenJob, view: JobView) -> None:
         if opened.fault is not None:
             view = msgspec.structs.replace(view, state="failed", error=opened.fault)
-        inputs = [item.blob for item in opened.job.inputs]
+        inputs = [blob for blob in blobs_of(opened.job) if blob != opened.job.program]  # that stays, with the results
 
         def note(error: ResourceError | None) -> None:
             if opened.fault is not None and view.state == "done":  # a result before it could not be stored
@@ -236,6 +240,8 @@ class OpenJobs:
                 return
             if error is not None:
                 log.error("the end of a job cannot be stored", job=identifier.hex(), reason=str(error))
+                self.unwritten[identifier] = error
+                self._nursery.start_soon(self._write_later, identifier, writes)
             for blob in inputs:
                 self._context.blobs.store.unpin(blob)
             del self._jobs[identifier]
@@ -249,6 +255,14 @@ class OpenJobs:
         if view.state == "done":  # else what is provisional is never for good: a fellow that goes on is not shown it
             writes.append(statements.drop_tabs(identifier))
         self._context.journal.write_soon(writes, note)
+
+    async def _write_later(self, identifier: bytes, writes: list[statements.Statement]) -> None:
+        """Write a job's end once there is room: until then a restart goes on with it."""
+        while identifier in self.unwritten:
+            await trio.sleep(WRITE_AGAIN_S)
+            with suppress(ResourceError):
+                await self._context.journal.write(writes)
+                del self.unwritten[identifier]
 
 
 def _tab(effect: e.StoreResult | e.NoteHolders) -> list[statements.Statement]:

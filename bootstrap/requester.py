@@ -90,6 +90,8 @@ class Requester:
         self._does = self._effects()
         self._ended: dict[bytes, JobView] = {}
         self._changed: dict[bytes, trio.lowlevel.ParkingLot] = {}
+        self._writing: dict[str, trio.Event] = {}
+        """By key, the jobs that are on their way into the journal."""
         self._records = JobRecords(context, self._compute_again)
         self._wake = trio.Event()
         self._looked_s = float("-inf")
@@ -113,8 +115,13 @@ class Requester:
             raise ResourceError(f"{JOBS_OPEN_MAX} jobs are open on this node: wait for some to end, or cancel them")
         program = await self._records.check(job)
         identifier = job_id(context.identity.key, job)
+        while (writing := self._writing.get(job.key)) is not None:
+            await writing.wait()
+            known = context.journal.reader.job_by_key(job.key)
+            if known is not None:
+                return self._same(job, known)
         if identifier in self._open:
-            return self.job(identifier)  # its key is being written
+            return self.job(identifier)  # it could not be written, and ends
         expires_s = now.wall_ns // SECOND_NS + SignedJob.LIFETIME_S_MAX
         signed = SignedJob(NOBODY, expires_s, context.pen.next_seq(), job)
         envelope = sign(context.identity, context.network.network_id, signed)
@@ -123,10 +130,12 @@ class Requester:
             context.blobs.store.pin(blob)
         # The scheduler may begin while the disk confirms: what it writes comes after this in the journal.
         written, failure = trio.Event(), list[ResourceError | None]()
+        self._writing[job.key] = written
 
         def note(error: ResourceError | None) -> None:
             failure.append(error)
             written.set()
+            del self._writing[job.key]
 
         context.journal.write_soon(
             [
@@ -196,12 +205,24 @@ class Requester:
             await self._changed.setdefault(identifier, trio.lowlevel.ParkingLot()).park()
         return self.job(identifier)
 
+    async def _durable_end(self, identifier: bytes) -> JobView:
+        view, error = await self.wait(identifier), self._open.unwritten.get(identifier)
+        if error is not None:
+            raise ResourceError(
+                f"the job has stopped, but begins again if the node is restarted before that is written: {error}"
+            )
+        return view
+
     async def cancel(self, identifier: bytes) -> JobView:
-        """Stop a job; one that has ended stays as it is. Raises ``NotFoundError``."""
+        """Stop a job; one that has ended stays as it is.
+
+        Raises:
+            NotFoundError: no such job. ResourceError: it is stopped, and the journal cannot be written.
+        """
         self.job(identifier)
         if identifier in self._open:
             self._feed(e.CancelAsked(identifier))
-        return await self.wait(identifier)
+        return await self._durable_end(identifier)
 
     async def output(self, identifier: bytes, buffer: int) -> AsyncIterator[bytes]:
         """Yield what the tasks returned for a buffer, in task order; see ``programs.shards`` for the layout.
@@ -262,10 +283,14 @@ class Requester:
         return identifier in self._open
 
     async def hand_over(self, identifier: bytes, error: JobError) -> None:
-        """End a job that a fellow goes on with, and wait until that is durable."""
+        """End a job that a fellow goes on with, and wait until that is durable.
+
+        Raises:
+            ResourceError: it is stopped, and the journal cannot be written.
+        """
         if identifier in self._open:
             self._feed(e.HandedOver(identifier, error))
-            await self.wait(identifier)
+            await self._durable_end(identifier)
 
     async def check(self, copy: StoredCopy) -> None:
         """See that a fellow's job can go on here. Raises ``ConfigError``: its program or an input is not here."""
@@ -558,11 +583,9 @@ async def open_requester(
 
     ``audit_pool`` opens the workers that audits run in; without ``audits_here`` peers run them.
     """
-    store = context.blobs.store
-    for blob in context.journal.reader.prune():
-        store.delete(blob)
+    context.journal.reader.prune()
     for blob in context.journal.reader.held():
-        store.pin(blob)
+        context.blobs.store.pin(blob)
     async with trio.open_nursery() as nursery:
         requester = Requester(context, config or SchedulerConfig(), nursery, audit_pool, audits_here=audits_here)
         nursery.start_soon(requester.watch_mesh)

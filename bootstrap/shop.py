@@ -148,7 +148,9 @@ class Shop:
 
     async def prepare(self, order: market.Prepare) -> None:
         """Fetch a work's program and inputs; what fails is told to each of its attempts."""
-        work = self._works[order.work]
+        work = self._works.get(order.work)
+        if work is None:  # closed before its turn came
+            return
         with work.scope:
             try:
                 async with self._supplier.fetched(self._talk.peer, order, work, in_parts=self._takes_parts) as inputs:

@@ -54,6 +54,8 @@ def _errors(path: Path) -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error
+    except OverflowError as error:  # what peers send is bounded long before
+        raise ResourceError(f"{path}: a number does not fit into the journal: {error}") from error
 
 
 def _damaged(path: Path, why: str) -> ConfigError:
@@ -253,10 +255,9 @@ class Journal:
         rows = self._rows("SELECT task, log FROM logs WHERE job = ? ORDER BY task", job_id)
         return rows, len(rows) >= LOGS_KEPT_MAX
 
-    def prune(self) -> list[bytes]:
-        """Forget all but the newest ended jobs; return the blobs that they held."""
+    def prune(self) -> None:
+        """Forget all but the newest ended jobs; blobs that only they held stay until the store needs the room."""
         old = "SELECT id FROM jobs WHERE ended <> '' ORDER BY created_s DESC, id LIMIT -1 OFFSET ?"
-        blobs = [blob for (blob,) in self._rows(f"SELECT blob FROM held WHERE job IN ({old})", JOBS_KEPT_MAX)]  # noqa: S608
         self.apply(
             Statement(f"DELETE FROM {table} WHERE {column} IN ({old})", [(JOBS_KEPT_MAX,)])  # noqa: S608 - no input
             for table, column in (
@@ -272,7 +273,6 @@ class Journal:
                 ("jobs", "id"),
             )
         )
-        return blobs
 
     # The rest
 
@@ -375,8 +375,9 @@ class Journal:
     def balances(self) -> list[tuple[bytes, int, int]]:
         """Return (peer, given, received): the work in µs that receipts signed by both sides count."""
         return self._rows(
-            "SELECT peer, sum(busy_us * (role = 'provider')), sum(busy_us * (role = 'requester')) FROM receipts"
-            " WHERE countersign IS NOT NULL GROUP BY peer"
+            "SELECT peer, CAST(total(busy_us * (role = 'provider')) AS INTEGER),"
+            " CAST(total(busy_us * (role = 'requester')) AS INTEGER)"  # sum() ends with an error beyond 64 bits
+            " FROM receipts WHERE countersign IS NOT NULL GROUP BY peer"
         )
 
     def runs(self, owner: bytes) -> list[bytes]:
