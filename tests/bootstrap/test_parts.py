@@ -106,7 +106,7 @@ async def test_an_array_larger_than_a_lenders_quota(tmp_path, count):
         for lender in some:
             lender.blobs.store.quota_bytes = 12 << 20
         await run(requester, candidate, x)
-        assert requester.blobs.sent_bytes < 1.5 * x.nbytes  # nobody threw away what it needed
+        assert requester.blobs.sent_bytes < (count + 0.5) * x.nbytes  # nobody threw away what it needed
 
 
 async def test_rows_wait_for_room_and_for_those_of_one_task_there_has_to_be_some(tmp_path):
