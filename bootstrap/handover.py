@@ -40,13 +40,14 @@ from depin_node.compute.jobs.handover import (
     Working,
     bits,
 )
-from depin_node.compute.jobs.job import Job, JobError, JobView, SignedJob
+from depin_node.compute.jobs.job import TASKS_MAX, Job, JobError, JobView, SignedJob
 from depin_node.core.errors import ConfigError, DepinError, NotFoundError, PeerViolation, ResourceError, TransportError
 from depin_node.core.views import CopyView
 from depin_node.core.wire import decode, encode
-from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, read_kept, verify
+from depin_node.crypto.envelope import ENVELOPE_OVERHEAD_BYTES, read_kept
 from depin_node.crypto.identity import peer_id
 from depin_node.crypto.ownership import read_certificate
+from depin_node.p2p.frames import RequestRefusedError
 
 log = structlog.get_logger("depin_node.handover")
 
@@ -81,6 +82,10 @@ class Handover:
         self._requester: Requester | None = None
         self._refused: set[bytes] = set()
         """Jobs that were too large to copy, or could not be."""
+        self._resumed = frozenset[bytes]()
+        """Jobs that were open when this node started."""
+        self._asked: dict[bytes, set[bytes]] = {}
+        """Which of them a fellow was asked for by name."""
         self._attaching = trio.Lock()
         self._states = JobStates(context)
         self._files = JobFiles(context, self._states)
@@ -102,7 +107,7 @@ class Handover:
         reader = self._context.journal.reader
         changed = dict(copies.taken_over(reader, JOBS_MAX))
         working = [stored.id for stored in reader.open_jobs()][:JOBS_MAX] if self._requester is not None else []
-        lines = [Line(job, changed.get(job, 0), True) for job in working]
+        lines = [Line(job, copies.epoch_of(reader, job)[0], True) for job in working]
         return Lines((*lines, *(Line(job, epoch, False) for job, epoch in changed.items() if job not in working)))
 
     async def _yield(self, peer: bytes, line: Line) -> None:
@@ -143,7 +148,8 @@ class Handover:
 
     async def before_resuming(self) -> None:
         """Ask the fellows, before this node goes on with its jobs, whether one of them has taken a job over."""
-        if self._context.mesh.owners.own is None or not self._context.journal.reader.open_jobs():
+        self._resumed = frozenset(stored.id for stored in self._context.journal.reader.open_jobs())
+        if self._context.mesh.owners.own is None or not self._resumed:
             return
         heard = self._context.mesh.watch()
         with trio.move_on_after(FIRST_S):
@@ -162,6 +168,7 @@ class Handover:
             lines = decode(await self._ask(peer, Working()), Lines, size_bytes_max=_BOUNDS.answer_bytes_max)
             for line in lines.jobs:
                 await self._yield(peer, line)
+            await self._ask_by_job(peer, {line.job for line in lines.jobs})
         except PeerViolation as error:
             self._context.mesh.report(peer, error)
         except TransportError as error:
@@ -169,6 +176,21 @@ class Handover:
         else:
             return lines
         return None
+
+    async def _ask_by_job(self, peer: bytes, told: set[bytes]) -> None:
+        """Ask a fellow, once, for each job that this node came back with and that it has not told of: it may have taken
+        it over many jobs ago."""
+        for job in self._resumed - told - self._asked.setdefault(peer, set()):
+            stored = self._context.journal.reader.job(job)
+            if stored is not None and not stored.ended:
+                try:
+                    envelope = await self._ask(peer, More(job, TASKS_MAX - 1, b"\1"))  # the epoch, and no results
+                    state, _ = self._states.told(peer, job, envelope)
+                    await self._yield(peer, Line(job, state.epoch, False))
+                except RequestRefusedError as error:
+                    if error.refusal != NotFoundError.code:
+                        raise
+            self._asked[peer].add(job)
 
     @asynccontextmanager
     async def running(self, requester: Requester) -> AsyncIterator[None]:
@@ -252,12 +274,8 @@ class Handover:
     async def _take(self, peer: bytes, job: bytes, envelope: bytes) -> tuple[int, bool]:
         """Store a part of a job's state; return how many tasks the job has, and whether more follows."""
         context = self._context
-        network, reader, now = context.network.network_id, context.journal.reader, context.clock()
-        told = verify(envelope, JobState, network, to=context.identity.key, now=now)
-        state, asked = told.payload, self._states.job_of(told, peer)
-        if state.job != job:
-            raise PeerViolation("jobs: the state of another job than was asked for")
-        known = copies.copy_of(reader, job)
+        state, asked = self._states.told(peer, job, envelope)
+        known = copies.copy_of(context.journal.reader, job)
         if known is not None and known.epoch > state.epoch:
             return asked.tasks, False  # who has it now says more
         entry = context.mesh.directory.get(peer)

@@ -29,7 +29,7 @@ from depin_node.compute.programs.shards import result_bytes
 from depin_node.compute.programs.validation import decode_program
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import NotFoundError, PeerViolation
-from depin_node.crypto.envelope import Verified, sign, verify_signature
+from depin_node.crypto.envelope import Verified, sign, verify, verify_signature
 from depin_node.p2p.blobs import issue_grant
 
 GRANT_S = 600
@@ -100,6 +100,16 @@ class JobStates:
         if output.blob is None:
             return CopiedOutput(output.inline, None, len(output.inline))
         return CopiedOutput(b"", output.blob, store.size_bytes(output.blob)) if store.has(output.blob) else None
+
+    def told(self, peer: bytes, job: bytes, envelope: bytes) -> tuple[JobState, Job]:
+        """Return what a fellow was asked for of a job, and the job. Raises ``PeerViolation``: it is something else."""
+        context = self._context
+        network, now = context.network.network_id, context.clock()
+        told = verify(envelope, JobState, network, to=context.identity.key, now=now)
+        asked = self.job_of(told, peer)
+        if told.payload.job != job:
+            raise PeerViolation("jobs: the state of another job than was asked for")
+        return told.payload, asked
 
     def job_of(self, told: Verified[JobState], worker: bytes) -> Job:
         """Return the job that a state is about, as its requester signed it.

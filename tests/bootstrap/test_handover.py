@@ -12,7 +12,7 @@ from wat_programs import program
 from depin_node.bootstrap import job_states
 from depin_node.bootstrap.handover import COPY_S, NotAFellowError
 from depin_node.compute.jobs import copies, statements
-from depin_node.compute.jobs.handover import JobState, Question, Working, bits, has_bit
+from depin_node.compute.jobs.handover import JOBS_MAX, JobState, Question, Working, bits, has_bit
 from depin_node.compute.jobs.journal import Journal
 from depin_node.compute.jobs.scheduler import SchedulerConfig
 from depin_node.compute.jobs.schema import StoredOutput
@@ -199,6 +199,23 @@ async def test_a_node_that_was_killed_learns_of_it_before_it_goes_on(tmp_path, a
         assert (ended.state, ended.error.code) == ("taken_over", "taken_over")
         done = await b.requester.wait(job)
         assert (await output_of(b, done, MANY) == x).all()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["open", "done"])
+async def test_a_node_that_took_over_many_jobs_since_still_says_which_one_it_has(tmp_path, autojump_clock, ends):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w)
+        await copied(b, 2)
+        w.fabric.kill(a.key)
+        a.scope.cancel()
+        await b.handover.attach(job)
+        others = [copies.put_epoch(bytes([number]) * 32, 1, a.key, 0) for number in range(JOBS_MAX)]
+        await b.context.journal.write(others)
+        if ends:
+            await b.requester.wait(job)
+        w.first = b.context.network.addresses()[0]
+        back = await w.start(1, owner=OWNER)
+        assert back.requester.job(job).state == "taken_over"
 
 
 async def test_a_node_killed_while_it_takes_a_job_over_goes_on_with_it(tmp_path, autojump_clock):
