@@ -5,6 +5,7 @@ The flow: ``cli`` gathers what there is (the configuration, the data directory, 
 nothing is believed of a peer but that it answers: a clock that peers see differently is reported, never set.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -23,6 +24,7 @@ from depin_node.core import clock
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import ConfigError, DepinError, PeerViolation
 from depin_node.core.local import DataDir
+from depin_node.core.text import counted
 from depin_node.core.views import DeviceView, PeerView, StatusView, View
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
@@ -220,7 +222,8 @@ def _reach(status: StatusView) -> Iterator[Finding]:
     reach = status.reach
     if reach is None:
         return
-    groups = f"{reach.reached} groups of peers could call us, {reach.missed} could not"
+    groups = f"{counted(reach.reached, 'group')} of peers could call us, {reach.missed} could not"
+    relays = f"by way of {counted(len(reach.relays), 'relay')}"
     if reach.verdict == "local":
         yield Finding("reachable", True, "from this machine only, as it listens on loopback")
     elif reach.verdict == "public":
@@ -229,7 +232,7 @@ def _reach(status: StatusView) -> Iterator[Finding]:
         yield Finding(
             "reachable",
             True,
-            f"not directly ({groups}), but by way of {len(reach.relays)} relays",
+            f"not directly ({groups}), but {relays}",
             "for speed, pass the port on at the router, or let it (UPnP)",
         )
     elif reach.verdict == "private":
@@ -240,7 +243,13 @@ def _reach(status: StatusView) -> Iterator[Finding]:
             "pass the TCP port on at the router, open it in the firewall, or join by a first peer that relays",
         )
     else:
-        yield Finding("reachable", True, f"not known yet ({groups})", "it takes peers of two groups; look again later")
+        so_far = f", so far {relays}" if reach.relays else ""
+        yield Finding(
+            "reachable",
+            True,
+            f"not known yet ({groups}){so_far}",
+            "it takes peers of two groups: look again later, or join by first peers in two networks",
+        )
     yield Finding("nat", True, _NATS.get(reach.nat, reach.nat))
     if reach.serves:
         yield Finding("relay", True, f"for {reach.places} peers, {reach.circuits} circuits open")
@@ -288,7 +297,11 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
     if named:
         # A list has the node, if at all, and never the stranger as which we ask: only a connected one is surely on it.
         listing = [a for a, reason in reasons.items() if _LISTS in reason and patient.status and not connected]
-        dead = [f"{a}: {reason}" for a, reason in reasons.items() if reason and (_LISTS not in reason or a in listing)]
+        dead = [
+            reason if reason.startswith(a) else f"{a}: {reason}"
+            for a, reason in reasons.items()
+            if reason and (_LISTS not in reason or a in listing)
+        ]
         alive = len(reasons) - len(dead)
         reachable = alive + len(listing) > 0 or bool(connected)
         says = f"{alive} of {len(reasons)} answer" + "".join(f"; {reason}" for reason in dead)
@@ -297,6 +310,8 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
             do = f"ask who runs it to put {patient.status.peer} on its allowed_peers"
         elif any("give both nodes" in reason for reason in dead):
             do = "compare network_id and pre_shared_key_file with the node's there"
+        elif dead and all(os.strerror(errno.ENETUNREACH) in reason for reason in dead):
+            do = "this machine has no way there: look at its own network (cable, wireless, VPN, default route)"
         found.append(Finding("first peers", alive > 0 or not reasons, says, do))
     else:
         found.append(

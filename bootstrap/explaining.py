@@ -8,6 +8,7 @@ from depin_node.compute.jobs.explain import EvidenceView, ExplainView, Prospect,
 from depin_node.compute.jobs.job import Job, JobView
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.advert import common_protocol
+from depin_node.p2p.directory import Entry
 
 
 def explained(context: MarketContext, job: Job, view: JobView, story: list[JobEvent], price_max: int) -> ExplainView:
@@ -32,5 +33,12 @@ def _prospects(context: MarketContext) -> Iterator[Prospect]:
             banned=banned.get(entry.key, ""),
             price=advert.price,
             is_fellow=is_fellow,
+            is_relayed=_is_relayed(context, entry),
             devices=tuple((device.device_class, device.memory_mib) for device in advert.devices),
         )
+
+
+def _is_relayed(context: MarketContext, entry: Entry) -> bool:
+    """Tell whether a peer is connected by way of a relay; or, if it is not connected, names one first."""
+    path = context.network.path(entry.key)
+    return path.relayed if path is not None else bool(entry.addresses and entry.addresses[0].relay)

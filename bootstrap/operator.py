@@ -17,7 +17,6 @@ from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import Job, JobView, SignedJob
 from depin_node.compute.jobs.schema import StoredReceipt
 from depin_node.compute.market.messages import Countersign, Meters
-from depin_node.compute.trust.book import Book
 from depin_node.compute.trust.credit import SECOND_US
 from depin_node.compute.trust.receipts import busy_us, count, verify_receipt
 from depin_node.core.clock import Now
@@ -131,7 +130,7 @@ class Operator:
     def peers(self) -> list[PeerView]:
         """Return the peers that are known, connected ones first, then by peer id."""
         market, now = self._market, self._market.clock()
-        views = [_peer_view(entry, market.book, now) for entry in market.mesh.directory.peers()]
+        views = [_peer_view(entry, market, now) for entry in market.mesh.directory.peers()]
         return sorted(views, key=lambda view: (not view.connected, view.peer))
 
     def devices(self) -> list[DeviceView]:
@@ -308,7 +307,8 @@ class Uploads:
                 self._store.unpin(upload[0])
 
 
-def _peer_view(entry: Entry, book: Book, now: Now) -> PeerView:
+def _peer_view(entry: Entry, market: MarketContext, now: Now) -> PeerView:
+    book, path = market.book, market.network.path(entry.key)
     classes = {device.device_class for device in entry.advert.devices}
     standings = [book.standing(entry.key, name, now) for name in classes]
     return PeerView(
@@ -338,6 +338,7 @@ def _peer_view(entry: Entry, book: Book, now: Now) -> PeerView:
         owner=peer_id(entry.owner) if entry.owner else "",
         verified=max((standing.verified for standing in standings), default=0),
         availability=max((standing.availability for standing in standings if standing.observed), default=None),
+        relayed=path is not None and path.relayed,
     )
 
 

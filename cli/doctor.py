@@ -35,6 +35,7 @@ def doctor(settings: Settings, /, as_json: bool, config: str | None, no_devices:
     from depin_node.bootstrap import doctor as examination
     from depin_node.bootstrap import logs
     from depin_node.core.errors import ConfigError
+    from depin_node.core.text import counted
 
     logs.set_up("error", None)
     patient = _patient(settings.located(), config, devices=not no_devices)
@@ -43,7 +44,7 @@ def doctor(settings: Settings, /, as_json: bool, config: str | None, no_devices:
     if node_config is not None:
         to_ask = examination.peers_to_ask(patient)
         if to_ask:
-            note(f"asking {len(to_ask)} first peers")
+            note(f"asking {counted(len(to_ask), 'first peer')}")
             try:
                 reasons = trio.run(examination.ask_peers, to_ask, node_config)
             except ConfigError as error:  # the key of the mesh cannot be read: ``examine`` tells

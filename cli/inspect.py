@@ -35,6 +35,8 @@ def status(settings: Settings, /, as_json: bool) -> None:
 def peers(settings: Settings, /, as_json: bool) -> None:
     """List the peers the node knows, connected ones first.
 
+    Those that are "relayed" are connected by way of a relay only: slow, and of no group of their own.
+
     \b
     Example:
       depin-node peers
@@ -95,14 +97,18 @@ def _status_text(view: "StatusView") -> str:
 
 
 def _reach_words(reach: "ReachView") -> str:
+    from depin_node.core.text import counted
+
     words = {
         "local": "only from this machine",
         "public": "from outside",
         "private": "not from outside",
         "unknown": "not known yet",
     }
-    by = f", by way of {len(reach.relays)} relays" if reach.relays else ""
-    serves = f"; relay for {reach.places} peers, {reach.circuits} circuits" if reach.serves else ""
+    by = f", by way of {counted(len(reach.relays), 'relay')}" if reach.relays else ""
+    serves = (
+        f"; relay for {counted(reach.places, 'peer')}, {counted(reach.circuits, 'circuit')}" if reach.serves else ""
+    )
     return f"{words.get(reach.verdict, reach.verdict)}{by} (NAT: {reach.nat}){serves}"
 
 
@@ -119,13 +125,19 @@ def _speed_words(device: "DeviceView", before: str = "") -> str:
     return f"{before}{flops}, {device.mbytes_s / 1e3:.3g} GB/s"
 
 
+def _state_word(view: "PeerView") -> str:
+    if view.banned or not view.connected:
+        return "banned" if view.banned else "known"
+    return "relayed" if view.relayed else "connected"
+
+
 def _peers_text(views: "list[PeerView]") -> str:
     if not views:
         return "no peers known yet"
     rows = [
         (
             view.peer,
-            "banned" if view.banned else "connected" if view.connected else "known",
+            _state_word(view),
             _device_words(view.devices) if view.lending else "not lending",
             "" if view.availability is None else f"{view.verified} right, there {view.availability:.0%}",
             view.address,

@@ -220,11 +220,16 @@ def _story(events: "list[JobEvent]") -> str:
             event.kind,
             event.task if event.task >= 0 else "",
             event.peer,
-            event.detail,
+            _detail(event),
         )
         for event in events
     ]
     return table(("AFTER", "WHAT", "TASK", "PEER", ""), rows)
+
+
+def _detail(event: "JobEvent") -> str:
+    """Return what happened without the peer id that stands beside it, for which there would be no room."""
+    return event.detail.replace(f"/p2p/{event.peer}", "").replace(event.peer, "it") if event.peer else event.detail
 
 
 def _needed(view: "ExplainView") -> str:
@@ -262,7 +267,7 @@ def _explanation(view: "ExplainView") -> str:
         (p.peer, p.state, p.tasks_done, p.attempts_failed, f"{p.run_s:.3f} s", f"{p.price_s:.6g} ref-s", p.reason)
         for p in view.providers
     ]
-    rejected = [(line.kind, line.task if line.task >= 0 else "", line.peer, line.detail) for line in view.rejected]
+    rejected = [(line.kind, line.task if line.task >= 0 else "", line.peer, _detail(line)) for line in view.rejected]
     if lacking:
         parts.append(table(("LACKING", "PEERS", "ONLY THIS", "IF RELAXED"), lacking))
     if stages:

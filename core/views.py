@@ -51,7 +51,7 @@ class PeerView(View, frozen=True):
     """What this node knows of a peer. ``address`` is where it can be dialled; ``banned`` is why, or empty; ``owner`` is
     the id of its owner's key, or empty. ``verified``: answers of it that were found right with somebody established
     behind the finding; ``availability``: how likely it is to answer, 0 to 1, None where nothing is known; both of
-    its best device.
+    its best device. ``relayed``: connected by way of a relay only, which is slow for large data.
     """
 
     peer: str
@@ -68,6 +68,7 @@ class PeerView(View, frozen=True):
     protocol_max: int = 1
     verified: int = 0
     availability: float | None = None
+    relayed: bool = False
 
 
 class ReachView(View, frozen=True):

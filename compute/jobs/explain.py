@@ -100,6 +100,8 @@ class Prospect(NamedTuple):
     devices: tuple[tuple[str, int], ...]
     is_fellow: bool = False
     """Of this node's owner, and not listed: it has no vote."""
+    is_relayed: bool = False
+    """Met by way of a relay only, so that nobody knows its network: it counts as of the relay's group."""
 
 
 class _Condition(NamedTuple):
@@ -145,11 +147,11 @@ def explain(
         providers=view.providers,
         rejected=tuple(event for event in story if event.kind in TOLD)[-TOLD_MAX:],
         evidence=tuple(evidence),
-        would_help=() if view.state == "done" else tuple(_would_help(needed, len(fitting), len(groups))),
+        would_help=() if view.state == "done" else tuple(_would_help(needed, fitting, len(groups))),
     )
 
 
-def _would_help(needed: int, fitting: int, groups: int) -> Iterable[str]:
+def _would_help(needed: int, fitting: Sequence[Prospect], groups: int) -> Iterable[str]:
     """Yield what to do so that enough groups can run the job, whatever single peers lack."""
     if groups >= needed:
         return
@@ -157,9 +159,16 @@ def _would_help(needed: int, fitting: int, groups: int) -> Iterable[str]:
         f"{counted(needed - groups, 'more lender')} of {'another group' if needed - groups == 1 else 'other groups'}"
         " (another owner, another /16): depin-node start --lend --peer ADDRESS"
     )
-    if fitting > groups:
+    relayed = sum(prospect.is_relayed for prospect in fitting)
+    if relayed > 1:
         yield (
-            f"{fitting} fit, in {counted(groups, 'group')}: list those that you know to be different people's as"
+            f"{relayed} of those that fit are met by way of a relay only, and count as of its group: they are of their"
+            " own networks' when a port is passed on at their routers, or at this node's (depin-node doctor, there or"
+            " here, says how)"
+        )
+    if len(fitting) > groups:
+        yield (
+            f"{len(fitting)} fit, in {counted(groups, 'group')}: list those that you know to be different people's as"
             " trusted_peers in this node's config.toml"
         )
     if 0 < groups < needed:

@@ -306,7 +306,8 @@ class Scheduler:
         for progress in self._board.open_jobs():
             if partner.suits(progress.job, progress.terms, now.boottime_ns):
                 progress.stage("first_agreement", now)
-                progress.part(partner.peer).state = "working"
+                part = progress.part(partner.peer)
+                part.state, part.reason = "working", ""
                 progress.is_anchored |= progress.takes(partner) and not partner.is_newcomer
                 self._board.note(progress, now, "agreed", partner.peer)
         self._placing.call_in(partner, now)

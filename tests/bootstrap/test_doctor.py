@@ -129,6 +129,19 @@ def test_nobody_reachable_is_an_exit_code_of_its_own(tmp_path):
     assert peers_to_ask(patient) == [FIRST]
 
 
+def test_where_this_machine_has_no_network_it_is_to_look_at_its_own(tmp_path):
+    why = f"{FIRST}: cannot connect: [Errno 101] Network is unreachable"
+    _, found = examined(tmp_path, {FIRST: why}, status=None, config=NodeConfig(first_peers=(FIRST,)), devices=[DEVICE])
+    assert found["first peers"].says == f"0 of 1 answer; {why}"
+    assert "this machine has no way there" in found["first peers"].do
+
+
+def test_while_it_is_not_known_how_peers_reach_us_a_relay_is_told_of(tmp_path):
+    _, found = examined(tmp_path, status=status(ReachView("unknown", "unknown", missed=1, relays=("r1",))))
+    assert found["reachable"].says.endswith("(0 groups of peers could call us, 1 could not), so far by way of 1 relay")
+    assert "first peers in two networks" in found["reachable"].do
+
+
 def test_a_running_node_is_asked_whom_it_was_told_to_join_by(tmp_path):
     alone = status(peers_connected=0, first_peers=(FIRST, f"/ip4/192.0.2.7/tcp/4701/p2p/{PEER}"))
     assert peers_to_ask(Patient(DataDir(tmp_path), NodeConfig(), status=alone)) == [FIRST], "nobody asks himself"

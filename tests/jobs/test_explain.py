@@ -61,6 +61,8 @@ def test_where_groups_are_missing_it_says_how_many_and_what_would_help():
     assert more.startswith("1 more lender of another group")
     assert listed.startswith("2 fit, in 1 group: list those that you know to be different people's as trusted_peers")
     assert fewer.startswith("submit it again so that fewer have to agree: [verify] k = 1, n = 1; or policy = ")
+    _, relayed, _, _ = explained([lender._replace(is_relayed=True) for lender in lenders[:2]]).would_help
+    assert relayed.startswith("2 of those that fit are met by way of a relay only, and count as of its group")
     (more,) = explained([]).would_help
     assert more.startswith("2 more lenders of other groups")
 
