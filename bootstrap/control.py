@@ -18,6 +18,7 @@ browser can reach the port too, so that every request must bear the token and na
     GET  /v1/jobs/ID/story        what happened to it, line by line
     GET  /v1/jobs/ID/logs         what its accepted tasks printed
     GET  /v1/jobs/ID/outputs/N    output buffer N: what its tasks returned, in task order, as raw bytes
+    GET  /v1/broken/NAME          why the answer to the request of this ``x-request-id`` broke off, or 404
 """
 
 import hmac
@@ -39,6 +40,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from depin_node.bootstrap.broken import FAILED, BrokenAnswers
 from depin_node.compute.jobs.events import JobEvent
 from depin_node.compute.jobs.explain import ExplainView
 from depin_node.compute.jobs.job import END_STATES, Job, JobView
@@ -194,6 +196,7 @@ def application(backend: Backend, token: str) -> ASGIApp:
             Route("/v1/jobs/{job}/parts", routes.parts),
             Route("/v1/jobs/{job}/outputs/{buffer:int}", routes.output),
             Route("/v1/jobs/{job}/outputs/{buffer:int}/blob", routes.assemble, methods=["POST"]),
+            Route("/v1/broken/{name}", routes.broken),
         ],
         exception_handlers={DepinError: _refuse, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -238,6 +241,7 @@ class Routes:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._broken = BrokenAnswers()
 
     async def status(self, request: Request) -> Response:
         """Answer ``GET /v1/status``."""
@@ -272,9 +276,7 @@ class Routes:
 
     async def blob(self, request: Request) -> Response:
         """Answer ``GET /v1/blobs/ID``."""
-        parts = self._backend.blob(_digest(request, "blob"))
-        first = await anext(parts, b"")
-        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+        return await self._streamed(request, self._backend.blob(_digest(request, "blob")))
 
     async def assemble(self, request: Request) -> Response:
         """Answer ``POST /v1/jobs/ID/outputs/N/blob``."""
@@ -308,9 +310,7 @@ class Routes:
 
     async def state(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/state``."""
-        parts = self._backend.export(_digest(request, "job"))
-        first = await anext(parts, b"")
-        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+        return await self._streamed(request, self._backend.export(_digest(request, "job")))
 
     async def attach_file(self, request: Request) -> Response:
         """Answer ``POST /v1/jobs/attach``."""
@@ -320,9 +320,8 @@ class Routes:
     async def events(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/events``. ``connection: close`` lets the server end without waiting for readers."""
         job_id = _digest(request, "job")
-        self._backend.job(job_id)  # an unknown job is a 404, not a stream
         headers = {"connection": "close", "cache-control": "no-store"}
-        return StreamingResponse(self._views(job_id), media_type="text/event-stream", headers=headers)
+        return await self._streamed(request, self._views(job_id), media_type="text/event-stream", headers=headers)
 
     async def _views(self, job_id: bytes) -> AsyncIterator[bytes]:
         while True:
@@ -356,21 +355,30 @@ class Routes:
     async def parts(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/parts``, ``?order=task`` in task order: task by task while the job runs."""
         parts = self._backend.parts(_digest(request, "job"), in_order=request.query_params.get("order") == "task")
-        first = await anext(parts, b"")
-        headers = {"connection": "close", "cache-control": "no-store"}
-        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream", headers=headers)
+        return await self._streamed(request, parts, headers={"connection": "close", "cache-control": "no-store"})
 
     async def output(self, request: Request) -> Response:
         """Answer ``GET /v1/jobs/ID/outputs/N``."""
         parts = self._backend.output(_digest(request, "job"), request.path_params["buffer"])
-        first = await anext(parts, b"")  # what is wrong shows here, while the answer can still say so
-        return StreamingResponse(_chain(first, parts), media_type="application/octet-stream")
+        return await self._streamed(request, parts)
 
+    async def _streamed(
+        self,
+        request: Request,
+        parts: AsyncIterator[bytes],
+        *,
+        media_type: str = "application/octet-stream",
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        first = await anext(parts, b"")  # most of what is wrong shows here, while the answer can still say so
+        return StreamingResponse(self._broken.watched(request, first, parts), media_type=media_type, headers=headers)
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for part in rest:
-        yield part
+    async def broken(self, request: Request) -> Response:
+        """Answer ``GET /v1/broken/NAME``."""
+        reason = self._broken.reason(request.path_params["name"])
+        if reason is None:
+            raise NotFoundError("no answer of this name broke off, or it was told already")
+        return _json(reason)
 
 
 def _digest(request: Request, name: str) -> bytes:
@@ -431,8 +439,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    log.error("request failed", path=request.url.path, exc_info=error)
-    return _error(500, "error", "the node failed to answer; its log says why")
+    if isinstance(error.__cause__, DepinError):  # in the middle of an answer
+        log.warning("an answer broke off", path=request.url.path, reason=str(error.__cause__))
+    else:
+        log.error("request failed", path=request.url.path, exc_info=error)
+    return _error(500, FAILED.code, FAILED.message)
 
 
 @asynccontextmanager

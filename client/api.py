@@ -5,6 +5,7 @@ One HTTP connection pool to the node on this machine. Every wait is bounded: a n
 """
 
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -247,11 +248,25 @@ class Control:
 
     @contextmanager
     def _stream(self, path: str, read_s: float = QUIET_S) -> Iterator[httpx.Response]:
-        timeout = httpx.Timeout(read_s, connect=CONNECT_S)
-        with self._reaching(), self._http.stream("GET", path, timeout=timeout) as answer:
-            if answer.is_error:
-                answer.read()
-            yield self._check(answer)
+        timeout, name = httpx.Timeout(read_s, connect=CONNECT_S), secrets.token_hex(16)
+        with self._reaching():
+            try:
+                with self._http.stream("GET", path, headers={"x-request-id": name}, timeout=timeout) as answer:
+                    if answer.is_error:
+                        answer.read()
+                    yield self._check(answer)
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                self._raise_why(name)
+                raise
+
+    def _raise_why(self, name: str) -> None:
+        """Raise what broke the answer to a request off, if the node is still there to tell."""
+        try:
+            answer = self._http.get(f"/v1/broken/{name}")
+        except httpx.TransportError:
+            return
+        if answer.status_code == 200:
+            raise error_of(msgspec.json.decode(answer.content, type=ErrorView), self.data_dir.path) from None
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
