@@ -1,5 +1,6 @@
 """``depin-node job``: what became of submitted jobs."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ def attach(settings: Settings, /, as_json: bool, job_id: str | None) -> None:
             none = "no node of the same owner works on a job, as far as this one knows"
             emit(copies, as_json, lambda: table(headings, rows) if rows else none)
             return
-        view = (mesh.attach_file(job_id) if Path(job_id).is_file() else mesh.attach(job_id)).status()
+        view = (mesh.attach_file(job_id) if os.path.isfile(job_id) else mesh.attach(job_id)).status()
     emit(view, as_json, lambda: _text(view))
 
 

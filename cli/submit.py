@@ -68,7 +68,7 @@ def submit(
     from depin_node.client.work import prepare_file
     from depin_node.compute.jobs.job import END_STATES
 
-    if not (local or dry_run) and Path(file).exists():
+    if not (local or dry_run) and os.path.exists(file):
         settings.located().read_control()  # no node: say so before the compiler runs
 
     def reference(job_id: str, output: str | None) -> "Reference":

@@ -128,6 +128,7 @@ class Future:
             JobFailed: it ended without a result; ``NobodySuitable`` if for want of providers.
             TimeoutError: as ``views``.
             TransportError: the node went away.
+            ResourceError: this machine's memory does not hold an output; ``in_order`` and ``ref`` need less.
         """
         return self._fetch(timeout).named()
 

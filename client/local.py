@@ -38,7 +38,7 @@ def run_local(
 
     Raises:
         TaskError: the first task that failed, which ends the others.
-        ResourceError: no worker can be started.
+        ResourceError: no worker can be started, or an output is larger than memory.
     """
 
     def show(task: int, log: bytes) -> None:

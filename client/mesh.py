@@ -391,8 +391,11 @@ class Mesh:
         Raises:
             ConfigError: it is no such file, or not by such a node; or the job cannot run here.
         """
-        with open(path, "rb") as file:
-            return Future(self._control, self._control.attach_file(iter(lambda: file.read(1 << 20), b"")))
+        try:
+            with open(path, "rb") as file:
+                return Future(self._control, self._control.attach_file(iter(lambda: file.read(1 << 20), b"")))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
     def jobs(self) -> list[JobView]:
         """Return the newest jobs of the node."""

@@ -2,24 +2,27 @@
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import trio
 
 from depin_node.compute.programs.program import Program
-from depin_node.compute.programs.shards import numpy_dtype, result_bytes, scatter
+from depin_node.compute.programs.shards import result_bytes, room_for, scatter
 from depin_node.compute.sandbox.local import combine
 
 Array = npt.NDArray[Any]
 
 
 class Outputs:
-    """The outputs of ``program``, being filled: each task owns its part of each."""
+    """The outputs of ``program``, being filled: each task owns its part of each.
+
+    Raises:
+        ResourceError: this machine's memory does not hold one.
+    """
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._buffers = [program.buffers[index] for index in program.outputs]
-        self._arrays = [np.zeros(buffer.shape, numpy_dtype(buffer)) for buffer in self._buffers]
+        self._arrays = [room_for(buffer) for buffer in self._buffers]
 
     def put(self, task: int, output: int, data: bytes | bytearray | memoryview) -> None:
         """Put what ``task`` returned for ``output`` (a position in ``program.outputs``) in its place."""

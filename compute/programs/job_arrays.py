@@ -63,13 +63,13 @@ def load_array(table: Table, name: str, value: Any, references: References | Non
             return references(job, output or None)
         except ConfigError as error:
             raise table.error(name, str(error)) from error
-    file, member = value, ""
-    if not (table.path.parent / value).exists():  # else its name has a colon
-        file, _, member = value.partition(":")
-    path = table.path.parent / file
-    if path.is_fifo():  # it would be waited for, and has no place to begin at
-        raise table.error(name, f"{path} is a pipe: an array is read from a file, in any order")
+    file, member, path = value, "", table.path.parent / value
     try:
+        if not path.exists():  # else its name has a colon
+            file, _, member = value.partition(":")
+            path = table.path.parent / file
+        if path.is_fifo():  # it would be waited for, and has no place to begin at
+            raise table.error(name, f"{path} is a pipe: an array is read from a file, in any order")
         with path.open("rb") as opened:
             begins = opened.read(len(MAGIC_PREFIX))
             if begins.startswith(b"PK"):

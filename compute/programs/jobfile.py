@@ -264,7 +264,7 @@ def _dimensions(table: Table, key: str, names: Mapping[str, Value], sliced: set[
     values = table.require(key)
     items = values if isinstance(values, list) else [values]
     numbers: tuple[Any, ...] = tuple(
-        item if sliced is not None and _is_sliced(item, sliced) else table.expressions(key, item, names)[0]
+        item if sliced is not None and _is_sliced(item, sliced) else table.expressions(key, [item], names)[0]
         for item in items
     )
     if not 1 <= len(numbers) <= 3:
@@ -325,7 +325,7 @@ def _entry(table: Table, name: str, value: Any) -> tuple[str, dict[str, Any]]:
     for key in value:
         if key not in allowed:
             raise table.error(name, f"{key!r} does not go with {kind!r}{did_you_mean(key, allowed)}")
-    if kind == "out" and value["out"] not in DTYPE_BYTES:
+    if kind == "out" and value["out"] not in tuple(DTYPE_BYTES):  # also what cannot be a key
         raise table.error(name, f"dtype {value['out']!r} is not known; known are: {', '.join(DTYPE_BYTES)}")
     return kind, value
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depin_node.compute.programs.program import DTYPE_BYTES, Buffer, Cut, Program
 from depin_node.compute.programs.slices import held_shape, owned_bytes_max, rows
+from depin_node.core.errors import ResourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -262,3 +263,21 @@ def numpy_dtype(buffer: Buffer) -> "np.dtype[Any]":
     import numpy as np
 
     return np.dtype(buffer.dtype).newbyteorder("<")
+
+
+def room_for(buffer: Buffer) -> "Array":
+    """Return a new array of zeros for all of an output.
+
+    Raises:
+        ResourceError: this machine's memory does not hold it.
+    """
+    import numpy as np
+
+    try:
+        return np.zeros(buffer.shape, numpy_dtype(buffer))
+    except MemoryError:
+        raise ResourceError(
+            f"{buffer.name} has {buffer.size_bytes >> 20:,} MiB, which the memory of this machine does not hold: run it"
+            " on the mesh, and read what single tasks return (Future.in_order) or leave it on the node as an input of"
+            " other jobs (Future.ref)"
+        ) from None

@@ -113,9 +113,10 @@ def read_text(path: Path, job: Path, size_bytes_max: int) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(size_bytes_max + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
         where = "" if path == job else f"{job}: "
-        raise ConfigError(f"{where}cannot read {path}: {error.strerror}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}cannot read {path}: {reason}") from error
     if len(data) > size_bytes_max:
         raise ConfigError(f"{path}: more than {size_bytes_max >> 10} KiB")
     try:

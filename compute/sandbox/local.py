@@ -14,7 +14,7 @@ from depin_node.compute.programs.combine import tree
 from depin_node.compute.programs.kernel import Reference
 from depin_node.compute.programs.memory import memory_bytes
 from depin_node.compute.programs.program import Program, encode_program
-from depin_node.compute.programs.shards import numpy_dtype, scatter
+from depin_node.compute.programs.shards import room_for, scatter
 from depin_node.compute.sandbox.pool import InputSource, Lease, PoolConfig, SandboxPool, WorkerConfig, open_pool
 from depin_node.core.errors import ConfigError
 
@@ -47,11 +47,16 @@ async def combine(program: Program, outputs: Sequence[Array], *, seconds: float 
 
 
 def empty_outputs(program: Program, inputs: Mapping[int, Array]) -> list[Array]:
-    """Return a new array for each of ``program.outputs``, for ``scatter``; in-out ones begin as their input."""
-    return [
-        inputs[index].copy() if buffer.is_input else np.zeros(buffer.shape, numpy_dtype(buffer))
-        for index, buffer in ((index, program.buffers[index]) for index in program.outputs)
-    ]
+    """Return a new array for each of ``program.outputs``, for ``scatter``; in-out ones begin as their input.
+
+    Raises:
+        ResourceError: this machine's memory does not hold one.
+    """
+    outputs: list[Array] = [room_for(program.buffers[index]) for index in program.outputs]
+    for index, output in zip(program.outputs, outputs, strict=True):
+        if program.buffers[index].is_input:
+            output[...] = inputs[index]
+    return outputs
 
 
 async def run_local(
@@ -75,7 +80,7 @@ async def run_local(
 
     Raises:
         TaskError: the first task that failed, which ends the others.
-        ResourceError: no worker on this machine.
+        ResourceError: no worker on this machine, or no memory for an output.
         ConfigError: an input is a reference, which only its node has.
     """
     arrays = _arrays(bound)

@@ -11,7 +11,7 @@ import trio
 from depin_node.bootstrap import broken
 from depin_node.bootstrap.control import application, serving
 from depin_node.client.mesh import Mesh
-from depin_node.core.errors import DepinError, ResourceError, TransportError
+from depin_node.core.errors import ConfigError, DepinError, ResourceError, TransportError
 from depin_node.core.local import NotRunningError
 
 
@@ -154,3 +154,13 @@ async def test_a_node_that_goes_away_in_the_middle_is_said_to(tmp_path):
 def sees_that_it_went_away(folder):
     with Mesh(folder) as mesh, pytest.raises(NotRunningError, match="went away"):
         LONG_ANSWERS["output"](mesh._control)
+
+
+async def test_a_job_file_that_cannot_be_read_is_said_to(tmp_path):
+    def work(mesh):
+        for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+            with pytest.raises(ConfigError, match=f"{path}: cannot be read: {reason}"):
+                mesh.attach_file(path)
+
+    async with talking(object(), tmp_path) as run:
+        await run(work)

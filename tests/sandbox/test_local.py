@@ -5,14 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+from msgspec.structs import replace
 from wat_programs import BAD_TASKS, copying, numbers, program
 
+from depin_node.client.outputs import Outputs
 from depin_node.compute.programs.binding import Bound, bind
 from depin_node.compute.programs.builder import ProgramBuilder
 from depin_node.compute.programs.jobfile import load_job
 from depin_node.compute.programs.kernel import Along, InOut, Out, RawKernel, Reference
-from depin_node.compute.sandbox.local import run_local
-from depin_node.core.errors import ConfigError, TaskOutOfMemory, TaskTimedOut, TaskTrapped
+from depin_node.compute.sandbox.local import empty_outputs, run_local
+from depin_node.core.errors import ConfigError, ResourceError, TaskOutOfMemory, TaskTimedOut, TaskTrapped
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "hillshade"
 PATIENCE_S = 60.0
@@ -84,6 +86,15 @@ async def test_a_task_that_fails_ends_the_run_with_its_error(name, kind):
 async def test_limits_hold_here_too():
     with trio.fail_after(PATIENCE_S), pytest.raises(TaskOutOfMemory):
         await run_local(Bound(program(), {0: numbers()}), memory_limit_bytes=1 << 16)
+
+
+def test_a_result_that_no_memory_holds_is_said_to_be_too_large():
+    candidate = program()
+    x, y = candidate.buffers
+    large = replace(candidate, buffers=(x, replace(y, shape=(1 << 48,))))  # beyond what can be addressed
+    for make in (lambda: empty_outputs(large, {0: numbers()}), lambda: Outputs(large)):
+        with pytest.raises(ResourceError, match=r"1,073,741,824 MiB, which the memory .* does not hold: .*in_order"):
+            make()
 
 
 async def test_cancelling_leaves_no_process():
