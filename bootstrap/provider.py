@@ -128,7 +128,8 @@ class Provider:
                 self._nursery.start_soon(self._contained, talk, shop.keep, order)
             elif isinstance(order, market.Prepare):
                 shop.add_work(order)
-                self._nursery.start_soon(self._contained, talk, shop.prepare, order)
+                if not shop.has_all(order):
+                    self._nursery.start_soon(self._contained, talk, shop.prepare, order)
             elif isinstance(order, market.Forget):
                 shop.forget(order.work)
             elif isinstance(order, market.Open):
@@ -209,6 +210,18 @@ class Provider:
             self.context.journal.write_soon(writes, then)
         else:
             self.context.journal.write_lazily(writes, then)
+
+    def at_hand(self, requester: bytes, order: market.Prepare, work: Work) -> bool:
+        """Take a work's blobs if all of them are here, and stay until ``unpin``; tell whether that is so."""
+        blobs, body = self.context.blobs, order.body
+        names = dict.fromkeys([body.program, *(item.blob for item in body.inputs)])
+        if not all(blobs.is_at_hand(blob, requester) for blob in names):
+            return False
+        for blob in names:
+            blobs.store.pin(blob)
+        work.blobs.extend(names)
+        work.inputs = {item.buffer: blobs.store.path(item.blob) for item in body.inputs}
+        return True
 
     @asynccontextmanager
     async def fetched(

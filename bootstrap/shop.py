@@ -43,6 +43,9 @@ DATA_BYTES_AT_ONCE = 256 * 1024
 class Supplier(Protocol):
     """What a shop needs of its node."""
 
+    def at_hand(self, requester: bytes, order: market.Prepare, work: "Work") -> bool:
+        """Take a work's blobs, and pin them, if all are here; tell whether that is so."""
+
     def fetched(
         self, requester: bytes, order: market.Prepare, work: "Work", *, in_parts: bool
     ) -> AbstractAsyncContextManager[Inputs]:
@@ -145,6 +148,13 @@ class Shop:
                 for number, device in enumerate(devices):
                     lane = Lane(self, f"{order.agreement.hex()[:8]}/{number}", device, self._pools[device])
                     nursery.start_soon(lane.run)
+
+    def has_all(self, order: market.Prepare) -> bool:
+        """Let a work's attempts run at once if its blobs are here; tell whether that is so."""
+        is_here = self._supplier.at_hand(self._talk.peer, order, self._works[order.work])
+        if is_here:
+            self._set_ready(order.work)
+        return is_here
 
     async def prepare(self, order: market.Prepare) -> None:
         """Fetch a work's program and inputs; what fails is told to each of its attempts."""

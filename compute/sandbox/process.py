@@ -115,7 +115,15 @@ class WorkerProcess:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: the worker is gone.
         """
-        await self._send.send_all(m.frame(message))
+        data = memoryview(m.frame(message))
+        try:
+            sent = os.write(self._send.fileno(), data)  # trio's stream gives all others their turn first
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        if sent < len(data):
+            await self._send.send_all(data[sent:])
 
     def send_files(self, fds: Sequence[int]) -> None:
         """Hand over descriptors, before the message that speaks of them.
@@ -140,8 +148,9 @@ class WorkerProcess:
     async def _exactly(self, size: int) -> bytes | None:
         while len(self._buffer) < size:
             try:
-                data = await self._receive.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(self._receive.fileno())  # seldom is anything there already
+                data = os.read(self._receive.fileno(), _READ_BYTES)
+            except (OSError, ValueError, trio.ClosedResourceError):  # ValueError: of a descriptor that is closed
                 return None
             if not data:
                 return None
