@@ -19,7 +19,7 @@ from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.statements import Statement
 from depin_node.compute.market.messages import STAY_S
-from depin_node.core.clock import SECOND_NS
+from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ResourceError
 from depin_node.p2p.blob_files import map_file
 
@@ -29,6 +29,13 @@ SHARE = 0.5
 KEPT_MAX = 65_536
 """Blobs; a journal row and some hundred bytes of memory each."""
 SWEEP_S = 30.0
+
+
+def until_ns(until_s: int, now: Now) -> int:
+    """Return, on the boot clock, when a promise of a run before ends that was noted by wall time (s): all that is told
+    of it. In this run it ends then, however the wall clock is set."""
+    left_s = min(STAY_S, until_s - now.wall_ns // SECOND_NS)
+    return now.boottime_ns + left_s * SECOND_NS
 
 
 @dataclass(frozen=True)
@@ -44,24 +51,27 @@ class KeptResults:
 
     def __init__(self, context: MarketContext) -> None:
         self._context = context
-        self._ends: list[tuple[int, bytes, bytes, int]] = []  # until (wall s), owner, blob, size
+        self._ends: list[tuple[int, int, bytes, bytes, int]] = []  # until (boot ns; wall s), owner, blob, size
         self._bytes = self._ahead_bytes = 0
+        now = context.clock()
+        context.journal.write_lazily([statements.drop_kept_before(now.wall_ns // SECOND_NS)])
         for owner, blob, size_bytes, until_s in context.journal.reader.kept():
             if context.blobs.store.has(blob):
-                self._note(owner, blob, size_bytes, until_s)
+                self._note(owner, blob, size_bytes, until_ns(until_s, now), until_s)
 
     async def keep(self, owner: bytes, results: Sequence[Sequence[memoryview | PutAhead]]) -> list[bool]:
         """Put the outputs of tasks away for ``owner``; return False for each for which there is no room. Afterwards
         they survive a crash of this process."""
         store, kept = self._context.blobs.store, self._have_room(results, self._bytes)
         staying = [output for outputs, stays in zip(results, kept, strict=True) if stays for output in outputs]
-        until_s = self._context.clock().wall_ns // SECOND_NS + STAY_S
+        now = self._context.clock()
+        until_s = now.wall_ns // SECOND_NS + STAY_S
         writes: list[Statement] = []
         try:
             put = iter(await store.put_all([output for output in staying if not isinstance(output, PutAhead)]))
             for output in staying:
                 blob = output.blob if isinstance(output, PutAhead) else next(put)
-                self._note(owner, blob, output.nbytes, until_s)
+                self._note(owner, blob, output.nbytes, now.boottime_ns + STAY_S * SECOND_NS, until_s)
                 writes.append(statements.put_kept(owner, blob, output.nbytes, until_s))
             await self._context.journal.write(writes)
         except ResourceError as error:
@@ -109,21 +119,23 @@ class KeptResults:
                 size_bytes, count = size_bytes + more_bytes, count + len(outputs)
         return fits
 
-    def _note(self, owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> None:
+    def _note(self, owner: bytes, blob: bytes, size_bytes: int, ends_ns: int, until_s: int) -> None:
         self._context.blobs.store.pin(blob)
         self._context.blobs.note_owner(blob, owner)
         self._bytes += size_bytes
-        heapq.heappush(self._ends, (until_s, owner, blob, size_bytes))
+        heapq.heappush(self._ends, (ends_ns, until_s, owner, blob, size_bytes))
 
     async def run(self) -> None:
         """Let go of what was kept for long enough, for ever."""
         while True:
-            now_s = self._context.clock().wall_ns // SECOND_NS
-            while self._ends and self._ends[0][0] < now_s:
-                _, _, blob, size_bytes = heapq.heappop(self._ends)
+            now_ns, over = self._context.clock().boottime_ns, list[tuple[bytes, bytes, int]]()
+            while self._ends and self._ends[0][0] < now_ns:
+                _, until_s, owner, blob, size_bytes = heapq.heappop(self._ends)
                 self._bytes -= size_bytes
                 self._context.blobs.store.unpin(blob)
-            self._context.journal.write_lazily([statements.drop_kept(now_s)])
+                over.append((owner, blob, until_s))
+            if over:
+                self._context.journal.write_lazily([statements.drop_kept(over)])
             await trio.sleep(SWEEP_S)
 
 

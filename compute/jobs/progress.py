@@ -118,7 +118,7 @@ class Progress:
         self.hungry: dict[Partner, None] = {}  # who might be sent more of it, for all that is known
         self.served_s = 0.0  # of slots' time that was given to it: what fair sharing compares
         self.spent_us = 0  # what all answers cost, in µs of the reference core
-        self.deadline_ns = deadline_ns(job, now)
+        self.deadline_ns: int | None = None  # when it is to have ended, on the boot clock
         self.run_s = 0.0  # mean time of a run, by the word of all providers together
         self.looked_for_slow_ns = 0
         self.looked_for_anchors_ns = -(1 << 62)

@@ -14,7 +14,6 @@ are the providers of whom something has ended (``Progress.hungry``), not all. Li
 of who is engaged, and tasks that wait for a replacement.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,7 +108,7 @@ class Scheduler:
         self._settling = self._deciding.settling
         self._placing = Placing(self._board, self._settling)
         self._recruiting = Recruiting(self._board)
-        self._waiting: deque[Submitted] = deque()
+        self._waiting: dict[bytes, tuple[Submitted, int | None]] = {}  # and when it is to have ended (boot ns)
         self._takes: dict[type, Callable[[Any, Now], None]] = {
             Heard: self._heard,
             ResultsStored: self._stored,
@@ -180,14 +179,15 @@ class Scheduler:
 
     def _submitted(self, event: Submitted, now: Now) -> None:
         board = self._board
-        if event.job_id in board.jobs or any(waiting.job_id == event.job_id for waiting in self._waiting):
+        if event.job_id in board.jobs or event.job_id in self._waiting:
             return
+        until_ns = deadline_ns(event.job, now)  # now: the wall clock may be set while the job waits
         if len(board.open_jobs()) >= self._config.jobs_max:
-            self._waiting.append(event)
+            self._waiting[event.job_id] = event, until_ns
         else:
-            self._begin(event, now)
+            self._begin(event, until_ns, now)
 
-    def _begin(self, event: Submitted, now: Now) -> None:
+    def _begin(self, event: Submitted, until_ns: int | None, now: Now) -> None:
         board = self._board
         progress = Progress(
             event.job_id,
@@ -201,6 +201,7 @@ class Scheduler:
             parts=event.parts,
             by_peers=event.by_peers,
         )
+        progress.deadline_ns = until_ns
         progress.spent_us = event.spent_us
         progress.can_walk = event.can_walk
         progress.part_bytes = event.part_bytes
@@ -227,9 +228,7 @@ class Scheduler:
         self._end(event.job_id, "taken_over", event.error, now)
 
     def _end(self, job_id: bytes, state: str, error: JobError | None, now: Now) -> None:
-        waiting = next((event for event in self._waiting if event.job_id == job_id), None)
-        if waiting is not None:
-            self._waiting.remove(waiting)
+        if self._waiting.pop(job_id, None) is not None:
             self._board.do(JobEnded(job_id, state, error))
             return
         self._board.finish(self._board.jobs.get(job_id), state, error, now)
@@ -246,7 +245,7 @@ class Scheduler:
         while board.has_room:
             board.has_room = False
             if self._waiting and len(board.open_jobs()) < self._config.jobs_max:
-                self._begin(self._waiting.popleft(), now)
+                self._begin(*self._waiting.pop(next(iter(self._waiting))), now)
             self._placing.dispatch(now)
 
     # Conversations.
@@ -319,8 +318,8 @@ class Scheduler:
         for partner in self._recruiting.idle(now):
             self._deciding.gone(partner.peer, EndCode.DONE.value, now)
             board.do(EndAgreement(partner.peer, EndCode.DONE))
-        for event in [event for event in self._waiting if _is_late(deadline_ns(event.job, now), now)]:
-            self._waiting.remove(event)
+        for event in [event for event, until_ns in self._waiting.values() if _is_late(until_ns, now)]:
+            del self._waiting[event.job_id]
             board.do(JobEnded(event.job_id, "failed", reasons.deadline(event.job_id, event.job, sum(event.done))))
         for progress in board.open_jobs():
             if _is_late(progress.deadline_ns, now):

@@ -177,15 +177,17 @@ def put_countersign(receipt: bytes, envelope: bytes) -> Statement:
 
 def put_kept(owner: bytes, blob: bytes, size_bytes: int, until_s: int) -> Statement:
     """Promise to keep a result for ``owner``, its requester, until a time (wall, s)."""
-    sql = (
-        "INSERT INTO kept VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (owner, blob) DO UPDATE SET until_s = max(until_s, excluded.until_s)"
-    )
+    sql = "INSERT INTO kept VALUES (?, ?, ?, ?) ON CONFLICT (owner, blob) DO UPDATE SET until_s = excluded.until_s"
     return Statement(sql, [(owner, blob, size_bytes, until_s)])
 
 
-def drop_kept(before_s: int) -> Statement:
-    """Forget the promises that have ended."""
+def drop_kept(promises: list[tuple[bytes, bytes, int]]) -> Statement:
+    """Forget promises (owner, blob, until when) that have ended; those that were given again since stay."""
+    return Statement("DELETE FROM kept WHERE owner = ? AND blob = ? AND until_s = ?", promises)
+
+
+def drop_kept_before(before_s: int) -> Statement:
+    """Forget the promises that ended before a time (wall, s)."""
     return Statement("DELETE FROM kept WHERE until_s < ?", [(before_s,)])
 
 

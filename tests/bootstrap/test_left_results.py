@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import InlinePool, knows, make_job, output_of, world
+from market_world import InlinePool, jump, knows, make_job, output_of, world
 from msgspec.structs import replace
 from wat_programs import program
 
 from depin_node.bootstrap import kept
 from depin_node.client.parts import read_parts
 from depin_node.compute.jobs.job import Quorum, Results
+from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import TransportError
 from depin_node.crypto.blob import blob_id
 
@@ -182,6 +183,28 @@ async def test_a_promise_ends(tmp_path, autojump_clock, monkeypatch):
         await trio.sleep(20 + 2 * kept.SWEEP_S)
         assert not any(b.blobs.store._pins[part] for part in parts)
         assert b.context.journal.reader.kept() == []
+
+
+@pytest.mark.parametrize("seconds", [7200, -7200], ids=["ahead", "back"])
+async def test_a_wall_clock_that_is_set_changes_no_promise(tmp_path, autojump_clock, monkeypatch, seconds):
+    monkeypatch.setattr(kept, "STAY_S", 30)
+    monkeypatch.setattr(kept, "SWEEP_S", 2)
+    async with world(tmp_path) as w:
+        a, (b,) = await mesh_of(w, 1)
+        _, _, parts = await done(a, policy=Quorum(1, 1))
+        jump(b.context, seconds)
+        await trio.sleep(20)
+        assert all(b.blobs.store._pins[part] for part in parts)
+        assert len(b.context.journal.reader.kept()) == TASKS
+        await trio.sleep(20)
+        assert not any(b.blobs.store._pins[part] for part in parts)
+        assert b.context.journal.reader.kept() == []
+
+
+def test_what_a_run_before_promised_ends_by_the_time_that_was_noted_and_never_later():
+    now = Now(5 * SECOND_NS, 1000 * SECOND_NS)
+    ends = [kept.until_ns(until_s, now) for until_s in (1000 + 7, 900, 1000 + 2 * kept.STAY_S)]
+    assert ends == [12 * SECOND_NS, -95 * SECOND_NS, (5 + kept.STAY_S) * SECOND_NS]
 
 
 async def test_results_that_were_fetched_make_room_and_come_again(tmp_path, autojump_clock):

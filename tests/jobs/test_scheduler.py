@@ -677,6 +677,22 @@ def test_a_job_that_waits_for_its_turn_fails_at_its_deadline_too():
     assert (ended.job_id, ended.error.code) == (name, "deadline")
 
 
+def test_a_wall_clock_that_is_set_ends_no_job_that_runs_or_waits():
+    mesh = InstantMesh(providers=1, window=1, config=SchedulerConfig(jobs_max=1))
+    slow, wall_s = Slow(mesh), 0
+    mesh.now = lambda: Now(mesh.time_ns, mesh.time_ns + wall_s * SECOND_NS)
+    mesh.submit(1, Quorum(1, 1), key="first", deadline_s=60)
+    second = mesh.submit(1, Quorum(1, 1), key="second", deadline_s=60)
+    mesh.run()
+    wall_s = 7200
+    assert not [effect for effect in wait(mesh, 10) if isinstance(effect, e.JobEnded)]
+    slow.answer(slow.sent[0], 1000)
+    assert not [effect for effect in wait(mesh, 10) if isinstance(effect, e.JobEnded)]
+    assert mesh.scheduler.view(second).state == "running"
+    ended = [effect for effect in wait(mesh, 45) if isinstance(effect, e.JobEnded)]
+    assert [(effect.job_id, effect.error.code) for effect in ended] == [(second, "deadline")]
+
+
 def test_a_budget_ends_a_job_when_what_runs_has_ended():
     mesh = InstantMesh(providers=2, window=4)
     slow = Slow(mesh)

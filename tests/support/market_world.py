@@ -251,6 +251,12 @@ def unwritable(journal):
         database.execute("PRAGMA query_only = 0")
 
 
+def jump(context, seconds):
+    """Have a node's wall clock set so many seconds ahead."""
+    real = context.clock
+    context.clock = lambda: (now := real())._replace(wall_ns=now.wall_ns + seconds * SECOND_NS)
+
+
 async def knows(peer, others):
     """Wait until ``peer`` has all of ``others`` in its directory."""
     while not {other.key for other in others} <= {entry.key for entry in peer.mesh.directory.peers()}:
