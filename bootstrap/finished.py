@@ -14,7 +14,7 @@ import structlog
 import trio
 from blake3 import blake3
 
-from depin_node.bootstrap.kept import KeptResults, PutAhead
+from depin_node.bootstrap.kept import SWEEP_S, KeptResults, PutAhead, until_ns
 from depin_node.bootstrap.market import MarketContext
 from depin_node.compute.jobs import statements
 from depin_node.compute.jobs.job import INLINE_BYTES_MAX
@@ -41,9 +41,11 @@ class FinishedResults:
         self._context = context
         self._kept = kept
         self._nursery = nursery
-        now_s = context.clock().wall_ns // SECOND_NS
+        now = context.clock()
+        now_s = now.wall_ns // SECOND_NS
         context.journal.write_lazily([statements.drop_finished_before(now_s)])
-        self._names = dict.fromkeys(context.journal.reader.finished_names(now_s))
+        names = context.journal.reader.finished_names(now_s)
+        self._names = {name: until_ns(until_s, now) for name, until_s in names}  # until (boot ns)
 
     @staticmethod
     def name(owner: bytes, body: WorkBody, task: int) -> bytes:
@@ -63,7 +65,7 @@ class FinishedResults:
         if elapsed_us < LONG_S * 1e6 or len(self._names) >= KEPT_MAX:
             return None
         name = self.name(owner, body, task)
-        self._names[name] = None
+        self._names[name] = self._context.clock().boottime_ns + KEPT_S * SECOND_NS
         self._nursery.start_soon(self._write, name, owner, list(outputs), elapsed_us, log)
         return name
 
@@ -78,6 +80,8 @@ class FinishedResults:
             stored = tuple(StoredOutput(b"", blob) for blob in ids)
         else:
             self._names.pop(name, None)
+            return
+        if name not in self._names:  # it was taken meanwhile
             return
         until_s = self._context.clock().wall_ns // SECOND_NS + KEPT_S
         result = StoredFinished(stored, elapsed_us, printed)
@@ -109,12 +113,25 @@ class FinishedResults:
         """The requester has what it wanted."""
         if name in self._names:
             del self._names[name]
-            self._context.journal.write_lazily([statements.drop_finished(name)])
+            self._context.journal.write_lazily([statements.drop_finished([name])])
+
+    async def run(self) -> None:
+        """Let go of what nobody asked for in time, for ever."""
+        while True:
+            now_ns = self._context.clock().boottime_ns
+            over = [name for name, ends_ns in self._names.items() if ends_ns < now_ns]
+            if over:
+                for name in over:
+                    del self._names[name]
+                self._context.journal.write_lazily([statements.drop_finished(over)])
+            await trio.sleep(SWEEP_S)
 
 
 @asynccontextmanager
 async def open_finished(context: MarketContext, kept: KeptResults) -> AsyncIterator[FinishedResults]:
     """Keep what is finished, and what was before a restart, as long as the block runs."""
     async with trio.open_nursery() as nursery:
-        yield FinishedResults(context, kept, nursery)
+        finished = FinishedResults(context, kept, nursery)
+        nursery.start_soon(finished.run)
+        yield finished
         nursery.cancel_scope.cancel()

@@ -305,9 +305,9 @@ class Journal:
         """Return (owner, blob, size in bytes, until when in wall s) of the results that are kept for others."""
         return self._rows("SELECT owner, blob, size_bytes, until_s FROM kept")
 
-    def finished_names(self, now_s: int) -> list[bytes]:
-        """Return the names of the finished results that are still kept."""
-        return [name for (name,) in self._rows("SELECT name FROM finished WHERE until_s >= ?", now_s)]
+    def finished_names(self, now_s: int) -> list[tuple[bytes, int]]:
+        """Return (name, until when in wall s) of the finished results that are still kept."""
+        return self._rows("SELECT name, until_s FROM finished WHERE until_s >= ?", now_s)
 
     def finished(self, name: bytes) -> StoredFinished | None:
         """Return a finished result."""

@@ -196,13 +196,13 @@ def put_finished(name: bytes, result: StoredFinished, until_s: int) -> Statement
     return Statement("INSERT OR REPLACE INTO finished VALUES (?, ?, ?)", [(name, encode(result), until_s)])
 
 
-def drop_finished(name: bytes) -> Statement:
-    """Forget a result that was taken."""
-    return Statement("DELETE FROM finished WHERE name = ?", [(name,)])
+def drop_finished(names: Iterable[bytes]) -> Statement:
+    """Forget results that were taken, or that nobody asked for in time."""
+    return Statement("DELETE FROM finished WHERE name = ?", [(name,) for name in names])
 
 
 def drop_finished_before(before_s: int) -> Statement:
-    """Forget the results that nobody asked for in time."""
+    """Forget the results that nobody asked for before a time (wall, s)."""
     return Statement("DELETE FROM finished WHERE until_s < ?", [(before_s,)])
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import WASM, InlineLease, InlinePool, knows, lie, make_job, output_of, stall, unwritable, world
+from market_world import WASM, InlineLease, InlinePool, jump, knows, lie, make_job, output_of, stall, unwritable, world
 from msgspec.structs import replace
+from talk_pair import BODY
 from wat_programs import TRAP, copying, program
 
+from depin_node.bootstrap import finished
 from depin_node.bootstrap.finished import FinishedResults
 from depin_node.bootstrap.market import RESERVE_AGAIN_S
 from depin_node.client.parts import read_parts
@@ -688,8 +690,8 @@ async def test_a_restarted_provider_hands_in_what_it_had_finished(tmp_path, auto
         await knows(a, [b, c])
         job, x = await make_job(a, candidate=many, policy=Quorum(2, 2))
         view = await a.requester.submit(job)
-        finished = b.context.journal.reader.finished_names
-        await until(lambda: finished(0) and len(finished(0)) == len(b.pool.tasks))
+        names = b.context.journal.reader.finished_names
+        await until(lambda: names(0) and len(names(0)) == len(b.pool.tasks))
         had = set(b.pool.tasks)
         if ends == "killed":
             w.fabric.kill(b.key)
@@ -704,6 +706,29 @@ async def test_a_restarted_provider_hands_in_what_it_had_finished(tmp_path, auto
         assert not had & set(again.pool.tasks)
         assert had | set(again.pool.tasks) == set(range(many.tasks))
         await until(lambda: not again.context.journal.reader.finished_names(0))  # taken: nothing is kept
+
+
+async def test_finished_work_that_nobody_takes_makes_room(tmp_path, autojump_clock, monkeypatch):
+    for name, value in (("KEPT_MAX", 8), ("KEPT_S", 20), ("SWEEP_S", 2)):
+        monkeypatch.setattr(finished, name, value)
+    async with world(tmp_path) as w:
+        b = await w.start(2, pool=InlinePool())
+        kept = b.provider.remember.__self__
+
+        def remember(task, size_bytes=8):
+            return kept.remember(b"r" * 32, BODY, task, [memoryview(bytes(size_bytes))], 2_000_000, b"")
+
+        assert remember(0, 1 << 20)  # a blob
+        assert all(remember(task) for task in range(1, 8))
+        assert remember(8) is None
+        await trio.sleep(1)
+        jump(b.context, 24 * 3600)
+        await trio.sleep(9)
+        assert remember(8) is None
+        assert len(b.context.journal.reader.finished_names(0)) == 8
+        await trio.sleep(15)
+        assert not b.context.journal.reader.finished_names(0)
+        assert remember(8) is not None
 
 
 def test_what_is_kept_for_one_requester_is_not_found_by_another_or_for_other_work():
