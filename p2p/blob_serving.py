@@ -104,7 +104,7 @@ class Serving:
         self._is_over = False
         self._wake = trio.Event()
         self._buffer = bytearray()  # for a chunk and what is before it
-        self._send_s = 0.0
+        self._pace = compression.Pace()
 
     async def run(self) -> None:
         """Answer requests until the asker ends.
@@ -238,7 +238,7 @@ class Serving:
         def make(may_wait: bool) -> memoryview | None:
             nonlocal sent, last_bytes, began_s
             if last_bytes:
-                self._send_s = (time.perf_counter() - began_s) * CHUNK_BYTES / last_bytes
+                self._pace.note(time.perf_counter() - began_s, last_bytes)
                 sent, last_bytes = sent + last_bytes, 0
             if not transfer.wanted or self._others or transfer.has_news:
                 return None
@@ -257,7 +257,7 @@ class Serving:
     def _body(
         self, transfer: _Transfer, index: int, sample: compression.Sample | None, *, may_wait: bool
     ) -> memoryview:
-        packs = sample is not None and sample.pays(self._send_s)
+        packs = sample is not None and sample.pays(self._pace.send_s)
         if packs and not may_wait:
             raise BlockingIOError
         frame, begin = memoryview(self._buffer), FRAME_HEADER.size + CHUNK_HEADER.size

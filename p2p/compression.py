@@ -1,11 +1,12 @@
 """zstandard where it pays: for data that shrinks, over a path that is slower than the compressor.
 
-The flow: the holder of a blob takes a sample of it once (``sample``). For each chunk it compares what the last one
-took to send with what compressing takes, and decides (``pays``). The asker knows the size of each chunk beforehand,
-so that a bomb is refused by its header, before anything is allocated, and cannot grow beyond it.
+The flow: the holder of a blob takes a sample of it once (``sample``). For each chunk it compares what the last ones
+took to send (``Pace``) with what compressing takes, and decides (``pays``). The asker knows the size of each chunk
+beforehand, so that a bomb is refused by its header, before anything is allocated, and cannot grow beyond it.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,23 @@ class Sample:
         """Tell whether a chunk that takes ``send_s`` to send is better compressed: it must save twice what compressing
         takes. The asker has work with it too; and where processors are busy, sending waits for them as well."""
         return self.ratio <= RATIO_MAX and _SAVES_TIMES * self.chunk_s < (1 - self.ratio) * send_s
+
+
+class Pace:
+    """How long a chunk takes to send, by the quicker of the last two: one alone may have waited for a processor, and to
+    compress the next would make the others wait longer."""
+
+    def __init__(self) -> None:
+        self._took_s = deque([0.0], 2)
+
+    def note(self, took_s: float, size_bytes: int) -> None:
+        """Note how long the last one took, of so many bytes."""
+        self._took_s.append(took_s * CHUNK_BYTES / size_bytes)
+
+    @property
+    def send_s(self) -> float:
+        """Seconds for a whole chunk; 0 before two were sent."""
+        return min(self._took_s)
 
 
 def sample(read: Callable[[int, Buffer], int], size_bytes: int) -> Sample:
