@@ -183,8 +183,10 @@ def test_submit_now_and_fetch_later(mesh, job):
     assert mesh[0].run("job", "result", job_id[:10], "--output", job.parent / "out").returncode == 0
     check(job)
     assert job_id in [view["id"] for view in mesh[0].json("job", "list")]
-    kinds = [event["kind"] for event in mesh[0].json("job", "show", job_id, "--story")]
-    assert kinds == sorted(kinds, key=kinds.index)
+    story = mesh[0].json("job", "show", job_id, "--story")
+    assert story == sorted(story, key=lambda event: event["at_s"])
+    kinds = [event["kind"] for event in story]
+    assert kinds.index("asked") < kinds.index("bid") < kinds.index("agreed")
 
 
 def test_unknown_jobs_are_said_to_be_unknown(mesh):
