@@ -247,6 +247,9 @@ class Handover:
                 except DepinError as error:
                     log.error("a fellow's job cannot go on here", job=copy.job.hex(), reason=str(error))
 
+    def _signed(self, copy: StoredCopy) -> Job:
+        return read_kept(copy.envelope, SignedJob, self._context.network.network_id).job
+
     def _mine(self, job: bytes) -> bool:
         return self._context.journal.reader.job(job) is not None
 
@@ -258,7 +261,8 @@ class Handover:
                 the job is too large to copy, or there is no room.
         """
         reader, last = self._context.journal.reader, None
-        tasks = first = 0
+        known, first = copies.copy_of(reader, job), 0
+        tasks = self._signed(known).tasks if known else 0
         while True:
             done = reader.done(job, tasks) if tasks else bytearray()
             question = More(job, first, bits(done[first : first + 8 * HAVE_BYTES_MAX]))
@@ -290,11 +294,15 @@ class Handover:
         sizes = {job.program: job.program_bytes} | {item.blob: item.size_bytes for item in job.inputs}
         if sum(sizes.values()) > INPUT_BYTES_MAX:
             raise ConfigError(f"its inputs have {sum(sizes.values()) >> 20} MiB, {INPUT_BYTES_MAX >> 20} are copied")
+        if not is_first:
+            sizes = {}
         pinned: list[bytes] = []
         try:
-            if is_first:
-                await self._fetch_all(peer, sizes, state.grant, pinned)
-            await self._fetch_all(peer, await self._states.outputs(job, state), state.grant, pinned)
+            await self._fetch_all(peer, sizes, state.grant, pinned)
+            sizes = await self._states.outputs(job, state)
+            for blob in (*pinned, *self._context.journal.reader.held_by(state.job)):
+                sizes.pop(blob, None)  # of another task that has the same result, say
+            await self._fetch_all(peer, sizes, state.grant, pinned)
         except DepinError:
             for blob in pinned:
                 self._context.blobs.store.unpin(blob)
@@ -340,7 +348,7 @@ class Handover:
         context = self._context
         views = []
         for copy in copies.copies(context.journal.reader):
-            job = read_kept(copy.envelope, SignedJob, context.network.network_id).job
+            job = self._signed(copy)
             done = sum(context.journal.reader.done(copy.job, job.tasks))
             views.append(
                 CopyView(copy.job.hex(), job.name, peer_id(copy.worker), job.tasks, done, copy.epoch, float(copy.at_s))

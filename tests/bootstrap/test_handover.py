@@ -283,6 +283,19 @@ async def test_a_copy_goes_when_its_job_has_ended(tmp_path, autojump_clock):
             await b.handover.attach(job)
 
 
+async def test_what_was_copied_is_not_copied_again_and_makes_room_when_the_job_has_ended(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        a, b, job, _ = await started(w, candidate=program(tasks=TASKS, n=TASKS << 15, block=1024))
+        await copied(b, 2)
+        await trio.sleep(2 * COPY_S)
+        held = b.context.journal.reader.held_by(job)
+        assert {b.blobs.store._pins[blob] for blob in held} == {1}
+        await a.requester.cancel(job)
+        while b.handover.copies():
+            await trio.sleep(0.2)
+        assert not any(b.blobs.store._pins[blob] for blob in held)
+
+
 async def test_a_full_disk_costs_a_copy_its_news_and_not_the_node(tmp_path, autojump_clock):
     async with world(tmp_path) as w:
         a, b, job, _ = await started(w)
