@@ -175,7 +175,7 @@ def _listening(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
         parsed = [parse(address) for address in addresses]
         local = bool(parsed) and all(is_loopback(address) for address in parsed)
         hint = (
-            "only nodes of this machine can connect; without --listen it would listen on every interface"
+            "only nodes of this machine can connect: it was told so by --listen, or no other interface is up"
             if local
             else ""
         )
@@ -313,6 +313,10 @@ def _peers(patient: Patient, reasons: Mapping[str, str]) -> tuple[list[Finding],
         elif dead and all(os.strerror(errno.ENETUNREACH) in reason for reason in dead):
             do = "this machine has no way there: look at its own network (cable, wireless, VPN, default route)"
         found.append(Finding("first peers", alive > 0 or not reasons, says, do))
+        allowed = patient.config.allowed_peers if patient.config else ()
+        if unlisted := [a for a in named if allowed and a.rpartition("/")[2] not in allowed]:
+            says = f"not on our own allowed_peers, so never connected: {', '.join(unlisted)}"
+            found.append(Finding("first peers", False, says, "add them to that list on this node, or join by others"))
     else:
         found.append(
             Finding("first peers", True, "none is named", "name one with --peer, unless others join by this node")
@@ -423,7 +427,7 @@ def _existing(path: Path) -> Path:
 def _admission(config: NodeConfig) -> Iterator[Finding]:
     """Who may join: everybody who knows the network id, unless a key or a list says otherwise."""
     name = f"network {config.network_id}: "
-    listed = f"only the {len(config.allowed_peers)} peers on our list" if config.allowed_peers else ""
+    listed = f"only the {counted(len(config.allowed_peers), 'peer')} on our list" if config.allowed_peers else ""
     if config.pre_shared_key_file:
         try:
             membership.load(config.pre_shared_key_file)

@@ -431,6 +431,7 @@ class Deciding:
             task.uploading = None
         progress.active_ns = now.boottime_ns
         progress.attempts_failed += 1
+        progress.failures[code] += 1
         self._board.take_off(peer, attempt, now)
         groups = ballot.ended(ref, code, is_task_fault=code in _TASK_FAULTS)
         self._board.note(progress, now, "attempt_failed", peer, ballot.task, code)

@@ -128,6 +128,7 @@ class Progress:
         answers = self.rule.agree if self.is_numeric else 1
         self.open_max = min(OPEN_TASKS_MAX, max(4, UPLOAD_BYTES_MAX // max(1, output_bytes_max * answers)))
         self.attempts_failed = 0
+        self.failures: Counter[str] = Counter()  # of attempts, by code
         self.disputed = 0
         self.liars: list[bytes] = []
         self.declines: defaultdict[str, set[bytes]] = defaultdict(set)  # who declined, by code; or was lost

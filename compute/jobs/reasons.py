@@ -10,6 +10,8 @@ from depin_node.core.text import counted
 
 NOT_LENDING = "not lending"
 """What the directory says of a peer without ``--lend`` (``Directory.why_nobody``)."""
+_UNREACHABLE = "unreachable"
+"""What both the directory and a conversation that never began say of a peer."""
 _MEANINGS = {
     FailCode.REJECTED.value: "was refused as malformed or beyond a limit: run it with --local to see why",
     FailCode.FAILED.value: "failed: run it with --local to see why",
@@ -37,9 +39,18 @@ def nobody(
     classes = " or ".join(progress.job.device_classes)
     is_audited = progress.settlement is not None and progress.settlement.by_peers
     others = ", and others that run some of it again," if is_audited else ""
-    seen = [_declined(len(who), code) for code, who in sorted(progress.declines.items())]
-    seen += [f"{counted(count, 'known node')}: {why}" for why, count in sorted(unsuitable.items())]
+    declined = {code: len(who) for code, who in progress.declines.items()}
+    others_lack = dict(unsuitable)
+    if unseen := max(declined.get(_UNREACHABLE, 0), others_lack.pop(_UNREACHABLE, 0)):
+        declined[_UNREACHABLE] = unseen  # who was asked in vain, and who was not asked since that is known
+    seen = [_declined(count, code) for code, count in sorted(declined.items())]
+    seen += [f"{counted(count, 'known node')}: {why}" for why, count in sorted(others_lack.items())]
     seen += [_own(voteless)] if voteless else []
+    if without := progress.failures[FailCode.NO_BLOB.value]:
+        seen.append(
+            f"{counted(without, 'attempt')} could not fetch the inputs (of which no more than 8 MiB go by way of"
+            " a relay: depin-node peers shows who is relayed)"
+        )
     return JobError(
         "nobody_suitable",
         f"for {waited_s:g} s nobody suitable took the work: it needs {counted(rule.agree, 'provider')}"
@@ -50,7 +61,7 @@ def nobody(
 
 
 def _declined(count: int, code: str) -> str:
-    if code == "unreachable":
+    if code == _UNREACHABLE:
         return f"{count} could not be reached (depin-node doctor, here and there, says why)"
     if code == "lost":
         return f"{count} {'was' if count == 1 else 'were'} lost (depin-node job show --story says when)"

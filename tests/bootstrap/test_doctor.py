@@ -136,6 +136,16 @@ def test_where_this_machine_has_no_network_it_is_to_look_at_its_own(tmp_path):
     assert "this machine has no way there" in found["first peers"].do
 
 
+def test_a_first_peer_that_is_not_on_our_own_list_is_told_of(tmp_path):
+    config = NodeConfig(first_peers=(FIRST,), allowed_peers=("12D3KooWother",))
+    report, _ = examined(tmp_path, {FIRST: ""}, status=None, config=config, devices=[DEVICE])
+    (wrong,) = [finding for finding in report.findings if not finding.ok]
+    assert (wrong.name, wrong.says) == ("first peers", f"not on our own allowed_peers, so never connected: {FIRST}")
+    known = NodeConfig(first_peers=(FIRST,), allowed_peers=(FIRST.rpartition("/")[2],))
+    report, _ = examined(tmp_path, {FIRST: ""}, status=None, config=known, devices=[DEVICE])
+    assert report.exit_code == 0
+
+
 def test_while_it_is_not_known_how_peers_reach_us_a_relay_is_told_of(tmp_path):
     _, found = examined(tmp_path, status=status(ReachView("unknown", "unknown", missed=1, relays=("r1",))))
     assert found["reachable"].says.endswith("(0 groups of peers could call us, 1 could not), so far by way of 1 relay")

@@ -222,6 +222,7 @@ def test_a_failure_counts_each_lender_once_who_could_not_be_reached():
     mesh.run()
     wait(mesh, 61)
     assert "0 agreed; 2 could not be reached (depin-node doctor" in mesh.scheduler.view(name).error.message
+    assert mesh.scheduler.view(name).error.message.count("reach") == 1
 
 
 def test_a_failure_counts_who_agreed_and_was_lost():
@@ -233,6 +234,18 @@ def test_a_failure_counts_who_agreed_and_was_lost():
     mesh.scheduler.handle(e.Heard(peer, hp.Ended("stalled")), mesh.now())
     wait(mesh, 61)
     assert "0 agreed; 1 was lost" in mesh.scheduler.view(name).error.message
+
+
+def test_a_failure_says_that_inputs_did_not_reach_the_lenders():
+    mesh = InstantMesh(providers=1)
+    name = mesh.submit(3, Quorum(1, 1))
+    first_ask(mesh)
+    mesh.scheduler._board.jobs[name].failures["no_blob"] = 2
+    wait(mesh, 61)
+    assert (
+        "2 attempts could not fetch the inputs (of which no more than 8 MiB go by way of a relay"
+        in mesh.scheduler.view(name).error.message
+    )
 
 
 def first_ask(mesh):
