@@ -37,6 +37,14 @@ def workers_of(node):
     return psutil.Process(node.pid).children()
 
 
+def until(condition):
+    """Wait for what another process does."""
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks
+
+
 def kill(node):
     node.kill()
     node.communicate()
@@ -48,6 +56,7 @@ def test_nodes_that_are_killed_at_any_moment_leave_no_worker():
         nodes = [start(SUPPORT / "pool_user.py") for _ in range(TOGETHER)]
         for node in nodes:
             assert node.stdout.readline() == b"up\n"
+            until(lambda node=node: workers_of(node))
         time.sleep(rng.uniform(0, 1.5))  # the moment is the point: as they start, load, run, end
         workers = [worker for node in nodes for worker in workers_of(node)]
         for node in nodes:
@@ -65,10 +74,7 @@ def test_a_worker_that_is_still_importing_goes_with_its_node(tmp_path):
     (tmp_path / "msgspec.py").write_text(f"import time\nopen({str(began)!r}, 'w')\ntime.sleep(600)\n")
     node = start("-c", STARTING, tmp_path)
     worker = psutil.Process(int(node.stdout.readline()))
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while not began.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks at a file that another process makes
+    until(began.exists)
     kill(node)
     _, left = psutil.wait_procs([worker], timeout=GONE_WITHIN_S)
     for process in left:
