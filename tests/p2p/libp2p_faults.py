@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 import trio
 import trio.testing
+from cryptography.exceptions import InvalidTag
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
 from libp2p.io.trio import TrioTCPStream
@@ -174,6 +175,38 @@ async def a_handler_that_raises_ends_the_host(open_node: Open) -> bool:
             await raw_stream(attacker, victim.key, "/broken/1")
 
     return await ends_the_host(open_node, attack, ZeroDivisionError)
+
+
+@fault("handshake_errors")
+async def a_garbled_handshake_is_no_transport_error(open_node: Open) -> bool:
+    """Whom a node calls, to see whether it can be called or to punch a hole, answers Noise with rubbish."""
+
+    async def rubbish(stream: trio.SocketStream) -> None:
+        said = b""
+        for line in (b"/multistream/1.0.0\n", b"/noise\n"):
+            await stream.send_all(bytes([len(line)]) + line)
+            while line not in said:
+                said += await stream.receive_some(1000)
+        await stream.send_all(b"\x00\xc8" + b"\x09" + bytes(31) + bytes(range(168)))
+        await trio.sleep_forever()
+
+    async with open_node("a") as a, open_node("b") as b, trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, rubbish, [listener])
+        port, escaped = listener.socket.getsockname()[1], 0
+        for call in (
+            lambda: a.probe(f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer_id(b.key)}"),
+            lambda: a.punch(b.key, "127.0.0.1", port, local_port=0, outbound=True),
+        ):
+            try:
+                await call()
+            except TransportError:
+                continue
+            except InvalidTag:
+                escaped += 1
+        nursery.cancel_scope.cancel()
+    assert escaped in (0, 2)
+    return escaped == 2
 
 
 @fault("inbound_slots")

@@ -12,9 +12,11 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.transport.exceptions import SecurityUpgradeFailure
+from libp2p.transport.upgrader import TransportUpgrader
 
 from depin_node.p2p.libp2p.mends.registry import Plan, log, option, patch
-from depin_node.p2p.libp2p.terms import reason_of
+from depin_node.p2p.libp2p.terms import GONE, reason_of
 
 _NEGOTIATION_BYTES_MAX = 1024
 
@@ -57,6 +59,27 @@ async def _reset_quietly(stream: Any) -> None:
         await stream.reset()
     except Exception as error:  # noqa: BLE001 - it is gone anyway
         log.debug("reset failed", error=repr(error)[:200])
+
+
+@patch
+def handshake_errors() -> None:
+    """Fault: Noise raises what its own parts do (``InvalidTag``, ``ValueError``) where a message does not decrypt, and
+    only an ordinary dial expects that: at a probe, in a circuit or in a punched hole one garbled message ended the node.
+    It takes no attacker: two peers that call each other at once both begin the handshake.
+
+    Mend: all of it is a handshake that failed. Until: py-libp2p wraps them (> 0.8.1).
+    """
+    original = TransportUpgrader.upgrade_security
+
+    async def upgrade_security(self: Any, raw: Any, is_initiator: bool, peer: Any = None) -> Any:
+        try:
+            return await original(self, raw, is_initiator, peer)
+        except GONE:
+            raise
+        except Exception as error:
+            raise SecurityUpgradeFailure(f"the handshake broke: {reason_of(error)}") from error
+
+    TransportUpgrader.upgrade_security = upgrade_security
 
 
 @patch
