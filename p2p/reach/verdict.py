@@ -338,9 +338,13 @@ class Reachability:
         return [Reserve(peer) for peer in (*renewed, *asked)]
 
     def _needs_relays(self) -> bool:
-        """Whether nobody has reached us and somebody has tried."""
-        view = self._view
-        return view.verdict is Verdict.PRIVATE or (view.verdict is Verdict.UNKNOWN and view.missed > view.reached)
+        """Whether somebody has tried to reach us, and nobody has: of those beyond a NAT, if there are any, since a
+        neighbour inside is of no help to those outside.
+        """
+        if self._view.verdict is not Verdict.UNKNOWN:
+            return self._view.verdict is Verdict.PRIVATE
+        tried = Counter(opinion.answer.outcome for opinion in self._beyond() or self._opinions.values())
+        return tried[Outcome.NOT_REACHED] > tried[Outcome.REACHED]
 
     # Judging
 
@@ -382,17 +386,21 @@ class Reachability:
         """Return the opinions of peers that see us by way of a NAT, if at least two do; else all: a peer on our own
         side of it reaches us whatever lies beyond.
         """
-        beyond = [o for o in self._opinions.values() if o.answer.host not in self._listens.hosts]
+        beyond = self._beyond()
         hosts = Counter(opinion.answer.host for opinion in beyond)
         inside = len(self._opinions) - len(beyond)
         return beyond if beyond and (max(hosts.values()) >= 2 or not inside) else list(self._opinions.values())
+
+    def _beyond(self) -> list[_Opinion]:
+        """Return the opinions of peers that see us at an address that is none of our own."""
+        return [o for o in self._opinions.values() if o.answer.host not in self._listens.hosts]
 
     def _nat(self, opinions: list[_Opinion]) -> tuple[Nat, Endpoint | None, int]:
         if not opinions:
             return Nat.UNKNOWN, None, 0
         if all(opinion.answer.host in self._listens.hosts for opinion in opinions):
             return Nat.NONE, None, 0
-        calls = [opinion for opinion in opinions if opinion.answer.called and opinion.local_port]
+        calls = [o for o in opinions if o.answer.called and o.local_port and o.answer.host not in self._listens.hosts]
         if not calls:
             return Nat.UNKNOWN, None, 0
         port, count = Counter(call.local_port for call in calls).most_common(1)[0]

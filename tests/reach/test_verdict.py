@@ -148,6 +148,20 @@ def test_a_neighbour_inside_does_not_hide_the_nat() -> None:
     assert node.machine.view.verdict is Verdict.PRIVATE
 
 
+def test_a_neighbour_inside_and_one_peer_outside_are_enough_to_look_for_a_relay() -> None:
+    """Two lenders behind one router, and one first peer: each can call the other, nobody else can."""
+    node = Node()
+    node.gives = {b"1 first": True}
+    node.tells = {
+        b"0 neighbour": (Outcome.REACHED, INSIDE, FROM),
+        b"1 first": (Outcome.NOT_REACHED, OUTSIDE, 31_000),
+    }
+    node.come(b"0 neighbour", b"1 first")
+    node.run()
+    view = node.machine.view
+    assert (view.verdict, view.nat, view.relays) == (Verdict.UNKNOWN, Nat.UNKNOWN, (b"1 first",))
+
+
 @pytest.mark.parametrize("lie", [(Outcome.REACHED, "198.51.100.1", 9), (Outcome.NOT_REACHED, "198.51.100.1", 9)])
 def test_one_liar_changes_nothing(lie: tuple[Outcome, str, int]) -> None:
     for truth, verdict in ((Outcome.REACHED, Verdict.PUBLIC), (Outcome.NOT_REACHED, Verdict.PRIVATE)):

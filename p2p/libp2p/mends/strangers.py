@@ -64,7 +64,7 @@ async def _reset_quietly(stream: Any) -> None:
 @patch
 def handshake_errors() -> None:
     """Fault: Noise raises what its own parts do (``InvalidTag``, ``ValueError``) where a message does not decrypt, and
-    only an ordinary dial expects that: at a probe, in a circuit or in a punched hole one garbled message ended the node.
+    only an ordinary dial expects that: at a probe, in a circuit or in a punched hole one such message ended the node.
     It takes no attacker: two peers that call each other at once both begin the handshake.
 
     Mend: all of it is a handshake that failed. Until: py-libp2p wraps them (> 0.8.1).
