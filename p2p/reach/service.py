@@ -3,7 +3,8 @@
 It feeds the machine with connections, with the machine's addresses (looked at every few seconds, since they change) and
 with what peers answer; carries out its questions and reservations; serves the four protocols of ``messages``; and tells
 by ``advertise`` where this node can be called. ``dial`` is how the mesh dials: an address of a relay becomes a circuit,
-after which both ends try to meet directly.
+over which both ends try to meet directly. It waits a little for that, since a circuit ends, with all that was begun on
+it, once they have met; and who asked for the circuit proposes to meet again, as long as nothing better is there.
 """
 
 import ipaddress
@@ -52,6 +53,10 @@ PROBES_MAX = 8
 _MEETINGS_MAX = 8
 _MET_MAX = 1024
 _MEET_AGAIN_S = 60.0
+_PROPOSE_AGAIN_S, _PROPOSE_SELDOM_S = 66.0, 1056.0
+"""After a meeting that did not come about: longer than the other end asks for, and twice as long each time."""
+_MEET_FIRST_S = 3.0
+"""So long a dial waits for the meeting."""
 
 PortMapper = Callable[[str, int], Awaitable[tuple[str, int] | None]]
 """Asks the gateway of the network that our address is on to pass a port on to us; returns its outer endpoint."""
@@ -98,6 +103,10 @@ class Reach:
         self._allowance = Allowance(burst=4, per_s=0.2)
         self._seen_by_relay: OrderedDict[PeerKey, tuple[PeerKey, str, int]] = OrderedDict()
         self._meeting: set[PeerKey] = set()
+        self._asking: set[PeerKey] = set()
+        self._proposing: dict[PeerKey, trio.CancelScope] = {}
+        self._settled: dict[PeerKey, trio.Event] = {}
+        """By peer that a dial waits for: set when the two have met, or will not."""
         self._met_ns: OrderedDict[PeerKey, int] = OrderedDict()
         self._counters: Counter[str] = Counter()
         self.desk = RelayDesk(settings.limits)
@@ -142,7 +151,12 @@ class Reach:
             raise TransportError(f"{address}: the relay breaks the protocol: {error}") from error
         self._counters["circuits_dialled"] += 1
         self._remember(target.peer, target.relay, terms.host, terms.port)
-        self._nursery.start_soon(self._meet, target.peer)
+        settled = self._settled[target.peer] = trio.Event()
+        self._nursery.start_soon(self._keep_proposing, target.peer)
+        with trio.move_on_after(_MEET_FIRST_S):
+            await settled.wait()
+        if self._settled.get(target.peer) is settled:
+            del self._settled[target.peer]
         return target.peer
 
     def best_first(self, addresses: Sequence[str]) -> list[str]:
@@ -279,21 +293,46 @@ class Reach:
         open_port = ports[0] if view.verdict is Verdict.PUBLIC and ports else 0
         return Meeting(open_port, punchable=not open_port and view.nat is not Nat.ADDRESS_DEPENDENT)
 
-    async def _meet(self, peer: PeerKey) -> None:
-        """Having asked for the circuit to ``peer``: propose to meet directly."""
+    async def _keep_proposing(self, peer: PeerKey) -> None:
+        """Having asked for the circuit to ``peer``: propose to meet directly, again as long as that is all there is."""
+        if peer in self._proposing:
+            self._proposing[peer].cancel()  # about a circuit of before
+        with trio.CancelScope() as scope:
+            self._proposing[peer] = scope
+            pause_s = _PROPOSE_AGAIN_S
+            while (path := self._network.path(peer)) is not None and path.relayed:
+                if not await self._propose(peer):
+                    self._settle(peer)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PROPOSE_SELDOM_S)
+        if self._proposing.get(peer) is scope:
+            del self._proposing[peer]
+
+    async def _propose(self, peer: PeerKey) -> bool:
+        """Propose to meet; return whether the peer will call."""
         own = self._own_meeting()
+        self._asking.add(peer)
         try:
             theirs = await self._request(peer, PUNCH_PROTOCOL, own, Meeting)
         except TransportError as error:
             log.debug("will not meet", peer=peer_id(peer), reason=str(error))
-            return
+            return False
+        finally:
+            self._asking.discard(peer)
         await self._try_to_meet(peer, own, theirs, asked=True)
+        return bool(own.open_port)
+
+    def _settle(self, peer: PeerKey) -> None:
+        if peer in self._settled:
+            self._settled[peer].set()
 
     async def _on_meeting(self, peer: PeerKey, body: bytes) -> bytes:
         theirs = decode(body, Meeting, size_bytes_max=MESSAGE_BYTES_MAX)
         path = self._network.path(peer)
         if path is None or not path.relayed:
             raise PeerViolation("punch: only a relayed connection can become a direct one")
+        if peer in self._asking and self._network.key < peer:
+            raise ResourceError("both have asked: ours counts")  # else both would begin the handshake, or neither
         ns = self._clock().boottime_ns
         if ns - self._met_ns.get(peer, -(1 << 62)) < _MEET_AGAIN_S * SECOND_NS or len(self._meeting) >= _MEETINGS_MAX:
             raise ResourceError("met too often")
@@ -353,6 +392,8 @@ class Reach:
 
     def _came(self, peer: PeerKey) -> None:
         path = self._network.path(peer)
+        if path is not None and not path.relayed:
+            self._settle(peer)
         if path is not None:
             self._handle(machine.Came(peer, self._group(peer, path), not path.relayed, path.outbound))
 

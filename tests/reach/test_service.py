@@ -10,6 +10,7 @@ import structlog.testing
 import trio
 
 from depin_node.core.clock import SECOND_NS, Now
+from depin_node.core.errors import TransportError
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse
@@ -120,6 +121,50 @@ async def test_who_cannot_be_called_is_reached_by_a_relay(autojump_clock: Any) -
                 assert serving.desk.circuits == 1
             await until(lambda: not serving.desk.circuits)
         await until(lambda: not sum(reach.desk.places for _, reach in nodes))
+
+
+async def test_while_two_have_a_circuit_only_they_try_again_to_meet(autojump_clock: Any) -> None:
+    """In memory no hole can be punched; who cannot be called calls who can, again and again."""
+    fabric = MemoryFabric(1)
+    async with public(fabric) as nodes:
+        first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+        async with node(fabric, 9, first, is_private=True) as (mesh, reach):
+            await until(lambda: len(reach.view.relays) == 2)
+            private = mesh.network.key
+            async with node(fabric, 10, first) as (other, other_reach):
+                await until(lambda: other_reach.view.verdict is Verdict.PUBLIC)
+                await until(lambda: (entry := other.directory.get(private)) and entry.addresses[0].relay)
+                await other.connect(private)
+                with trio.fail_after(600):
+                    while reach.counters().get("not_met", 0) < 3:
+                        await trio.sleep(0.5)
+                assert trio.current_time() > 66 + 132  # ever more rarely: who is asked too often refuses
+
+
+async def test_of_two_that_propose_to_meet_at_once_one_begins(autojump_clock: Any, monkeypatch: Any) -> None:
+    fabric, begins = MemoryFabric(1), []
+    async with public(fabric) as nodes:
+        first = [address for mesh, _ in nodes for address in mesh.network.addresses()]
+        async with (
+            node(fabric, 9, first, is_private=True) as (a, one),
+            node(fabric, 10, first, is_private=True) as (b, other),
+        ):
+            await until(lambda: len(one.view.relays) == len(other.view.relays) == 2)
+            await until(lambda: (entry := b.directory.get(a.network.key)) and entry.addresses[0].relay)
+            await b.connect(a.network.key)
+
+            async def punch(peer: bytes, *_: Any, outbound: bool, **__: Any) -> None:
+                begins.append(outbound)
+                await trio.sleep(1)
+                raise TransportError("no holes are punched in memory")
+
+            for mesh, reach in ((a, one), (b, other)):
+                monkeypatch.setattr(mesh.network, "punch", punch)
+                reach._met_ns.clear()  # as a minute later
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one._propose, b.network.key)
+                nursery.start_soon(other._propose, a.network.key)
+            assert begins.count(True) == 1
 
 
 async def test_when_its_relays_die_it_finds_others(autojump_clock: Any) -> None:
