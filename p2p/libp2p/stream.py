@@ -115,7 +115,8 @@ class Stream:
             while stream_id in connection.streams and not self._yamux.recv_closed:
                 connection.stream_buffers[stream_id].clear()
                 await connection.stream_events[stream_id].wait()
-                connection.stream_events[stream_id] = trio.Event()
+                if stream_id in connection.stream_events:  # else it has ended meanwhile, and nobody would delete that
+                    connection.stream_events[stream_id] = trio.Event()
             await self._drop()
             return
         await self.reset()

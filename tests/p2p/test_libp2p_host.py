@@ -349,6 +349,24 @@ async def test_streams_that_are_never_negotiated_are_bounded() -> None:
             await stream.reset()
 
 
+async def test_streams_whose_other_end_closes_later_leave_nothing() -> None:
+    async with open_node("a") as a, open_node("b") as b:
+
+        async def slow(stream: Stream) -> None:
+            await trio.sleep(0.01)
+
+        b.serve("slow/1", slow)
+        await a.dial(b.addresses()[0])
+        muxed = a._swarm.get_connections()[0].muxed_conn
+        before = len(muxed.stream_events)
+        for _ in range(20):
+            stream = await a.open_stream(b.key, "slow/1")
+            await stream.send_all(b"hello")
+            await stream.aclose()
+        await until(lambda: len(muxed.streams) <= before)
+        assert len(muxed.stream_events) <= before
+
+
 async def test_a_peer_that_never_closes_its_side_is_reset_in_the_end() -> None:
     async with open_node("a", stall_timeout_s=0.5) as a, open_node("b") as b:
 
