@@ -610,6 +610,7 @@ async def test_both_sides_count_what_was_done(tmp_path, autojump_clock):
         ((_, got),) = a.context.credit.accounts(a.context.clock())
         await until(lambda: b.context.journal.reader.balances() == [(a.key, got.received_us, 0)])
         await until(lambda: a.context.journal.reader.balances() == [(b.key, 0, got.received_us)])
+        await until(lambda: [gave.given_us for _, gave in b.context.credit.accounts(b.context.clock())])
         ((_, gave),) = b.context.credit.accounts(b.context.clock())
         assert gave.given_us == got.received_us > 0
         assert gave.unsigned_us == 0
