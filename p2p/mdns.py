@@ -30,6 +30,8 @@ SERVICE = (b"_p2p", b"_udp", b"local")
 ADDRESSES_MAX = 8
 _RECORDS_MAX = 64
 _LABELS_MAX = 16
+_POINTERS_MAX = 8
+"""In one name; responders need one or two."""
 _PTR, _TXT, _IN, _TTL_S = 12, 16, 1, 120
 _IS_ANSWER = 0x8400
 _HEADER = struct.Struct(">6H")
@@ -181,14 +183,16 @@ def _texts(data: bytes) -> Iterator[str]:
 
 
 def _labels(data: bytes, offset: int) -> tuple[tuple[bytes, ...], int]:
-    """Return a name, in lower case, and where it ends. A pointer leads back, so that none leads in a circle."""
+    """Return a name, in lower case, and where it ends. A pointer leads back, so that none leads in a circle; few are
+    followed, as the name of each record could lead along one long chain."""
     labels: list[bytes] = []
-    end = None
+    end, pointers = None, 0
     while size_bytes := data[offset]:
         if size_bytes >= 0xC0:
             target = struct.unpack_from(">H", data, offset)[0] & 0x3FFF
-            if target >= offset:
-                raise ValueError("a name that leads forward")
+            pointers += 1
+            if target >= offset or pointers > _POINTERS_MAX:
+                raise ValueError("a name that leads forward, or too often elsewhere")
             end = offset + 2 if end is None else end
             offset = target
             continue

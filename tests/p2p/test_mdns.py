@@ -121,6 +121,17 @@ def test_a_name_that_leads_in_a_circle_ends():
     assert read(head + b"\x01a\xc0\x0c" * 40 + struct.pack(">2HIH", 16, 1, 1, 0)) is None
 
 
+@pytest.mark.parametrize(("pointers", "is_read"), [(8, True), (9, False)])
+def test_a_chain_of_pointers_is_not_followed_far(pointers, is_read):
+    chain, links = 12 + 11, bytearray(b"\0")  # the first record's data: the root, and pointers each to the last
+    for _ in range(pointers - 1):
+        links += struct.pack(">H", 0xC000 | chain + max(0, len(links) - 2))
+    fields = struct.pack(">2HI", 10, 1, 1)
+    first = b"\0" + fields + struct.pack(">H", len(links)) + links
+    second = struct.pack(">H", 0xC000 | chain + len(links) - 2) + fields + b"\0\0"
+    assert (read(struct.pack(">6H", 0, 0x8400, 0, 2, 0, 0) + first + second) is not None) == is_read
+
+
 @given(st.binary(max_size=300), st.integers(0, 200))
 def test_whatever_comes_is_read_or_refused(data, cut):
     whole = answer(NAME, [str(where())])
