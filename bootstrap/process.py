@@ -17,6 +17,7 @@ import trio
 
 from depin_node.bootstrap.config import NodeConfig, unknown_variables
 from depin_node.bootstrap.node import Node, open_node
+from depin_node.core.descriptors import allow_more
 from depin_node.core.errors import DepinError
 from depin_node.core.garbage import look_rarely
 from depin_node.core.local import DataDir
@@ -53,6 +54,7 @@ def run_node(config: NodeConfig, data_dir: DataDir, *, as_json: bool) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     keep_freed()
+    allow_more()
     try:
         trio.run(_run, config, data_dir, ready)
     except* DepinError:

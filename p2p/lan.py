@@ -1,7 +1,8 @@
 """The shell of ``mdns.Beacon``: one socket for each network of this machine, and what is heard goes to the mesh.
 
 IPv4 only: a node that listens on IPv6 alone is found by its first peers. The port is shared with other responders of
-the machine (Avahi, say). What cannot be opened is told of once, and tried again with the next look at the interfaces.
+the machine (Avahi, say). What cannot be opened is told of once, and tried again with the next look at the interfaces. A
+device that went and came back with its address is another network: what was joined on the first is heard no more.
 """
 
 import ipaddress
@@ -28,6 +29,9 @@ NETWORKS_MAX = 16
 LOOK_S = 30.0
 _IP_MULTICAST_ALL = 49  # Linux: else every socket hears what any of them joined
 
+_Network = tuple[int, ipaddress.IPv4Interface]
+"""The device's number, which no other device gets, and our address there."""
+
 
 class Lan:
     """See the module; ``open_lan`` makes it.
@@ -44,14 +48,14 @@ class Lan:
         self.networks: tuple[str, ...] = ()
         """Where we are heard now."""
         self.error = ""
-        """Why not, if so."""
+        """Why not, where that is so."""
         self.sightings = 0
         self._addresses = addresses
         self._sighted = sighted
         self._name = secrets.token_hex(16).encode()
         rng = random.Random(secrets.token_bytes(32))  # noqa: S311 - spreads answers
         self._beacon = Beacon(own_key, rng, clock.now())
-        self._sockets: dict[ipaddress.IPv4Interface, trio.socket.SocketType] = {}
+        self._sockets: dict[_Network, trio.socket.SocketType] = {}
         self._wake = trio.Event()
 
     async def run(self) -> None:
@@ -64,21 +68,28 @@ class Lan:
 
     async def _look(self, nursery: trio.Nursery) -> None:
         """Join the networks that this machine is in now, and leave those that it is in no longer."""
-        there = interfaces()
-        for gone in [interface for interface in self._sockets if interface not in there]:
+        try:
+            there = interfaces()
+        except OSError as error:  # no descriptor is left, perhaps; what is joined stays so
+            log.debug("this machine's networks cannot be seen", reason=str(error))
+            return
+        for gone in [network for network in self._sockets if network not in there]:
             self._sockets.pop(gone).close()
-        for new in [interface for interface in there if interface not in self._sockets]:
+        failures: list[str] = []
+        for new in [network for network in there if network not in self._sockets]:
             try:
-                self._sockets[new] = await _joined(new)
+                self._sockets[new] = await _joined(new[1])
             except OSError as error:
-                if self.error != (reason := f"{new}: {error.strerror or error}"):
-                    log.warning("this network cannot be asked for nodes", network=str(new), reason=reason)
-                    self.error = reason
+                failures.append(f"{new[1]}: {error.strerror or error}")
                 continue
             self._beacon.changed(clock.now())
             self._wake.set()
             nursery.start_soon(self._hear, new, self._sockets[new])
-        self.networks = tuple(str(interface) for interface in self._sockets)
+        if self.error != (reason := "; ".join(failures)):
+            self.error = reason
+            if reason:
+                log.warning("not every network can be asked for nodes", reason=reason)
+        self.networks = tuple(str(interface) for _, interface in self._sockets)
 
     async def _keep_time(self) -> None:
         while True:
@@ -99,29 +110,30 @@ class Lan:
             with suppress(OSError):  # the network is gone, as the next look will show
                 await socket.sendto(data, (GROUP, PORT))
 
-    async def _hear(self, interface: ipaddress.IPv4Interface, socket: trio.socket.SocketType) -> None:
+    async def _hear(self, network: _Network, socket: trio.socket.SocketType) -> None:
         with suppress(OSError, trio.ClosedResourceError):  # so it ends when the network is gone
             while True:
                 data, (host, port) = await socket.recvfrom(PACKET_BYTES_MAX + 1)
-                if ipaddress.IPv4Address(host) not in interface.network:
+                if ipaddress.IPv4Address(host) not in network[1].network:
                     continue
                 for address in self._beacon.heard(data, host, port, clock.now()):
                     self.sightings += 1
                     self._sighted(address)
                 self._wake.set()
-        if self._sockets.get(interface) is socket:
-            del self._sockets[interface]
+        if self._sockets.get(network) is socket:
+            del self._sockets[network]
             socket.close()
 
 
-def interfaces() -> list[ipaddress.IPv4Interface]:
-    """Return the networks of this machine that are up, but loopback, at most ``NETWORKS_MAX``."""
+def interfaces() -> list[_Network]:
+    """Return the networks of this machine that are up, but loopback, at most ``NETWORKS_MAX``. Raises ``OSError``."""
     up = psutil.net_if_stats()
+    numbers = {name: number for number, name in plain.if_nameindex()}
     return [
-        ipaddress.IPv4Interface(f"{entry.address}/{entry.netmask}")
+        (numbers[name], ipaddress.IPv4Interface(f"{entry.address}/{entry.netmask}"))
         for name, entries in psutil.net_if_addrs().items()
         for entry in entries
-        if entry.family == plain.AF_INET and entry.netmask and name in up and up[name].isup
+        if entry.family == plain.AF_INET and entry.netmask and name in numbers and name in up and up[name].isup
         if not ipaddress.IPv4Address(entry.address).is_loopback
     ][:NETWORKS_MAX]
 

@@ -111,6 +111,7 @@ class Host:
         self._swarm = host.get_network()
         self._nursery = nursery
         self._open = True
+        self._listened: list[str] = []
         self._peers: set[PeerKey] = set()
         self._events = serving.EventHub(limits, self.count)
         self._guard = Guard(admission, self.count)
@@ -128,7 +129,9 @@ class Host:
     def addresses(self) -> list[str]:
         """See ``network.Network.addresses``."""
         listened = [str(address) for address in self._host.get_transport_addrs()]
-        return [str(parse(f"{address}/p2p/{self.id}")) for plain in listened for address in expand(plain)]
+        with suppress(OSError):  # no descriptor is left to look at the interfaces, perhaps: they are as they were
+            self._listened = [str(parse(f"{address}/p2p/{self.id}")) for plain in listened for address in expand(plain)]
+        return list(self._listened)
 
     def peers(self) -> frozenset[PeerKey]:
         """See ``network.Network.peers``."""

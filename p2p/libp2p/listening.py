@@ -28,7 +28,8 @@ async def resolve(target: Address) -> list[str]:
 
 
 def expand(plain: str) -> list[str]:
-    """Replace a wildcard by the addresses of this machine's interfaces: loopback only if there is no other."""
+    """Replace a wildcard by the addresses of this machine's interfaces: loopback only if there is no other. Raises
+    ``OSError``."""
     _, kind, host, rest = plain.split("/", 3)
     if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return [plain]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -223,6 +224,17 @@ async def test_listen_addresses_are_checked(address: str) -> None:
     with pytest.raises(ConfigError, match="no address to listen on"):
         async with open_node("a", listen=[address]):
             pass
+
+
+async def test_addresses_are_what_they_were_while_no_descriptor_is_left_to_look() -> None:
+    async with open_node("a", listen=["/ip4/0.0.0.0/tcp/0"]) as node:
+        before = node.addresses()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            assert before == node.addresses() != []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_node_listens_on_both_families_at_one_port() -> None:

@@ -21,8 +21,8 @@ DEADLINE_S = 90.0
 
 
 @contextmanager
-def node(space: str, number: int, network: str = "lan") -> Iterator[subprocess.Popen[str]]:
-    run = ["ip", "netns", "exec", space, sys.executable, str(SCRIPT), str(number), network]
+def node(space: str, number: int, network: str = "lan", look_s: float = 30.0) -> Iterator[subprocess.Popen[str]]:
+    run = ["ip", "netns", "exec", space, sys.executable, str(SCRIPT), str(number), network, str(look_s)]
     with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
         deadline = Timer(DEADLINE_S, process.kill)  # then what is read ends
         deadline.start()
@@ -57,3 +57,16 @@ def test_nodes_of_one_cable_find_each_other_and_those_of_another_mesh_are_left_a
         until(first, "discovered", {name(2)})
         until(second, "discovered", {name(1)})
         until(stranger, "undialled", set())  # it tried, was told that its mesh is another, and knows nobody
+
+
+def test_a_device_that_goes_and_comes_back_with_its_address_between_two_looks_is_heard_again() -> None:
+    with netns.internet() as net, ExitStack() as stack:
+        a, b = net.space("a"), net.space("b")
+        device, _ = net.link(a, "192.168.7.1/24", b, "192.168.7.2/24")
+        first = stack.enter_context(node(a, 1, look_s=3.0))
+        with node(b, 2):
+            until(first, "discovered", {name(2)})
+        net.inside(a, "ip", "link", "delete", device)
+        net.link(a, "192.168.7.1/24", b, "192.168.7.2/24")
+        stack.enter_context(node(b, 3))
+        until(first, "discovered", {name(3)})
