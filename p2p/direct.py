@@ -14,7 +14,7 @@ key is made before a token fits. A token is good once, and for a short while.
 import socket as sockets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -51,6 +51,8 @@ log = structlog.get_logger("depin_node.p2p")
 DIRECT_PROTOCOL = "direct/1"
 MESSAGE_BYTES_MAX = 256
 _KNOCK_BYTES = TOKEN_BYTES + PROOF_BYTES
+_DRAWS_MAX = 16
+"""Ports that are tried where both families are to have one."""
 
 
 @dataclass(frozen=True)
@@ -479,8 +481,17 @@ async def open_direct(
 
 
 async def _listen(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:
-    """Listen at all of ``hosts`` at one port. Raises ``ResourceError``."""
+    """Listen at all of ``hosts`` at one port; if it is ours to draw, draw again where another program has it at one of
+    them. Raises ``ResourceError``."""
+    for _ in range(0 if port else _DRAWS_MAX - 1):
+        with suppress(ResourceError):
+            return await _listen_at(hosts, 0)
+    return await _listen_at(hosts, port)
+
+
+async def _listen_at(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:
     listeners: list[trio.SocketListener] = []
+    advice = "choose another, or 0" if port else "choose another host, or off"
     for host in hosts:
         try:
             listeners += (await trio.open_tcp_listeners(port, host=host))[:1]
@@ -488,7 +499,7 @@ async def _listen(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:
             for listener in listeners:
                 listener.socket.close()
             raise ResourceError(
-                f"data_listen: cannot listen on {host} port {port}: {error.strerror or error}; choose another, or 0"
+                f"data_listen: cannot listen on {host} port {port}: {error.strerror or error}; {advice}"
             ) from error
         port = listeners[0].socket.getsockname()[1]  # peers are told one
     return listeners

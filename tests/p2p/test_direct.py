@@ -189,6 +189,28 @@ async def test_a_port_in_use_is_an_error():
                     pass
 
 
+async def test_a_port_that_another_program_has_in_the_other_family_is_drawn_again(monkeypatch):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 on this machine: nothing can listen on it")
+    drawn, listen = [], trio.open_tcp_listeners
+    async with AsyncExitStack() as stack:
+
+        async def first_taken(port, *, host):
+            listeners = await listen(port, host=host)
+            if port == 0:
+                drawn.append(listeners[0].socket.getsockname()[1])
+            if len(drawn) == 1:
+                stack.enter_context(socket.create_server(("::1", drawn[0]), family=socket.AF_INET6))
+            return listeners
+
+        monkeypatch.setattr(trio, "open_tcp_listeners", first_taken)
+        network = await stack.enter_async_context(MemoryFabric(1).open(ALICE.key))
+        channels = await stack.enter_async_context(open_direct(network, hosts=["127.0.0.1", "::1"]))
+        assert channels.port == drawn[-1] != drawn[0]
+
+
 # Strangers at the port
 
 
