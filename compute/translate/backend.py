@@ -27,8 +27,8 @@ GENERATE = (
     # up to eight vectors at a turn: in eleven of twelve kernels a tenth to a third fewer instructions for each (x86).
     *("-mllvm", "-force-target-max-vector-interleave=8", "-mllvm", "-force-target-num-vector-regs=32"),
     *("-mllvm", "-small-loop-cost=120"),
-    # A loop over threads is vectorised on our word that they do not depend on each other. Where LLVM gathers accesses of
-    # a stride into groups it then keeps no order within one either: a thread read what was there before its own store.
+    # A loop over threads is vectorised on our word that they do not depend on each other. Where LLVM gathers accesses
+    # of a stride into groups, it then keeps no order within one either: a thread read what was there before its store.
     *("-mllvm", "-enable-interleaved-mem-accesses=false"),
 )
 LINK = ("wasm-ld", "--no-entry", "--import-memory", "--stack-first", "-z", f"stack-size={STACK_BYTES}", "-s")
