@@ -41,6 +41,7 @@ from depin_node.crypto.envelope import verify
 from depin_node.crypto.identity import peer_id
 from depin_node.p2p.blobs import issue_grant
 from depin_node.p2p.frames import request
+from depin_node.p2p.together import together
 
 log = structlog.get_logger("depin_node.requester")
 
@@ -102,9 +103,7 @@ class Disputes:
             for what in todo:
                 if isinstance(what, Over):
                     return what
-            async with trio.open_nursery() as nursery:
-                for number, what in enumerate(todo):
-                    nursery.start_soon(one, number, what)
+            await together(*(partial(one, number, what) for number, what in enumerate(todo)))
             todo = [then for number in sorted(found) for then in found[number]]
 
     async def _carry_out(self, dispute: Dispute, effect: e.Walk, task: Walked, what: Effect) -> list[Effect]:

@@ -24,6 +24,7 @@ import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from depin_node.core.background import background
 from depin_node.core.errors import PeerViolation, ResourceError, TransportError
 from depin_node.core.wire import Digest, Message, decode, encode
 from depin_node.crypto.channel import (
@@ -460,8 +461,7 @@ async def open_direct(
     """
     listeners = await _listen(hosts, port)
     actual = listeners[0].socket.getsockname()[1]
-    failed: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         find = host_of or partial(host_of_path, network)
         channels = DirectChannels(network, find, actual, limits or DirectLimits(), nursery)
         for listener in listeners:
@@ -469,15 +469,11 @@ async def open_direct(
         nursery.start_soon(channels.follow_connections)
         try:
             yield channels
-        except Exception as error:  # noqa: BLE001 - raised below
-            failed = error
         finally:
             nursery.cancel_scope.cancel()
             channels.close()
             for listener in listeners:
                 listener.socket.close()
-    if failed is not None:  # here, where no nursery wraps it in a group
-        raise failed
 
 
 async def _listen(hosts: Sequence[str], port: int) -> list[trio.SocketListener]:

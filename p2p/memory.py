@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
+from depin_node.core.background import background
 from depin_node.core.clock import SECOND_NS
 from depin_node.core.errors import TransportError
 from depin_node.p2p import serving
@@ -366,21 +367,15 @@ class MemoryFabric:
         if host is None:
             host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         address = Address("ip4", host, 1024 + number % 60_000, key)
-        failed: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             node = _Node(self, address, network_id, limits or NetworkLimits(), nursery)
             node.is_private = is_private
             self._nodes[address.host, address.port] = node
             try:
                 yield node
-            except Exception as error:  # noqa: BLE001 - raised below
-                failed = error
             finally:
                 self._nodes.pop((address.host, address.port), None)
                 node._close("the peer closed the connection")
-                nursery.cancel_scope.cancel()
-        if failed is not None:  # here, where no nursery wraps it in a group
-            raise failed
 
     def kill(self, key: PeerKey) -> None:
         """End a node as SIGKILL would: its connections drop, its tasks are cancelled, it says nothing

@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from depin_node.core.errors import DepinError
-
 
 class Ended(Exception):
     """All is done: how one task of ``together`` ends the others."""
@@ -13,7 +11,7 @@ class Ended(Exception):
 
 async def together(*tasks: Callable[[], Awaitable[None]]) -> None:
     """Run all until one raises; raise its error as it is, not in a group. ``Ended`` ends them without an error."""
-    errors: list[DepinError] = []
+    errors: list[Exception] = []
     async with trio.open_nursery() as nursery:
 
         async def run(task: Callable[[], Awaitable[None]]) -> None:
@@ -21,7 +19,7 @@ async def together(*tasks: Callable[[], Awaitable[None]]) -> None:
                 await task()
             except Ended:
                 nursery.cancel_scope.cancel()
-            except DepinError as error:
+            except Exception as error:  # noqa: BLE001 - raised below
                 errors.append(error)
                 nursery.cancel_scope.cancel()
 

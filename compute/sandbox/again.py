@@ -41,7 +41,7 @@ async def root_of(body: WorkBody, task: int, blobs: tuple[bytes, ...]) -> bytes 
         program = await trio.to_thread.run_sync(
             decode_program, by_id[body.program]
         )  # of a stranger: it can take seconds
-        if not program.exact:
+        if not program.exact or task >= program.tasks:
             return None
         roots = {await _run(device, body, task, by_id) for device in DEVICES}
     except (TaskError, ResourceError):

@@ -24,6 +24,7 @@ from depin_node.compute.sandbox.lease import Lease
 from depin_node.compute.sandbox.messages import Layer, task_error
 from depin_node.compute.sandbox.pool import SandboxPool
 from depin_node.compute.sandbox.process import WorkerProcess
+from depin_node.core.background import background
 from depin_node.core.clock import Now, now
 from depin_node.core.errors import PeerViolation, ResourceError
 
@@ -310,11 +311,8 @@ async def open_gpu_pool(
     config: PoolConfig, probe: Probe, *, limits: e.CustodyLimits | None = None, clock: Callable[[], Now] = now
 ) -> AsyncIterator[GpuPool]:
     """Lend one GPU as long as the block runs; at its end all workers are killed."""
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         pool = GpuPool(config, probe, nursery, limits or e.CustodyLimits(), clock)
         nursery.start_soon(pool.watch)
         nursery.start_soon(pool.watch_health)
-        try:
-            yield pool
-        finally:
-            nursery.cancel_scope.cancel()
+        yield pool

@@ -15,6 +15,7 @@ from depin_node.compute.sandbox.lease import Lease, Output, Result
 from depin_node.compute.sandbox.messages import Layer
 from depin_node.compute.sandbox.native import NativeCode
 from depin_node.compute.sandbox.process import WorkerProcess
+from depin_node.core.background import background
 from depin_node.core.errors import ResourceError
 
 __all__ = [
@@ -149,11 +150,8 @@ class SandboxPool:
 @asynccontextmanager
 async def open_pool(config: PoolConfig) -> AsyncIterator[SandboxPool]:
     """Open a pool; at its end all workers are killed."""
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         pool = SandboxPool(config, nursery)
         if config.spare:
             nursery.start_soon(pool.keep_spare)
-        try:
-            yield pool
-        finally:
-            nursery.cancel_scope.cancel()
+        yield pool

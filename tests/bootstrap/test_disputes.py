@@ -14,7 +14,7 @@ from depin_node.compute.devices.wasm import WasmDevice
 from depin_node.compute.jobs.job import Quorum
 from depin_node.compute.programs.walk import step_count
 from depin_node.compute.verification.walk_messages import PROTOCOL, StateAt
-from depin_node.core.errors import TransportError
+from depin_node.core.errors import ResourceError, TransportError
 from depin_node.core.wire import encode
 from depin_node.p2p.frames import request
 
@@ -117,6 +117,19 @@ async def test_accomplices_outnumber_nobody_where_steps_tell(tmp_path, autojump_
         a, keys, story = await disputed(w, pools, [InlinePool(), InlinePool()], Quorum(3, 5))
         assert a.context.book.banned == set(keys[:2])
         assert told(story, "caught") == 2 * [f"it did step 3 of {2 * ROUNDS} wrongly"]
+
+
+async def test_a_dispute_that_no_worker_of_ours_can_tell_is_given_up_and_ends_nobody(tmp_path, autojump_clock):
+    class NoWorker(InlinePool):
+        async def acquire(self, name):
+            if name == "dispute":
+                raise ResourceError("no worker can be started")
+            return await super().acquire(name)
+
+    async with world(tmp_path) as w:
+        w.audits = NoWorker()
+        _, _, story = await disputed(w, [Slipping(7), InlinePool()], [InlinePool()], Quorum(2, 3))
+        assert ["could not be walked" in line for line in told(story, "walked")] == [True]
 
 
 async def test_who_does_not_say_its_steps_is_outvoted_as_before(tmp_path, autojump_clock):

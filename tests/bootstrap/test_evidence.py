@@ -120,10 +120,12 @@ async def test_what_does_not_concern_us_is_not_fetched(tmp_path, autojump_clock)
         assert case_digest(data) == lines[0].digest
 
 
-def wrong_result(number, root_shown, copy=None):
-    """What node ``number`` signed for task 1 of a program that copies."""
+def wrong_result(number, root_shown, copy=None, data=None, x=None):
+    """What node ``number`` signed for task 1 of a program that copies; ``data`` and ``x`` in place of its bytes and its
+    input's."""
     copy = copy or program()
-    data, x = encode_program(copy), numbers(copy.buffers[0].elements).tobytes()
+    data = encode_program(copy) if data is None else data
+    x = numbers(copy.buffers[0].elements).tobytes() if x is None else x
     identity = Identity(number.to_bytes(32, "big"))
     requester = Keeper(1).identity
     bid = say(identity, Bid, b"o" * 32, WASM, 4, 2, 0, 60, 1000)
@@ -163,6 +165,36 @@ async def test_a_wrong_result_is_shown_by_running_it_again(readers):
         await shell.verify_with_execution(bare, NETWORK)
     assert readers
     assert threading.main_thread() not in readers
+
+
+UNFIT = {
+    "a short input": {"x": bytes(4092)},
+    "no input": {"x": b""},
+    "no program": {"data": b"no program"},
+    "a task that the program does not have": {"copy": program(tasks=1)},
+}
+
+
+@pytest.mark.parametrize("unfit", UNFIT.values(), ids=UNFIT)
+async def test_a_case_about_work_that_a_worker_refuses_is_not_believed_and_ends_nobody(tmp_path, monkeypatch, unfit):
+    """Who has the keys of both sides can have anything signed."""
+    async with world(tmp_path) as w:
+        a, b, victim = [await w.start(number) for number in (1, 2, 3)]
+        await knows(a, [b, victim])
+        data = encode_case(NETWORK, victim.key, wrong_result(3, b"?" * 32, **unfit))
+        proven = Proven(victim.key, "wrong_result", "", case_digest(data))
+        await b.context.journal.write([put_case(proven, data, b"", 1)])
+        judged = trio.Event()
+        judge = a.evidence._judge
+
+        async def note(*case):
+            await judge(*case)
+            judged.set()
+
+        monkeypatch.setattr(a.evidence, "_judge", note)
+        await ask(b, a, Notice(Line(case_digest(data), victim.key)))
+        await judged.wait()
+        assert not a.context.book.banned
 
 
 async def test_an_answer_that_lost_a_vote_is_run_again_and_proven_wrong(tmp_path):
