@@ -286,6 +286,8 @@ class DirectCarrier:
                 self._socket.close()
 
     async def _wait(self, until_ready: Callable[[int], Awaitable[None]], timeout_s: float, what: str) -> None:
+        if self.ended.is_set():  # since it was found not to be ready
+            raise TransportError(f"the data channel to {peer_id(self.peer)} was closed")
         with trio.move_on_after(timeout_s):
             await until_ready(self._socket.fileno())
             return

@@ -318,9 +318,10 @@ class DirectChannels:
         if not is_opener:
             ours, theirs = theirs, ours
         family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
-        sock = trio.socket.socket(family, sockets.SOCK_STREAM)
+        sock: trio.socket.SocketType | None = None
         let_in = False
         try:
+            sock = trio.socket.socket(family, sockets.SOCK_STREAM)
             with trio.move_on_after(self._limits.connect_timeout_s):
                 await sock.connect((host, port))
                 await sock.send(keys.token + ours)
@@ -328,7 +329,7 @@ class DirectChannels:
         except OSError as error:
             log.debug("a peer's data port cannot be reached", peer=peer_id(peer), reason=str(error))
         finally:
-            if not let_in:
+            if sock is not None and not let_in:
                 sock.close()
         return sock if let_in else None
 

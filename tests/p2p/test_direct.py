@@ -1,5 +1,6 @@
 """The data port: who gets in, who does not, and what it costs. TCP on loopback, the mesh in memory."""
 
+import errno
 import os
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -178,6 +179,31 @@ async def test_a_channel_whose_opening_is_given_up_is_closed(monkeypatch):
             theirs = await bob.carriers.receive()
             assert await theirs.receive(SIZE_MAX, 10) is None
         assert alice.channels._open == {}
+
+
+async def test_where_no_descriptor_is_left_none_is_opened(monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with ends(ALICE, BOB) as (alice, bob):
+        with monkeypatch.context() as patched:
+            patched.setattr(trio.socket, "socket", none_left)
+            with pytest.raises(TransportError, match=r"no data channel|cannot be reached"):
+                await alice.channels.open(BOB.key)
+        await alice.open(bob)
+
+
+async def test_a_channel_that_is_closed_when_a_thread_has_found_it_full_is_an_error():
+    async with ends(ALICE, BOB) as (alice, bob):
+        mine, _ = await alice.open(bob)
+
+        class Full:
+            def poll(self, _):
+                trio.from_thread.run_sync(mine.close)
+
+        mine._writable = Full()
+        with pytest.raises(TransportError, match="closed"):
+            await mine.send_bulk(7, lambda may_wait: bytearray(FRAME_HEADER.size + SIZE_MAX))
 
 
 async def test_a_port_in_use_is_an_error():
