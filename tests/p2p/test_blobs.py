@@ -583,7 +583,7 @@ async def test_a_blob_that_was_damaged_on_disk_is_fetched_again(tmp_path):
         owner.serve()
         await owner.store.put(DATA)
         await asker.store.put(DATA)
-        asker.store.path(KEY).write_bytes(DATA[:-1] + b"X")
+        asker.store.path(KEY).write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
         asker.store = BlobStore(asker.store.folder, quota_bytes=QUOTA)
         await asker.serve().blobs.fetch(KEY, [OWNER.key], grant_for(ASKER, KEY), **FEW)
         assert await asker.store.read(KEY) == DATA
@@ -592,7 +592,7 @@ async def test_a_blob_that_was_damaged_on_disk_is_fetched_again(tmp_path):
 async def test_a_holder_whose_blob_is_damaged_says_that_it_has_none(tmp_path):
     async with nodes(tmp_path, OWNER, ASKER) as (owner, asker):
         await owner.store.put(DATA)
-        owner.store.path(KEY).write_bytes(DATA[:-1] + b"X")
+        owner.store.path(KEY).write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
         owner.store = BlobStore(owner.store.folder, quota_bytes=QUOTA)
         owner.serve()
         assert await refusal(asker, owner, blob_request(KEY, grant_for(ASKER, KEY))) == "not_found"
