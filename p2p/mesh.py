@@ -25,7 +25,7 @@ from depin_node.core.wire import Message
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
 from depin_node.p2p.addresses import Address, parse, peer_id
-from depin_node.p2p.advert import DeviceOffer, Offer, sign_advert
+from depin_node.p2p.advert import Advert, DeviceOffer, Offer, sign_advert
 from depin_node.p2p.choosing import REMEMBERED_MAX
 from depin_node.p2p.directory import Directory, DirectoryLimits, Entry, Need
 from depin_node.p2p.discovery import Discovery
@@ -356,7 +356,8 @@ class Mesh:
         own = self.directory.get(self._identity.key)
         lifetime_s = self._discovery.config.advert_lifetime_s(self._discovery.nodes_in_topic)
         if leaving and own is not None:  # it has to outlive every advert of ours that is still about
-            lifetime_s = max(lifetime_s, own.advert.expires_s - now.wall_ns // SECOND_NS)
+            left_s = own.advert.expires_s - now.wall_ns // SECOND_NS  # more than any has, if the clock was set back
+            lifetime_s = min(max(lifetime_s, left_s), Advert.LIFETIME_S_MAX)
         self._seq = max(self._seq + 1, now.wall_ns // 1000, self.directory.own_seq_seen + 1)
         self._advert = sign_advert(
             self._identity,

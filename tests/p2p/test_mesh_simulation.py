@@ -306,6 +306,16 @@ async def test_a_node_whose_clock_was_set_back_outbids_what_it_said_before(autoj
         assert mesh.directory.own_seq_seen > 0
 
 
+async def test_a_node_whose_clock_was_set_back_by_hours_says_that_it_leaves(autojump_clock):
+    async with simulation(10) as sim:
+        await sim.start(0)
+        await sim.start(1, 0)
+        await sim.until(sim.all_know_all, 10)
+        sim.skew_s[1] = -24 * 3600
+        sim.stop(1)
+        await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_a_full_first_peer_makes_room_for_newcomers_but_not_at_the_cost_of_those_in_use(autojump_clock):
     config = MeshConfig(connections_high=16, settle_s=4)
     limits = NetworkLimits(connections_max=20)
