@@ -43,12 +43,12 @@ from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
 from depin_node.crypto.identity import Identity
 from depin_node.crypto.ownership import Owners
-from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.advert import Offer
 from depin_node.p2p.blob_store import BlobStore
 from depin_node.p2p.blobs import Blobs
 from depin_node.p2p.direct import DirectChannels, open_direct
-from depin_node.p2p.groups import is_loopback
+from depin_node.p2p.groups import is_loopback_host
 from depin_node.p2p.lan import Lan, open_lan
 from depin_node.p2p.libp2p.host import open_libp2p
 from depin_node.p2p.mesh import Mesh, open_mesh
@@ -161,8 +161,9 @@ async def _open_reach(config: NodeConfig, network: Network, mesh: Mesh) -> Async
 
 
 async def _open_lan(stack: AsyncExitStack, config: NodeConfig, network: Network, mesh: Mesh) -> Lan | None:
-    """Find nodes on the local networks; None where nobody there could connect, or it is not wanted."""
-    is_local = all(is_loopback(parse(address)) for address in network.addresses())
+    """Find nodes on the local networks, those that this machine joins later too; None where nobody there could connect,
+    or it is not wanted."""
+    is_local = all(is_loopback_host(listen.split("/")[2]) for listen in config.listen.split(","))
     if not config.mdns or config.bootstrap_only or is_local:
         return None
     return await stack.enter_async_context(open_lan(network.key, network.addresses, mesh.sighted))

@@ -180,7 +180,8 @@ class Directory:
         """How often a peer may change its advert: the more adverts there are, the less often."""
         self._read = read
         self._limits = limits or DirectoryLimits()
-        self._dials_loopback = dials_loopback
+        self.dials_loopback = dials_loopback
+        """See above; changes with our addresses."""
         self._listed = frozenset(listed)
         self._entries: dict[bytes, Entry] = {}
         self._members = Members()
@@ -397,7 +398,7 @@ class Directory:
 
     def dialable(self, entry: Entry) -> tuple[Address, ...]:
         """Return the addresses of ``entry`` that can be dialled from here."""
-        return tuple(address for address in entry.addresses if self._dials_loopback or not is_loopback(address))
+        return tuple(address for address in entry.addresses if self.dials_loopback or not is_loopback(address))
 
     # Keeping
 
@@ -430,7 +431,7 @@ class Directory:
             return fleet.group
         if seen_at is not None:
             return group_of(seen_at)
-        claimed = [address for address in addresses if self._dials_loopback or not is_loopback(address)]
+        claimed = [address for address in addresses if self.dials_loopback or not is_loopback(address)]
         return group_of(claimed[0]) if claimed else "no address"
 
     def _put(self, entry: Entry, now: Now) -> None:

@@ -116,6 +116,7 @@ class Mesh:
         self._nursery = nursery
         self._clock = clock
         self._addresses: tuple[str, ...] | None = None
+        self._told: tuple[str, ...] = ()
         self._wake = trio.Event()
         self._sleeps_until_ns = 0
         self._is_open = True
@@ -199,9 +200,9 @@ class Mesh:
         Args:
             addresses: multiaddrs that end in ``/p2p/<our id>``, best first; None: what we listen on.
         """
-        chosen = None if addresses is None else tuple(addresses)
-        if chosen != self._addresses:
-            self._addresses = chosen
+        self._addresses = None if addresses is None else tuple(addresses)
+        if (shown := self._shown()) != self._told:
+            self._told = shown
             self._handle(Changed())
 
     @property
@@ -351,6 +352,9 @@ class Mesh:
             except (trio.WouldBlock, trio.BrokenResourceError):
                 continue
 
+    def _shown(self) -> tuple[str, ...]:
+        return tuple(self.network.addresses()) if self._addresses is None else self._addresses
+
     def _sign(self, *, leaving: bool = False) -> None:
         now = self._clock()
         own = self.directory.get(self._identity.key)
@@ -358,12 +362,14 @@ class Mesh:
         if leaving and own is not None:  # it has to outlive every advert of ours that is still about
             left_s = own.advert.expires_s - now.wall_ns // SECOND_NS  # more than any has, if the clock was set back
             lifetime_s = min(max(lifetime_s, left_s), Advert.LIFETIME_S_MAX)
+        self._told = self._shown()
+        self.directory.dials_loopback = all(is_loopback(parse(address)) for address in self.network.addresses())
         self._seq = max(self._seq + 1, now.wall_ns // 1000, self.directory.own_seq_seen + 1)
         self._advert = sign_advert(
             self._identity,
             self.network.network_id,
             self._offer,
-            self.network.addresses() if self._addresses is None else self._addresses,
+            self._told,
             seq=self._seq,
             now=now,
             lifetime_s=lifetime_s,
@@ -507,12 +513,10 @@ async def open_mesh(
     Raises:
         ConfigError: a first peer is not an address.
     """
-    own = [parse(address) for address in network.addresses()]
     directory = Directory(
         network.network_id,
         identity.key,
         limits=limits,
-        dials_loopback=all(is_loopback(address) for address in own),
         listed=listed,
         owners=owners,
     )

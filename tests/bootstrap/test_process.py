@@ -15,9 +15,12 @@ import structlog
 from nodes import depin_node
 
 from depin_node.bootstrap.config import DEFAULT_LISTEN, DEFAULT_LISTEN_IPV6, NodeConfig, default_listen, load
-from depin_node.bootstrap.node import PORTS_TRIED, _listen_addresses, _open_network
+from depin_node.bootstrap.node import PORTS_TRIED, _listen_addresses, _open_lan, _open_network
 from depin_node.cli import main as cli_main
 from depin_node.crypto.identity import Identity
+from depin_node.p2p import lan
+from depin_node.p2p.memory import MemoryFabric
+from depin_node.p2p.mesh import open_mesh
 
 pytestmark = pytest.mark.net
 
@@ -127,6 +130,17 @@ async def test_the_usual_port_may_move():
         async with AsyncExitStack() as stack:
             network = await _open_network(stack, usual, identity)
             assert port < int(network.addresses()[0].split("/")[4]) < port + PORTS_TRIED
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_on"), [("/ip4/0.0.0.0/tcp/4701", True), ("/ip4/127.0.0.1/tcp/0,/ip6/::1/tcp/0", False)]
+)
+async def test_a_node_that_comes_up_without_a_network_asks_the_later_one_for_nodes(monkeypatch, listen, is_on):
+    monkeypatch.setattr(lan, "interfaces", list)
+    async with AsyncExitStack() as stack:
+        network = await stack.enter_async_context(MemoryFabric(1).open(Identity(bytes(32)).key, host="127.0.0.1"))
+        mesh = await stack.enter_async_context(open_mesh(network, Identity(bytes(32))))
+        assert (await _open_lan(stack, NodeConfig(listen=listen), network, mesh) is not None) == is_on
 
 
 def test_a_node_listens_by_ipv6_too_where_there_is_a_way_out_by_it(monkeypatch):

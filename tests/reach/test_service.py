@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import structlog.testing
 import trio
@@ -225,3 +226,22 @@ async def test_circuits_from_who_is_not_our_relay_are_refused(autojump_clock: An
                 mallory, mesh.network.key, RELAYED_PROTOCOL, incoming, size_bytes_max=MESSAGE_BYTES_MAX, timeout_s=9
             )
         assert identity(8).key not in mesh.network.peers()
+
+
+async def test_a_node_that_came_up_without_a_network_tells_its_address_when_it_has_one(autojump_clock: Any) -> None:
+    fabric = MemoryFabric(1)
+    async with node(fabric, 1, []) as (first, _), fabric.open(identity(2).key, host="127.0.0.1") as network:
+        settings = ReachSettings()
+        async with (
+            open_mesh(network, identity(2), first_peers=first.network.addresses(), clock=now) as mesh,
+            open_reach(network, advertise=mesh.set_addresses, settings=settings, clock=now),
+        ):
+            with trio.fail_after(60):
+                await first.ready.wait()
+            assert mesh.directory.dials_loopback
+            alone, network._address = network._address, msgspec.structs.replace(network._address, host="10.2.0.1")
+            with trio.fail_after(60):
+                while (known := first.directory.get(network.key)) is None or known.addresses == (alone,):
+                    await trio.sleep(1)
+            assert known.addresses == (network._address,)
+            assert not mesh.directory.dials_loopback
