@@ -10,9 +10,13 @@ import msgspec
 from depin_node.core.errors import ConfigError
 from depin_node.crypto.identity import key_of, peer_id
 
-__all__ = ["Address", "parse", "peer_id"]
+__all__ = ["Address", "IPAddress", "parse", "peer_id", "read_ip"]
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*\Z")
+# What the system's resolver takes for an IPv4 address, in any of endless spellings (inet_aton).
+_ENDS_IN_NUMBER = re.compile(r"(.*\.)?(0[xX][0-9a-fA-F]*|[0-9]+)\Z")
 _LENGTH_MAX = 480
 CIRCUIT = "p2p-circuit"
 
@@ -39,9 +43,21 @@ class Address(msgspec.Struct, frozen=True):
         return self.kind in ("ip4", "ip6") and ipaddress.ip_address(self.host).is_unspecified
 
 
+def read_ip(text: str) -> IPAddress:
+    """Read an IP address; an IPv4 address within IPv6 (``::ffff:192.0.2.1``) is that IPv4 address.
+
+    Raises:
+        ValueError: it is none, or has a zone (``%eth0``), which means nothing on another machine.
+    """
+    address = (ipaddress.IPv6Address if ":" in text else ipaddress.IPv4Address)(text)
+    if "%" in text:
+        raise ValueError("an address with a zone ('%') means nothing on another machine")
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def parse(text: str) -> Address:
     """Read ``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT[/p2p/RELAY/p2p-circuit]/p2p/ID``; the result prints in one canonical
-    form.
+    form, in which no host has two spellings.
 
     Raises:
         ConfigError: anything else, with what is wrong.
@@ -58,11 +74,16 @@ def parse(text: str) -> Address:
         raise ConfigError(f"{text[:80]!r}: port {port[:8]!r} is not between 1 and 65535")
     if kind in ("ip4", "ip6"):
         try:
-            host = str((ipaddress.IPv4Address if kind == "ip4" else ipaddress.IPv6Address)(host))
+            if (":" in host) != (kind == "ip6"):
+                raise ValueError(f"{host[:40]!r} is no {kind} host")
+            ip = read_ip(host)
         except ValueError as error:
-            raise ConfigError(f"{text[:80]!r}: {error}") from error
+            raise ConfigError(f"{text[:80]!r}: {str(error)[:120]}") from error
+        kind, host = f"ip{ip.version}", str(ip)
     elif kind not in ("dns", "dns4", "dns6") or not _DNS_NAME.match(host):
         raise ConfigError(f"{text[:80]!r}: /{kind[:8]}/{host[:40]} is not an ip4, ip6 or dns host")
+    elif _ENDS_IN_NUMBER.match(host):
+        raise ConfigError(f"{text[:80]!r}: {host[:40]} is no name but an address: write /ip4/… and the four numbers")
     peer = key_of(identity)
     if peer == relay:
         raise ConfigError(f"{text[:80]!r}: the relay and the peer behind it are one")

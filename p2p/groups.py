@@ -8,7 +8,7 @@ machine and nodes that the operator listed each count as their own.
 import ipaddress
 from functools import lru_cache
 
-from depin_node.p2p.addresses import Address
+from depin_node.p2p.addresses import Address, IPAddress, read_ip
 
 HOSTS_CACHED = 8192
 
@@ -49,18 +49,15 @@ def is_loopback_host(host: str) -> bool:
     return bool(host) and _ip(host).is_loopback
 
 
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    return ip
+def _ip(host: str) -> IPAddress:
+    return read_ip(host.partition("%")[0])  # sockets name a zone
 
 
 @lru_cache(maxsize=HOSTS_CACHED)
 def _reach(kind: str, host: str) -> str:
     if kind not in ("ip4", "ip6"):
         return "loopback" if host.lower().rstrip(".") == "localhost" else "public"
-    parsed = ipaddress.ip_address(host)
+    parsed = _ip(host)
     return "loopback" if parsed.is_loopback else "private" if parsed.is_private else "public"
 
 

@@ -166,11 +166,11 @@ class Host:
         identity, store = id_of_key(target.peer), self._swarm.peerstore
         error: Exception | None = None
         for plain in await resolve(target):
-            store.add_addrs(identity, [Multiaddr(plain)], 60)
             try:
+                store.add_addrs(identity, [Multiaddr(plain)], 60)
                 await self._swarm.dial_peer(identity)
                 return
-            except GONE as failed:
+            except (*GONE, ValueError) as failed:
                 error = failed
             finally:
                 with suppress(PeerStoreError):  # another dial of the same peer has done it

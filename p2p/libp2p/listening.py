@@ -7,14 +7,20 @@ import trio
 from multiaddr import Multiaddr
 
 from depin_node.core.errors import ConfigError, TransportError
-from depin_node.p2p.addresses import Address, parse, peer_id
+from depin_node.p2p.addresses import Address, parse, peer_id, read_ip
+from depin_node.p2p.groups import is_loopback
 from depin_node.p2p.network import ListenError
 
 _DNS_ADDRESSES_MAX = 4
 
 
 async def resolve(target: Address) -> list[str]:
-    """Return the target's plain addresses, ``/ip4|ip6/HOST/tcp/PORT``: more than one only for a DNS name."""
+    """Return the target's plain addresses, ``/ip4|ip6/HOST/tcp/PORT``: more than one only for a DNS name. A name leads
+    to this machine only if it says so (``localhost``): anybody can have one that does.
+
+    Raises:
+        TransportError: the name leads nowhere.
+    """
     if target.kind in ("ip4", "ip6"):
         return [f"/{target.kind}/{target.host}/tcp/{target.port}"]
     family = {"dns": 0, "dns4": trio.socket.AF_INET, "dns6": trio.socket.AF_INET6}[target.kind]
@@ -22,9 +28,17 @@ async def resolve(target: Address) -> list[str]:
         found = await trio.socket.getaddrinfo(target.host, target.port, family, trio.socket.SOCK_STREAM)
     except OSError as error:
         raise TransportError(f"{target}: {error}") from error
-    kinds = {trio.socket.AF_INET: "ip4", trio.socket.AF_INET6: "ip6"}
-    plain = [f"/{kinds[family]}/{where[0]}/tcp/{target.port}" for family, *_, where in found if family in kinds]
-    return list(dict.fromkeys(plain))[:_DNS_ADDRESSES_MAX]
+    plain: dict[str, None] = {}
+    for *_, where in found:
+        try:
+            ip = read_ip(str(where[0]))
+        except ValueError:  # link-local: with a zone
+            continue
+        if is_loopback(target) or not (ip.is_loopback or ip.is_unspecified):
+            plain[f"/ip{ip.version}/{ip}/tcp/{target.port}"] = None
+    if not plain:
+        raise TransportError(f"{target}: the name leads to no other machine; for one on this, write 127.0.0.1 or ::1")
+    return list(plain)[:_DNS_ADDRESSES_MAX]
 
 
 def expand(plain: str) -> list[str]:

@@ -42,7 +42,7 @@ from depin_node.p2p.reach.messages import (
 )
 from depin_node.p2p.reach.relay import RelayServer, address_of, connect_through, reserve, serve_relayed
 from depin_node.p2p.reach.verdict import Nat, Reachability, ReachConfig, Verdict, View
-from depin_node.p2p.reach.ways import best_first, is_local
+from depin_node.p2p.reach.ways import best_first, is_callable, is_local
 
 M = TypeVar("M", bound=Message)
 
@@ -350,7 +350,7 @@ class Reach:
         """
         relay, host, port = self._seen_by_relay.get(peer, (b"", "", 0))
         way = self._network.path(relay)
-        if peer in self._meeting or not host or way is None or not _is_callable(host):
+        if peer in self._meeting or not host or way is None or not is_callable(host):
             return
         local_port, outbound = 0, True
         if theirs.open_port:
@@ -479,12 +479,3 @@ async def open_reach(
 
 def _kind(host: str) -> str:
     return "ip6" if ":" in host else "ip4"
-
-
-def _is_callable(host: str) -> bool:
-    """Whether a host that a relay named may be called to meet a peer."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return not (address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local)

@@ -7,7 +7,7 @@ nobody's, or somebody else's: it is left out if there is any other.
 import ipaddress
 from collections.abc import Collection, Sequence
 
-from depin_node.p2p.addresses import Address, parse
+from depin_node.p2p.addresses import Address, parse, read_ip
 
 # Addresses that mean different machines in different places: RFC 1918, RFC 6598, RFC 4193.
 _LOCAL_NETWORKS = [
@@ -37,6 +37,17 @@ def is_local(host: str) -> bool:
     """Tell whether an IP address means another machine elsewhere."""
     address = ipaddress.ip_address(host)
     return any(address in network for network in _LOCAL_NETWORKS)
+
+
+def is_callable(host: str) -> bool:
+    """Tell whether ``host``, which somebody named, is an IP address that may be called: not this machine, in whatever
+    spelling, nor what nobody else has.
+    """
+    try:
+        address = read_ip(host)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local)
 
 
 def _near(host: str) -> object:

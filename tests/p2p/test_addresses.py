@@ -14,7 +14,11 @@ ID = "12D3KooW9pP4Seg3kZYhySpuVjn1RPdQBsUFZKiFxGMGQN5MeL6A"  # of KEY, as libp2p
     [
         (f"/ip4/192.0.2.1/tcp/4001/p2p/{ID}", None),
         (f"/ip6/2001:DB8:0:0::1/tcp/1/p2p/{ID}", f"/ip6/2001:db8::1/tcp/1/p2p/{ID}"),
+        (f"/ip6/::ffff:192.0.2.1/tcp/1/p2p/{ID}", f"/ip4/192.0.2.1/tcp/1/p2p/{ID}"),
+        (f"/ip6/::FFFF:7f00:1/tcp/1/p2p/{ID}", f"/ip4/127.0.0.1/tcp/1/p2p/{ID}"),
         (f"/dns/example.org/tcp/65535/p2p/{ID}", None),
+        (f"/dns/0x7f.example/tcp/1/p2p/{ID}", None),
+        (f"/dns/1.0x7g/tcp/1/p2p/{ID}", None),
         (f"/dns4/a-b.example/tcp/0004001/p2p/{ID}", ConfigError),
         (f"/dns4/localhost/tcp/04001/p2p/{ID}", f"/dns4/localhost/tcp/4001/p2p/{ID}"),
         (f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_id(bytes(32))}/p2p-circuit/p2p/{ID}", None),
@@ -49,6 +53,16 @@ def test_good_addresses_have_one_form(text: str, shown: str | type[ConfigError] 
         f"/ip4/192.0.2.01/tcp/4001/p2p/{ID}",
         f"/ip4/::1/tcp/4001/p2p/{ID}",
         f"/ip6/192.0.2.1/tcp/4001/p2p/{ID}",
+        f"/ip6/2001:db8::1%x/tcp/4001/p2p/{ID}",  # libp2p takes none of them, and a dial ended the node
+        f"/ip6/2001:db8::1%\n/tcp/4001/p2p/{ID}",
+        f"/ip6/::ffff:192.0.2.1%é/tcp/4001/p2p/{ID}",
+        f"/ip6/2001:db8::1%{'x' * 400}/tcp/4001/p2p/{ID}",
+        f"/ip6/{'x' * 400}:/tcp/4001/p2p/{ID}",
+        f"/dns4/192.0.2.1/tcp/4001/p2p/{ID}",  # one machine, and each spelling another host and group
+        f"/dns4/0x7f.0x0.0x00.0x1/tcp/4001/p2p/{ID}",
+        f"/dns/0X7F000001/tcp/4001/p2p/{ID}",
+        f"/dns/a.0x/tcp/4001/p2p/{ID}",
+        f"/dns/127.1/tcp/4001/p2p/{ID}",
         f"/ip4/192.0.2.1/tcp/0/p2p/{ID}",
         f"/ip4/192.0.2.1/tcp/65536/p2p/{ID}",
         f"/ip4/192.0.2.1/tcp/-1/p2p/{ID}",
@@ -74,6 +88,7 @@ def test_bad_addresses_are_refused_in_one_short_line(text: str) -> None:
 def test_wildcards_are_known() -> None:
     assert parse(f"/ip4/0.0.0.0/tcp/1/p2p/{ID}").is_wildcard
     assert parse(f"/ip6/::/tcp/1/p2p/{ID}").is_wildcard
+    assert parse(f"/ip6/::ffff:0.0.0.0/tcp/1/p2p/{ID}").is_wildcard
     assert not parse(f"/ip4/127.0.0.1/tcp/1/p2p/{ID}").is_wildcard
     assert not Address("dns", "example.org", 1, KEY).is_wildcard
 

@@ -76,6 +76,12 @@ def test_it_holds_as_many_addresses_as_fit_into_1_kib(ports, classes):
     assert len(read) == min(len(ports), 8) or longer > ADVERT_BYTES_MAX
 
 
+@pytest.mark.parametrize("where", ["/ip6/2001:db8::1%x", "/dns4/0x7f.1", "/ip6/::ffff:0.0.0.0"])
+def test_one_address_that_cannot_be_dialled_is_too_many(where):
+    with pytest.raises(PeerViolation):
+        read_advert(signed(addresses=[ADDRESS, f"{where}/tcp/4001"]), "net", NOW)
+
+
 def test_devices_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="at most 1024 fit"):
         signed(Offer(devices=(DeviceOffer("é" * 64, 1, 1, 1),) * 8))
@@ -106,6 +112,7 @@ def test_no_changed_byte_goes_through(data):
         (("dns", "a.example.org"), ("dns", "example.com"), False),
         (("ip4", "127.0.0.1"), ("ip4", "127.0.0.1"), False),
         (("ip6", "::1"), ("ip6", "::1"), False),
+        (("ip6", "::ffff:127.0.0.1"), ("ip6", "::ffff:127.0.0.1"), False),
         (("dns", "localhost"), ("dns", "localhost"), False),
     ],
 )

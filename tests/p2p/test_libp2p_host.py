@@ -17,7 +17,7 @@ import trio
 
 from depin_node.core.errors import ConfigError, TransportError
 from depin_node.crypto.identity import Identity
-from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.addresses import Address, parse, peer_id
 from depin_node.p2p.network import Connected, Disconnected, ListenError, NetworkLimits, Stream, Verdict
 
 pytestmark = pytest.mark.net
@@ -215,6 +215,37 @@ async def test_a_name_can_be_dialled() -> None:
         assert await a.dial(f"/dns4/localhost/tcp/{where.port}/p2p/{peer_id(node.key)}") == node.key
         with pytest.raises(TransportError):
             await a.dial(f"/dns4/no-such-host.invalid/tcp/1/p2p/{peer_id(Identity(bytes(32)).key)}")
+
+
+class Names(trio.abc.HostnameResolver):
+    """Names that lead where the test says."""
+
+    def __init__(self, **hosts: list[str]) -> None:
+        self.hosts = hosts
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any) -> Any:
+        def entry(host: str) -> Any:
+            if ":" in host:
+                return socket.AF_INET6, socket.SOCK_STREAM, 0, "", (host, port, 0, 0)
+            return socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)
+
+        return [entry(found) for found in self.hosts[host.decode()]]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_name_leads_to_this_machine_only_if_it_says_so() -> None:
+    from depin_node.p2p.libp2p.listening import resolve
+
+    here = ["127.0.0.1", "::1", "0.0.0.0", "::ffff:127.0.0.1", "fe80::1%lo"]
+    trio.socket.set_custom_hostname_resolver(Names(evil=here, mixed=[*here, "192.0.2.1"], localhost=here))
+    found = {name: Address("dns", name, 1, bytes(32)) for name in ("evil", "mixed", "localhost")}
+    assert await resolve(found["mixed"]) == ["/ip4/192.0.2.1/tcp/1"]
+    assert "/ip4/127.0.0.1/tcp/1" in await resolve(found["localhost"])
+    async with open_node("a") as a:
+        with pytest.raises(TransportError, match="leads to no other machine"):
+            await a.dial(str(found["evil"]))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Which address of a peer is dialled first."""
 
+import pytest
+
 from depin_node.p2p.addresses import peer_id
-from depin_node.p2p.reach.ways import best_first
+from depin_node.p2p.reach.ways import best_first, is_callable
 
 PEER, RELAY = peer_id(bytes(32)), peer_id(bytes([1]) * 32)
 INSIDE = f"/ip4/192.168.1.5/tcp/4701/p2p/{PEER}"
@@ -26,3 +28,26 @@ def test_the_only_address_is_tried_whatever_it_is() -> None:
 
 def test_names_and_loopback_stay() -> None:
     assert best_first([NAME, LOOPBACK, CIRCUIT], {"127.0.0.1"}) == [NAME, LOOPBACK, CIRCUIT]
+
+
+@pytest.mark.parametrize(
+    ("host", "may_be"),
+    [
+        ("192.0.2.1", True),
+        ("10.1.2.3", True),
+        ("2001:db8::1", True),
+        ("::ffff:192.0.2.1", True),
+        ("127.1.2.3", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:7f00:1", False),
+        ("0.0.0.0", False),
+        ("::ffff:0.0.0.0", False),
+        ("::ffff:169.254.169.254", False),
+        ("ff02::1", False),
+        ("2001:db8::1%lo", False),
+        ("localhost", False),
+        ("", False),
+    ],
+)
+def test_nobody_has_this_machine_called(host: str, may_be: bool) -> None:
+    assert is_callable(host) is may_be
