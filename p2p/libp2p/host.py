@@ -165,16 +165,20 @@ class Host:
     async def _connect(self, target: Address) -> None:
         identity, store = id_of_key(target.peer), self._swarm.peerstore
         error: Exception | None = None
-        for plain in await resolve(target):
-            try:
-                store.add_addrs(identity, [Multiaddr(plain)], 60)
-                await self._swarm.dial_peer(identity)
-                return
-            except (*GONE, ValueError) as failed:
-                error = failed
-            finally:
-                with suppress(PeerStoreError):  # another dial of the same peer has done it
-                    store.clear_peerdata(identity)  # it holds what is dialled now, nothing else
+        found = await resolve(target)
+        for number, plain in enumerate(found):
+            with _share_of(len(found) - number) as share:
+                try:
+                    store.add_addrs(identity, [Multiaddr(plain)], 60)
+                    await self._swarm.dial_peer(identity)
+                    return
+                except (*GONE, ValueError) as failed:
+                    error = failed
+                finally:
+                    with suppress(PeerStoreError):  # another dial of the same peer has done it
+                        store.clear_peerdata(identity)  # it holds what is dialled now, nothing else
+            if share.cancelled_caught:
+                error = TimeoutError(f"no answer from {plain}")
         raise TransportError(f"{target}: cannot connect: {reason_of(error)}") from error
 
     async def _greeted(self, peer: PeerKey) -> None:
@@ -363,6 +367,14 @@ class Host:
 
     def _full_protocol(self, name: str) -> TProtocol:
         return TProtocol(f"/depin/{self.network_id}/{name}")
+
+
+def _share_of(tries: int) -> trio.CancelScope:
+    """Return the scope of the next of ``tries`` that have the rest of the time between them: where nothing answers, as
+    at an IPv6 address without a way there, none is left for the others.
+    """
+    left_s = trio.current_effective_deadline() - trio.current_time()
+    return trio.move_on_after(max(0.0, left_s) / tries)
 
 
 async def _close(connection: Any) -> None:

@@ -248,6 +248,14 @@ async def test_a_name_leads_to_this_machine_only_if_it_says_so() -> None:
             await a.dial(str(found["evil"]))
 
 
+async def test_an_address_that_is_silent_leaves_time_for_the_others() -> None:
+    trio.socket.set_custom_hostname_resolver(Names(localhost=["127.0.0.2", "127.0.0.1"]))
+    async with open_node("named") as node, open_node("a", dial_timeout_s=2.0) as a:
+        port = parse(node.addresses()[0]).port
+        with socket.create_server(("127.0.0.2", port)):
+            assert await a.dial(f"/dns4/localhost/tcp/{port}/p2p/{peer_id(node.key)}") == node.key
+
+
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:4001", "/ip4/127.0.0.1/udp/1", "/ip4/300.0.0.1/tcp/1", "/ip4/::1/tcp/1"]
 )
