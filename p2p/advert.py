@@ -119,13 +119,14 @@ def sign_advert(
     leaving: bool = False,
     certificate: bytes = b"",
 ) -> bytes:
-    """Return a signed advert. Of ``addresses`` (each ends in our ``/p2p/<id>``) it holds as many as fit.
+    """Return a signed advert. Of ``addresses`` (each ends in our ``/p2p/<id>``) it holds as many as fit, and none that
+    would void it.
 
     Raises:
         ConfigError: what is offered takes more than ``ADVERT_BYTES_MAX`` even without an address.
     """
     suffix = f"/p2p/{peer_id(identity.key)}"
-    shown = [address.removesuffix(suffix) for address in addresses[:ADDRESSES_MAX]]
+    shown = [address.removesuffix(suffix) for address in addresses if _can_be_told(address)][:ADDRESSES_MAX]
     if len(offer.devices) > DEVICES_MAX:
         raise ConfigError(f"{len(offer.devices)} devices are too many to advertise: lend at most {DEVICES_MAX}")
     while True:
@@ -151,6 +152,13 @@ def sign_advert(
                 f"the devices to lend take {len(data)} bytes to advertise, at most {ADVERT_BYTES_MAX} fit"
             )
         shown.pop()
+
+
+def _can_be_told(address: str) -> bool:
+    try:
+        return not parse(address).is_wildcard
+    except ConfigError:
+        return False
 
 
 class ReadAdvert(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ over which both ends try to meet directly. It waits a little for that, since a c
 it, once they have met; and who asked for the circuit proposes to meet again, as long as nothing better is there.
 """
 
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -210,9 +209,9 @@ class Reach:
         path = self._network.path(peer)
         try:
             answer = await self._request(peer, REACH_PROTOCOL, Question(port), Answer)
-            if answer.host:
-                ipaddress.ip_address(answer.host)
-        except (TransportError, ValueError) as error:
+            if answer.host and not is_callable(answer.host):
+                raise TransportError(f"{peer_id(peer)} says it sees us at {answer.host!r}, where nobody can be")
+        except TransportError as error:
             log.debug("nobody told how we are reached", peer=peer_id(peer), reason=str(error))
             self._handle(machine.Unseen(peer))
             return

@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.p2p.reach.messages import Answer, Outcome
+from depin_node.p2p.reach.ways import is_local
 
 OPINIONS_MAX = 32
 Endpoint: TypeAlias = tuple[str, int]
@@ -383,8 +384,8 @@ class Reachability:
         return told[len(told) // 2] if told else None
 
     def _outside(self) -> list[_Opinion]:
-        """Return the opinions of peers that see us by way of a NAT, if at least two do; else all: a peer on our own
-        side of it reaches us whatever lies beyond.
+        """Return the opinions of peers that are not inside with us, if at least two of them see us at one host; else
+        all: a peer on our own side of a NAT reaches us whatever lies beyond.
         """
         beyond = self._beyond()
         hosts = Counter(opinion.answer.host for opinion in beyond)
@@ -392,8 +393,11 @@ class Reachability:
         return beyond if beyond and (max(hosts.values()) >= 2 or not inside) else list(self._opinions.values())
 
     def _beyond(self) -> list[_Opinion]:
-        """Return the opinions of peers that see us at an address that is none of our own."""
-        return [o for o in self._opinions.values() if o.answer.host not in self._listens.hosts]
+        """Return the opinions of peers that may be beyond a NAT: all but of those that see us at a private address of
+        our own. At a public one everybody would.
+        """
+        hosts = self._listens.hosts
+        return [o for o in self._opinions.values() if not (o.answer.host in hosts and is_local(o.answer.host))]
 
     def _nat(self, opinions: list[_Opinion]) -> tuple[Nat, Endpoint | None, int]:
         if not opinions:

@@ -1,5 +1,6 @@
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from depin_node.core.clock import SECOND_NS, Now
 from depin_node.core.errors import ConfigError, PeerViolation
 from depin_node.core.wire import decode
-from depin_node.crypto.envelope import Envelope
+from depin_node.crypto.envelope import Envelope, sign
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import Address, peer_id
 from depin_node.p2p.advert import ADVERT_BYTES_MAX, DeviceOffer, DigestLine, Offer, read_advert, sign_advert
@@ -78,8 +79,18 @@ def test_it_holds_as_many_addresses_as_fit_into_1_kib(ports, classes):
 
 @pytest.mark.parametrize("where", ["/ip6/2001:db8::1%x", "/dns4/0x7f.1", "/ip6/::ffff:0.0.0.0"])
 def test_one_address_that_cannot_be_dialled_is_too_many(where):
+    honest = read_advert(signed(), "net", NOW).verified.payload
+    bad = msgspec.structs.replace(honest, addresses=(*honest.addresses, f"{where}/tcp/4001"))
     with pytest.raises(PeerViolation):
-        read_advert(signed(addresses=[ADDRESS, f"{where}/tcp/4001"]), "net", NOW)
+        read_advert(sign(ALICE, "net", bad), "net", NOW)
+
+
+def test_addresses_that_would_void_it_are_left_out():
+    us = peer_id(ALICE.key)
+    data = signed(
+        addresses=[f"/ip4/0.0.0.0/tcp/1/p2p/{us}", f"/ip6/::/tcp/1/p2p/{us}", f"/ip4/a/tcp/1/p2p/{us}", ADDRESS]
+    )
+    assert [str(address) for address in read_advert(data, "net", NOW).addresses] == [ADDRESS]
 
 
 def test_devices_that_do_not_fit_are_refused():

@@ -15,7 +15,7 @@ from depin_node.core.errors import TransportError
 from depin_node.core.wire import decode, encode
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse
-from depin_node.p2p.frames import RequestRefusedError, request
+from depin_node.p2p.frames import RequestRefusedError, request, serve_requests
 from depin_node.p2p.memory import MemoryFabric
 from depin_node.p2p.mesh import Mesh, open_mesh
 from depin_node.p2p.reach.messages import (
@@ -214,6 +214,25 @@ async def test_only_the_asker_is_called_back_and_not_often(autojump_clock: Any) 
         await trio.sleep(10)
         assert (await ask(asker, mesh.network.key, own.port)).outcome is Outcome.REACHED
         assert reach.counters()["called_back"] == 5
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1", "224.0.0.1", "2001:db8::1%x", "nowhere"])
+async def test_who_sees_us_where_nobody_can_be_is_not_heard(autojump_clock: Any, host: str) -> None:
+    fabric = MemoryFabric(3)
+
+    async def lie(peer: bytes, body: bytes) -> bytes:
+        return encode(Answer(host, 4701, called=True, outcome=Outcome.REACHED, wall_s=0))
+
+    async with AsyncExitStack() as stack:
+        first = []
+        for number in (1, 2):
+            liar = await stack.enter_async_context(fabric.open(identity(number).key, host=f"10.{number}.0.1"))
+            serve_requests(liar, REACH_PROTOCOL, lie, size_bytes_max=MESSAGE_BYTES_MAX, timeout_s=5)
+            first.append(liar.addresses()[0])
+        async with node(fabric, 9, first) as (mesh, reach):
+            await until(lambda: len(mesh.network.peers()) == 2)
+            await trio.sleep(60)
+            assert (reach.view.verdict, reach.addresses()) == (Verdict.UNKNOWN, None)
 
 
 async def test_circuits_from_who_is_not_our_relay_are_refused(autojump_clock: Any) -> None:

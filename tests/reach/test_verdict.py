@@ -141,7 +141,7 @@ def test_peers_that_called_us_or_came_by_a_relay_are_no_relays() -> None:
 
 def test_a_neighbour_inside_does_not_hide_the_nat() -> None:
     node = Node()
-    node.tells = {b"a": (Outcome.REACHED, INSIDE, FROM), b"b": (Outcome.REACHED, INSIDE, FROM)}
+    node.tells = dict.fromkeys((b"a", b"b", b"e"), (Outcome.REACHED, INSIDE, FROM))
     node.tells |= {b"c": (Outcome.NOT_REACHED, OUTSIDE, 1), b"d": (Outcome.NOT_REACHED, OUTSIDE, 1)}
     node.come(*node.tells)
     node.run()
@@ -174,6 +174,19 @@ def test_one_liar_changes_nothing(lie: tuple[Outcome, str, int]) -> None:
         assert view.verdict is verdict
         assert all(host == OUTSIDE for host, _ in view.external)
         assert view.nat is Nat.ENDPOINT_INDEPENDENT
+
+
+@pytest.mark.parametrize("truth", [Outcome.REACHED, Outcome.NOT_REACHED])
+def test_two_liars_do_not_outvote_those_who_see_us_at_our_public_address(truth: Outcome) -> None:
+    node = Node()
+    node.do(Listens(frozenset({INSIDE, OUTSIDE}), (PORT,), is_local=False))
+    node.tells = dict.fromkeys((b"a", b"b", b"c"), (truth, OUTSIDE, FROM))
+    lie = Outcome.NOT_REACHED if truth is Outcome.REACHED else Outcome.REACHED
+    node.tells |= dict.fromkeys((b"x", b"y"), (lie, "198.51.100.1", 9))
+    node.come(*node.tells)
+    node.run()
+    assert node.machine.view.verdict is (Verdict.PUBLIC if truth is Outcome.REACHED else Verdict.PRIVATE)
+    assert node.machine.view.external == ()
 
 
 def test_when_our_address_changes_opinions_are_formed_anew() -> None:
