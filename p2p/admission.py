@@ -35,6 +35,7 @@ class Refusal(Enum):
     TOO_OFTEN = "it comes too often"
     KEPT_OUT = "it broke the rules and is kept out for a while"
     NOT_ALLOWED = "it is not among the allowed peers"
+    FOREIGN_KEY = "its identity is no Ed25519 key"
     NO_SUCH_CONNECTION = "its connection has ended"
 
 

@@ -15,7 +15,7 @@ import trio
 from libp2p.network.exceptions import SwarmException
 
 from depin_node.core import clock
-from depin_node.core.errors import TransportError
+from depin_node.core.errors import ConfigError, TransportError
 from depin_node.p2p.addresses import peer_id
 from depin_node.p2p.admission import Admission, Refusal
 from depin_node.p2p.libp2p.mends.registry import abort, tcp_of
@@ -85,7 +85,10 @@ class Guard:
             raise TransportError(f"{peer_id(peer)} is not called: {refusal.value}")
 
     def _admit(self, muxed: Any, direction: str) -> Refusal | None:
-        carrier, peer, now = tcp_of(muxed), key_of_id(muxed.peer_id), clock.now()
+        try:
+            carrier, peer, now = tcp_of(muxed), key_of_id(muxed.peer_id), clock.now()
+        except ConfigError:
+            return Refusal.FOREIGN_KEY
         number = getattr(carrier, "depin_number", None)
         if direction == "outbound":
             number = next(self._numbers)

@@ -55,13 +55,13 @@ class Greeting:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.error: DepinError | None = None
+        self.error: TransportError | None = None
         self.succeeded = False
         """Whether the peer belongs to our mesh."""
         self.is_noted = False
         """Whether the host knows."""
 
-    def fail(self, error: DepinError) -> None:
+    def fail(self, error: TransportError) -> None:
         """Say that it came to nothing, unless it has ended."""
         if not self.done.is_set():
             self.error = error
@@ -124,7 +124,7 @@ class Greeter:
             greeting.is_noted = self._host.note_greeted(muxed)
         greeting.done.set()
 
-    async def _ask(self, connection: Any, peer: PeerKey) -> DepinError | None:
+    async def _ask(self, connection: Any, peer: PeerKey) -> TransportError | None:
         network = self._host.network_id
         try:
             stream = Stream(self._host, await self._open(connection, peer), HELLO)
@@ -135,8 +135,10 @@ class Greeter:
         except RequestRefusedError as error:
             reason = REASONS.get(error.refusal, f"refuses this node: {error.refusal}")
             return TransportError(f"{peer_id(peer)} {reason}")
-        except DepinError as error:
+        except TransportError as error:
             return error
+        except DepinError as error:  # to who dials, it is a peer that cannot be connected
+            return TransportError(f"{peer_id(peer)} breaks {HELLO}: {error}")
         if not is_proof(shown, self._key, network, peer, self._host.key):
             return TransportError(f"{peer_id(peer)} {REASONS['pre_shared_key']}")
         return None

@@ -18,7 +18,7 @@ import trio
 
 from depin_node.core import clock as system_clock
 from depin_node.core.clock import SECOND_NS, Now
-from depin_node.core.errors import PeerViolation, ResourceError, TransportError
+from depin_node.core.errors import DepinError, PeerViolation, ResourceError, TransportError
 from depin_node.core.ticks import sleep_to_tick
 from depin_node.core.wire import Message, decode, encode
 from depin_node.crypto.envelope import SKEW_S_MAX
@@ -362,7 +362,7 @@ class Reach:
         try:
             await self._network.punch(peer, host, port, local_port=local_port, outbound=outbound)
             self._counters["met"] += 1
-        except TransportError as error:
+        except DepinError as error:
             self._counters["not_met"] += 1
             log.debug("did not meet", peer=peer_id(peer), reason=str(error))
         finally:

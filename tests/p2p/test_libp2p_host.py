@@ -387,6 +387,29 @@ async def test_half_open_connections_end_by_themselves() -> None:
             await socket.aclose()
 
 
+async def test_who_comes_through_a_hole_with_another_kind_of_key_is_not_whom_we_meet() -> None:
+    from attacker import Attacker
+    from libp2p.crypto.secp256k1 import create_new_key_pair
+
+    async with open_node("victim", dial_timeout_s=5) as victim, trio.open_nursery() as nursery:
+
+        async def come(stream: trio.SocketStream) -> None:
+            attacker = Attacker(victim.addresses()[0], 1)
+
+            async def tcp(port: int | None = None) -> trio.SocketStream:
+                return stream
+
+            attacker.tcp = tcp  # type: ignore[method-assign]
+            async with attacker.muxed(create_new_key_pair()) as mux:
+                assert await mux.hung_up()
+
+        listeners = await nursery.start(trio.serve_tcp, come, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(TransportError, match="no Ed25519 key"):
+            await victim.punch(Identity(b"f" * 32).key, "127.0.0.1", port, local_port=0, outbound=False)
+        nursery.cancel_scope.cancel()
+
+
 async def test_streams_that_are_never_negotiated_are_bounded() -> None:
     async with open_node("victim", inbound_streams_per_peer_max=4) as victim, open_node("stranger") as stranger:
         victim.serve("echo/1", echo)

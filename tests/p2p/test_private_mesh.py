@@ -9,6 +9,7 @@ import trio
 from depin_node.core.errors import TransportError
 from depin_node.crypto.identity import Identity
 from depin_node.p2p.addresses import parse, peer_id
+from depin_node.p2p.frames import ANSWER, Frame, FrameReader, send_frames
 from depin_node.p2p.libp2p import hello
 from depin_node.p2p.network import Network, NetworkLimits, Stream
 
@@ -100,6 +101,20 @@ async def test_only_allowed_peers_get_in_and_the_others_are_told() -> None:
         await works(c, b)
         with pytest.raises(TransportError, match="not among the allowed peers"):
             await b.dial(a.addresses()[0])
+
+
+async def test_who_answers_hello_with_rubbish_is_a_peer_that_cannot_be_connected() -> None:
+    async def rubbish(stream: Stream, muxed: Any) -> None:
+        await FrameReader(stream, size_bytes_max=64).read()
+        await send_frames(stream, [Frame(ANSWER, b"rubbish")])
+
+    async with open_node("a") as a, open_node("b") as b:
+        b._greeter.answer = rubbish
+        port = parse(b.addresses()[0]).port
+        with pytest.raises(TransportError, match="breaks hello/2"):
+            await a.dial(b.addresses()[0])
+        with pytest.raises(TransportError, match="breaks hello/2"):
+            await a.punch(b.key, "127.0.0.1", port, local_port=0, outbound=True)
 
 
 async def test_nothing_is_served_before_hello() -> None:
