@@ -161,7 +161,8 @@ class Greeter:
 
     async def answer(self, stream: AnyStream, muxed: Any) -> None:
         """Serve ``hello/2``."""
-        with trio.fail_after(self._host.limits.dial_timeout_s):
+        frame = None
+        with trio.move_on_after(self._host.limits.dial_timeout_s):
             frame = await FrameReader(stream, size_bytes_max=HELLO_BYTES_MAX).read()
         if frame is None or frame.kind != ASK or muxed.is_initiator:
             raise PeerViolation("hello: no hello, or one from the wrong end")

@@ -117,6 +117,16 @@ async def test_who_answers_hello_with_rubbish_is_a_peer_that_cannot_be_connected
             await a.punch(b.key, "127.0.0.1", port, local_port=0, outbound=True)
 
 
+async def test_who_opens_a_hello_and_says_nothing_breaks_the_rules() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with open_node("a") as a, open_node("b", dial_timeout_s=0.5) as b:
+            await a.dial(b.addresses()[0])
+            await a.open_stream(b.key, "hello/2")
+            await until(lambda: b.counters().get("streams_violated") or b.counters().get("streams_failed"))
+            assert not b.counters().get("streams_failed")
+    assert not [line for line in logs if line["log_level"] == "error"]
+
+
 async def test_nothing_is_served_before_hello() -> None:
     """A stranger that does everything but say hello: no protocol of ours answers, nobody hears of it, and it is cut."""
     from libp2p.custom_types import TProtocol
