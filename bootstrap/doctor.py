@@ -29,7 +29,7 @@ from depin_node.core.views import DeviceView, PeerView, StatusView, View
 from depin_node.crypto import identity as identities
 from depin_node.crypto import membership
 from depin_node.crypto.ownership import Owners
-from depin_node.p2p.addresses import Address, parse
+from depin_node.p2p.addresses import Address, parse, parse_listen
 from depin_node.p2p.advert import PROTOCOL_MAX, PROTOCOL_MIN
 from depin_node.p2p.groups import is_loopback
 
@@ -199,16 +199,14 @@ def _listening(patient: Patient, config: NodeConfig) -> Iterator[Finding]:
 def _try_to_listen(listen: str) -> None:
     import socket
 
-    address = parse(f"{listen.rpartition('/')[0]}/{max(1, int(listen.rpartition('/')[2] or 1))}/p2p/{_ANYBODY}")
-    family = socket.AF_INET6 if address.kind == "ip6" else socket.AF_INET
+    kind, host, port = parse_listen(listen)
+    family = socket.AF_INET6 if kind == "ip6" else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trying:
         trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             trying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        trying.bind((address.host, 0 if listen.endswith("/0") else address.port))
+        trying.bind((host, port))
 
-
-_ANYBODY = identities.peer_id(bytes(32))
 
 _NATS = {
     "none": "none between us and those who looked",
@@ -468,6 +466,7 @@ async def ask_peers(addresses: Sequence[str], config: NodeConfig) -> dict[str, s
     """Dial each address as a stranger of the same network would; return why each failed, empty if it did not."""
     from depin_node.p2p.libp2p.host import open_libp2p  # 0.4 s that most of the time nobody needs
     from depin_node.p2p.network import NetworkLimits
+    from depin_node.p2p.reach.relay import connect_through
 
     seed = os.urandom(32)
     limits = NetworkLimits(dial_timeout_s=ASK_PEER_S, open_timeout_s=ASK_PEER_S)
@@ -484,6 +483,8 @@ async def ask_peers(addresses: Sequence[str], config: NodeConfig) -> dict[str, s
             direct = Address(target.kind, target.host, target.port, target.relay or target.peer)
             try:
                 await network.dial(str(direct))
+                if target.relay:
+                    await connect_through(network, target, timeout_s=ASK_PEER_S)
                 reasons[text] = ""
             except DepinError as error:
                 reasons[text] = str(error)

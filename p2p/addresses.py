@@ -10,7 +10,7 @@ import msgspec
 from depin_node.core.errors import ConfigError
 from depin_node.crypto.identity import key_of, peer_id
 
-__all__ = ["Address", "IPAddress", "parse", "peer_id", "read_ip"]
+__all__ = ["Address", "IPAddress", "parse", "parse_listen", "peer_id", "read_ip"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -88,3 +88,22 @@ def parse(text: str) -> Address:
     if peer == relay:
         raise ConfigError(f"{text[:80]!r}: the relay and the peer behind it are one")
     return Address(kind, host, int(port), peer, relay)
+
+
+def parse_listen(text: str) -> tuple[str, str, int]:
+    """Read where to listen, ``/ip4|ip6/HOST/tcp/PORT``; return ``ip4`` or ``ip6``, host and port, of which 0 takes a
+    free one.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    start, _, port = text.rpartition("/")
+    try:
+        address = parse(f"{start}/{'1' if port == '0' else port}/p2p/{peer_id(bytes(32))}")
+        if address.relay or address.kind not in ("ip4", "ip6"):
+            raise ConfigError("a relay or a name")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{text[:80]!r} is no address to listen on: it should look like /ip4/127.0.0.1/tcp/4001"
+        ) from error
+    return address.kind, address.host, int(port)

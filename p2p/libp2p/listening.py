@@ -6,8 +6,8 @@ import psutil
 import trio
 from multiaddr import Multiaddr
 
-from depin_node.core.errors import ConfigError, TransportError
-from depin_node.p2p.addresses import Address, parse, peer_id, read_ip
+from depin_node.core.errors import TransportError
+from depin_node.p2p.addresses import Address, parse_listen, read_ip
 from depin_node.p2p.groups import is_loopback
 from depin_node.p2p.network import ListenError
 
@@ -60,14 +60,8 @@ def expand(plain: str) -> list[str]:
 
 def listen_address(text: str) -> Multiaddr:
     """Return what libp2p takes to listen on. Raises ``ConfigError`` for what is no such address."""
-    port = text.rsplit("/", 1)[-1]
-    try:
-        parse(f"{text.removesuffix(port)}{port if port != '0' else '1'}/p2p/{peer_id(bytes(32))}")
-    except ConfigError as error:
-        raise ConfigError(
-            f"{text[:80]!r} is no address to listen on: it should look like /ip4/127.0.0.1/tcp/4001"
-        ) from error
-    return Multiaddr(text)
+    kind, host, port = parse_listen(text)
+    return Multiaddr(f"/{kind}/{host}/tcp/{port}")
 
 
 async def listen_on(swarm: Any, address: Multiaddr) -> None:

@@ -14,7 +14,7 @@ import pytest
 from depin_node.bootstrap import owner_files
 from depin_node.bootstrap.config import NodeConfig
 from depin_node.bootstrap.data_dir import claim
-from depin_node.bootstrap.doctor import Finding, Patient, Report, examine, peers_to_ask
+from depin_node.bootstrap.doctor import Finding, Patient, Report, ask_peers, examine, peers_to_ask
 from depin_node.compute.jobs.journal import Journal
 from depin_node.core import clock
 from depin_node.core.clock import SECOND_NS, Now
@@ -24,6 +24,9 @@ from depin_node.crypto import identity as identities
 from depin_node.crypto.identity import Identity, peer_id
 from depin_node.crypto.ownership import certify, revoke
 from depin_node.p2p.libp2p.hello import REASONS
+from depin_node.p2p.libp2p.host import open_libp2p
+from depin_node.p2p.reach.relay import reserve, serve_relayed
+from depin_node.p2p.reach.service import ReachSettings, open_reach
 
 PEER, OTHER = peer_id(bytes(32)), peer_id(bytes([1]) * 32)
 FIRST = f"/ip4/192.0.2.1/tcp/4701/p2p/{OTHER}"
@@ -180,6 +183,13 @@ def test_a_node_that_starts_is_told_of_and_not_advised_to_start(tmp_path):
     assert "listens" in found
 
 
+@pytest.mark.parametrize("listen", ["foo", "/ip4/127.0.0.1/tcp/abc", "/ip4/127.0.0.1/tcp/", "/dns4/localhost/tcp/4711"])
+def test_what_start_refuses_to_listen_on_is_not_called_free(tmp_path, listen):
+    _, found = examined(tmp_path, status=None, config=NodeConfig(disk_mib=1, listen=listen))
+    assert not found["listens"].ok
+    assert "no address to listen on" in found["listens"].says
+
+
 def test_a_directory_that_others_can_read_and_a_damaged_identity(tmp_path):
     (tmp_path / "identity").write_text("x")
     (tmp_path / "identity").chmod(0o600)
@@ -251,6 +261,23 @@ def test_the_command_without_and_with_a_node(nodes):
     assert "WRONG  first peers" in done.stdout
     assert "no node is running" in done.stderr
     assert os.linesep in done.stdout
+
+
+@pytest.mark.net
+async def test_a_first_peer_behind_a_relay_answers_only_if_it_does_itself():
+    there, gone = Identity(b"g" * 32), Identity(b"a" * 32)
+    async with (
+        open_libp2p(b"r" * 32, network_id="depin") as network,
+        open_libp2p(there.seed, network_id="depin") as behind,
+        open_reach(network, advertise=lambda _: None, settings=ReachSettings(relay_always=True)),
+    ):
+        relay = network.addresses()[0]
+        serve_relayed(behind, lambda _: True, lambda *_: None)
+        await behind.dial(relay)
+        await reserve(behind, network.key, timeout_s=5.0)
+        ways = [f"{relay}/p2p-circuit/p2p/{peer_id(identity.key)}" for identity in (there, gone)]
+        reasons = await ask_peers(ways, NodeConfig(network_id="depin"))
+    assert [bool(reasons[way]) for way in ways] == [False, True], reasons
 
 
 def test_a_certificate_that_ends_or_was_revoked_is_told_of(tmp_path):

@@ -257,8 +257,12 @@ async def test_an_address_that_is_silent_leaves_time_for_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:4001", "/ip4/127.0.0.1/udp/1", "/ip4/300.0.0.1/tcp/1", "/ip4/::1/tcp/1"]
-)
+    "address",
+    [
+        "127.0.0.1:4001", "/ip4/127.0.0.1/udp/1", "/ip4/300.0.0.1/tcp/1", "/ip4/::1/tcp/1", "/ip4/127.0.0.1/tcp/",
+        "/dns4/localhost/tcp/4001", f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id(bytes([1]) * 32)}/p2p-circuit",
+    ],
+)  # fmt: skip
 async def test_listen_addresses_are_checked(address: str) -> None:
     with pytest.raises(ConfigError, match="no address to listen on"):
         async with open_node("a", listen=[address]):
