@@ -277,11 +277,13 @@ async def _waited_for(stream: Any, room: Room | None) -> Pieces:
             raise MuxedStreamReset("the stream was reset")
         if pieces is None or stream.recv_closed or connection.event_shutting_down.is_set():
             raise MuxedStreamEOF("the stream has ended")
-        stream.depin_room = room
-        try:
-            await connection.stream_events[stream.stream_id].wait()
-        finally:
-            stream.depin_room = None
+        event = connection.stream_events[stream.stream_id]
+        if not event.is_set():  # else waiting would let others fill the room first, and then be cancelled
+            stream.depin_room = room
+            try:
+                await event.wait()
+            finally:
+                stream.depin_room = None
         if stream.stream_id in connection.stream_events:
             connection.stream_events[stream.stream_id] = trio.Event()
         if room is not None and room.size_bytes:
