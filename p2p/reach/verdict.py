@@ -366,10 +366,10 @@ class Reachability:
         agree = self.config.agree
         endpoints = tuple(sorted(endpoint for endpoint, groups in reached.items() if groups >= agree))
         verdict = Verdict.UNKNOWN
-        if endpoints and reached.total() > missed:
-            verdict = Verdict.PUBLIC
-        elif missed >= agree and missed >= reached.total():
+        if self._is_hidden(opinions) or (missed >= agree and missed >= reached.total()):
             verdict = Verdict.PRIVATE
+        elif endpoints and reached.total() > missed:
+            verdict = Verdict.PUBLIC
         external = tuple(endpoint for endpoint in endpoints if endpoint[0] not in self._listens.hosts)
         view = View(verdict, external=external if verdict is Verdict.PUBLIC else (), reached=reached.total())
         nat, mapped, mapped_from = self._nat(opinions)
@@ -378,6 +378,14 @@ class Reachability:
         return replace(
             view, missed=missed, nat=nat, mapped=mapped, mapped_from=mapped_from, relays=held, skew_s=self._skew_s()
         )
+
+    def _is_hidden(self, opinions: list[_Opinion]) -> bool:
+        """Whether we cannot be called by IPv4, which many have nothing but, whatever those say that have IPv6."""
+        if not any(":" not in host and is_local(host) for host in self._listens.hosts):
+            return False
+        told = Counter(opinion.answer.outcome for opinion in opinions if ":" not in opinion.answer.host)
+        missed = told[Outcome.NOT_REACHED]
+        return missed >= self.config.agree and missed >= told[Outcome.REACHED]
 
     def _skew_s(self) -> int | None:
         told = sorted(opinion.skew_s for opinion in self._opinions.values())

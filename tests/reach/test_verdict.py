@@ -96,6 +96,22 @@ def test_several_groups_that_reach_us_make_us_public() -> None:
     assert not node.reserved
 
 
+def test_open_ipv6_does_not_make_up_for_ipv4_behind_a_nat() -> None:
+    """Many have IPv4 only: for them there have to be relays."""
+    node = Node()
+    node.do(Listens(frozenset({INSIDE, "2001:db8::5"}), (PORT,), is_local=False))
+    by_ipv6 = dict.fromkeys((b"a", b"b", b"c", b"d"), (Outcome.REACHED, "2001:db8::5", FROM))
+    node.tells = by_ipv6 | dict.fromkeys((b"e", b"f"), (Outcome.NOT_REACHED, OUTSIDE, 5000))
+    node.gives = {b"e": True}
+    node.come(*node.tells)
+    node.run()
+    assert (node.machine.view.verdict, node.machine.view.relays) == (Verdict.PRIVATE, (b"e",))
+    node.tells |= dict.fromkeys((b"e", b"f", b"g"), (Outcome.REACHED, OUTSIDE, 5000))
+    node.come(b"g")
+    node.run(7200)
+    assert node.machine.view.verdict is Verdict.PUBLIC
+
+
 def test_our_own_address_needs_no_other() -> None:
     node = Node()
     node.tells = dict.fromkeys((b"a", b"b"), (Outcome.REACHED, INSIDE, FROM))
