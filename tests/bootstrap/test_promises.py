@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import WASM, InlinePool, knows, make_job, output_of, stall, unwritable, world
+from market_world import WASM, InlinePool, done, knows, make_job, output_of, stall, unwritable, world
 from msgspec.structs import replace
 from wat_programs import program
 
@@ -24,11 +24,6 @@ MANY = program(tasks=TASKS, n=TASKS * 64)
 def autojump_clock():
     """Simulated time, which leaps only when nothing has happened for a while: it does not see the journal's thread."""
     return trio.testing.MockClock(autojump_threshold=0.05)
-
-
-async def done(peer, job):
-    view = await peer.requester.submit(job)
-    return await peer.requester.wait(bytes.fromhex(view.id))
 
 
 async def test_one_key_is_one_job_though_the_first_is_not_written_yet(tmp_path, autojump_clock):

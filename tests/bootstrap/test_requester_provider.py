@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from market_world import WASM, InlineLease, InlinePool, jump, knows, lie, make_job, output_of, stall, unwritable, world
+from market_world import (
+    WASM,
+    InlineLease,
+    InlinePool,
+    done,
+    jump,
+    knows,
+    lie,
+    make_job,
+    output_of,
+    stall,
+    unwritable,
+    world,
+)
 from msgspec.structs import replace
 from talk_pair import BODY
 from wat_programs import TRAP, copying, program
@@ -44,11 +57,6 @@ IMPATIENT = SchedulerConfig(suitable_s=5.0)
 def autojump_clock():
     """Simulated time, which leaps only when nothing has happened for a while: it does not see the journal's thread."""
     return trio.testing.MockClock(autojump_threshold=0.05)
-
-
-async def done(peer, job):
-    view = await peer.requester.submit(job)
-    return await peer.requester.wait(bytes.fromhex(view.id))
 
 
 async def running(peer, view, tasks_done):

@@ -42,7 +42,7 @@ def until(condition):
     deadline = time.monotonic() + GONE_WITHIN_S
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks
+        time.sleep(0.01)  # between two looks: another process tells nobody
 
 
 def kill(node):

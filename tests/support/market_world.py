@@ -300,6 +300,12 @@ async def make_job(peer, *, key="job", candidate=None, policy=None, seconds=30, 
     return job, x
 
 
+async def done(peer, job):
+    """Submit a job; return how it stands when it has ended."""
+    view = await peer.requester.submit(job)
+    return await peer.requester.wait(bytes.fromhex(view.id))
+
+
 async def output_of(peer, view, candidate=None):
     """Assemble output 1 of a job that is done."""
     candidate = candidate or program()
